@@ -1,0 +1,290 @@
+//! What a control plane asks of a worker, in the worker's own numbers, and what the worker answers.
+//! strait-relay translates `strait.relay.v1` into these; the simulator makes them itself.
+
+use crate::port::Path;
+use strait_crypt::srtp;
+
+/// A scope on a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScopeId(pub u32);
+/// A peer on a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u32);
+/// A publication on a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicationId(pub u32);
+/// A subscription on a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub u32);
+
+/// ICE short-term credentials of one side (RFC 8445 section 5.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IceCredentials {
+    /// User fragment.
+    pub ufrag: String,
+    /// Password.
+    pub pwd: String,
+}
+
+/// Audio or video.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Sound.
+    Audio,
+    /// Moving pictures.
+    Video,
+}
+
+/// The codecs whose payloads the path can look into; others are forwarded by their name alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodecKind {
+    /// RFC 7587.
+    Opus,
+    /// RFC 7741.
+    Vp8,
+    /// RFC 9628.
+    Vp9,
+    /// RFC 6184.
+    H264,
+    /// RFC 7798.
+    H265,
+    /// AV1 RTP specification 1.0.
+    Av1,
+    /// Any other: no key frames are known, so none are waited for.
+    Other,
+}
+
+/// One payload type of a leg. Which publication codec goes to which subscription codec was decided by the relay
+/// (strait-relay `codecs.rs`) by name and parameters; the core sees numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Codec {
+    /// RTP payload type, 0 to 127.
+    pub pt: u8,
+    /// Payload type of its RTX (RFC 4588).
+    pub rtx_pt: Option<u8>,
+    /// What the payload is.
+    pub kind: CodecKind,
+    /// Everything by which two legs' codecs are the same: lower-case name, clock, channels and the parameters that matter.
+    pub identity: String,
+    /// RTP clock.
+    pub clock_rate_hz: u32,
+    /// Generic NACK agreed (RFC 4585).
+    pub nack: bool,
+    /// Picture loss indication agreed (RFC 4585).
+    pub pli: bool,
+    /// Full intra request agreed (RFC 5104).
+    pub fir: bool,
+    /// Transport-wide feedback agreed (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    pub transport_cc: bool,
+    /// REMB agreed (draft-alvestrand-rmcat-remb).
+    pub remb: bool,
+}
+
+/// Header extension ids of a leg (RFC 8285); 0 where not agreed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// urn:ietf:params:rtp-hdrext:sdes:mid
+    pub mid: u8,
+    /// urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id
+    pub rid: u8,
+    /// urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id
+    pub repaired_rid: u8,
+    /// urn:ietf:params:rtp-hdrext:ssrc-audio-level (RFC 6464)
+    pub audio_level: u8,
+    /// http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time
+    pub abs_send_time: u8,
+    /// http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01
+    pub transport_cc: u8,
+    /// http://www.webrtc.org/experiments/rtp-hdrext/playout-delay
+    pub playout_delay: u8,
+    /// urn:3gpp:video-orientation
+    pub video_orientation: u8,
+    /// https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension
+    pub dependency_descriptor: u8,
+}
+
+/// One simulcast layer, or the only encoding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoding {
+    /// RID (RFC 8852); empty without simulcast.
+    pub rid: String,
+    /// 0: learned from the first packet with the MID and RID.
+    pub ssrc: u32,
+    /// 0: learned, or none.
+    pub rtx_ssrc: u32,
+}
+
+/// What a subscriber wants of a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Preferences {
+    /// Nothing is sent.
+    pub paused: bool,
+    /// Highest layer, 0 the lowest; `None` is the best.
+    pub layer_max: Option<u8>,
+}
+
+/// What a control plane asks. Random values (credentials, SSRCs, first sequence numbers) come with the command.
+#[derive(Debug)]
+pub enum Command {
+    /// Makes room for peers.
+    CreateScope { scope: ScopeId },
+    /// Removes it and all its peers.
+    DisposeScope { scope: ScopeId },
+    /// Opens a transport.
+    AddPeer {
+        /// Where.
+        scope: ScopeId,
+        /// Who.
+        peer: PeerId,
+        /// Ours, unique on this worker; its first characters are the worker's tag.
+        local: IceCredentials,
+        /// Theirs.
+        remote: IceCredentials,
+    },
+    /// New credentials; the old ones hold until a check with the new ones passes.
+    RestartIce {
+        /// Who.
+        peer: PeerId,
+        /// Ours.
+        local: IceCredentials,
+        /// Theirs.
+        remote: IceCredentials,
+    },
+    /// Removes a peer.
+    RemovePeer { peer: PeerId },
+    /// DTLS datagrams to send to a peer, from the handshake thread.
+    SendHandshake { peer: PeerId, datagrams: Vec<Vec<u8>> },
+    /// The handshake is done: the media keys.
+    SetKeys { peer: PeerId, keys: srtp::SessionKeys },
+    /// The handshake failed or the peer closed DTLS.
+    CloseHandshake {
+        /// Who.
+        peer: PeerId,
+        /// Closed by the peer after success (true), or failed (false).
+        closed: bool,
+        /// What exactly, for people.
+        detail: String,
+    },
+    /// Announces a stream.
+    Publish {
+        /// Whose.
+        peer: PeerId,
+        /// Which.
+        publication: PublicationId,
+        /// Audio or video.
+        kind: Kind,
+        /// MID on this leg.
+        mid: String,
+        /// Payload types of this leg, the preferred one first.
+        codecs: Vec<Codec>,
+        /// Extension ids of this leg.
+        extensions: Extensions,
+        /// Lowest first.
+        encodings: Vec<Encoding>,
+        /// Not forwarded.
+        muted: bool,
+        /// Our SSRC for reports and feedback towards this publisher.
+        report_ssrc: u32,
+    },
+    /// Ends a stream.
+    Unpublish { publication: PublicationId },
+    /// Holds a stream back, or lets it go.
+    SetMuted { publication: PublicationId, muted: bool },
+    /// Opens an outgoing stream.
+    Subscribe {
+        /// Whose.
+        peer: PeerId,
+        /// Which.
+        subscription: SubscriptionId,
+        /// Audio or video.
+        kind: Kind,
+        /// MID on this leg.
+        mid: String,
+        /// What the leg takes.
+        codecs: Vec<Codec>,
+        /// Extension ids of this leg.
+        extensions: Extensions,
+        /// The outgoing SSRC.
+        ssrc: u32,
+        /// The outgoing SSRC of RTX.
+        rtx_ssrc: u32,
+        /// First sequence number.
+        first_seq: u16,
+        /// The source, if any yet.
+        publication: Option<PublicationId>,
+        /// What is wanted.
+        preferences: Preferences,
+    },
+    /// Changes the source; the outgoing stream continues.
+    Bind { subscription: SubscriptionId, publication: Option<PublicationId> },
+    /// Changes what is wanted.
+    SetPreferences { subscription: SubscriptionId, preferences: Preferences },
+    /// Ends an outgoing stream.
+    Unsubscribe { subscription: SubscriptionId },
+}
+
+/// Why a command was not carried out. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The named thing does not exist (any more).
+    #[error("no such {0}: it was removed, or never added")]
+    NotFound(&'static str),
+    /// The identifier, user fragment or SSRC is taken.
+    #[error("this {0} exists already")]
+    Exists(&'static str),
+    /// A maximum of `limits.rs`.
+    #[error("the limit of {limit} {what} is reached: remove some, or spread the load over more workers or relays")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The subscription takes none of the publication's codecs.
+    #[error("the subscriber takes none of the publication's codecs ({0}): offer one of them, or publish another")]
+    NoCommonCodec(String),
+    /// A value is out of its range.
+    #[error("{0}")]
+    Invalid(&'static str),
+}
+
+/// What a worker tells its control plane.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// ICE and DTLS are done.
+    PeerConnected {
+        /// Who.
+        peer: PeerId,
+        /// By which way.
+        path: Path,
+    },
+    /// The peer is gone with all that it had. Its number may be used again.
+    PeerLeft {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: LeaveReason,
+        /// What exactly, for people.
+        detail: String,
+    },
+    /// The first packet of a publication arrived.
+    PublicationStarted {
+        /// Which.
+        publication: PublicationId,
+    },
+}
+
+/// Why a peer left. `strait.relay.v1.PeerLeft.Reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaveReason {
+    /// By command.
+    Removed,
+    /// No ICE check for [`crate::limits::CONSENT`].
+    ConsentExpired,
+    /// The peer closed DTLS.
+    Closed,
+    /// Not connected within [`crate::limits::SETUP`], or DTLS failed.
+    HandshakeFailed,
+    /// Its scope was disposed of.
+    ScopeDisposed,
+}

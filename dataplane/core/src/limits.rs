@@ -1,0 +1,45 @@
+//! Every maximum of the core, with its reason.
+
+use crate::time::Duration;
+
+/// Largest datagram read or written. An Ethernet MTU, with room for jumbo-framed RTCP.
+pub const DATAGRAM_BYTES: usize = 2048;
+/// Subscribers of one publication on one worker. What a core can send at a usual video rate.
+pub const SUBSCRIPTIONS_PER_PUBLICATION: usize = 500;
+/// Datagrams that a turn can hold: one packet fanned out to everyone, thrice over, and answers.
+pub const EGRESS_DATAGRAMS: usize = 2048;
+/// Bytes that a turn can hold: one packet fanned out to everyone, and answers.
+pub const EGRESS_BYTES: usize = 2 << 20;
+/// The worker flushes its egress when it holds this much, so that the send buffers stay in the cache.
+pub const EGRESS_FLUSH_BYTES: usize = 128 << 10;
+const _: () = assert!(EGRESS_FLUSH_BYTES + SUBSCRIPTIONS_PER_PUBLICATION * DATAGRAM_BYTES <= EGRESS_BYTES);
+
+/// Scopes of one worker.
+pub const SCOPES: usize = 16_384;
+/// Peers of one worker.
+pub const PEERS: usize = 65_536;
+/// Peers of one scope.
+pub const PEERS_PER_SCOPE: usize = 500;
+/// Publications of one peer: camera, microphone, screen with sound, and some to spare.
+pub const PUBLICATIONS_PER_PEER: usize = 16;
+/// Subscriptions of one peer. A page of 25 people with two streams each, four times over.
+pub const SUBSCRIPTIONS_PER_PEER: usize = 200;
+/// Encodings of one publication: the simulcast layers that browsers send.
+pub const ENCODINGS_PER_PUBLICATION: usize = 3;
+/// Network paths that a peer can hold at a time: each is an address that passed an ICE check.
+pub const PATHS_PER_PEER: usize = 8;
+/// Packets kept for retransmission per encoding of video: half a second at 10 Mbit/s.
+pub const CACHE_PACKETS_VIDEO: usize = 512;
+/// Packets kept for retransmission per encoding of audio: two seconds of 20 ms frames.
+pub const CACHE_PACKETS_AUDIO: usize = 100;
+/// Events that wait for the worker to pick them up; the oldest is dropped and counted.
+pub const EVENTS: usize = 4096;
+/// DTLS datagrams that wait for the handshake thread, over all peers of a worker.
+pub const HANDSHAKE_DATAGRAMS: usize = 1024;
+
+/// How long a path lives without an ICE check (RFC 7675 section 5.1).
+pub const CONSENT: Duration = Duration::from_secs(30);
+/// How long a peer may take for ICE and DTLS.
+pub const SETUP: Duration = Duration::from_secs(30);
+/// Key-frame requests towards one encoding are at least this far apart; the first goes out at once.
+pub const KEY_FRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,0 +1,2 @@
+//! Placeholder, replaced below.
+#![forbid(unsafe_code)]
