@@ -1,1 +1,2 @@
-//! See ARCHITECTURE.md.
+//! Benchmarks of the path with the network taken out; they are in `benches/`.
+#![forbid(unsafe_code)]

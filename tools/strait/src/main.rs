@@ -1,2 +1,9 @@
-//! What a person types.
-fn main() {}
+//! `strait`: what a person types.
+#![forbid(unsafe_code)]
+
+mod figures;
+
+fn main() -> std::process::ExitCode {
+    figures::list();
+    std::process::ExitCode::FAILURE
+}
