@@ -9,7 +9,9 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+pub mod codec;
 pub mod demux;
+pub mod ext;
 pub mod rtcp;
 pub mod rtp;
 pub mod seq;
