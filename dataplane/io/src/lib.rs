@@ -1,1 +1,22 @@
-//! See ARCHITECTURE.md.
+//! The sockets under [`strait_core::port::Port`]: UDP in batches, ICE-TCP, a wake-up, a clock.
+//!
+//! The only crate of the packet's path with `unsafe`: each block is one system call that `std` does not offer.
+
+pub mod affinity;
+mod bind;
+pub mod clock;
+mod cmsg;
+pub mod counters;
+mod epoll;
+pub mod limits;
+pub mod mmsg;
+mod sockaddr;
+mod sockopt;
+pub mod tcp;
+mod udp;
+
+pub use bind::{BindError, Bound, Options, bind};
+pub use clock::Clock;
+pub use counters::{Counters, Drop};
+pub use epoll::Waker;
+pub use mmsg::Mmsg;

@@ -1,0 +1,204 @@
+//! Opens the sockets of all workers on one port, and says what is less than wished for.
+
+use crate::limits::SOCKET_BUFFER_BYTES;
+use crate::mmsg::Mmsg;
+use crate::sockopt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+/// How often another port is tried when the system may choose and TCP or IPv6 has that one taken.
+const EPHEMERAL_ATTEMPTS: usize = 16;
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses for UDP, at most one per family.
+    pub udp: Vec<IpAddr>,
+    /// Port for UDP; 0 lets the system choose.
+    pub port: u16,
+    /// Addresses for ICE-TCP, at most one per family; none for no ICE-TCP.
+    pub tcp: Vec<IpAddr>,
+    /// Port for ICE-TCP; `None` for the same number as UDP.
+    pub tcp_port: Option<u16>,
+    /// How many workers, each with sockets of its own.
+    pub workers: usize,
+}
+
+/// What was opened.
+#[derive(Debug)]
+pub struct Bound {
+    /// One per worker.
+    pub ports: Vec<Mmsg>,
+    /// Where UDP listens.
+    pub udp: Vec<SocketAddr>,
+    /// Where ICE-TCP listens.
+    pub tcp: Vec<SocketAddr>,
+    /// What is less than wished for and why, one sentence each.
+    pub degradations: Vec<String>,
+}
+
+/// Why nothing was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program has the port.
+    #[error("{what} {address} is taken by another program: stop it (`ss -lnp | grep {port}` names it), or choose another port", port = address.port())]
+    Taken {
+        /// UDP or TCP.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The address is none of this host's.
+    #[error(
+        "{what} {address}: no interface of this host has this address: listen on one that `ip address` shows"
+    )]
+    NotOurs {
+        /// UDP or TCP.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Ports below 1024 need a capability.
+    #[error(
+        "{what} {address}: not permitted: choose a port above 1023, or grant CAP_NET_BIND_SERVICE"
+    )]
+    Forbidden {
+        /// UDP or TCP.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// None of the addresses could be used.
+    #[error("no address to listen on is left: name at least one IPv4 or IPv6 address")]
+    NoAddress,
+    /// Two of one family.
+    #[error(
+        "more than one IPv{0} address to listen on: name one, or the unspecified address for all"
+    )]
+    Twice(u8),
+    /// Anything else.
+    #[error("{what} {address}: {error}")]
+    System {
+        /// UDP or TCP.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// epoll or eventfd are not to be had.
+    #[error("epoll: {0}: raise the limit of open files (ulimit -n)")]
+    Epoll(io::Error),
+}
+
+/// Opens the sockets of all workers.
+///
+/// # Errors
+/// The addresses cannot be listened on. An IPv6 that the host lacks is no error but a degradation.
+pub fn bind(options: &Options) -> Result<Bound, BindError> {
+    one_per_family(&options.udp)?;
+    one_per_family(&options.tcp)?;
+    let mut result = attempt(options);
+    if options.port == 0 || options.tcp_port == Some(0) {
+        for _ in 1..EPHEMERAL_ATTEMPTS {
+            if !matches!(result, Err(BindError::Taken { .. })) {
+                break;
+            }
+            result = attempt(options);
+        }
+    }
+    result
+}
+
+fn attempt(options: &Options) -> Result<Bound, BindError> {
+    let mut degradations = Vec::new();
+    let udp = claim("UDP", &options.udp, options.port, &mut degradations)?;
+    let port = udp.first().ok_or(BindError::NoAddress)?.port();
+    let tcp = claim("TCP", &options.tcp, options.tcp_port.unwrap_or(port), &mut degradations)?;
+
+    let mut ports = Vec::new();
+    let mut granted = [usize::MAX; 2];
+    for _ in 0..options.workers.max(1) {
+        let mut sockets = Vec::new();
+        for &address in &udp {
+            let socket = sockopt::udp(address).map_err(|error| of("UDP", address, error))?;
+            let wanted = [libc::SO_RCVBUF, libc::SO_SNDBUF];
+            for (granted, option) in granted.iter_mut().zip(wanted) {
+                let size = sockopt::enlarge(&socket, option);
+                *granted = size.map_err(|error| of("UDP", address, error))?.min(*granted);
+            }
+            sockets.push(socket);
+        }
+        let listeners = tcp
+            .iter()
+            .map(|&address| sockopt::listener(address).map_err(|error| of("TCP", address, error)));
+        let listeners = listeners.collect::<Result<_, _>>()?;
+        ports.push(Mmsg::new(sockets, listeners).map_err(BindError::Epoll)?);
+    }
+    for (granted, (what, sysctl)) in
+        granted.into_iter().zip([("receive", "net.core.rmem_max"), ("send", "net.core.wmem_max")])
+    {
+        if granted < SOCKET_BUFFER_BYTES {
+            degradations.push(format!(
+                "UDP {what} buffers are {} KiB of the {} KiB wanted: bursts may be lost; \
+                 `sysctl -w {sysctl}={SOCKET_BUFFER_BYTES}`",
+                granted >> 10,
+                SOCKET_BUFFER_BYTES >> 10,
+            ));
+        }
+    }
+    Ok(Bound { ports, udp, tcp, degradations })
+}
+
+/// Finds out which addresses are to be had, and the port if the system may choose it.
+fn claim(
+    what: &'static str,
+    addresses: &[IpAddr],
+    mut port: u16,
+    degradations: &mut Vec<String>,
+) -> Result<Vec<SocketAddr>, BindError> {
+    let mut claimed = Vec::new();
+    for &ip in addresses {
+        let address = SocketAddr::new(ip, port);
+        match sockopt::probe(address, what == "TCP") {
+            Ok(bound) => {
+                port = bound.port();
+                claimed.push(SocketAddr::new(ip, port));
+            }
+            Err(error) if ip.is_ipv6() && is_without_ipv6(&error, ip) => {
+                degradations.push(format!(
+                    "{what} over IPv6 is off: the host has none ({error}); \
+                     `sysctl net.ipv6.conf.all.disable_ipv6` shows whether it is disabled"
+                ));
+            }
+            Err(error) => return Err(of(what, address, error)),
+        }
+    }
+    Ok(claimed)
+}
+
+fn is_without_ipv6(error: &io::Error, ip: IpAddr) -> bool {
+    match error.raw_os_error() {
+        Some(libc::EAFNOSUPPORT) => true,
+        Some(libc::EADDRNOTAVAIL) => ip.is_loopback() || ip.is_unspecified(),
+        _ => false,
+    }
+}
+
+fn one_per_family(addresses: &[IpAddr]) -> Result<(), BindError> {
+    for (name, ipv6) in [(4, false), (6, true)] {
+        if addresses.iter().filter(|ip| ip.is_ipv6() == ipv6).count() > 1 {
+            return Err(BindError::Twice(name));
+        }
+    }
+    Ok(())
+}
+
+fn of(what: &'static str, address: SocketAddr, error: io::Error) -> BindError {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => BindError::Taken { what, address },
+        Some(libc::EADDRNOTAVAIL) => BindError::NotOurs { what, address },
+        Some(libc::EACCES) => BindError::Forbidden { what, address },
+        _ => BindError::System { what, address, error },
+    }
+}

@@ -1,0 +1,141 @@
+//! What the sockets count.
+
+/// Why a datagram was not sent or not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// The socket's send buffer is full. Remedy: a larger net.core.wmem_max, more workers, or a faster link.
+    SendBufferFull,
+    /// The kernel or the network card's queue has no room (ENOBUFS). Remedy: a longer txqueuelen, or a faster link.
+    SendNoBuffers,
+    /// A local firewall rule forbids the destination (EPERM, EACCES). Remedy: look at the host's output rules.
+    SendForbidden,
+    /// Larger than the interface's MTU (EMSGSIZE); datagrams are never fragmented. Remedy: an MTU of 1280 or more.
+    SendTooBig,
+    /// No route to the destination, or it refused. The peer is gone, or its address family is not routed here.
+    SendUnreachable,
+    /// Any other error of the send call.
+    SendFailed,
+    /// Received, but longer than 2048 bytes. The sender's fault: no WebRTC datagram is.
+    ReceiveTooBig,
+    /// Received, but the kernel did not say to which address. Does not happen with a healthy kernel.
+    ReceiveNoAddress,
+    /// The socket's receive buffer was full: the kernel dropped it. Remedy: a larger net.core.rmem_max, more workers.
+    ReceiveOverflow,
+    /// The ICE-TCP connection is closed.
+    TcpClosed,
+    /// The ICE-TCP connection's reader is too slow for what it is sent.
+    TcpQueueFull,
+}
+
+impl Drop {
+    /// How many there are.
+    pub const COUNT: usize = 11;
+    /// Each of them.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::SendBufferFull,
+        Self::SendNoBuffers,
+        Self::SendForbidden,
+        Self::SendTooBig,
+        Self::SendUnreachable,
+        Self::SendFailed,
+        Self::ReceiveTooBig,
+        Self::ReceiveNoAddress,
+        Self::ReceiveOverflow,
+        Self::TcpClosed,
+        Self::TcpQueueFull,
+    ];
+
+    /// Its name in statistics, metrics and docs/reference/drop-reasons.md.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SendBufferFull => "send_buffer_full",
+            Self::SendNoBuffers => "send_no_buffers",
+            Self::SendForbidden => "send_forbidden",
+            Self::SendTooBig => "send_too_big",
+            Self::SendUnreachable => "send_unreachable",
+            Self::SendFailed => "send_failed",
+            Self::ReceiveTooBig => "receive_too_big",
+            Self::ReceiveNoAddress => "receive_no_address",
+            Self::ReceiveOverflow => "receive_overflow",
+            Self::TcpClosed => "tcp_closed",
+            Self::TcpQueueFull => "tcp_queue_full",
+        }
+    }
+
+    /// The reason for an error of a send call.
+    pub(crate) fn of_send_error(error: &std::io::Error) -> Self {
+        match error.raw_os_error().unwrap_or(0) {
+            libc::EAGAIN => Self::SendBufferFull,
+            libc::ENOBUFS | libc::ENOMEM => Self::SendNoBuffers,
+            libc::EPERM | libc::EACCES => Self::SendForbidden,
+            libc::EMSGSIZE => Self::SendTooBig,
+            libc::ECONNREFUSED
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::ENETDOWN
+            | libc::EHOSTDOWN
+            | libc::EADDRNOTAVAIL => Self::SendUnreachable,
+            _ => Self::SendFailed,
+        }
+    }
+}
+
+/// Counters of one worker's sockets since its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Datagrams and ICE-TCP frames read.
+    pub packets_received: u64,
+    /// Their bytes, without IP and UDP headers.
+    pub bytes_received: u64,
+    /// Datagrams and ICE-TCP frames given to the kernel.
+    pub packets_sent: u64,
+    /// Their bytes, without IP and UDP headers.
+    pub bytes_sent: u64,
+    /// Calls of recvmmsg that returned something.
+    pub receive_batches: u64,
+    /// Calls of sendmmsg.
+    pub send_batches: u64,
+    /// ICE-TCP connections that are open.
+    pub tcp_open: u64,
+    /// ICE-TCP connections accepted.
+    pub tcp_accepted: u64,
+    /// ICE-TCP connections refused, for a limit or for want of file descriptors.
+    pub tcp_refused: u64,
+    /// ICE-TCP connections that we closed because the peer broke the rules: no STUN first, a frame too long, silence.
+    pub tcp_expelled: u64,
+    drops: [u64; Drop::COUNT],
+}
+
+impl Counters {
+    /// Counts `n` drops.
+    pub(crate) fn add_drops(&mut self, reason: Drop, n: u64) {
+        if let Some(count) = self.drops.get_mut(reason as usize) {
+            *count = count.wrapping_add(n);
+        }
+    }
+
+    /// How many were dropped for `reason`.
+    #[must_use]
+    pub fn drops(&self, reason: Drop) -> u64 {
+        self.drops.get(reason as usize).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_name_and_counter() {
+        let mut counters = Counters::default();
+        for (n, reason) in (1..).zip(Drop::ALL) {
+            counters.add_drops(reason, n);
+        }
+        for (n, reason) in (1..).zip(Drop::ALL) {
+            assert_eq!(counters.drops(reason), n, "{}", reason.name());
+        }
+        let names: std::collections::HashSet<_> = Drop::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), Drop::COUNT);
+    }
+}

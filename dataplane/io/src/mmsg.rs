@@ -1,0 +1,156 @@
+//! The port on recvmmsg and sendmmsg: works on every kernel, and is the baseline for faster ones.
+
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::epoll::{Epoll, Interest, Waker};
+use crate::limits::{BATCH, TCP_SWEEP};
+use crate::tcp::{CONNECTION_TOKENS, Connection, LISTENER_TOKENS, Tcp};
+use crate::udp::{Buffers, Socket};
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use strait_core::egress::Egress;
+use strait_core::port::{Meta, Path, Port, Protocol};
+use strait_core::time::{Duration, Instant};
+
+const WAKER_TOKEN: u64 = 0;
+/// Token of the first UDP socket.
+const UDP_TOKENS: u64 = 1;
+
+/// One worker's sockets: UDP of both families, ICE-TCP, and a waker, behind one epoll. Made by [`crate::bind()`].
+#[derive(Debug)]
+pub struct Mmsg {
+    udp: Vec<Udp>,
+    tcp: Tcp,
+    epoll: Epoll,
+    waker: Waker,
+    clock: Clock,
+    buffers: Buffers,
+    counters: Counters,
+    /// Whose turn it is to be read first, so that a full socket does not starve the others.
+    first: usize,
+    /// The last read filled a batch: look again before sleeping.
+    more: bool,
+}
+
+#[derive(Debug)]
+struct Udp {
+    socket: Socket,
+    ipv6: bool,
+    readable: bool,
+}
+
+impl Mmsg {
+    pub(crate) fn new(udp: Vec<UdpSocket>, listeners: Vec<TcpListener>) -> io::Result<Self> {
+        let (epoll, waker) = (Epoll::new()?, Waker::new()?);
+        epoll.add(&waker, WAKER_TOKEN, Interest::Read)?;
+        let mut sockets = Vec::new();
+        for (token, socket) in (UDP_TOKENS..LISTENER_TOKENS).zip(udp) {
+            epoll.add(&socket, token, Interest::Read)?;
+            let ipv6 = socket.local_addr()?.is_ipv6();
+            sockets.push(Udp { socket: Socket::new(socket), ipv6, readable: true });
+        }
+        Ok(Self {
+            udp: sockets,
+            tcp: Tcp::new(listeners, &epoll)?,
+            epoll,
+            waker,
+            clock: Clock,
+            buffers: Buffers::new(),
+            counters: Counters::default(),
+            first: 0,
+            more: false,
+        })
+    }
+
+    /// Ends a wait from another thread.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// What the sockets counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters;
+        counters.tcp_open = self.tcp.open();
+        counters
+    }
+
+    /// Gives away an ICE-TCP connection whose peer lives on another worker.
+    pub fn detach(&mut self, path: Path) -> Option<Connection> {
+        self.tcp.detach(path, &self.epoll)
+    }
+
+    /// Takes over a connection that another worker accepted; it is closed if this worker has no room.
+    pub fn adopt(&mut self, connection: Connection) {
+        if !self.tcp.adopt(connection, &self.epoll) {
+            self.counters.tcp_refused += 1;
+        }
+    }
+}
+
+impl Port for Mmsg {
+    fn receive(&mut self, now: Instant, mut each: impl FnMut(Meta, &mut [u8])) -> usize {
+        let conversion = self.clock.conversion(now);
+        let mut received = 0;
+        let sources = self.udp.len() + 1;
+        for turn in 0..sources {
+            let room = BATCH - received;
+            if room == 0 {
+                break;
+            }
+            let Some(udp) = self.udp.get_mut((self.first + turn) % sources) else {
+                let (epoll, counters) = (&self.epoll, &mut self.counters);
+                received += self.tcp.receive(now, room, epoll, counters, &mut each);
+                continue;
+            };
+            if udp.readable {
+                let (buffers, counters) = (&mut self.buffers, &mut self.counters);
+                let got = udp.socket.receive(buffers, room, conversion, counters, &mut each);
+                udp.readable = got == room;
+                received += got;
+            }
+        }
+        self.first = (self.first + 1) % sources;
+        self.more = received == BATCH;
+        received
+    }
+
+    fn send(&mut self, egress: &mut Egress) {
+        if egress.is_empty() {
+            return;
+        }
+        for udp in &self.udp {
+            let ours =
+                |path: &Path| path.protocol == Protocol::Udp && path.remote.is_ipv6() == udp.ipv6;
+            udp.socket.send(egress.iter().filter(|(path, _)| ours(path)), &mut self.counters);
+        }
+        for (path, bytes) in egress.iter().filter(|(path, _)| path.protocol == Protocol::Tcp) {
+            self.tcp.send(path, bytes, &self.epoll, &mut self.counters);
+        }
+        egress.clear();
+    }
+
+    fn wait(&mut self, now: Instant, until: Option<Instant>) {
+        self.tcp.sweep(now, &self.epoll, &mut self.counters);
+        let timer = until.map(|until| until.since(now));
+        let sweep = self.tcp.needs_sweep().then_some(TCP_SWEEP);
+        let timeout = if self.more || self.tcp.is_ready() {
+            Some(Duration::ZERO)
+        } else {
+            timer.into_iter().chain(sweep).min()
+        };
+        let Self { udp, tcp, epoll, waker, counters, .. } = self;
+        epoll.wait(timeout, |token, writable| match token {
+            WAKER_TOKEN => waker.reset(),
+            LISTENER_TOKENS..CONNECTION_TOKENS => tcp.accept(token, now, epoll, counters),
+            CONNECTION_TOKENS.. => tcp.on_event(token, writable, epoll),
+            _ => {
+                let index = usize::try_from(token - UDP_TOKENS).unwrap_or(usize::MAX);
+                if let Some(udp) = udp.get_mut(index) {
+                    udp.readable = true;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,132 @@
+//! Sockets with the options that the relay wants.
+
+use crate::limits::SOCKET_BUFFER_BYTES;
+use crate::sockaddr::Name;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Connections that wait to be accepted.
+const BACKLOG: libc::c_int = 256;
+
+/// A non-blocking UDP socket that shares its address with the other workers', with all that a datagram's
+/// [`crate::cmsg::Ancillary`] needs.
+pub(crate) fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket(address, libc::SOCK_DGRAM)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    // PROBE sets "don't fragment" and believes no ICMP: a stranger's forged "too big" must not silence a peer.
+    if address.is_ipv4() {
+        set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        set(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+        set(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
+    } else {
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+    }
+    bind(&socket, address)?;
+    Ok(socket.into())
+}
+
+/// A non-blocking TCP listener that shares its address with the other workers'.
+pub(crate) fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, libc::SOCK_STREAM)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    bind(&socket, address)?;
+    listen(&socket)?;
+    Ok(socket.into())
+}
+
+/// Whether nobody else has the address: with SO_REUSEPORT a second relay of the same user would silently take half of
+/// the packets.
+pub(crate) fn probe(address: SocketAddr, tcp: bool) -> io::Result<SocketAddr> {
+    let socket = socket(address, if tcp { libc::SOCK_STREAM } else { libc::SOCK_DGRAM })?;
+    if tcp {
+        set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        bind(&socket, address)?;
+        listen(&socket)?;
+        TcpListener::from(socket).local_addr()
+    } else {
+        bind(&socket, address)?;
+        UdpSocket::from(socket).local_addr()
+    }
+}
+
+/// Enlarges a buffer (`SO_RCVBUF` or `SO_SNDBUF`) as far as allowed. Returns the bytes granted.
+pub(crate) fn enlarge(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<usize> {
+    let forced =
+        if option == libc::SO_RCVBUF { libc::SO_RCVBUFFORCE } else { libc::SO_SNDBUFFORCE };
+    let wanted = SOCKET_BUFFER_BYTES as libc::c_int;
+    if set(socket, libc::SOL_SOCKET, forced, wanted).is_err() {
+        set(socket, libc::SOL_SOCKET, option, wanted)?;
+    }
+    // The kernel doubles the figure for its own bookkeeping, and says the doubled one.
+    Ok(usize::try_from(get(socket, option)?).unwrap_or(0) / 2)
+}
+
+fn socket(address: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no pointers. Worth it: std binds at once, before options can be set.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is fresh and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    if address.is_ipv6() {
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    Ok(socket)
+}
+
+fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let (name, length) = Name::new(address);
+    // SAFETY: `name` is a sockaddr of the family and is valid for `length` bytes.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), length) })
+}
+
+fn listen(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })
+}
+
+fn set(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: `value` is an int and valid for its size; every option used here takes an int.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    })
+}
+
+fn get(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is valid to write `length` bytes to.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(value)
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,508 @@
+//! ICE-TCP, the passive side (RFC 6544), frames of RFC 4571. For peers whose network lets no UDP through.
+//!
+//! A connection proves itself by a STUN message within ten seconds, may be silent for a minute at most, and gets whole
+//! frames or nothing when it reads too slowly.
+
+use crate::counters::{Counters, Drop};
+use crate::epoll::{Epoll, Interest};
+use crate::limits::{
+    TCP_ACCEPTS_PER_TURN, TCP_CONNECTIONS, TCP_CONNECTIONS_PER_ADDRESS, TCP_FIRST_FRAME, TCP_IDLE,
+    TCP_READ_BYTES, TCP_SWEEP, TCP_WRITE_BYTES,
+};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
+use strait_core::limits::DATAGRAM_BYTES;
+use strait_core::port::{Meta, Path, Protocol};
+use strait_core::time::Instant;
+
+/// First token of a listener; the one of a connection is at [`CONNECTION_TOKENS`] or above.
+pub(crate) const LISTENER_TOKENS: u64 = 8;
+/// First token of a connection: its slot, and a generation in the upper half.
+pub(crate) const CONNECTION_TOKENS: u64 = 16;
+const STUN_COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
+
+/// One connection with what it read and did not write yet. Can be handed to another worker's port.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    path: Path,
+    read: Box<[u8]>,
+    /// What of `read` is not worked on yet.
+    start: usize,
+    end: usize,
+    write: VecDeque<u8>,
+    proven: bool,
+    heard: Instant,
+    /// In the queue of those that may have something to read.
+    ready: bool,
+}
+
+impl Connection {
+    /// Its two ends.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        self.path
+    }
+}
+
+/// A worker's listeners and connections.
+#[derive(Debug, Default)]
+pub(crate) struct Tcp {
+    listeners: Vec<TcpListener>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_path: HashMap<Path, u32>,
+    per_address: HashMap<IpAddr, u32>,
+    ready: VecDeque<u32>,
+    swept: Instant,
+    /// Accepting waits until the next sweep, for want of file descriptors.
+    paused: bool,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+/// Why a connection ends.
+enum End {
+    /// The peer closed it, or the network did.
+    Gone,
+    /// It broke the rules.
+    Expelled,
+}
+
+impl Tcp {
+    pub(crate) fn new(listeners: Vec<TcpListener>, epoll: &Epoll) -> io::Result<Self> {
+        for (token, listener) in (LISTENER_TOKENS..).zip(&listeners) {
+            epoll.add(listener, token, Interest::Read)?;
+        }
+        Ok(Self { listeners, ..Self::default() })
+    }
+
+    /// Whether frames may be waiting that no event will tell of.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether the sweep has something to look at.
+    pub(crate) fn needs_sweep(&self) -> bool {
+        !self.by_path.is_empty() || self.paused
+    }
+
+    /// Takes new connections from a listener.
+    pub(crate) fn accept(
+        &mut self,
+        token: u64,
+        now: Instant,
+        epoll: &Epoll,
+        counters: &mut Counters,
+    ) {
+        for _ in 0..TCP_ACCEPTS_PER_TURN {
+            let index = usize::try_from(token - LISTENER_TOKENS).unwrap_or(usize::MAX);
+            let Some(listener) = self.listeners.get(index) else { return };
+            match listener.accept() {
+                Ok((stream, remote)) => {
+                    let Ok(local) = stream.local_addr() else { continue };
+                    let path = Path { protocol: Protocol::Tcp, local: local.ip(), remote };
+                    if stream.set_nonblocking(true).is_err() || stream.set_nodelay(true).is_err() {
+                        continue;
+                    }
+                    let connection = Connection {
+                        stream,
+                        path,
+                        read: vec![0; TCP_READ_BYTES].into_boxed_slice(),
+                        start: 0,
+                        end: 0,
+                        write: VecDeque::new(),
+                        proven: false,
+                        heard: now,
+                        ready: false,
+                    };
+                    if self.insert(connection, epoll) {
+                        counters.tcp_accepted += 1;
+                    } else {
+                        counters.tcp_refused += 1;
+                    }
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        // The listener stays readable: without a pause the worker would spin on it.
+                        counters.tcp_refused += 1;
+                        self.pause(true, epoll);
+                        return;
+                    }
+                    Some(libc::EAGAIN) => return,
+                    // The connection was gone before we took it.
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// Takes over a connection from another worker. `false`: refused for a limit, and closed.
+    pub(crate) fn adopt(&mut self, mut connection: Connection, epoll: &Epoll) -> bool {
+        connection.ready = false;
+        self.insert(connection, epoll)
+    }
+
+    /// Gives a connection away.
+    pub(crate) fn detach(&mut self, path: Path, epoll: &Epoll) -> Option<Connection> {
+        let slot = *self.by_path.get(&path)?;
+        self.remove(slot, epoll)
+    }
+
+    /// An event of a connection.
+    pub(crate) fn on_event(&mut self, token: u64, writable: bool, epoll: &Epoll) {
+        let token = token - CONNECTION_TOKENS;
+        let (slot, generation) = (token as u32, (token >> 32) as u32);
+        let Some(Slot { generation: current, connection: Some(connection) }) =
+            self.slots.get_mut(slot as usize)
+        else {
+            return;
+        };
+        if *current != generation {
+            return;
+        }
+        if !connection.ready {
+            connection.ready = true;
+            self.ready.push_back(slot);
+        }
+        if writable && !connection.write.is_empty() {
+            let token = token_of(slot, generation);
+            let flushed = flush(connection).is_ok();
+            if !flushed {
+                self.remove(slot, epoll);
+            } else if connection.write.is_empty() {
+                let _ = epoll.modify(&connection.stream, token, Interest::Read);
+            }
+        }
+    }
+
+    /// Hands over at most `count` frames of the connections that have some, in turn.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        count: usize,
+        epoll: &Epoll,
+        counters: &mut Counters,
+        each: &mut impl FnMut(Meta, &mut [u8]),
+    ) -> usize {
+        let mut handed = 0;
+        // Each connection has one turn, so that one that floods us does not keep the others waiting.
+        for _ in 0..self.ready.len() {
+            if handed == count {
+                break;
+            }
+            let Some(slot) = self.ready.pop_front() else { break };
+            let Some(connection) =
+                self.slots.get_mut(slot as usize).and_then(|slot| slot.connection.as_mut())
+            else {
+                continue;
+            };
+            match turn(connection, now, count - handed, counters, each) {
+                Ok((frames, more)) => {
+                    handed += frames;
+                    connection.ready = more;
+                    if more {
+                        self.ready.push_back(slot);
+                    }
+                }
+                Err(end) => {
+                    counters.tcp_expelled += u64::from(matches!(end, End::Expelled));
+                    self.remove(slot, epoll);
+                }
+            }
+        }
+        handed
+    }
+
+    /// Sends one frame, or queues it whole, or drops it whole.
+    pub(crate) fn send(
+        &mut self,
+        path: Path,
+        bytes: &[u8],
+        epoll: &Epoll,
+        counters: &mut Counters,
+    ) {
+        let slot = self.by_path.get(&path).copied();
+        let found = slot.and_then(|slot| self.slots.get_mut(slot as usize));
+        let (Some(slot), Some(Slot { generation, connection: Some(connection) })) = (slot, found)
+        else {
+            counters.add_drops(Drop::TcpClosed, 1);
+            return;
+        };
+        let Ok(length) = u16::try_from(bytes.len()) else {
+            counters.add_drops(Drop::SendTooBig, 1);
+            return;
+        };
+        let header = length.to_be_bytes();
+        let frame = header.len() + bytes.len();
+        let mut written = 0;
+        if connection.write.is_empty() {
+            match connection.stream.write_vectored(&[IoSlice::new(&header), IoSlice::new(bytes)]) {
+                Ok(count) => written = count,
+                Err(error) if is_transient(&error) => {}
+                Err(_) => {
+                    counters.add_drops(Drop::TcpClosed, 1);
+                    self.remove(slot, epoll);
+                    return;
+                }
+            }
+        }
+        if written < frame {
+            if connection.write.len() + frame - written > TCP_WRITE_BYTES {
+                counters.add_drops(Drop::TcpQueueFull, 1);
+                return;
+            }
+            if connection.write.is_empty() {
+                let token = token_of(slot, *generation);
+                let _ = epoll.modify(&connection.stream, token, Interest::ReadWrite);
+            }
+            connection.write.extend(header.iter().chain(bytes).skip(written));
+        }
+        counters.packets_sent += 1;
+        counters.bytes_sent += bytes.len() as u64;
+    }
+
+    /// Closes what is silent, at most once in [`TCP_SWEEP`].
+    pub(crate) fn sweep(&mut self, now: Instant, epoll: &Epoll, counters: &mut Counters) {
+        if now.since(self.swept) < TCP_SWEEP {
+            return;
+        }
+        self.swept = now;
+        self.pause(false, epoll);
+        for slot in 0..self.slots.len() as u32 {
+            let Some(connection) =
+                self.slots.get(slot as usize).and_then(|slot| slot.connection.as_ref())
+            else {
+                continue;
+            };
+            let patience = if connection.proven { TCP_IDLE } else { TCP_FIRST_FRAME };
+            if now.since(connection.heard) >= patience {
+                counters.tcp_expelled += 1;
+                self.remove(slot, epoll);
+            }
+        }
+    }
+
+    pub(crate) fn open(&self) -> u64 {
+        self.by_path.len() as u64
+    }
+
+    fn pause(&mut self, paused: bool, epoll: &Epoll) {
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
+        let interest = if paused { Interest::Nothing } else { Interest::Read };
+        for (token, listener) in (LISTENER_TOKENS..).zip(&self.listeners) {
+            let _ = epoll.modify(listener, token, interest);
+        }
+    }
+
+    fn insert(&mut self, mut connection: Connection, epoll: &Epoll) -> bool {
+        let key = limit_key(connection.path.remote.ip());
+        let siblings = self.per_address.get(&key).copied().unwrap_or(0);
+        let crowded = siblings >= TCP_CONNECTIONS_PER_ADDRESS && !key.is_loopback();
+        if self.by_path.len() >= TCP_CONNECTIONS || crowded {
+            return false;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let Some(place) = self.slots.get_mut(slot as usize) else { return false };
+        place.generation = place.generation.wrapping_add(1);
+        let interest =
+            if connection.write.is_empty() { Interest::Read } else { Interest::ReadWrite };
+        if epoll.add(&connection.stream, token_of(slot, place.generation), interest).is_err() {
+            self.free.push(slot);
+            return false;
+        }
+        // Frames that came along with a connection of another worker raise no event here.
+        connection.ready = connection.start < connection.end;
+        if connection.ready {
+            self.ready.push_back(slot);
+        }
+        self.by_path.insert(connection.path, slot);
+        *self.per_address.entry(key).or_default() += 1;
+        place.connection = Some(connection);
+        true
+    }
+
+    fn remove(&mut self, slot: u32, epoll: &Epoll) -> Option<Connection> {
+        let connection = self.slots.get_mut(slot as usize)?.connection.take()?;
+        let _ = epoll.remove(&connection.stream);
+        self.free.push(slot);
+        self.by_path.remove(&connection.path);
+        let key = limit_key(connection.path.remote.ip());
+        if let Some(siblings) = self.per_address.get_mut(&key) {
+            *siblings -= 1;
+            if *siblings == 0 {
+                self.per_address.remove(&key);
+            }
+        }
+        Some(connection)
+    }
+}
+
+/// Hands over what is there and reads once. Says how many frames, and whether there may be more.
+fn turn(
+    connection: &mut Connection,
+    now: Instant,
+    count: usize,
+    counters: &mut Counters,
+    each: &mut impl FnMut(Meta, &mut [u8]),
+) -> Result<(usize, bool), End> {
+    let mut handed = hand_over(connection, now, count, counters, each)?;
+    if handed == count {
+        return Ok((handed, true));
+    }
+    connection.read.copy_within(connection.start..connection.end, 0);
+    connection.end -= connection.start;
+    connection.start = 0;
+    let room = connection.read.get_mut(connection.end..).unwrap_or_default();
+    let asked = room.len();
+    let read = match connection.stream.read(room) {
+        Ok(0) => return Err(End::Gone),
+        Ok(read) => read,
+        Err(error) if is_transient(&error) => return Ok((handed, false)),
+        Err(_) => return Err(End::Gone),
+    };
+    connection.end += read;
+    handed += hand_over(connection, now, count - handed, counters, each)?;
+    Ok((handed, read == asked || handed == count))
+}
+
+fn hand_over(
+    connection: &mut Connection,
+    now: Instant,
+    count: usize,
+    counters: &mut Counters,
+    each: &mut impl FnMut(Meta, &mut [u8]),
+) -> Result<usize, End> {
+    let mut handed = 0;
+    while handed < count {
+        let waiting = connection.read.get_mut(connection.start..connection.end).unwrap_or_default();
+        let Some((header, rest)) = waiting.split_first_chunk_mut::<2>() else { break };
+        let length = usize::from(u16::from_be_bytes(*header));
+        if length > DATAGRAM_BYTES {
+            return Err(End::Expelled);
+        }
+        let Some(frame) = rest.get_mut(..length) else { break };
+        if !connection.proven {
+            if frame.get(4..8) != Some(&STUN_COOKIE) || frame.first().is_none_or(|&b| b > 3) {
+                return Err(End::Expelled);
+            }
+            connection.proven = true;
+        }
+        connection.start += 2 + length;
+        connection.heard = now;
+        if length > 0 {
+            counters.packets_received += 1;
+            counters.bytes_received += length as u64;
+            each(Meta { path: connection.path, at: now, ecn: 0 }, frame);
+            handed += 1;
+        }
+    }
+    Ok(handed)
+}
+
+fn flush(connection: &mut Connection) -> io::Result<()> {
+    while !connection.write.is_empty() {
+        let (front, back) = connection.write.as_slices();
+        match connection.stream.write_vectored(&[IoSlice::new(front), IoSlice::new(back)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => drop(connection.write.drain(..written)),
+            Err(error) if is_transient(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    // A slow moment is over: its memory goes back.
+    connection.write = VecDeque::new();
+    Ok(())
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn token_of(slot: u32, generation: u32) -> u64 {
+    // The slot is far below 2^32 - 16, so that the sum never carries into the generation.
+    CONNECTION_TOKENS + ((u64::from(generation) << 32) | u64::from(slot))
+}
+
+/// Whoever has one IPv6 address has a /64 of them.
+fn limit_key(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) if !v6.is_loopback() => {
+            Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into()
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    /// A connection that claims to come from `remote`.
+    fn connection_from(listener: &TcpListener, remote: SocketAddr) -> Connection {
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        Connection {
+            path: Path { protocol: Protocol::Tcp, local: [192, 0, 2, 1].into(), remote },
+            stream,
+            read: vec![0; TCP_READ_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            write: VecDeque::new(),
+            proven: false,
+            heard: Instant(0),
+            ready: false,
+        }
+    }
+
+    #[test]
+    fn one_address_has_a_share_and_gets_it_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let epoll = Epoll::new().unwrap();
+        let mut tcp = Tcp::default();
+        // Different addresses of one /64 are one customer.
+        let remote = |n: u16| SocketAddr::new(format!("2001:db8::{n:x}").parse().unwrap(), n);
+        for n in 0..TCP_CONNECTIONS_PER_ADDRESS as u16 {
+            assert!(tcp.adopt(connection_from(&listener, remote(n)), &epoll));
+        }
+        assert!(!tcp.adopt(connection_from(&listener, remote(1000)), &epoll));
+        let other = "[2001:db8:0:1::1]:5".parse().unwrap();
+        assert!(tcp.adopt(connection_from(&listener, other), &epoll), "another /64");
+
+        let gone =
+            Path { protocol: Protocol::Tcp, local: [192, 0, 2, 1].into(), remote: remote(3) };
+        assert!(tcp.detach(gone, &epoll).is_some());
+        assert!(tcp.detach(gone, &epoll).is_none());
+        assert!(tcp.adopt(connection_from(&listener, remote(1000)), &epoll));
+        assert!(!tcp.adopt(connection_from(&listener, remote(1001)), &epoll));
+    }
+
+    #[test]
+    fn a_stale_event_does_not_touch_the_slots_next_tenant() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let epoll = Epoll::new().unwrap();
+        let mut tcp = Tcp::default();
+        let first = connection_from(&listener, "192.0.2.7:1".parse().unwrap());
+        let path = first.path();
+        assert!(tcp.adopt(first, &epoll));
+        let stale = token_of(0, 1);
+        tcp.detach(path, &epoll);
+        assert!(tcp.adopt(connection_from(&listener, "192.0.2.7:2".parse().unwrap()), &epoll));
+        tcp.on_event(stale, false, &epoll);
+        assert!(!tcp.is_ready());
+        tcp.on_event(token_of(0, 2), false, &epoll);
+        assert!(tcp.is_ready());
+    }
+}

@@ -1,0 +1,225 @@
+//! Batches of datagrams: recvmmsg into hot buffers, sendmmsg from the turn's arena.
+
+use crate::clock::Conversion;
+use crate::cmsg::{self, Control};
+use crate::counters::{Counters, Drop};
+use crate::limits::BATCH;
+use crate::sockaddr::Name;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use strait_core::limits::DATAGRAM_BYTES;
+use strait_core::port::{Meta, Path, Protocol};
+
+/// The buffers of one worker, shared by its sockets.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    bytes: Box<[[u8; DATAGRAM_BYTES]]>,
+    names: [Name; BATCH],
+    controls: Box<[Control; BATCH]>,
+}
+
+impl Buffers {
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: vec![[0; DATAGRAM_BYTES]; BATCH].into_boxed_slice(),
+            names: [Name::EMPTY; BATCH],
+            controls: Box::new([Control([0; cmsg::BYTES]); BATCH]),
+        }
+    }
+}
+
+/// One socket, and how many datagrams the kernel said that it lost.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) socket: UdpSocket,
+    overflows: u32,
+}
+
+impl Socket {
+    pub(crate) fn new(socket: UdpSocket) -> Self {
+        Self { socket, overflows: 0 }
+    }
+
+    /// Reads at most `count` datagrams. Returns how many the kernel gave, also those that are not handed on.
+    pub(crate) fn receive(
+        &mut self,
+        buffers: &mut Buffers,
+        count: usize,
+        conversion: Conversion,
+        counters: &mut Counters,
+        each: &mut impl FnMut(Meta, &mut [u8]),
+    ) -> usize {
+        let mut headers = empty_headers();
+        let mut vectors = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
+        let parts =
+            buffers.bytes.iter_mut().zip(&mut buffers.names).zip(buffers.controls.iter_mut());
+        let count = count.min(BATCH);
+        for ((header, vector), ((bytes, name), control)) in
+            headers.iter_mut().zip(&mut vectors).zip(parts).take(count)
+        {
+            let vector = vector.write(libc::iovec {
+                iov_base: bytes.as_mut_ptr().cast(),
+                iov_len: DATAGRAM_BYTES,
+            });
+            header.msg_hdr.msg_name = (&raw mut name.0).cast();
+            header.msg_hdr.msg_namelen = name.0.len() as libc::socklen_t;
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = (&raw mut control.0).cast();
+            header.msg_hdr.msg_controllen = cmsg::BYTES as _;
+        }
+        // SAFETY: each of the first `count` headers points at a name, a vector, a buffer and a control buffer of its
+        // own with their true lengths; all outlive the call. Worth it: one system call for a batch.
+        let received = unsafe {
+            libc::recvmmsg(
+                self.socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        // Nothing there, or an error of an earlier send (ICMP) that says nothing about this read.
+        let Ok(received @ 1..) = usize::try_from(received) else { return 0 };
+        counters.receive_batches += 1;
+
+        let parts = buffers.bytes.iter_mut().zip(&buffers.names).zip(buffers.controls.iter());
+        for (header, ((bytes, name), control)) in headers.iter().zip(parts).take(received) {
+            let length = header.msg_len as usize;
+            let told = control.0.get(..header.msg_hdr.msg_controllen).unwrap_or_default();
+            let ancillary = cmsg::read(told);
+            if let Some(overflows) = ancillary.overflows {
+                let lost = overflows.wrapping_sub(self.overflows);
+                counters.add_drops(Drop::ReceiveOverflow, u64::from(lost));
+                self.overflows = overflows;
+            }
+            counters.packets_received += 1;
+            counters.bytes_received += length as u64;
+            if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+                counters.add_drops(Drop::ReceiveTooBig, 1);
+                continue;
+            }
+            let addresses = ancillary.local.zip(name.read(header.msg_hdr.msg_namelen));
+            let (Some((local, remote)), Some(bytes)) = (addresses, bytes.get_mut(..length)) else {
+                counters.add_drops(Drop::ReceiveNoAddress, 1);
+                continue;
+            };
+            let path = Path { protocol: Protocol::Udp, local, remote };
+            let at = conversion.arrival(ancillary.realtime_ns);
+            each(Meta { path, at, ecn: ancillary.ecn }, bytes);
+        }
+        received
+    }
+
+    /// Sends the datagrams in order, a batch at a time. What the kernel refuses is counted and skipped.
+    pub(crate) fn send<'a>(
+        &self,
+        datagrams: impl Iterator<Item = (Path, &'a [u8])>,
+        counters: &mut Counters,
+    ) {
+        let mut datagrams = datagrams.peekable();
+        while datagrams.peek().is_some() {
+            let mut batch = SendBatch::new();
+            while batch.length < BATCH
+                && let Some((path, bytes)) = datagrams.next()
+            {
+                batch.push(path, bytes);
+            }
+            batch.send(&self.socket, counters);
+        }
+    }
+}
+
+/// At most [`BATCH`] datagrams that borrow their bytes.
+struct SendBatch<'a> {
+    bytes: [&'a [u8]; BATCH],
+    names: [(Name, u32); BATCH],
+    controls: [(Control, usize); BATCH],
+    length: usize,
+}
+
+impl<'a> SendBatch<'a> {
+    fn new() -> Self {
+        Self {
+            bytes: [&[]; BATCH],
+            names: [(Name::EMPTY, 0); BATCH],
+            controls: [(Control([0; cmsg::BYTES]), 0); BATCH],
+            length: 0,
+        }
+    }
+
+    fn push(&mut self, path: Path, bytes: &'a [u8]) {
+        // Only a link-local address needs the interface: elsewhere the routing table decides.
+        let interface = match path.remote {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
+            _ => 0,
+        };
+        let at = self.length;
+        self.bytes[at] = bytes;
+        self.names[at] = Name::new(path.remote);
+        let (control, length) = &mut self.controls[at];
+        *length = cmsg::write_source(control, path.local, interface);
+        self.length += 1;
+    }
+
+    fn send(&mut self, socket: &UdpSocket, counters: &mut Counters) {
+        let mut headers = empty_headers();
+        let mut vectors = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
+        let parts = self.bytes.iter().zip(&mut self.names).zip(&mut self.controls);
+        for ((header, vector), ((bytes, (name, name_length)), (control, control_length))) in
+            headers.iter_mut().zip(&mut vectors).zip(parts).take(self.length)
+        {
+            let vector = vector.write(libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            });
+            header.msg_hdr.msg_name = (&raw mut name.0).cast();
+            header.msg_hdr.msg_namelen = *name_length;
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = (&raw mut control.0).cast();
+            header.msg_hdr.msg_controllen = *control_length as _;
+        }
+        let mut rest = headers.get_mut(..self.length).unwrap_or_default();
+        let mut bytes = self.bytes.iter();
+        while !rest.is_empty() {
+            counters.send_batches += 1;
+            // SAFETY: each header of `rest` points at a name, a vector, a control buffer and bytes with their true
+            // lengths; all outlive the call, and the kernel only reads the bytes. Worth it: one call for a batch.
+            let sent = unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    rest.as_mut_ptr(),
+                    rest.len() as libc::c_uint,
+                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+                )
+            };
+            let done = match usize::try_from(sent) {
+                Ok(sent @ 1..) => {
+                    counters.packets_sent += sent as u64;
+                    let sizes = bytes.by_ref().take(sent).map(|bytes| bytes.len() as u64);
+                    counters.bytes_sent += sizes.sum::<u64>();
+                    sent
+                }
+                // The error is the first datagram's; the others may well pass.
+                _ => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() == io::ErrorKind::Interrupted {
+                        continue;
+                    }
+                    counters.add_drops(Drop::of_send_error(&error), 1);
+                    bytes.next();
+                    1
+                }
+            };
+            rest = rest.get_mut(done..).unwrap_or_default();
+        }
+    }
+}
+
+fn empty_headers() -> [libc::mmsghdr; BATCH] {
+    // SAFETY: an mmsghdr is integers and pointers, for which zeroes are "none".
+    unsafe { std::mem::zeroed() }
+}

@@ -1,0 +1,212 @@
+//! UDP through real sockets on loopback.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+use strait_core::egress::Egress;
+use strait_core::port::{Meta, Path, Port, Protocol};
+use strait_io::{BindError, Bound, Clock, Drop, Mmsg, Options, bind};
+
+fn open(udp: &[&str], workers: usize) -> Bound {
+    let udp = udp.iter().map(|ip| ip.parse().unwrap()).collect();
+    bind(&Options { udp, port: 0, tcp: vec![], tcp_port: None, workers }).unwrap()
+}
+
+fn client(ip: &str) -> UdpSocket {
+    let socket = UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+/// Turns until `count` datagrams are there.
+fn receive(port: &mut Mmsg, count: usize) -> Vec<(Meta, Vec<u8>)> {
+    let mut received = Vec::new();
+    for _ in 0..1000 {
+        let now = Clock.instant();
+        port.wait(now, Some(now + Duration::from_secs(5)));
+        port.receive(Clock.instant(), |meta, bytes| received.push((meta, bytes.to_vec())));
+        if received.len() >= count {
+            return received;
+        }
+    }
+    panic!("{} of {count} datagrams came", received.len());
+}
+
+#[test]
+fn datagrams_go_both_ways_over_both_families() {
+    let mut bound = open(&["127.0.0.1", "::1"], 1);
+    let port = &mut bound.ports[0];
+    assert_eq!(bound.udp[0].port(), bound.udp[1].port(), "one port number");
+    for (client, address) in [client("127.0.0.1"), client("::1")].iter().zip(&bound.udp) {
+        let before = Clock.instant();
+        client.send_to(b"there", address).unwrap();
+        let (meta, bytes) = receive(port, 1).remove(0);
+        assert_eq!(bytes, b"there");
+        assert_eq!(meta.path.protocol, Protocol::Udp);
+        assert_eq!(meta.path.remote, client.local_addr().unwrap());
+        assert_eq!(meta.path.local, address.ip());
+        assert!(meta.at >= before - Duration::from_millis(5) && meta.at <= Clock.instant());
+
+        let mut egress = Egress::default();
+        assert!(egress.push(meta.path, b"and back"));
+        port.send(&mut egress);
+        assert!(egress.is_empty());
+        let mut answer = [0; 64];
+        let (length, from) = client.recv_from(&mut answer).unwrap();
+        assert_eq!((&answer[..length], from), (&b"and back"[..], *address));
+    }
+    let counters = port.counters();
+    assert_eq!((counters.packets_received, counters.packets_sent), (2, 2));
+    assert_eq!((counters.bytes_received, counters.bytes_sent), (10, 16));
+}
+
+#[test]
+fn answers_leave_from_the_address_that_was_asked() {
+    let mut bound = open(&["0.0.0.0"], 1);
+    let client = client("127.0.0.1");
+    for asked in ["127.0.0.1", "127.0.0.2", "127.3.2.1"] {
+        let asked = SocketAddr::new(asked.parse().unwrap(), bound.udp[0].port());
+        client.send_to(b"?", asked).unwrap();
+        let (meta, _) = receive(&mut bound.ports[0], 1).remove(0);
+        assert_eq!(meta.path.local, asked.ip());
+        let mut egress = Egress::default();
+        assert!(egress.push(meta.path, b"!"));
+        bound.ports[0].send(&mut egress);
+        assert_eq!(client.recv_from(&mut [0; 8]).unwrap().1, asked);
+    }
+}
+
+#[test]
+fn ecn_bits_arrive() {
+    let mut bound = open(&["127.0.0.1", "::1"], 1);
+    for (client, address, level, option) in [
+        (client("127.0.0.1"), bound.udp[0], libc::IPPROTO_IP, libc::IP_TOS),
+        (client("::1"), bound.udp[1], libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+    ] {
+        for ecn in [0, 1, 2, 3] {
+            let class: libc::c_int = 0xb8 | ecn;
+            // SAFETY: `class` is an int, valid for its size.
+            let result = unsafe {
+                let size = size_of_val(&class) as u32;
+                libc::setsockopt(client.as_raw_fd(), level, option, (&raw const class).cast(), size)
+            };
+            assert_eq!(result, 0);
+            client.send_to(b"x", address).unwrap();
+            assert_eq!(i32::from(receive(&mut bound.ports[0], 1)[0].0.ecn), ecn, "{address}");
+        }
+    }
+}
+
+#[test]
+fn a_datagram_too_long_is_counted_and_the_next_one_arrives() {
+    let mut bound = open(&["127.0.0.1"], 1);
+    let client = client("127.0.0.1");
+    for size in [2049, 2048, 0] {
+        client.send_to(&vec![7; size], bound.udp[0]).unwrap();
+    }
+    let received = receive(&mut bound.ports[0], 2);
+    assert_eq!(received.iter().map(|(_, bytes)| bytes.len()).collect::<Vec<_>>(), [2048, 0]);
+    assert_eq!(bound.ports[0].counters().drops(Drop::ReceiveTooBig), 1);
+}
+
+#[test]
+fn what_the_kernel_refuses_is_skipped_and_counted() {
+    let mut bound = open(&["127.0.0.1"], 1);
+    let client = client("127.0.0.1");
+    let to =
+        |remote: SocketAddr| Path { protocol: Protocol::Udp, local: [127, 0, 0, 1].into(), remote };
+    let mut egress = Egress::default();
+    let good = to(client.local_addr().unwrap());
+    // Broadcast is forbidden without SO_BROADCAST, and this host has no 127.0.0.1 towards the internet.
+    let broadcast = to("255.255.255.255:9".parse().unwrap());
+    for n in 0..100_u8 {
+        assert!(egress.push(good, &[n]));
+        assert!(n % 10 != 0 || egress.push(broadcast, &[n]));
+    }
+    bound.ports[0].send(&mut egress);
+    let mut bytes = [0; 8];
+    for n in 0..100_u8 {
+        assert_eq!(client.recv(&mut bytes).unwrap(), 1);
+        assert_eq!(bytes[0], n, "in order");
+    }
+    let counters = bound.ports[0].counters();
+    assert_eq!(counters.packets_sent, 100);
+    assert_eq!(Drop::ALL.iter().map(|&reason| counters.drops(reason)).sum::<u64>(), 10);
+}
+
+#[test]
+fn a_batch_is_bounded_and_says_that_there_is_more() {
+    let mut bound = open(&["127.0.0.1"], 1);
+    let client = client("127.0.0.1");
+    for n in 0..150_u8 {
+        client.send_to(&[n], bound.udp[0]).unwrap();
+    }
+    let mut sizes = Vec::new();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let now = Clock.instant();
+        bound.ports[0].wait(now, Some(now + Duration::from_secs(5)));
+        sizes.push(bound.ports[0].receive(now, |_, bytes| seen.extend_from_slice(bytes)));
+    }
+    assert_eq!(sizes, [64, 64, 22]);
+    assert_eq!(seen, (0..150).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_socket_does_not_starve_the_other() {
+    let mut bound = open(&["127.0.0.1", "::1"], 1);
+    let (flood, modest) = (client("127.0.0.1"), client("::1"));
+    for _ in 0..400 {
+        flood.send_to(&[4], bound.udp[0]).unwrap();
+    }
+    modest.send_to(&[6], bound.udp[1]).unwrap();
+    let mut batches = 0;
+    let mut found = false;
+    while !found {
+        batches += 1;
+        let now = Clock.instant();
+        bound.ports[0].wait(now, Some(now + Duration::from_secs(5)));
+        bound.ports[0].receive(now, |_, bytes| found |= bytes == [6]);
+    }
+    assert!(batches <= 3, "waited for {batches} batches");
+}
+
+#[test]
+fn a_wake_up_ends_a_wait_without_end() {
+    let mut bound = open(&["127.0.0.1"], 1);
+    let waker = bound.ports[0].waker();
+    let thread = std::thread::spawn(move || waker.wake());
+    bound.ports[0].wait(Clock.instant(), None);
+    thread.join().unwrap();
+    assert_eq!(bound.ports[0].receive(Clock.instant(), |_, _| {}), 0);
+}
+
+#[test]
+fn workers_share_a_port_and_a_stranger_does_not() {
+    let bound = open(&["127.0.0.1"], 3);
+    assert_eq!(bound.ports.len(), 3);
+    let again = Options {
+        udp: vec![[127, 0, 0, 1].into()],
+        port: bound.udp[0].port(),
+        tcp: vec![],
+        tcp_port: None,
+        workers: 1,
+    };
+    let error = bind(&again).unwrap_err();
+    assert!(matches!(error, BindError::Taken { what: "UDP", .. }), "{error}");
+    assert!(error.to_string().contains("another program"), "{error}");
+}
+
+#[test]
+fn addresses_that_cannot_be_listened_on_are_named() {
+    let options = |ips: &[&str]| Options {
+        udp: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        port: 0,
+        tcp: vec![],
+        tcp_port: None,
+        workers: 1,
+    };
+    assert!(matches!(bind(&options(&["192.0.2.1"])), Err(BindError::NotOurs { .. })));
+    assert!(matches!(bind(&options(&[])), Err(BindError::NoAddress)));
+    assert!(matches!(bind(&options(&["127.0.0.1", "127.0.0.2"])), Err(BindError::Twice(4))));
+}
