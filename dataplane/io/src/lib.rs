@@ -8,6 +8,7 @@ pub mod clock;
 mod cmsg;
 pub mod counters;
 mod epoll;
+pub mod interfaces;
 pub mod limits;
 pub mod mmsg;
 mod sockaddr;

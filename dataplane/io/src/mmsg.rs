@@ -76,6 +76,44 @@ impl Mmsg {
         counters
     }
 
+    /// The first half of [`Port::receive`]: reads a batch and returns how many there are to ask [`Mmsg::datagram`] for.
+    /// In two halves, a worker can send between two datagrams when their fan-out is large.
+    pub fn fill(&mut self, now: Instant) -> usize {
+        let conversion = self.clock.conversion(now);
+        let Self { udp, tcp, epoll, buffers, counters, .. } = self;
+        let mut received = 0;
+        let sources = udp.len() + 1;
+        for turn in 0..sources {
+            let room = BATCH - received;
+            if room == 0 {
+                break;
+            }
+            match udp.get_mut((self.first + turn) % sources) {
+                Some(udp) if udp.readable => {
+                    let got = udp.socket.receive(buffers, received, conversion, counters);
+                    udp.readable = got == room;
+                    received += got;
+                }
+                Some(_) => {}
+                None => {
+                    let mut at = received;
+                    received += tcp.receive(now, room, epoll, counters, &mut |meta, frame| {
+                        buffers.put(at, meta, frame);
+                        at += 1;
+                    });
+                }
+            }
+        }
+        self.first = (self.first + 1) % sources;
+        self.more = received == BATCH;
+        received
+    }
+
+    /// The second half: one datagram of the last [`Mmsg::fill`]; `None` for one that is not to be used.
+    pub fn datagram(&mut self, at: usize) -> Option<(Meta, &mut [u8])> {
+        self.buffers.get_mut(at)
+    }
+
     /// Gives away an ICE-TCP connection whose peer lives on another worker.
     pub fn detach(&mut self, path: Path) -> Option<Connection> {
         self.tcp.detach(path, &self.epoll)
@@ -91,28 +129,12 @@ impl Mmsg {
 
 impl Port for Mmsg {
     fn receive(&mut self, now: Instant, mut each: impl FnMut(Meta, &mut [u8])) -> usize {
-        let conversion = self.clock.conversion(now);
-        let mut received = 0;
-        let sources = self.udp.len() + 1;
-        for turn in 0..sources {
-            let room = BATCH - received;
-            if room == 0 {
-                break;
-            }
-            let Some(udp) = self.udp.get_mut((self.first + turn) % sources) else {
-                let (epoll, counters) = (&self.epoll, &mut self.counters);
-                received += self.tcp.receive(now, room, epoll, counters, &mut each);
-                continue;
-            };
-            if udp.readable {
-                let (buffers, counters) = (&mut self.buffers, &mut self.counters);
-                let got = udp.socket.receive(buffers, room, conversion, counters, &mut each);
-                udp.readable = got == room;
-                received += got;
+        let received = self.fill(now);
+        for at in 0..received {
+            if let Some((meta, bytes)) = self.buffers.get_mut(at) {
+                each(meta, bytes);
             }
         }
-        self.first = (self.first + 1) % sources;
-        self.more = received == BATCH;
         received
     }
 

@@ -188,7 +188,7 @@ impl Tcp {
         count: usize,
         epoll: &Epoll,
         counters: &mut Counters,
-        each: &mut impl FnMut(Meta, &mut [u8]),
+        each: &mut impl FnMut(Meta, &[u8]),
     ) -> usize {
         let mut handed = 0;
         // Each connection has one turn, so that one that floods us does not keep the others waiting.
@@ -355,7 +355,7 @@ fn turn(
     now: Instant,
     count: usize,
     counters: &mut Counters,
-    each: &mut impl FnMut(Meta, &mut [u8]),
+    each: &mut impl FnMut(Meta, &[u8]),
 ) -> Result<(usize, bool), End> {
     let mut handed = hand_over(connection, now, count, counters, each)?;
     if handed == count {
@@ -382,7 +382,7 @@ fn hand_over(
     now: Instant,
     count: usize,
     counters: &mut Counters,
-    each: &mut impl FnMut(Meta, &mut [u8]),
+    each: &mut impl FnMut(Meta, &[u8]),
 ) -> Result<usize, End> {
     let mut handed = 0;
     while handed < count {

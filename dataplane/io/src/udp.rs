@@ -18,6 +18,8 @@ pub(crate) struct Buffers {
     bytes: Box<[[u8; DATAGRAM_BYTES]]>,
     names: [Name; BATCH],
     controls: Box<[Control; BATCH]>,
+    /// What is in each: `None` where the datagram was not to be used.
+    found: [Option<(Meta, usize)>; BATCH],
 }
 
 impl Buffers {
@@ -26,6 +28,22 @@ impl Buffers {
             bytes: vec![[0; DATAGRAM_BYTES]; BATCH].into_boxed_slice(),
             names: [Name::EMPTY; BATCH],
             controls: Box::new([Control([0; cmsg::BYTES]); BATCH]),
+            found: [None; BATCH],
+        }
+    }
+
+    /// The datagram in buffer `at`.
+    pub(crate) fn get_mut(&mut self, at: usize) -> Option<(Meta, &mut [u8])> {
+        let (meta, length) = (*self.found.get(at)?)?;
+        Some((meta, self.bytes.get_mut(at)?.get_mut(..length)?))
+    }
+
+    /// Copies a datagram into buffer `at`.
+    pub(crate) fn put(&mut self, at: usize, meta: Meta, datagram: &[u8]) {
+        let room = self.bytes.get_mut(at).and_then(|bytes| bytes.get_mut(..datagram.len()));
+        if let (Some(found), Some(room)) = (self.found.get_mut(at), room) {
+            room.copy_from_slice(datagram);
+            *found = Some((meta, datagram.len()));
         }
     }
 }
@@ -42,22 +60,21 @@ impl Socket {
         Self { socket, overflows: 0 }
     }
 
-    /// Reads at most `count` datagrams. Returns how many the kernel gave, also those that are not handed on.
+    /// Reads datagrams into the buffers from `first` on. Returns how many the kernel gave, also those not to be used.
     pub(crate) fn receive(
         &mut self,
         buffers: &mut Buffers,
-        count: usize,
+        first: usize,
         conversion: Conversion,
         counters: &mut Counters,
-        each: &mut impl FnMut(Meta, &mut [u8]),
     ) -> usize {
         let mut headers = empty_headers();
         let mut vectors = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
-        let parts =
-            buffers.bytes.iter_mut().zip(&mut buffers.names).zip(buffers.controls.iter_mut());
-        let count = count.min(BATCH);
+        let Buffers { bytes, names, controls, found } = buffers;
+        let parts = bytes.iter_mut().zip(names.iter_mut()).zip(controls.iter_mut()).skip(first);
+        let mut count = 0;
         for ((header, vector), ((bytes, name), control)) in
-            headers.iter_mut().zip(&mut vectors).zip(parts).take(count)
+            headers.iter_mut().zip(&mut vectors).zip(parts)
         {
             let vector = vector.write(libc::iovec {
                 iov_base: bytes.as_mut_ptr().cast(),
@@ -69,6 +86,7 @@ impl Socket {
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = (&raw mut control.0).cast();
             header.msg_hdr.msg_controllen = cmsg::BYTES as _;
+            count += 1;
         }
         // SAFETY: each of the first `count` headers points at a name, a vector, a buffer and a control buffer of its
         // own with their true lengths; all outlive the call. Worth it: one system call for a batch.
@@ -76,7 +94,7 @@ impl Socket {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                count as libc::c_uint,
+                count,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
@@ -85,8 +103,9 @@ impl Socket {
         let Ok(received @ 1..) = usize::try_from(received) else { return 0 };
         counters.receive_batches += 1;
 
-        let parts = buffers.bytes.iter_mut().zip(&buffers.names).zip(buffers.controls.iter());
-        for (header, ((bytes, name), control)) in headers.iter().zip(parts).take(received) {
+        let parts = names.iter().zip(controls.iter()).zip(found.iter_mut()).skip(first);
+        for (header, ((name, control), found)) in headers.iter().zip(parts).take(received) {
+            *found = None;
             let length = header.msg_len as usize;
             let told = control.0.get(..header.msg_hdr.msg_controllen).unwrap_or_default();
             let ancillary = cmsg::read(told);
@@ -102,13 +121,13 @@ impl Socket {
                 continue;
             }
             let addresses = ancillary.local.zip(name.read(header.msg_hdr.msg_namelen));
-            let (Some((local, remote)), Some(bytes)) = (addresses, bytes.get_mut(..length)) else {
+            let Some((local, remote)) = addresses else {
                 counters.add_drops(Drop::ReceiveNoAddress, 1);
                 continue;
             };
             let path = Path { protocol: Protocol::Udp, local, remote };
             let at = conversion.arrival(ancillary.realtime_ns);
-            each(Meta { path, at, ecn: ancillary.ecn }, bytes);
+            *found = Some((Meta { path, at, ecn: ancillary.ecn }, length));
         }
         received
     }
