@@ -1,0 +1,19 @@
+/** Strait's browser SDK: join a scope, publish, subscribe. See docs/sdk.md. */
+export { Strait, type JoinOptions } from "./strait.js";
+export {
+  Scope,
+  type PublishInput,
+  type ScopeEvents,
+  type ScopeState,
+} from "./scope.js";
+export { Publication, RemotePeer } from "./peers.js";
+export { LocalPublication, type PublishOptions } from "./publication.js";
+export type { CaptureConstraints, CaptureSource } from "./capture.js";
+export type {
+  PublicationStatistics,
+  Statistics,
+  SubscriptionStatistics,
+} from "./statistics.js";
+export type { Kind, PreferenceEntry, Source } from "./protocol.js";
+export { StraitError, type ErrorKind } from "./errors.js";
+export { type TypedEvent, TypedEvents } from "./events.js";

@@ -1,0 +1,448 @@
+import { StraitError } from "./errors.js";
+import { TypedEvents } from "./events.js";
+import { type ControlHeaders, type Frame, type GeneralHeaders, parseFrame } from "./frames.js";
+import * as limits from "./limits.js";
+import type { ConnectAnswer } from "./protocol.js";
+import { type Timers, realTimers } from "./timers.js";
+
+/** The part of a WebSocket that the link uses. */
+export interface Socket {
+  readyState: number;
+  onopen: ((event: never) => void) | null;
+  onmessage: ((event: { data: unknown }) => void) | null;
+  onclose: ((event: { code: number; reason: string }) => void) | null;
+  onerror: ((event: never) => void) | null;
+  send(text: string): void;
+  close(code?: number, reason?: string): void;
+}
+
+export interface LinkOptions {
+  /** `wss://HOST/ws`. */
+  url: string;
+  subprotocol: string;
+  token: string | undefined;
+  /** Display name, sent as `initiator`. */
+  name: string | undefined;
+  timers?: Timers;
+  openSocket?: (url: string, subprotocol: string) => Socket;
+}
+
+/** A frame to send: the link adds type, sequence, session and acknowledgement. */
+export interface Outgoing {
+  action: string;
+  packageType?: string;
+  target?: string;
+  subsession?: string | undefined;
+  payload?: unknown;
+}
+
+export interface LinkEvents {
+  /** A request or message of the server, in order, each once. */
+  frame: Frame;
+  /** The WebSocket broke; attempt `attempt` follows after `waitMs`. */
+  reconnecting: { attempt: number; waitMs: number };
+  /** The same session goes on, nothing was lost. */
+  resumed: undefined;
+  /** The server knew the session no more: everything starts afresh. */
+  renewed: ConnectAnswer;
+  /** The link is over; `error` says why, unless `close()` was called. */
+  closed: { error: StraitError | undefined };
+  /** An error frame that answers no request. */
+  error: StraitError;
+}
+
+interface Pending {
+  action: string;
+  resolve(frame: Frame): void;
+  reject(error: StraitError): void;
+  cancelTimeout(): void;
+}
+
+type Phase = "idle" | "connecting" | "open" | "waiting" | "closed";
+
+/**
+ * JsonRTC over WebSocket (docs/reference/jsonrtc.md): sequence numbers, acknowledgements, a
+ * retained window, and a session that outlives its WebSocket.
+ */
+export class JsonRtc extends TypedEvents<LinkEvents> {
+  /** Given by the server in its answer to CONNECT. */
+  sessionId: string | undefined;
+
+  private readonly options: LinkOptions;
+  private readonly timers: Timers;
+  private readonly openSocket: (url: string, subprotocol: string) => Socket;
+  private phase: Phase = "idle";
+  private socket: Socket | undefined;
+  private sent = 0;
+  private received = 0;
+  private acknowledged = 0;
+  private retained: { sequence: number; frame: Frame }[] = [];
+  private pending = new Map<string, Pending>();
+  private attempt = 0;
+  private cancelWait: () => void = () => {};
+  private cancelConnect: () => void = () => {};
+  private cancelPing: () => void = () => {};
+  private heardAt = 0;
+  private early: unknown[] = [];
+
+  constructor(options: LinkOptions) {
+    super();
+    this.options = options;
+    this.timers = options.timers ?? realTimers;
+    this.openSocket =
+      options.openSocket ??
+      ((url, subprotocol) => new WebSocket(url, subprotocol) as unknown as Socket);
+  }
+
+  /** Opens the WebSocket and a session. Fails at once when the server is away or refuses. */
+  async connect(): Promise<ConnectAnswer> {
+    if (this.phase !== "idle") throw new StraitError("closed", "connect() was called before");
+    try {
+      const answer = await this.openSession();
+      this.emitOpen();
+      return answer;
+    } catch (error) {
+      this.finish(undefined);
+      throw error;
+    }
+  }
+
+  /** Sends a request; resolves with its final response. Waits out a reconnect. */
+  request(outgoing: Outgoing): Promise<Frame> {
+    if (this.phase === "closed") return Promise.reject(closedError());
+    return new Promise((resolve, reject) => {
+      const frame = this.compose("request", outgoing);
+      const id = `c${frame.control.sequence}`;
+      const cancelTimeout = this.timers.after(limits.REQUEST_TIMEOUT_MS, () => {
+        this.pending.delete(id);
+        const reason = `the server did not answer ${outgoing.action}; is it overloaded?`;
+        reject(new StraitError("timeout", reason));
+      });
+      this.pending.set(id, { action: outgoing.action, resolve, reject, cancelTimeout });
+      this.transmit(frame);
+    });
+  }
+
+  /** Sends a message: delivered once and in order, answered by nothing. */
+  message(outgoing: Outgoing): void {
+    if (this.phase !== "closed") this.transmit(this.compose("message", outgoing));
+  }
+
+  /** Tries to reconnect at once instead of waiting: the network has just come back. */
+  retryNow(): void {
+    if (this.phase !== "waiting") return;
+    this.cancelWait();
+    void this.reconnect();
+  }
+
+  /** Ends the link; the session on the server ends with its time limit. */
+  close(): void {
+    this.finish(undefined);
+  }
+
+  // -- the way out ------------------------------------------------------------------------
+
+  private compose(type: "request" | "message", outgoing: Outgoing): Frame {
+    const control: ControlHeaders = { type, version: "1.0", sequence: ++this.sent };
+    if (outgoing.packageType) control.package_type = outgoing.packageType;
+    if (outgoing.subsession) control.subsession_id = outgoing.subsession;
+    const header: GeneralHeaders = { action: outgoing.action };
+    if (outgoing.target !== undefined) header.target = outgoing.target;
+    return { control, header, payload: outgoing.payload ?? {} };
+  }
+
+  private transmit(frame: Frame): void {
+    this.retained.push({ sequence: frame.control.sequence ?? 0, frame });
+    // A reconnect that needs a dropped frame fails and starts afresh: bounded beats complete.
+    if (this.retained.length > limits.RETAINED_FRAMES_MAX) this.retained.shift();
+    if (this.phase === "open") this.write(frame);
+  }
+
+  private write(frame: Frame): void {
+    if (this.received > 0 && frame.header.action !== "CONNECT") {
+      frame.control.ack_sequence = this.received;
+      this.acknowledged = this.received;
+    }
+    if (this.sessionId !== undefined) frame.control.session_id = this.sessionId;
+    this.socket?.send(JSON.stringify(frame));
+  }
+
+  private acknowledge(): void {
+    const control: ControlHeaders = { type: "acknowledgement", ack_sequence: this.received };
+    if (this.sessionId !== undefined) control.session_id = this.sessionId;
+    this.acknowledged = this.received;
+    this.socket?.send(JSON.stringify({ control, header: {} }));
+  }
+
+  // -- the way in -------------------------------------------------------------------------
+
+  private onText(text: string): void {
+    this.heardAt = this.timers.now();
+    const frame = parseFrame(text);
+    if (!frame) return;
+    const { control } = frame;
+    if (control.ack_sequence !== undefined) this.onAcknowledged(control.ack_sequence);
+    if (control.sequence !== undefined) {
+      if (control.sequence <= this.received) return;
+      if (control.sequence > this.received + 1) {
+        // WebSocket delivers in order, so a gap means lost state: the reconnect repairs it.
+        this.dropSocket("a frame of the server is missing");
+        return;
+      }
+      this.received = control.sequence;
+    }
+    this.deliver(frame);
+    if (
+      this.phase === "open" &&
+      this.received - this.acknowledged >= limits.UNACKNOWLEDGED_FRAMES_MAX
+    ) {
+      this.acknowledge();
+    }
+  }
+
+  private onAcknowledged(sequence: number): void {
+    if (sequence > this.sent) return;
+    this.retained = this.retained.filter((kept) => kept.sequence > sequence);
+  }
+
+  private deliver(frame: Frame): void {
+    const { type, correlation_id: correlation, message_state: state } = frame.control;
+    if (type === "response") {
+      if (state === "initial" || state === "subsequent") return;
+      const pending = this.take(correlation);
+      pending?.resolve(frame);
+    } else if (type === "error") {
+      const { error_code: code = 500, reason = "the server gave no reason" } = frame.header;
+      const error = new StraitError("server", reason, code);
+      const pending = this.take(correlation);
+      if (pending) pending.reject(error);
+      else this.emit("error", error);
+    } else if (type === "message" || type === "request") {
+      if (frame.header.action !== "PONG") this.emit("frame", frame);
+    }
+  }
+
+  private take(correlation: string | undefined): Pending | undefined {
+    if (correlation === undefined) return undefined;
+    const pending = this.pending.get(correlation);
+    this.pending.delete(correlation);
+    pending?.cancelTimeout();
+    return pending;
+  }
+
+  // -- the socket -------------------------------------------------------------------------
+
+  /** A new WebSocket, ready to send; its frames go to `onFrame` until it is `adopt`ed. */
+  private open(): Promise<Socket> {
+    this.phase = "connecting";
+    return new Promise((resolve, reject) => {
+      const fail = (reason: string) => {
+        cancel();
+        socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
+        socket.close();
+        reject(new StraitError("unreachable", reason));
+      };
+      const away = `no answer from ${this.options.url}: is the server running and reachable?`;
+      const cancel = this.timers.after(limits.CONNECT_TIMEOUT_MS, () => fail(away));
+      const socket = this.openSocket(this.options.url, this.options.subprotocol);
+      this.cancelConnect = () => fail("closed while connecting");
+      socket.onerror = () => {};
+      socket.onclose = () => fail(away);
+      socket.onopen = () => {
+        cancel();
+        this.cancelConnect = () => {};
+        socket.onclose = null;
+        resolve(socket);
+      };
+    });
+  }
+
+  /** Sends CONNECT on a fresh socket and returns what answers it. */
+  private exchangeConnect(socket: Socket, frame: Frame): Promise<Frame> {
+    return new Promise((resolve, reject) => {
+      const end = (error: StraitError) => {
+        this.cancelConnect = () => {};
+        cancel();
+        socket.onmessage = socket.onclose = null;
+        socket.close();
+        reject(error);
+      };
+      const cancel = this.timers.after(limits.CONNECT_TIMEOUT_MS, () =>
+        end(new StraitError("timeout", "the server did not answer CONNECT")),
+      );
+      this.cancelConnect = () => end(closedError());
+      socket.onclose = () =>
+        end(new StraitError("unreachable", "the server closed the connection at CONNECT"));
+      socket.onmessage = ({ data }) => {
+        const answer = typeof data === "string" ? parseFrame(data) : undefined;
+        if (!answer) return;
+        const { error_code: code = 500, reason = "CONNECT was refused" } = answer.header;
+        if (answer.control.type === "error") {
+          end(new StraitError("server", reason, code));
+          return;
+        }
+        if (answer.control.type !== "response") return;
+        this.cancelConnect = () => {};
+        cancel();
+        // Frames right behind the answer wait until the session is set up.
+        this.early = [];
+        socket.onmessage = ({ data }) => this.early.push(data);
+        resolve(answer);
+      };
+      socket.send(JSON.stringify(frame));
+    });
+  }
+
+  private connectFrame(): Frame {
+    const header: GeneralHeaders = { action: "CONNECT" };
+    if (this.options.name) header.initiator = this.options.name;
+    if (this.options.token) header.token = this.options.token;
+    return { control: { type: "request", version: "1.0" }, header, payload: {} };
+  }
+
+  /** CONNECT as the first frame of a new session. */
+  private async openSession(): Promise<ConnectAnswer> {
+    const socket = await this.open();
+    const frame = this.connectFrame();
+    frame.control.sequence = 1;
+    const answer = await this.exchangeConnect(socket, frame);
+    // Whatever was asked of the old session meanwhile means nothing to the new one.
+    this.failPending(new StraitError("closed", "the session was lost in a reconnect"));
+    this.retained = [];
+    this.sent = 1;
+    this.acknowledged = 0;
+    this.sessionId = answer.control.session_id;
+    this.received = answer.control.sequence ?? 0;
+    this.adopt(socket);
+    return answer.payload as ConnectAnswer;
+  }
+
+  /** CONNECT of the same session on a new WebSocket; false when the server knows it no more. */
+  private async resumeSession(): Promise<boolean> {
+    const socket = await this.open();
+    const frame = this.connectFrame();
+    if (this.sessionId !== undefined) frame.control.session_id = this.sessionId;
+    frame.header.cslr = this.received;
+    frame.header.cslw = (this.retained[0]?.sequence ?? this.sent + 1) - 1;
+    frame.header.csuw = this.sent;
+    let answer: Frame;
+    try {
+      answer = await this.exchangeConnect(socket, frame);
+    } catch (error) {
+      if (error instanceof StraitError && (error.code === 404 || error.code === 409)) return false;
+      throw error;
+    }
+    const known = answer.header.sslr;
+    if (answer.control.session_id !== this.sessionId || known === undefined) {
+      socket.onmessage = null;
+      socket.close();
+      return false;
+    }
+    this.onAcknowledged(known);
+    this.adopt(socket);
+    for (const { frame: kept } of this.retained) this.write(kept);
+    return true;
+  }
+
+  private adopt(socket: Socket): void {
+    this.socket = socket;
+    this.phase = "open";
+    this.attempt = 0;
+    this.heardAt = this.timers.now();
+    socket.onmessage = ({ data }) => {
+      if (typeof data === "string" && socket === this.socket) this.onText(data);
+    };
+    socket.onclose = () => {
+      if (socket === this.socket) this.dropSocket("the WebSocket closed");
+    };
+    this.armPing(limits.PING_AFTER_MS);
+    for (const data of this.early.splice(0)) if (typeof data === "string") this.onText(data);
+  }
+
+  /** A browser cannot send WebSocket pings: a dead path is found by a PING of our own. */
+  private armPing(delayMs: number): void {
+    this.cancelPing();
+    this.cancelPing = this.timers.after(delayMs, () => {
+      const silentMs = this.timers.now() - this.heardAt;
+      if (silentMs >= limits.PING_AFTER_MS + limits.PONG_WITHIN_MS) {
+        this.dropSocket("the server is silent");
+      } else if (silentMs >= limits.PING_AFTER_MS) {
+        this.socket?.send(
+          JSON.stringify({ control: { type: "message" }, header: { action: "PING" } }),
+        );
+        this.armPing(limits.PING_AFTER_MS + limits.PONG_WITHIN_MS - silentMs);
+      } else {
+        this.armPing(limits.PING_AFTER_MS - silentMs);
+      }
+    });
+  }
+
+  private releaseSocket(reason: string): void {
+    const socket = this.socket;
+    this.socket = undefined;
+    this.cancelPing();
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null;
+    socket.close(1000, reason);
+  }
+
+  private dropSocket(reason: string): void {
+    this.releaseSocket(reason);
+    this.waitAndReconnect();
+  }
+
+  private waitAndReconnect(): void {
+    this.phase = "waiting";
+    // At random, so that a restarted server does not meet all its clients at once.
+    const firstMs = limits.RECONNECT_WAIT_MS * (1 + this.timers.random());
+    const waitMs = Math.min(firstMs * 2 ** this.attempt, limits.RECONNECT_WAIT_MS_MAX);
+    this.attempt += 1;
+    this.cancelWait = this.timers.after(waitMs, () => void this.reconnect());
+    this.emit("reconnecting", { attempt: this.attempt, waitMs });
+  }
+
+  private async reconnect(): Promise<void> {
+    try {
+      if (await this.resumeSession()) {
+        this.emitOpen();
+        this.emit("resumed", undefined);
+        return;
+      }
+      const answer = await this.openSession();
+      this.emitOpen();
+      this.emit("renewed", answer);
+    } catch (thrown) {
+      if ((this.phase as Phase) === "closed") return;
+      const error = thrown as StraitError;
+      if (error.code === 401 || error.code === 403) this.finish(error);
+      else this.waitAndReconnect();
+    }
+  }
+
+  private emitOpen(): void {
+    if (this.received - this.acknowledged >= limits.UNACKNOWLEDGED_FRAMES_MAX) this.acknowledge();
+  }
+
+  private failPending(error: StraitError): void {
+    const waiting = [...this.pending.values()];
+    this.pending.clear();
+    for (const pending of waiting) {
+      pending.cancelTimeout();
+      pending.reject(error);
+    }
+  }
+
+  private finish(error: StraitError | undefined): void {
+    if (this.phase === "closed") return;
+    this.phase = "closed";
+    this.cancelWait();
+    this.cancelConnect();
+    this.releaseSocket("left");
+    this.failPending(error ?? closedError());
+    this.emit("closed", { error });
+  }
+}
+
+function closedError(): StraitError {
+  return new StraitError("closed", "the connection to the server was closed");
+}

@@ -1,0 +1,34 @@
+/** Every bound of the SDK, with its reason. */
+
+/** Unacknowledged frames kept for a reconnect: the contract's window. */
+export const RETAINED_FRAMES_MAX = 512;
+/** Frames received before an acknowledgement of its own is sent: the contract's number. */
+export const UNACKNOWLEDGED_FRAMES_MAX = 16;
+/** Largest text message that the server takes. */
+export const FRAME_BYTES_MAX = 256 * 1024;
+/** First wait before a reconnect is between this and twice this, at random. */
+export const RECONNECT_WAIT_MS = 1_000;
+/** Waits double up to this. */
+export const RECONNECT_WAIT_MS_MAX = 10_000;
+/** A socket that does not open, or a CONNECT that is not answered, is given up after this. */
+export const CONNECT_TIMEOUT_MS = 10_000;
+/** A request without an answer fails after this: as long as the server keeps a lost session. */
+export const REQUEST_TIMEOUT_MS = 30_000;
+/** Silence after which a PING is sent: scripts do not see the server's WebSocket pings. */
+export const PING_AFTER_MS = 20_000;
+/** Silence after a PING that means that the WebSocket is dead. */
+export const PONG_WITHIN_MS = 10_000;
+/** Changes within this window share one offer. */
+export const COALESCE_MS = 30;
+/** Receive slots of the first offer, of each kind: a call of three with a screen fits. */
+export const SLOTS_FIRST = 4;
+/** Slots asked for beyond those needed, so that the next joiners need no offer. */
+export const SLOTS_SPARE = 3;
+/** Slots of one kind at most: what an SDP within the frame limit carries with room to spare. */
+export const SLOTS_MAX = 64;
+/** A media path that is interrupted for this long is restarted. */
+export const MEDIA_INTERRUPTED_MS = 3_000;
+/** An ICE restart that has not brought the media back after this makes way for a fresh START. */
+export const ICE_RESTART_MS = 8_000;
+/** `leave()` waits this long for the server's answer. */
+export const LEAVE_WAIT_MS = 1_000;

@@ -1,0 +1,384 @@
+import { Coalescer } from "./coalescer.js";
+import { StraitError, asStraitError } from "./errors.js";
+import * as limits from "./limits.js";
+import type { Publication } from "./peers.js";
+import type {
+  FailedEntry,
+  Kind,
+  PreferenceEntry,
+  PublishEntry,
+  ScopeAnswer,
+  ScopeRequest,
+  SubscribeEntry,
+} from "./protocol.js";
+import type { LocalPublication } from "./publication.js";
+import { planSlots } from "./slots.js";
+import type { Timers } from "./timers.js";
+
+/** What the media session asks of the scope that owns it. */
+export interface MediaHost {
+  /** Publications that this client wants to receive now. */
+  wanted(): Iterable<Publication>;
+  /** START (the first time) or UPDATE; rejects with the server's error. */
+  exchange(request: ScopeRequest): Promise<ScopeAnswer>;
+  /** The answer of the first exchange is applied. */
+  started(): void;
+  /** A publication is received on `publication.track` from now on. */
+  bound(publication: Publication): void;
+  /** A publication was refused. */
+  refused(publication: Publication | LocalPublication, error: StraitError): void;
+  /** A negotiation failed as a whole. */
+  failed(error: StraitError): void;
+  /** The transport's state changed. */
+  connectionState(state: RTCPeerConnectionState): void;
+}
+
+/** A recvonly m-line, shown to the plan as a slot. */
+export interface Slot {
+  kind: Kind;
+  bound: Publication | undefined;
+  transceiver: RTCRtpTransceiver;
+}
+
+/** An m-line that sends. */
+export interface Uplink {
+  transceiver: RTCRtpTransceiver;
+  publication: LocalPublication | undefined;
+  /** May carry another publication once the server has seen it idle. */
+  reusable: boolean;
+  idle: boolean;
+}
+
+/**
+ * The one peer connection of a scope. It always offers; changes that come together share one
+ * offer; slots are bound anew without an offer.
+ */
+export class MediaSession {
+  readonly connection: RTCPeerConnection;
+  readonly slots: Slot[] = [];
+  readonly uplinks: Uplink[] = [];
+  /** Offers sent by this session. */
+  offers = 0;
+
+  private readonly coalescer: Coalescer;
+  private started = false;
+  private closed = false;
+  private offerNeeded = true;
+  private iceRestart = false;
+
+  constructor(
+    private readonly host: MediaHost,
+    configuration: RTCConfiguration,
+    private readonly slotsFirst: number,
+    timers: Timers,
+  ) {
+    this.connection = new RTCPeerConnection({ ...configuration, bundlePolicy: "max-bundle" });
+    this.connection.addEventListener("connectionstatechange", () => {
+      if (!this.closed) host.connectionState(this.connection.connectionState);
+    });
+    this.coalescer = new Coalescer(() => this.negotiate(), limits.COALESCE_MS, timers);
+  }
+
+  /** The first offer, at once. */
+  start(): Promise<void> {
+    return this.coalescer.schedule(0);
+  }
+
+  /** Brings the server in line with what is wanted now; shares a negotiation with others. */
+  update(): Promise<void> {
+    return this.coalescer.schedule();
+  }
+
+  /** New ICE credentials with the next offer, which goes out at once. */
+  restartIce(): Promise<void> {
+    this.iceRestart = this.offerNeeded = true;
+    return this.coalescer.schedule(0);
+  }
+
+  /** Takes a publication into the next offer. */
+  add(publication: LocalPublication): void {
+    const { options, kind, track } = publication;
+    const plain = !options.simulcast && !options.maxBitrateBps && !options.codecs;
+    const idle = this.uplinks.find(
+      (uplink) =>
+        uplink.idle && uplink.reusable && plain && uplink.transceiver.receiver.track.kind === kind,
+    );
+    this.offerNeeded = true;
+    if (idle) {
+      idle.idle = false;
+      idle.publication = publication;
+      idle.transceiver.direction = "sendonly";
+      idle.transceiver.sender.replaceTrack(track).catch(() => {});
+      return;
+    }
+    const transceiver = this.connection.addTransceiver(track, {
+      direction: "sendonly",
+      streams: [new MediaStream([track])],
+      sendEncodings: encodings(publication),
+    });
+    preferCodecs(transceiver, kind, options.codecs);
+    this.uplinks.push({ transceiver, publication, reusable: plain, idle: false });
+  }
+
+  /** Takes a publication out with the next offer; its m-line stays for the next one. */
+  remove(publication: LocalPublication): void {
+    const uplink = this.uplinks.find((each) => each.publication === publication);
+    if (!uplink) return;
+    this.retire(uplink);
+    this.offerNeeded = true;
+  }
+
+  async replaceTrack(publication: LocalPublication, track: MediaStreamTrack): Promise<void> {
+    const uplink = this.uplinks.find((each) => each.publication === publication);
+    await uplink?.transceiver.sender.replaceTrack(track);
+  }
+
+  /** The publication is gone at its source: its slot is free. */
+  release(publication: Publication): void {
+    for (const slot of this.slots) if (slot.bound === publication) slot.bound = undefined;
+    publication.track = publication.receiver = undefined;
+    publication.subscribed = false;
+  }
+
+  /** Pauses a subscription or bounds its layer, without an offer. */
+  async prefer(
+    publication: Publication,
+    preference: Omit<PreferenceEntry, "mid">,
+  ): Promise<void> {
+    const mid = this.slots.find((slot) => slot.bound === publication)?.transceiver.mid;
+    if (!mid) throw new StraitError("closed", "the publication is not subscribed");
+    await this.host.exchange({ preferences: [{ mid, ...preference }] });
+  }
+
+  close(): void {
+    this.closed = true;
+    this.coalescer.close();
+    this.connection.close();
+    for (const slot of this.slots) if (slot.bound) this.release(slot.bound);
+  }
+
+  // -- negotiation ------------------------------------------------------------------------
+
+  private async negotiate(): Promise<void> {
+    if (this.closed) return;
+    this.addSlots();
+    const offering = this.offerNeeded;
+    const restarting = this.iceRestart;
+    this.offerNeeded = this.iceRestart = false;
+    const plan = planSlots(this.slots, this.wantedNow());
+    // Slots were just added for all that fit: what is left over is beyond the limit.
+    for (const item of plan.unplaced) {
+      this.refuse(item, new StraitError("unsupported", "no more streams can be received", 429));
+    }
+    if (!offering && plan.bind.length === 0 && plan.free.length === 0) return;
+    try {
+      const request: ScopeRequest = offering ? await this.offer(restarting) : {};
+      request.subscribe = subscribeEntries(plan);
+      const answer = await this.host.exchange(request);
+      if (this.closed) return;
+      await this.apply(answer, plan);
+    } catch (thrown) {
+      if (this.closed) return;
+      const error = asStraitError(thrown);
+      await this.undo(offering, plan, error);
+      this.host.failed(error);
+      throw error;
+    }
+  }
+
+  private *wantedNow(): Iterable<Publication> {
+    for (const publication of this.host.wanted()) if (!publication.failure) yield publication;
+  }
+
+  private addSlots(): void {
+    const plan = planSlots(this.slots, this.wantedNow());
+    for (const kind of ["audio", "video"] as const) {
+      const first = this.started ? 0 : this.slotsFirst - this.slotsOf(kind);
+      for (let missing = Math.max(plan.add[kind], first); missing > 0; missing -= 1) {
+        const transceiver = this.connection.addTransceiver(kind, { direction: "recvonly" });
+        this.slots.push({ kind, bound: undefined, transceiver });
+        this.offerNeeded = true;
+      }
+    }
+  }
+
+  private slotsOf(kind: Kind): number {
+    return this.slots.filter((slot) => slot.kind === kind).length;
+  }
+
+  private async offer(iceRestart: boolean): Promise<ScopeRequest> {
+    const { connection } = this;
+    await connection.setLocalDescription(await connection.createOffer({ iceRestart }));
+    this.offers += 1;
+    const publish: PublishEntry[] = [];
+    for (const { publication, transceiver } of this.uplinks) {
+      if (!publication || transceiver.mid === null) continue;
+      const { source, name, muted } = publication;
+      publish.push({ mid: transceiver.mid, source, muted, ...(name === undefined ? {} : { name }) });
+      publication.mutedTold = muted;
+    }
+    // The relay is ICE-lite and has all its candidates in the answer: nothing to wait for.
+    return { sdp: connection.localDescription?.sdp ?? "", publish };
+  }
+
+  private async apply(answer: ScopeAnswer, plan: Plan): Promise<void> {
+    if (answer.sdp !== undefined) {
+      await this.connection.setRemoteDescription({ type: "answer", sdp: answer.sdp });
+      if (this.closed) return;
+      if (!this.started) this.host.started();
+      this.started = true;
+      this.settleUplinks(answer);
+      this.dropRejectedSlots();
+    }
+    const failed = new Map((answer.failed ?? []).map((entry) => [entry.mid, entry]));
+    const wanted = new Set(this.host.wanted());
+    for (const slot of plan.free) this.unbind(slot);
+    for (const { slot, item } of plan.bind) {
+      this.unbind(slot);
+      const failure = failed.get(slot.transceiver.mid ?? "");
+      if (!this.slots.includes(slot)) {
+        this.refuse(item, new StraitError("server", "the server offers no slot for it", 488));
+      } else if (failure) {
+        if (wanted.has(item)) this.refuse(item, entryError(failure));
+      } else if (wanted.has(item)) {
+        slot.bound = item;
+        item.receiver = slot.transceiver.receiver;
+        item.track = item.receiver.track;
+        item.subscribed = true;
+        this.host.bound(item);
+      }
+    }
+  }
+
+  private settleUplinks(answer: ScopeAnswer): void {
+    const named = new Map((answer.publications ?? []).map((each) => [each.mid, each.publication]));
+    const failed = new Map((answer.failed ?? []).map((entry) => [entry.mid, entry]));
+    for (const uplink of this.uplinks) {
+      const { publication, transceiver } = uplink;
+      const mid = transceiver.mid ?? "";
+      if (!publication) {
+        // Removed while the offer was on its way: the next offer tells the server.
+        uplink.idle = transceiver.currentDirection === "inactive";
+        continue;
+      }
+      const id = named.get(mid);
+      const failure = failed.get(mid);
+      const rejected = !["sendonly", "sendrecv"].includes(transceiver.currentDirection ?? "");
+      if (failure || (rejected && transceiver.currentDirection !== null)) {
+        this.retire(uplink);
+        this.offerNeeded = true;
+        const reason = "the server does not take this stream: it shares no codec with it";
+        const error = failure ? entryError(failure) : new StraitError("server", reason, 488);
+        this.host.refused(publication, error);
+      } else if (id !== undefined) {
+        publication.setId(id);
+      }
+    }
+  }
+
+  private dropRejectedSlots(): void {
+    for (const slot of [...this.slots]) {
+      const direction = slot.transceiver.currentDirection;
+      if (direction === null || direction === "recvonly") continue;
+      // Inactive: the server keeps the m-line but sends nothing on it, so it is no slot.
+      this.slots.splice(this.slots.indexOf(slot), 1);
+      if (slot.bound) this.release(slot.bound);
+    }
+  }
+
+  private unbind(slot: Slot): void {
+    if (slot.bound) this.release(slot.bound);
+    slot.bound = undefined;
+  }
+
+  private refuse(publication: Publication, error: StraitError): void {
+    publication.failure = error;
+    publication.subscribed = false;
+    this.host.refused(publication, error);
+  }
+
+  private retire(uplink: Uplink): void {
+    uplink.publication = undefined;
+    uplink.idle = uplink.transceiver.currentDirection === null && uplink.transceiver.mid === null;
+    try {
+      uplink.transceiver.direction = "inactive";
+    } catch {
+      // A stopped transceiver has no direction to set.
+    }
+    uplink.transceiver.sender.replaceTrack(null).catch(() => {});
+  }
+
+  /** After a failed exchange: as if the changes had not been asked for. */
+  private async undo(offering: boolean, plan: Plan, error: StraitError): Promise<void> {
+    if (offering && this.connection.signalingState === "have-local-offer") {
+      await this.connection.setLocalDescription({ type: "rollback" }).catch(() => {});
+    }
+    // A lost session is started afresh by the scope with all that is wanted: nothing is refused.
+    if (error.kind === "closed" || !offering) {
+      if (error.kind !== "closed") for (const { item } of plan.bind) this.refuse(item, error);
+      return;
+    }
+    for (const uplink of this.uplinks) {
+      const { publication, transceiver } = uplink;
+      if (!publication || transceiver.currentDirection === "sendonly") continue;
+      this.retire(uplink);
+      this.host.refused(publication, error);
+    }
+    for (const slot of [...this.slots]) {
+      if (slot.transceiver.currentDirection !== null) continue;
+      this.slots.splice(this.slots.indexOf(slot), 1);
+      slot.transceiver.stop();
+    }
+    for (const { item } of plan.bind) this.refuse(item, error);
+  }
+}
+
+type Plan = ReturnType<typeof planSlots<Publication, Slot>>;
+
+function subscribeEntries(plan: Plan): SubscribeEntry[] {
+  const entries: SubscribeEntry[] = [];
+  for (const { slot, item } of plan.bind) {
+    if (slot.transceiver.mid !== null) {
+      entries.push({ mid: slot.transceiver.mid, publication: item.id });
+    }
+  }
+  for (const slot of plan.free) {
+    if (slot.transceiver.mid !== null) {
+      entries.push({ mid: slot.transceiver.mid, publication: null });
+    }
+  }
+  return entries;
+}
+
+function entryError(entry: FailedEntry): StraitError {
+  const reason = entry.reason ?? "the server gave no reason";
+  return new StraitError("server", reason, entry.error_code ?? 500);
+}
+
+function encodings({ kind, options }: LocalPublication): RTCRtpEncodingParameters[] {
+  const bound = options.maxBitrateBps;
+  if (kind === "video" && options.simulcast) {
+    const full = bound ?? 1_500_000;
+    return [
+      { rid: "q", scaleResolutionDownBy: 4, maxBitrate: Math.round(full / 10) },
+      { rid: "h", scaleResolutionDownBy: 2, maxBitrate: Math.round(full / 3) },
+      { rid: "f", scaleResolutionDownBy: 1, maxBitrate: full },
+    ];
+  }
+  return bound === undefined ? [{}] : [{ maxBitrate: bound }];
+}
+
+function preferCodecs(
+  transceiver: RTCRtpTransceiver,
+  kind: Kind,
+  names: readonly string[] | undefined,
+): void {
+  if (!names || typeof transceiver.setCodecPreferences !== "function") return;
+  const all = RTCRtpSender.getCapabilities(kind)?.codecs ?? [];
+  const rank = (codec: { mimeType: string }) => {
+    const name = codec.mimeType.split("/")[1]?.toUpperCase();
+    const index = names.findIndex((each) => each.toUpperCase() === name);
+    return index < 0 ? names.length : index;
+  };
+  transceiver.setCodecPreferences([...all].sort((left, right) => rank(left) - rank(right)));
+}

@@ -1,0 +1,79 @@
+/** Payloads of the package `scope`: docs/reference/jsonrtc.md. */
+
+export type Kind = "audio" | "video";
+
+/** Where a publication comes from. */
+export type Source = "camera" | "microphone" | "screen" | "screen-audio" | "other";
+
+export interface ConnectAnswer {
+  peer?: string;
+  application?: string;
+  iceServers?: RTCIceServer[];
+}
+
+export interface PublicationInfo {
+  publication: string;
+  kind: Kind;
+  source: Source;
+  name?: string;
+  muted?: boolean;
+  codec?: string;
+}
+
+export interface PeerInfo {
+  peer: string;
+  name?: string;
+  publications?: PublicationInfo[];
+}
+
+/** What a client wants to send on an m-line of its offer. */
+export interface PublishEntry {
+  mid: string;
+  source: Source;
+  name?: string;
+  muted?: boolean;
+}
+
+/** Which publication a slot shows; null frees the slot. */
+export interface SubscribeEntry {
+  mid: string;
+  publication: string | null;
+}
+
+export interface PreferenceEntry {
+  mid: string;
+  paused?: boolean;
+  layerMax?: number;
+}
+
+/** Payload of START and UPDATE. */
+export interface ScopeRequest {
+  sdp?: string;
+  publish?: PublishEntry[];
+  subscribe?: SubscribeEntry[];
+  preferences?: PreferenceEntry[];
+}
+
+export interface FailedEntry {
+  mid: string;
+  error_code?: number;
+  reason?: string;
+}
+
+/** Payload of the answers to START and UPDATE. */
+export interface ScopeAnswer {
+  sdp?: string;
+  peer?: string;
+  publications?: { mid: string; publication: string }[];
+  subscriptions?: { mid: string; publication: string | null }[];
+  peers?: PeerInfo[];
+  failed?: FailedEntry[];
+}
+
+/** Payload of a NOTIFY from the server. */
+export interface ScopeNotice {
+  event?: string;
+  peer?: string | PeerInfo;
+  publication?: string | PublicationInfo;
+  reason?: string;
+}

@@ -1,0 +1,133 @@
+import { stopIfCaptured } from "./capture.js";
+import { asStraitError, StraitError } from "./errors.js";
+import type { Kind, Source } from "./protocol.js";
+
+/** How a track is published. */
+export interface PublishOptions {
+  /** Default: what the track was captured as, otherwise `other`. */
+  source?: Source;
+  /** Free text that the others see. */
+  name?: string;
+  /** Start muted. Default false. */
+  muted?: boolean;
+  /** Send three sizes of a video (rids q, h, f). Default false. */
+  simulcast?: boolean;
+  /** Upper bound of what is sent, in bits per second. Default: the browser's own. */
+  maxBitrateBps?: number;
+  /** Codecs in order of preference, such as `["H264", "VP8"]`. Default: the browser's order. */
+  codecs?: readonly string[];
+  /** What to capture, for `camera`, `microphone` and `screen`. */
+  constraints?: MediaTrackConstraints;
+}
+
+/** @internal what a publication needs from its scope */
+export interface PublicationHost {
+  unpublish(publication: LocalPublication): Promise<void>;
+  notifyMuted(publication: LocalPublication): void;
+  replaceTrack(publication: LocalPublication, track: MediaStreamTrack): Promise<void>;
+}
+
+/** Something that this client sends. */
+export class LocalPublication {
+  readonly kind: Kind;
+  readonly source: Source;
+  readonly name: string | undefined;
+  /** @internal */
+  readonly options: PublishOptions;
+  /** @internal what the server was last told */
+  mutedTold: boolean | undefined;
+  /** @internal settles when the server has named, or refused, the publication */
+  readonly ready: Promise<void>;
+
+  private readonly host: PublicationHost;
+  private currentTrack: MediaStreamTrack;
+  private currentId: string | undefined;
+  private isMuted: boolean;
+  private resolveReady: () => void = () => {};
+  private rejectReady: (error: StraitError) => void = () => {};
+
+  /** @internal */
+  constructor(
+    host: PublicationHost,
+    track: MediaStreamTrack,
+    source: Source,
+    options: PublishOptions,
+  ) {
+    this.host = host;
+    this.currentTrack = track;
+    this.kind = track.kind === "audio" ? "audio" : "video";
+    this.source = source;
+    this.name = options.name;
+    this.options = options;
+    this.isMuted = options.muted ?? false;
+    track.enabled = !this.isMuted;
+    this.ready = new Promise((resolve, reject) => {
+      this.resolveReady = resolve;
+      this.rejectReady = reject;
+    });
+    this.ready.catch(() => {});
+  }
+
+  /** The server's name for it; it changes when a lost session had to be started afresh. */
+  get id(): string | undefined {
+    return this.currentId;
+  }
+
+  get track(): MediaStreamTrack {
+    return this.currentTrack;
+  }
+
+  get muted(): boolean {
+    return this.isMuted;
+  }
+
+  /** Sends silence or black, and tells the others. */
+  mute(): void {
+    this.setMuted(true);
+  }
+
+  /** Undoes `mute`. */
+  unmute(): void {
+    this.setMuted(false);
+  }
+
+  /** Sends another track of the same kind instead, without a negotiation. */
+  async replaceTrack(track: MediaStreamTrack): Promise<void> {
+    if (track.kind !== this.kind) {
+      throw new StraitError("unsupported", `a ${track.kind} track cannot replace ${this.kind}`);
+    }
+    try {
+      await this.host.replaceTrack(this, track);
+    } catch (thrown) {
+      throw asStraitError(thrown);
+    }
+    stopIfCaptured(this.currentTrack);
+    track.enabled = !this.isMuted;
+    this.currentTrack = track;
+  }
+
+  /** Stops sending it. A track that the SDK captured is stopped too. */
+  unpublish(): Promise<void> {
+    return this.host.unpublish(this);
+  }
+
+  /** @internal */
+  setId(id: string | undefined): void {
+    this.currentId = id;
+    if (id === undefined) return;
+    this.resolveReady();
+    if (this.mutedTold !== this.isMuted) this.host.notifyMuted(this);
+  }
+
+  /** @internal */
+  fail(error: StraitError): void {
+    this.rejectReady(error);
+  }
+
+  private setMuted(muted: boolean): void {
+    this.currentTrack.enabled = !muted;
+    if (this.isMuted === muted) return;
+    this.isMuted = muted;
+    this.host.notifyMuted(this);
+  }
+}

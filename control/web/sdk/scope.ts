@@ -1,0 +1,523 @@
+import { type CaptureSource, capture, sourceOf, stopIfCaptured } from "./capture.js";
+import { StraitError, asStraitError } from "./errors.js";
+import { TypedEvents } from "./events.js";
+import type { Frame } from "./frames.js";
+import { JsonRtc } from "./jsonrtc.js";
+import * as limits from "./limits.js";
+import { type MediaHost, MediaSession } from "./media.js";
+import { MediaWatch } from "./mediawatch.js";
+import { type Publication, type RemotePeer, Roster, type RosterChanges } from "./peers.js";
+import type {
+  ConnectAnswer,
+  PreferenceEntry,
+  ScopeAnswer,
+  ScopeNotice,
+  ScopeRequest,
+} from "./protocol.js";
+import { LocalPublication, type PublicationHost, type PublishOptions } from "./publication.js";
+import { type Statistics, StatisticsReader } from "./statistics.js";
+import type { Timers } from "./timers.js";
+
+/** What can be published: a device by name, a track, or a stream with all its tracks. */
+export type PublishInput =
+  | CaptureSource
+  | MediaStreamTrack
+  | MediaStream
+  | readonly (CaptureSource | MediaStreamTrack | MediaStream)[];
+
+/** How the scope is connected now. */
+export type ScopeState = "joining" | "connected" | "reconnecting" | "closed";
+
+/** The details of a scope's events. */
+export interface ScopeEvents {
+  /** Another peer is here. Not sent for those already there at `join`: see `scope.peers`. */
+  joined: { peer: RemotePeer };
+  left: { peer: RemotePeer; reason: string | undefined };
+  published: { publication: Publication };
+  unpublished: { publication: Publication };
+  muted: { publication: Publication };
+  unmuted: { publication: Publication };
+  /** A publication arrives: show `track` until `unpublished`. */
+  track: { publication: Publication; track: MediaStreamTrack };
+  /** The own media path is up for the first time. */
+  connected: undefined;
+  /** Signalling or media broke; the SDK repairs it. */
+  reconnecting: { cause: "signalling" | "media"; attempt: number };
+  /** All is well again; `fresh` when the scope had to be joined anew. */
+  reconnected: { fresh: boolean };
+  /** The scope is over; `error` is undefined after `leave()`. */
+  closed: { error: StraitError | undefined };
+  /** Something failed that no call reports. */
+  error: { error: StraitError };
+}
+
+/** @internal */
+export interface ScopeSettings {
+  name: string;
+  link: JsonRtc;
+  timers: Timers;
+  autoSubscribe: boolean | ((publication: Publication) => boolean);
+  slotsFirst: number;
+}
+
+/** A conference that this client takes part in. Made by `Strait.join`. */
+export class Scope extends TypedEvents<ScopeEvents> {
+  readonly name: string;
+
+  private readonly settings: ScopeSettings;
+  private readonly link: JsonRtc;
+  private readonly roster = new Roster();
+  private readonly locals = new Set<LocalPublication>();
+  private readonly unwanted = new Set<string>();
+  private readonly reader = new StatisticsReader();
+  private readonly watch: MediaWatch;
+  private connectAnswer: ConnectAnswer = {};
+  private media: MediaSession | undefined;
+  private subsession: string | undefined;
+  private ownPeer = "";
+  private currentState: ScopeState = "joining";
+  private linkDown = false;
+  private connectedOnce = false;
+  private freshStart = false;
+  private rejoining = false;
+  private offersBefore = 0;
+  private joinAttempt = 0;
+  private cancelRejoin: () => void = () => {};
+  private readonly onPageHide = () => this.leaveNow();
+  private readonly onOnline = () => this.link.retryNow();
+
+  /** @internal */
+  constructor(settings: ScopeSettings) {
+    super();
+    this.settings = settings;
+    this.name = settings.name;
+    this.link = settings.link;
+    this.watch = new MediaWatch(settings.timers, {
+      restartIce: () => void this.media?.restartIce().catch(() => {}),
+      startAfresh: () => void this.rejoin("media"),
+      interrupted: () => this.interrupted("media", 1),
+      restored: () => this.restored(),
+    });
+    this.link.on("frame", (frame) => this.onFrame(frame));
+    this.link.on("error", (error) => this.emit("error", { error }));
+    this.link.on("reconnecting", ({ attempt }) => {
+      this.linkDown = true;
+      this.interrupted("signalling", attempt);
+    });
+    this.link.on("resumed", () => {
+      this.linkDown = false;
+      this.restored();
+    });
+    this.link.on("renewed", (answer) => {
+      this.linkDown = false;
+      this.connectAnswer = answer;
+      this.subsession = undefined;
+      void this.rejoin("signalling");
+    });
+    this.link.on("closed", ({ error }) => this.finish(error));
+  }
+
+  /** This client's own id in the scope. */
+  get peer(): string {
+    return this.ownPeer;
+  }
+
+  get state(): ScopeState {
+    return this.currentState;
+  }
+
+  /** The others in the scope, by id. */
+  get peers(): ReadonlyMap<string, RemotePeer> {
+    return this.roster.peers;
+  }
+
+  /** What this client publishes. */
+  get publications(): readonly LocalPublication[] {
+    return [...this.locals];
+  }
+
+  /**
+   * Publishes a device, a track or a stream. Resolves when the server has taken it: with one
+   * publication for a camera, a microphone or a track, with a list for a screen (which may have
+   * sound), a stream or a list.
+   */
+  publish(
+    input: "camera" | "microphone" | MediaStreamTrack,
+    options?: PublishOptions,
+  ): Promise<LocalPublication>;
+  publish(input: PublishInput, options?: PublishOptions): Promise<LocalPublication[]>;
+  async publish(
+    input: PublishInput,
+    options: PublishOptions = {},
+  ): Promise<LocalPublication | LocalPublication[]> {
+    const prepared = await this.prepare(input, options);
+    if (this.currentState === "closed") {
+      for (const publication of prepared) stopIfCaptured(publication.track);
+      throw closedError();
+    }
+    for (const publication of prepared) this.media?.add(publication);
+    this.media?.update().catch(() => {});
+    try {
+      await Promise.all(prepared.map((publication) => publication.ready));
+    } catch (thrown) {
+      for (const publication of prepared) void this.unpublish(publication).catch(() => {});
+      throw thrown;
+    }
+    const single = typeof input === "string" ? input !== "screen" : "kind" in input;
+    const first = prepared[0];
+    return single && first ? first : prepared;
+  }
+
+  /** Stops sending it; a track that the SDK captured is stopped. */
+  async unpublish(publication: LocalPublication): Promise<void> {
+    if (!this.locals.delete(publication)) return;
+    stopIfCaptured(publication.track);
+    publication.fail(new StraitError("closed", "the publication was ended"));
+    this.media?.remove(publication);
+    await this.media?.update();
+  }
+
+  /** Receives a publication; resolves with its track. */
+  async subscribe(publication: Publication): Promise<MediaStreamTrack> {
+    this.unwanted.delete(publication.id);
+    publication.failure = undefined;
+    await this.media?.update();
+    if (publication.track) return publication.track;
+    throw publication.failure ?? new StraitError("closed", "the publication is gone");
+  }
+
+  /** Stops receiving a publication. */
+  async unsubscribe(publication: Publication): Promise<void> {
+    if (this.roster.find(publication.id)) this.unwanted.add(publication.id);
+    await this.media?.update();
+  }
+
+  /** Pauses a subscription, or bounds the layer that is sent: 0 is the smallest. */
+  async prefer(
+    publication: Publication,
+    preference: Omit<PreferenceEntry, "mid">,
+  ): Promise<void> {
+    await this.media?.prefer(publication, preference);
+  }
+
+  /** What the browser measures, per publication and subscription. */
+  async statistics(): Promise<Statistics> {
+    if (!this.media) throw closedError();
+    return this.reader.read(this.media, this.offersBefore);
+  }
+
+  /** What the relay measures for this peer: `PeerStatistics` of the relay's RPC, camelCase. */
+  async relayStatistics(): Promise<unknown> {
+    const answer = await this.link.request({
+      action: "NOTIFY",
+      packageType: "scope",
+      subsession: this.subsession,
+      payload: { event: "statistics" },
+    });
+    return (answer.payload as { statistics?: unknown }).statistics;
+  }
+
+  /** Leaves the scope and stops what the SDK captured. */
+  async leave(): Promise<void> {
+    if (this.currentState === "closed") return;
+    const said = this.sayGoodbye();
+    await Promise.race([
+      said,
+      new Promise<void>((resolve) => this.settings.timers.after(limits.LEAVE_WAIT_MS, resolve)),
+    ]);
+    this.finish(undefined);
+  }
+
+  // -- joining ----------------------------------------------------------------------------
+
+  /** @internal the first START */
+  async start(answer: ConnectAnswer, input: PublishInput | undefined, options: PublishOptions) {
+    this.connectAnswer = answer;
+    try {
+      if (input !== undefined) await this.prepare(input, options);
+      await this.openMedia();
+      globalThis.addEventListener?.("pagehide", this.onPageHide);
+      globalThis.addEventListener?.("online", this.onOnline);
+    } catch (thrown) {
+      this.finish(undefined);
+      throw asStraitError(thrown);
+    }
+  }
+
+  private async openMedia(): Promise<void> {
+    this.offersBefore += this.media?.offers ?? 0;
+    this.media?.close();
+    const media = new MediaSession(
+      this.mediaHost(),
+      { iceServers: this.connectAnswer.iceServers ?? [] },
+      this.settings.slotsFirst,
+      this.settings.timers,
+    );
+    this.media = media;
+    for (const publication of this.roster.publications()) publication.failure = undefined;
+    for (const publication of this.locals) {
+      publication.setId(undefined);
+      media.add(publication);
+    }
+    await media.start();
+  }
+
+  /** Joins anew in the same session or a new one; keeps trying while the server is away. */
+  private async rejoin(cause: "signalling" | "media"): Promise<void> {
+    if (this.currentState === "closed") return;
+    if (this.rejoining && cause === "media") return;
+    this.rejoining = true;
+    this.cancelRejoin();
+    this.watch.reset();
+    this.freshStart = true;
+    this.interrupted(cause, ++this.joinAttempt);
+    void this.sayGoodbye();
+    this.subsession = undefined;
+    try {
+      await this.openMedia();
+      this.joinAttempt = 0;
+      this.rejoining = false;
+    } catch (thrown) {
+      this.rejoining = false;
+      const error = asStraitError(thrown);
+      // A lost session is renewed by the link, which brings us back here.
+      if (error.kind === "closed") return;
+      if (error.code === 401 || error.code === 403) return this.finish(error);
+      const waitMs = Math.min(
+        limits.RECONNECT_WAIT_MS * (1 + this.settings.timers.random()) * 2 ** this.joinAttempt,
+        limits.RECONNECT_WAIT_MS_MAX,
+      );
+      this.cancelRejoin = this.settings.timers.after(waitMs, () => void this.rejoin(cause));
+    }
+  }
+
+  private mediaHost(): MediaHost {
+    return {
+      wanted: () => this.wanted(),
+      exchange: (request) => this.exchange(request),
+      started: () =>
+        this.link.message({
+          action: "COMPLETE",
+          packageType: "scope",
+          subsession: this.subsession,
+        }),
+      bound: (publication) => {
+        const track = publication.track;
+        if (track) this.emit("track", { publication, track });
+      },
+      refused: (publication, error) => {
+        if (publication instanceof LocalPublication) publication.fail(error);
+        this.emit("error", { error });
+      },
+      failed: (error) => {
+        if (error.kind !== "closed") this.emit("error", { error });
+      },
+      connectionState: (state) => this.onConnectionState(state),
+    };
+  }
+
+  private async exchange(payload: ScopeRequest): Promise<ScopeAnswer> {
+    if (this.subsession !== undefined) {
+      const { subsession } = this;
+      const update = { action: "UPDATE", packageType: "scope", subsession, payload };
+      return (await this.link.request(update)).payload as ScopeAnswer;
+    }
+    const { media } = this;
+    const frame = await this.link.request({
+      action: "START",
+      packageType: "scope",
+      target: this.name,
+      payload,
+    });
+    const answer = frame.payload as ScopeAnswer;
+    const subsession = frame.control.subsession_id ?? frame.control.correlation_id;
+    if (media !== this.media || this.currentState === "closed") {
+      // Overtaken by another join: what this one opened must not stay behind as a ghost.
+      void this.sayGoodbye(subsession);
+      throw closedError();
+    }
+    this.subsession = subsession;
+    this.ownPeer = answer.peer ?? this.connectAnswer.peer ?? "";
+    const changes = this.roster.reset(
+      (answer.peers ?? []).filter((info) => info.peer !== this.ownPeer),
+    );
+    this.announce(changes, undefined, this.currentState !== "joining");
+    this.media?.update().catch(() => {});
+    return answer;
+  }
+
+  private *wanted(): Iterable<Publication> {
+    for (const publication of this.roster.publications()) {
+      if (!this.unwanted.has(publication.id)) yield publication;
+    }
+  }
+
+  // -- what the server tells --------------------------------------------------------------
+
+  private onFrame({ control, header, payload }: Frame): void {
+    if (control.subsession_id !== undefined && control.subsession_id !== this.subsession) return;
+    if (header.action === "SHUTDOWN") {
+      const reason = (payload as { reason?: string }).reason ?? header.reason;
+      this.finish(new StraitError("closed", reason ?? "the server ended the call"));
+    } else if (header.action === "NOTIFY") {
+      this.onNotice(payload as ScopeNotice);
+    }
+  }
+
+  private onNotice(notice: ScopeNotice): void {
+    const { event, peer, publication } = notice;
+    const peerId = typeof peer === "string" ? peer : (peer?.peer ?? "");
+    if (event === "media-lost") return void this.rejoin("media");
+    if (event === "connected" || peerId === this.ownPeer) return;
+    const id = typeof publication === "string" ? publication : (publication?.publication ?? "");
+    const { roster } = this;
+    let changes: RosterChanges | undefined;
+    switch (event) {
+      case "joined":
+        if (typeof peer === "object") changes = roster.join(peer);
+        break;
+      case "left":
+        changes = roster.leave(peerId);
+        break;
+      case "published":
+        if (typeof publication === "object") changes = roster.publish(peerId, publication);
+        break;
+      case "unpublished":
+        changes = roster.unpublish(peerId, id);
+        break;
+      case "muted":
+      case "unmuted":
+        changes = roster.setMuted(id, event === "muted");
+        break;
+    }
+    if (changes) this.announce(changes, notice.reason, true);
+  }
+
+  private announce(changes: RosterChanges, reason: string | undefined, emit: boolean): void {
+    const { autoSubscribe } = this.settings;
+    for (const publication of changes.published) {
+      const wanted =
+        typeof autoSubscribe === "function" ? autoSubscribe(publication) : autoSubscribe;
+      if (!wanted) this.unwanted.add(publication.id);
+    }
+    for (const publication of changes.unpublished) {
+      this.unwanted.delete(publication.id);
+      this.media?.release(publication);
+    }
+    // Free slots are used with the next change: nothing to tell the server for a departure.
+    if (changes.published.length > 0) this.media?.update().catch(() => {});
+    if (!emit) return;
+    for (const peer of changes.joined) this.emit("joined", { peer });
+    for (const publication of changes.published) this.emit("published", { publication });
+    for (const publication of changes.unpublished) this.emit("unpublished", { publication });
+    for (const publication of changes.muted) this.emit("muted", { publication });
+    for (const publication of changes.unmuted) this.emit("unmuted", { publication });
+    for (const peer of changes.left) this.emit("left", { peer, reason });
+  }
+
+  // -- the state of the connection --------------------------------------------------------
+
+  private onConnectionState(state: RTCPeerConnectionState): void {
+    if (state === "connected" && !this.connectedOnce) {
+      this.connectedOnce = true;
+      this.currentState = "connected";
+      this.emit("connected", undefined);
+    }
+    this.watch.onState(state);
+  }
+
+  private interrupted(cause: "signalling" | "media", attempt: number): void {
+    if (this.currentState === "closed") return;
+    this.currentState = "reconnecting";
+    this.emit("reconnecting", { cause, attempt });
+  }
+
+  private restored(): void {
+    const up = this.media?.connection.connectionState === "connected";
+    if (this.currentState !== "reconnecting" || this.linkDown || !up) return;
+    const fresh = this.freshStart;
+    this.freshStart = false;
+    this.currentState = "connected";
+    this.emit("reconnected", { fresh });
+  }
+
+  // -- publications and the end -----------------------------------------------------------
+
+  private async prepare(
+    input: PublishInput,
+    options: PublishOptions,
+  ): Promise<LocalPublication[]> {
+    const inputs = Array.isArray(input) ? input : [input];
+    const devices = inputs.filter((each): each is CaptureSource => typeof each === "string");
+    const tracks: MediaStreamTrack[] = [];
+    if (devices.length > 0) {
+      const { constraints } = options;
+      const asked = constraints && Object.fromEntries(devices.map((name) => [name, constraints]));
+      tracks.push(...(await capture(devices, asked)));
+    }
+    for (const each of inputs) {
+      if (typeof each === "string") continue;
+      tracks.push(...("getTracks" in each ? each.getTracks() : [each]));
+    }
+    const host: PublicationHost = {
+      unpublish: (publication) => this.unpublish(publication),
+      notifyMuted: (publication) => this.notifyMuted(publication),
+      replaceTrack: async (publication, track) => this.media?.replaceTrack(publication, track),
+    };
+    return tracks.map((track) => {
+      const source = options.source ?? sourceOf(track);
+      const publication = new LocalPublication(host, track, source, options);
+      this.locals.add(publication);
+      // The person ended it in the browser's own user interface, or the device went away.
+      track.addEventListener("ended", () => {
+        if (publication.track === track) void this.unpublish(publication).catch(() => {});
+      });
+      return publication;
+    });
+  }
+
+  private notifyMuted(publication: LocalPublication): void {
+    // Without an id the next offer carries the state, or `setId` asks again.
+    if (publication.id === undefined) return;
+    publication.mutedTold = publication.muted;
+    this.link.message({
+      action: "NOTIFY",
+      packageType: "scope",
+      subsession: this.subsession,
+      payload: { event: publication.muted ? "mute" : "unmute", publication: publication.id },
+    });
+  }
+
+  private async sayGoodbye(subsession = this.subsession): Promise<void> {
+    if (subsession === undefined) return;
+    const goodbye = { action: "SHUTDOWN", packageType: "scope", subsession };
+    await this.link.request(goodbye).catch(() => {});
+  }
+
+  /** For a page that goes away: says goodbye without waiting. */
+  private leaveNow(): void {
+    void this.sayGoodbye();
+    this.finish(undefined);
+  }
+
+  private finish(error: StraitError | undefined): void {
+    if (this.currentState === "closed") return;
+    this.currentState = "closed";
+    globalThis.removeEventListener?.("pagehide", this.onPageHide);
+    globalThis.removeEventListener?.("online", this.onOnline);
+    this.cancelRejoin();
+    this.watch.reset();
+    this.media?.close();
+    this.link.close();
+    for (const publication of this.locals) {
+      stopIfCaptured(publication.track);
+      publication.fail(error ?? closedError());
+    }
+    this.locals.clear();
+    this.emit("closed", { error });
+  }
+}
+
+function closedError(): StraitError {
+  return new StraitError("closed", "the scope was left");
+}

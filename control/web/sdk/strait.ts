@@ -1,0 +1,90 @@
+import { type CaptureConstraints, type CaptureSource, capture } from "./capture.js";
+import { StraitError, asStraitError } from "./errors.js";
+import { JsonRtc } from "./jsonrtc.js";
+import { SLOTS_FIRST } from "./limits.js";
+import type { Publication } from "./peers.js";
+import type { PublishOptions } from "./publication.js";
+import { type PublishInput, Scope } from "./scope.js";
+import { realTimers } from "./timers.js";
+
+/** How to join a scope. */
+export interface JoinOptions {
+  /** The server: `https://HOST`, or the WebSocket itself. Default: where the page came from. */
+  url?: string;
+  /** Which conference. */
+  scope: string;
+  /** What allows it; sent in the CONNECT frame, never in an address. */
+  token?: string;
+  /** How the others see this client. */
+  name?: string;
+  /** Published with the first offer: the fastest way to be seen. */
+  publish?: PublishInput;
+  /** For `publish`. */
+  publishOptions?: PublishOptions;
+  /** Receive what others publish: all (default), none, or what the function says. */
+  autoSubscribe?: boolean | ((publication: Publication) => boolean);
+  /** Receive slots of each kind in the first offer. Default 4; more are added when needed. */
+  slots?: number;
+  /** WebSocket subprotocol, if the server is configured for another one. */
+  subprotocol?: string;
+}
+
+/** The entry of the SDK. */
+export class Strait {
+  /**
+   * Joins a scope. Resolves when the server has answered; the event `connected` follows when the
+   * media path is up. Throws a `StraitError` with a readable reason.
+   */
+  static async join(options: JoinOptions): Promise<Scope> {
+    if (typeof RTCPeerConnection !== "function") {
+      throw new StraitError("unsupported", "this browser has no WebRTC, or it is switched off");
+    }
+    if (!options.scope) throw new StraitError("unsupported", "a scope needs a name");
+    const link = new JsonRtc({
+      url: webSocketUrl(options.url),
+      subprotocol: options.subprotocol ?? "strait.jsonrtc.v1",
+      token: options.token,
+      name: options.name,
+    });
+    const scope = new Scope({
+      name: options.scope,
+      link,
+      timers: realTimers,
+      autoSubscribe: options.autoSubscribe ?? true,
+      slotsFirst: options.slots ?? SLOTS_FIRST,
+    });
+    try {
+      const answer = await link.connect();
+      await scope.start(answer, options.publish, options.publishOptions ?? {});
+    } catch (thrown) {
+      throw asStraitError(thrown);
+    }
+    return scope;
+  }
+
+  /**
+   * Asks for devices without publishing them yet, for a preview; `publish` takes the tracks and
+   * remembers what they are.
+   */
+  static capture(
+    sources: CaptureSource | readonly CaptureSource[],
+    constraints?: CaptureConstraints,
+  ): Promise<MediaStreamTrack[]> {
+    return capture(sources, constraints);
+  }
+}
+
+/** The address of the WebSocket: `/ws` of the server unless another path is given. */
+export function webSocketUrl(given: string | undefined): string {
+  const base = globalThis.location?.href;
+  let url: URL;
+  try {
+    url = new URL(given ?? "/ws", base);
+  } catch {
+    throw new StraitError("unsupported", `${given ?? "(no url)"} is no address of a server`);
+  }
+  if (url.protocol === "http:") url.protocol = "ws:";
+  if (url.protocol === "https:") url.protocol = "wss:";
+  if (url.pathname === "/") url.pathname = "/ws";
+  return url.href;
+}

@@ -1,0 +1,136 @@
+/** Just enough of WebRTC for the negotiation: SDP is a JSON list of m-lines. */
+export interface FakeLine {
+  mid: string;
+  kind: string;
+  direction: string;
+}
+
+export class FakeTrack extends EventTarget {
+  enabled = true;
+  stopped = false;
+  static count = 0;
+  readonly id = `track-${(FakeTrack.count += 1)}`;
+
+  constructor(readonly kind: string) {
+    super();
+  }
+
+  stop(): void {
+    this.stopped = true;
+  }
+}
+
+export class FakeStream {
+  constructor(private readonly tracks: FakeTrack[] = []) {}
+
+  getTracks(): FakeTrack[] {
+    return this.tracks;
+  }
+}
+
+export class FakeTransceiver {
+  mid: string | null = null;
+  currentDirection: string | null = null;
+  stopped = false;
+  readonly receiver: { track: FakeTrack; getSynchronizationSources(): [] };
+  readonly sender: { track: FakeTrack | null; replaceTrack(track: FakeTrack | null): Promise<void> };
+
+  constructor(
+    kind: string,
+    track: FakeTrack | null,
+    public direction: string,
+  ) {
+    this.receiver = { track: new FakeTrack(kind), getSynchronizationSources: () => [] };
+    const sender = {
+      track,
+      replaceTrack: async (next: FakeTrack | null) => void (sender.track = next),
+    };
+    this.sender = sender;
+  }
+
+  stop(): void {
+    this.stopped = true;
+  }
+}
+
+export class FakeConnection extends EventTarget {
+  static all: FakeConnection[] = [];
+  connectionState = "new";
+  signalingState = "stable";
+  localDescription: { type: string; sdp: string } | null = null;
+  restarts = 0;
+  readonly transceivers: FakeTransceiver[] = [];
+
+  constructor() {
+    super();
+    FakeConnection.all.push(this);
+  }
+
+  static get last(): FakeConnection {
+    const last = FakeConnection.all.at(-1);
+    if (!last) throw new Error("no connection was made");
+    return last;
+  }
+
+  addTransceiver(
+    trackOrKind: FakeTrack | string,
+    { direction }: { direction: string },
+  ): FakeTransceiver {
+    const track = typeof trackOrKind === "string" ? null : trackOrKind;
+    const kind = typeof trackOrKind === "string" ? trackOrKind : trackOrKind.kind;
+    const transceiver = new FakeTransceiver(kind, track, direction);
+    this.transceivers.push(transceiver);
+    return transceiver;
+  }
+
+  async createOffer({ iceRestart }: { iceRestart?: boolean }): Promise<object> {
+    if (iceRestart) this.restarts += 1;
+    return { type: "offer" };
+  }
+
+  async setLocalDescription({ type }: { type: string }): Promise<void> {
+    if (type === "rollback") {
+      this.signalingState = "stable";
+      for (const each of this.transceivers) if (each.currentDirection === null) each.mid = null;
+      return;
+    }
+    this.transceivers.forEach((each, index) => (each.mid ??= String(index)));
+    this.signalingState = "have-local-offer";
+    const lines = this.transceivers.map(({ mid, direction, receiver }) => ({
+      mid,
+      kind: receiver.track.kind,
+      direction,
+    }));
+    this.localDescription = { type, sdp: JSON.stringify(lines) };
+  }
+
+  async setRemoteDescription({ sdp }: { sdp: string }): Promise<void> {
+    this.signalingState = "stable";
+    const opposite = new Map([["recvonly", "sendonly"], ["sendonly", "recvonly"]]);
+    for (const { mid, direction } of JSON.parse(sdp) as FakeLine[]) {
+      const own = this.transceivers.find((each) => each.mid === mid);
+      if (own) own.currentDirection = opposite.get(direction) ?? "inactive";
+    }
+  }
+
+  setState(state: string): void {
+    this.connectionState = state;
+    this.dispatchEvent(new Event("connectionstatechange"));
+  }
+
+  close(): void {
+    this.connectionState = "closed";
+  }
+}
+
+/** The answer of a relay that takes everything, or all but the mids in `rejected`. */
+export function fakeAnswer(offer: string, rejected: string[] = []): string {
+  const opposite = new Map([["recvonly", "sendonly"], ["sendonly", "recvonly"]]);
+  const lines = (JSON.parse(offer) as FakeLine[]).map((line) => ({
+    ...line,
+    direction: rejected.includes(line.mid)
+      ? "inactive"
+      : (opposite.get(line.direction) ?? "inactive"),
+  }));
+  return JSON.stringify(lines);
+}

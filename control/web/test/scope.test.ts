@@ -1,0 +1,343 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Frame } from "../sdk/frames.js";
+import { JsonRtc } from "../sdk/jsonrtc.js";
+import type { PeerInfo, ScopeRequest } from "../sdk/protocol.js";
+import { Scope, type ScopeEvents } from "../sdk/scope.js";
+import { FakeConnection, FakeStream, FakeTrack, fakeAnswer } from "./fakeconnection.js";
+import { FakeServer } from "./fakeserver.js";
+import { FakeTimers } from "./faketimers.js";
+
+Object.assign(globalThis, { RTCPeerConnection: FakeConnection, MediaStream: FakeStream });
+
+/** Answers START and UPDATE as the contract says. */
+class FakeConference {
+  peers: PeerInfo[] = [];
+  refuse: number | undefined;
+  rejected: string[] = [];
+  private named = new Map<string, string>();
+  private count = 0;
+
+  readonly answer = (frame: Frame): { payload?: unknown; error?: number } => {
+    const { action } = frame.header;
+    if (action !== "START" && action !== "UPDATE") return {};
+    if (this.refuse !== undefined) return { error: this.refuse };
+    if (action === "START") this.named.clear();
+    const request = frame.payload as ScopeRequest;
+    const publications = (request.publish ?? []).map(({ mid }) => {
+      if (!this.named.has(mid)) this.named.set(mid, `pub-own-${(this.count += 1)}`);
+      return { mid, publication: this.named.get(mid) };
+    });
+    const known = new Set(
+      this.peers.flatMap((peer) => (peer.publications ?? []).map((each) => each.publication)),
+    );
+    const subscriptions = (request.subscribe ?? []).filter(
+      ({ publication }) => publication === null || known.has(publication),
+    );
+    const failed = (request.subscribe ?? [])
+      .filter((entry) => !subscriptions.includes(entry))
+      .map(({ mid }) => ({ mid, error_code: 404, reason: "no such publication" }));
+    return {
+      payload: {
+        ...(request.sdp ? { sdp: fakeAnswer(request.sdp, this.rejected) } : {}),
+        ...(action === "START" ? { peer: "p-own", peers: this.peers } : {}),
+        publications,
+        subscriptions,
+        failed,
+      },
+    };
+  };
+}
+
+const bob = (...names: string[]): PeerInfo => ({
+  peer: "p-bob",
+  name: "Bob",
+  publications: names.map((name) => ({
+    publication: name,
+    kind: name.startsWith("mic") ? ("audio" as const) : ("video" as const),
+    source: name.startsWith("mic") ? ("microphone" as const) : ("camera" as const),
+  })),
+});
+
+async function joined(peers: PeerInfo[] = [], tracks: FakeTrack[] = []) {
+  const server = new FakeServer();
+  const conference = new FakeConference();
+  conference.peers = peers;
+  server.answer = conference.answer;
+  const timers = new FakeTimers();
+  const link = new JsonRtc({
+    url: "ws://test/ws",
+    subprotocol: "strait.jsonrtc.v1",
+    token: "dev",
+    name: "alice",
+    timers,
+    openSocket: server.open,
+  });
+  const settings = { name: "lobby", link, timers, autoSubscribe: true, slotsFirst: 2 };
+  const scope = new Scope(settings);
+  const log: string[] = [];
+  const names: (keyof ScopeEvents)[] = [
+    "joined", "left", "published", "unpublished", "muted", "unmuted", "track", "connected",
+    "reconnecting", "reconnected", "closed", "error",
+  ];
+  for (const name of names) scope.on(name, () => log.push(name));
+  const start = link
+    .connect()
+    .then((answer) => scope.start(answer, tracks as unknown as MediaStreamTrack[], {}));
+  await timers.pass(100);
+  await start;
+  const starts = () => server.actions("START").map((frame) => frame.payload as ScopeRequest);
+  const updates = () => server.actions("UPDATE").map((frame) => frame.payload as ScopeRequest);
+  return { server, conference, timers, scope, log, starts, updates };
+}
+
+const asTrack = (track: FakeTrack) => track as unknown as MediaStreamTrack;
+
+test("join: one offer with what is published and free slots, then COMPLETE", async () => {
+  const { server, scope, starts, updates } = await joined([], [new FakeTrack("video")]);
+  assert.equal(starts().length, 1);
+  assert.deepEqual(starts()[0]?.publish, [{ mid: "0", source: "other", muted: false }]);
+  const lines = JSON.parse(starts()[0]?.sdp ?? "[]") as { direction: string }[];
+  assert.equal(lines.filter((line) => line.direction === "recvonly").length, 4);
+  assert.equal(updates().length, 0);
+  assert.equal(server.actions("COMPLETE").length, 1);
+  assert.equal(server.actions("COMPLETE")[0]?.control.subsession_id, "c2");
+  assert.equal(scope.peer, "p-own");
+  assert.equal(scope.publications[0]?.id, "pub-own-1");
+});
+
+test("those already there are bound to free slots without an offer", async () => {
+  const { scope, updates, log } = await joined([bob("cam-1", "mic-1")]);
+  assert.equal(scope.peers.get("p-bob")?.name, "Bob");
+  assert.equal(updates().length, 1);
+  assert.equal(updates()[0]?.sdp, undefined);
+  assert.deepEqual(updates()[0]?.subscribe?.map((entry) => entry.publication), ["mic-1", "cam-1"]);
+  assert.deepEqual(log, ["track", "track"]);
+  const camera = scope.peers.get("p-bob")?.find("camera");
+  assert.equal(camera?.track?.kind, "video");
+});
+
+test("a joiner with more than the free slots costs one offer, the next one none", async () => {
+  const { server, conference, timers, scope, updates, log } = await joined();
+  conference.peers = [bob("cam-1", "cam-2", "cam-3", "mic-1")];
+  server.notify({ event: "joined", peer: conference.peers[0] }, "c2");
+  await timers.pass(100);
+  assert.equal(updates().length, 1);
+  assert.ok(updates()[0]?.sdp);
+  assert.equal(updates()[0]?.subscribe?.length, 4);
+  assert.equal(log.filter((name) => name === "track").length, 4);
+  conference.peers.push({ ...bob("cam-4"), peer: "p-carol" });
+  server.notify({ event: "joined", peer: conference.peers[1] }, "c2");
+  await timers.pass(100);
+  assert.equal(updates().length, 2);
+  assert.equal(updates()[1]?.sdp, undefined);
+  assert.ok(scope.peers.get("p-carol")?.find("camera")?.track);
+});
+
+test("a slot that its publisher left is bound anew", async () => {
+  const { server, conference, timers, scope, updates, log } = await joined([bob("cam-1", "cam-2")]);
+  const before = scope.peers.get("p-bob")?.publications.get("cam-1")?.track;
+  server.notify({ event: "unpublished", peer: "p-bob", publication: "cam-1" }, "c2");
+  await timers.pass(100);
+  assert.equal(updates().length, 1);
+  conference.peers = [bob("cam-2", "cam-3")];
+  const published = { publication: "cam-3", kind: "video", source: "screen" };
+  server.notify({ event: "published", peer: "p-bob", publication: published }, "c2");
+  await timers.pass(100);
+  assert.equal(updates().length, 2);
+  assert.equal(updates()[1]?.sdp, undefined);
+  const screen = scope.peers.get("p-bob")?.find("screen");
+  assert.equal(screen?.track, before);
+  assert.deepEqual(log.slice(-3), ["unpublished", "published", "track"]);
+});
+
+test("several changes at once share one offer", async () => {
+  const { timers, scope, updates } = await joined();
+  const tracks = [new FakeTrack("video"), new FakeTrack("audio")].map(asTrack);
+  const all = Promise.all([
+    scope.publish(tracks[0]!, { source: "camera" }),
+    scope.publish(tracks[1]!, { source: "microphone", muted: true }),
+  ]);
+  await timers.pass(100);
+  const [camera] = await all;
+  assert.equal(updates().length, 1);
+  assert.deepEqual(
+    updates()[0]?.publish?.map(({ source, muted }) => [source, muted]),
+    [["camera", false], ["microphone", true]],
+  );
+  assert.match(camera.id ?? "", /^pub-own-/);
+});
+
+test("unpublish frees the m-line and the next publication of the kind reuses it", async () => {
+  const { timers, scope, updates } = await joined([], [new FakeTrack("video")]);
+  const gone = scope.publications[0]?.unpublish();
+  await timers.pass(100);
+  await gone;
+  assert.deepEqual(updates()[0]?.publish, []);
+  assert.match(updates()[0]?.sdp ?? "", /"mid":"0","kind":"video","direction":"inactive"/);
+  const again = scope.publish(asTrack(new FakeTrack("video")));
+  await timers.pass(100);
+  await again;
+  assert.equal(updates()[1]?.publish?.[0]?.mid, "0");
+  assert.equal(scope.publications.length, 1);
+});
+
+test("a refused publication tells its caller and leaves the rest alone", async () => {
+  const { conference, timers, scope, log } = await joined([], [new FakeTrack("audio")]);
+  conference.refuse = 415;
+  const refused = assert.rejects(scope.publish(asTrack(new FakeTrack("video"))), { code: 415 });
+  await timers.pass(100);
+  await refused;
+  assert.equal(scope.publications.length, 1);
+  assert.equal(FakeConnection.last.signalingState, "stable");
+  conference.refuse = undefined;
+  const taken = scope.publish(asTrack(new FakeTrack("video")));
+  await timers.pass(200);
+  assert.equal((await taken).kind, "video");
+  assert.ok(log.includes("error"));
+});
+
+test("an m-line that the answer rejects is a refused publication", async () => {
+  const { conference, timers, scope } = await joined();
+  conference.rejected = ["4"];
+  const refused = assert.rejects(scope.publish(asTrack(new FakeTrack("video"))), { code: 488 });
+  await timers.pass(200);
+  await refused;
+  assert.equal(scope.publications.length, 0);
+});
+
+test("mute silences the track and tells the others; so does unmute", async () => {
+  const track = new FakeTrack("audio");
+  const { server, timers, scope } = await joined([], [track]);
+  const [publication] = scope.publications;
+  publication?.mute();
+  publication?.mute();
+  await timers.pass(10);
+  assert.equal(track.enabled, false);
+  publication?.unmute();
+  await timers.pass(10);
+  assert.deepEqual(
+    server.actions("NOTIFY").map((frame) => frame.payload),
+    [
+      { event: "mute", publication: "pub-own-1" },
+      { event: "unmute", publication: "pub-own-1" },
+    ],
+  );
+});
+
+test("the mute state of the others is kept and told once", async () => {
+  const { server, scope, log } = await joined([bob("mic-1")]);
+  server.notify({ event: "muted", peer: "p-bob", publication: "mic-1" }, "c2");
+  server.notify({ event: "muted", peer: "p-bob", publication: "mic-1" }, "c2");
+  assert.equal(scope.peers.get("p-bob")?.find("microphone")?.muted, true);
+  assert.equal(log.filter((name) => name === "muted").length, 1);
+});
+
+test("unsubscribe frees the slot on the server; subscribe takes it again", async () => {
+  const { timers, scope, updates } = await joined([bob("cam-1")]);
+  const camera = scope.peers.get("p-bob")?.find("camera");
+  assert.ok(camera);
+  const freed = scope.unsubscribe(camera);
+  await timers.pass(100);
+  await freed;
+  assert.deepEqual(updates()[1]?.subscribe?.map((entry) => entry.publication), [null]);
+  assert.equal(camera.track, undefined);
+  const again = scope.subscribe(camera);
+  await timers.pass(100);
+  assert.equal(await again, camera.track);
+});
+
+test("a leaver is told with his publications first", async () => {
+  const { server, scope, log } = await joined([bob("cam-1", "mic-1")]);
+  server.notify({ event: "left", peer: "p-bob", reason: "closed" }, "c2");
+  assert.equal(scope.peers.size, 0);
+  assert.deepEqual(log.slice(-3), ["unpublished", "unpublished", "left"]);
+});
+
+test("a broken WebSocket leaves the media alone", async () => {
+  const { server, timers, scope, log, starts } = await joined([bob("cam-1")]);
+  const connection = FakeConnection.last;
+  connection.setState("connected");
+  server.socket.break();
+  assert.equal(scope.state, "reconnecting");
+  await timers.pass(2_000);
+  assert.equal(scope.state, "connected");
+  assert.equal(FakeConnection.last, connection);
+  assert.equal(starts().length, 1);
+  assert.deepEqual(log.slice(-3), ["connected", "reconnecting", "reconnected"]);
+});
+
+test("a lost session is joined afresh with all that was published", async () => {
+  const { server, conference, timers, scope, log, starts } = await joined(
+    [bob("cam-1")],
+    [new FakeTrack("video")],
+  );
+  FakeConnection.last.setState("connected");
+  conference.peers = [{ ...bob("cam-9"), peer: "p-carol" }];
+  server.forget();
+  server.socket.break();
+  await timers.pass(3_000);
+  assert.equal(starts().length, 2);
+  assert.equal(starts()[1]?.publish?.length, 1);
+  FakeConnection.last.setState("connected");
+  assert.equal(scope.publications[0]?.id, "pub-own-2");
+  assert.deepEqual([...scope.peers.keys()], ["p-carol"]);
+  assert.ok(scope.peers.get("p-carol")?.find("camera")?.track);
+  assert.equal(log.at(-1), "reconnected");
+});
+
+test("media-lost starts anew in the same session and ends the old subsession", async () => {
+  const { server, timers, starts } = await joined([], [new FakeTrack("video")]);
+  FakeConnection.last.setState("connected");
+  server.notify({ event: "media-lost", reason: "relay restarted" }, "c2");
+  server.notify({ event: "media-lost", reason: "relay restarted" }, "c2");
+  await timers.pass(1_000);
+  assert.equal(starts().length, 2);
+  assert.equal(server.actions("SHUTDOWN").length, 1);
+  assert.equal(server.sessions, 1);
+});
+
+test("failed ICE is restarted once by UPDATE, then joined afresh", async () => {
+  const { timers, starts, updates } = await joined();
+  const connection = FakeConnection.last;
+  connection.setState("connected");
+  connection.setState("failed");
+  await timers.pass(100);
+  assert.equal(connection.restarts, 1);
+  assert.equal(updates().length, 1);
+  await timers.pass(8_000);
+  assert.equal(starts().length, 2);
+});
+
+test("a short interruption is waited out", async () => {
+  const { timers, log } = await joined();
+  const connection = FakeConnection.last;
+  connection.setState("connected");
+  connection.setState("disconnected");
+  await timers.pass(1_000);
+  connection.setState("connected");
+  await timers.pass(20_000);
+  assert.equal(connection.restarts, 0);
+  assert.deepEqual(log, ["connected"]);
+});
+
+test("leave says goodbye, stops all and tells it", async () => {
+  const { server, timers, scope, log } = await joined([], [new FakeTrack("video")]);
+  const left = scope.leave();
+  await timers.pass(10);
+  await left;
+  assert.equal(server.actions("SHUTDOWN").length, 1);
+  assert.equal(scope.state, "closed");
+  assert.equal(log.at(-1), "closed");
+  assert.equal(server.socket.closedByClient, true);
+  await assert.rejects(scope.publish(asTrack(new FakeTrack("video"))), { kind: "closed" });
+});
+
+test("the server can end the call with a reason", async () => {
+  const { server, scope } = await joined();
+  let reason = "";
+  scope.on("closed", ({ error }) => (reason = error?.reason ?? ""));
+  const control = { type: "request", subsession_id: "c2" };
+  server.push(control, { action: "SHUTDOWN" }, { reason: "draining" });
+  assert.equal(reason, "draining");
+});
