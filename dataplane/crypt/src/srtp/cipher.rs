@@ -11,9 +11,12 @@ pub(crate) const E_FLAG: u32 = 1 << 31;
 /// Bytes of an RTCP packet that stay in the clear.
 pub(crate) const RTCP_CLEAR: usize = 8;
 
-/// Session keys with their schedules done. Boxed so that the two kinds do not pay for each other's size.
+/// Bytes of the context that aws-lc-rs keeps on the heap for an AES-GCM key (its `EVP_AEAD_CTX`).
+const GCM_HEAP_BYTES: usize = 592;
+
+/// Session keys with their schedules done. The large one is boxed, so that the other does not pay for it.
 pub(crate) enum Cipher {
-    Gcm(Box<Gcm>),
+    Gcm(Gcm),
     Cm(Box<Cm>),
 }
 
@@ -50,7 +53,7 @@ impl Cipher {
     ) -> Result<Self, Error> {
         let gcm = |key: Result<UnboundKey, _>, salt: [u8; 12]| {
             let key = LessSafeKey::new(key.map_err(|_: aws_lc_rs::error::Unspecified| Error::Key)?);
-            Ok(Self::Gcm(Box::new(Gcm { key, salt })))
+            Ok(Self::Gcm(Gcm { key, salt }))
         };
         match profile {
             Profile::AeadAes128Gcm => gcm(
@@ -73,6 +76,14 @@ impl Cipher {
         }
     }
 
+    /// From session keys: RFC 7714's vectors.
+    #[cfg(test)]
+    pub(crate) fn gcm_session(key: &[u8], salt: [u8; 12]) -> Result<Self, Error> {
+        let algorithm = if key.len() == 32 { &AES_256_GCM } else { &AES_128_GCM };
+        let key = UnboundKey::new(algorithm, key).map_err(|_| Error::Key)?;
+        Ok(Self::Gcm(Gcm { key: LessSafeKey::new(key), salt }))
+    }
+
     /// Bytes of the tag.
     pub(crate) fn tag_len(&self) -> usize {
         match self {
@@ -84,7 +95,7 @@ impl Cipher {
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
-            Self::Gcm(_) => size_of::<Gcm>(),
+            Self::Gcm(_) => GCM_HEAP_BYTES,
             Self::Cm(_) => size_of::<Cm>(),
         }
     }

@@ -2,11 +2,15 @@
 //! rate of zero, as DTLS-SRTP agrees them (RFC 5764).
 
 mod cipher;
+#[cfg(test)]
+mod drivers;
 mod header;
 mod inbound;
 mod kdf;
 mod outbound;
 mod table;
+#[cfg(test)]
+mod vectors;
 mod window;
 
 pub use header::rtp_header_len;
