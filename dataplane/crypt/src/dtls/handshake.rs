@@ -1,8 +1,9 @@
 //! One peer's DTLS association: handshake, keys, close.
 
+use super::records::{Filtered, Phase, Version, filter};
 use super::{Certificate, Fingerprint};
 use crate::srtp::{Profile, SessionKeys, wipe};
-use dimpl::{Dtls, KeyingMaterial, SrtpProfile};
+use dimpl::{Dtls, Error, KeyingMaterial, ProtocolVersion, SecurityError, SrtpProfile};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -12,6 +13,10 @@ use std::time::Instant;
 const OUTPUTS: usize = 32;
 /// Largest record that dimpl may ask room for (RFC 6347 section 4.1: 2^14 bytes of plaintext, and what protects it).
 const RECORD_BYTES: usize = (1 << 14) + 2048;
+
+/// How often a server begins anew for another ClientHello: without it, the first one to come from the peer's address
+/// would win, whoever sent it. An attacker can use them up; then it is as without.
+const RESTARTS: u32 = 16;
 
 /// Which side of DTLS we play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +60,13 @@ pub struct Handshake {
     keys: Option<SessionKeys>,
     finished: bool,
     connected: bool,
+    closed: bool,
+    /// Datagrams sent since the last (re)start.
+    sent: u64,
+    restarts: u32,
+    /// Of the ClientHello that a server answers.
+    hello_random: Option<[u8; 32]>,
+    plain_alert: Option<u8>,
     ignored: u64,
 }
 
@@ -79,6 +91,11 @@ impl Handshake {
             keys: None,
             finished: false,
             connected: false,
+            closed: false,
+            sent: 0,
+            restarts: 0,
+            hello_random: None,
+            plain_alert: None,
             ignored: 0,
         };
         handshake.restart(now);
@@ -86,21 +103,44 @@ impl Handshake {
         handshake
     }
 
-    /// Takes a datagram that came from the peer.
+    /// Takes a datagram that came from the peer. What cannot be right is ignored and counted ([`Handshake::ignored`]);
+    /// what fails is an authenticated record, or a message of a handshake that has answered already.
     pub fn handle(&mut self, now: Instant, datagram: &[u8]) {
+        if self.dtls.is_none() {
+            return;
+        }
+        let Filtered { passed, held_back, hello_random, plain_alert } =
+            filter(datagram, self.phase());
+        self.plain_alert = plain_alert.or(self.plain_alert);
+        self.ignored += u64::from(held_back);
+        if passed.is_empty() {
+            self.ignored += u64::from(!held_back);
+            return;
+        }
+        if let Some(random) = hello_random.filter(|_| !self.connected)
+            && self.hello_random.replace(random).is_some_and(|before| before != random)
+        {
+            self.restart(now);
+        }
         // dimpl panics on a packet before its first timeout, and wants the clock set before each.
         self.handle_timeout(now);
-        match self.guarded(|dtls| dtls.handle_packet(datagram)) {
+        match self.guarded(|dtls| dtls.handle_packet(&passed)) {
             None | Some(Ok(())) => {}
-            Some(Err(error)) => self.fail(&format!("DTLS: {error}")),
+            Some(Err(error)) => self.packet_failed(now, &error),
         }
         self.drain();
     }
 
     /// Lets time pass: retransmissions, and in the end failure.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some(Err(error)) = self.guarded(|dtls| dtls.handle_timeout(now)) {
-            self.fail(&format!("DTLS: {error}"));
+        match self.guarded(|dtls| dtls.handle_timeout(now)) {
+            None | Some(Ok(())) => {}
+            // The keys are out and media flows. What is lost is only the peer's goodbye; consent will notice.
+            Some(Err(_)) if self.connected => self.release(),
+            Some(Err(error)) => self.fail(&match self.plain_alert {
+                Some(alert) => format!("DTLS: {error}; somebody sent alert {alert} in the clear"),
+                None => format!("DTLS: {error}"),
+            }),
         }
         self.drain();
     }
@@ -132,7 +172,68 @@ impl Handshake {
         self.ignored
     }
 
+    /// Frees what the association holds, some tens of kilobytes, once media flows. The price: a close by the peer is
+    /// not heard, and our last flight is not repeated if it was lost.
+    pub fn release(&mut self) {
+        if self.connected {
+            self.dtls = None;
+            self.wake = None;
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        let version = match self.dtls.as_ref().and_then(|dtls| dtls.protocol_version()) {
+            Some(ProtocolVersion::DTLS1_3) => Some(Version::Dtls13),
+            Some(_) => Some(Version::Dtls12),
+            None => None,
+        };
+        Phase { we_are_client: self.role == Role::Client, connected: self.connected, version }
+    }
+
+    /// dimpl calls every error fatal, because it cannot know who is to blame. Which ones are believed:
+    fn packet_failed(&mut self, now: Instant, error: &Error) {
+        match error {
+            // Plaintext alerts do not get here: this one was authenticated.
+            Error::SecurityError(SecurityError::FatalAlert { description }) if self.connected => {
+                self.ignored += 1;
+                self.closed = true;
+                self.dtls = None;
+                self.plain_alert = Some(*description);
+                self.push(Output::Closed);
+            }
+            // The keys are out; the association is of no more use than to hear a goodbye.
+            _ if self.connected => self.ignored += 1,
+            // Nothing changed: a client waits on for a ServerHello, a full queue for its gap to fill.
+            Error::UnexpectedMessage(
+                dimpl::UnexpectedMessageError::UnrecognizedAutoServerResponse,
+            )
+            | Error::ReceiveQueueFull => self.ignored += 1,
+            // Nothing was answered yet, so nothing is lost: the peer's own ClientHello may still come.
+            _ if self.role == Role::Server && self.sent == 0 && self.restarts < RESTARTS => {
+                self.ignored += 1;
+                self.hello_random = None;
+                self.restart(now);
+                self.handle_timeout(now);
+            }
+            // Later errors may be an impostor's handshake failing its proof. dimpl makes no promise about what
+            // follows them, so going on would be guessing about authentication.
+            _ => self.fail(&format!("DTLS: {error}")),
+        }
+    }
+
+    /// A fresh association, at most [`RESTARTS`] times after the first.
     fn restart(&mut self, now: Instant) {
+        if self.dtls.is_some() {
+            if self.restarts >= RESTARTS {
+                return;
+            }
+            self.restarts += 1;
+        }
+        self.sent = 0;
+        self.keys = None;
+        self.peer_verified = false;
+        self.finished = false;
+        self.outputs.clear();
         let Certificate { identity, config, .. } = self.certificate.clone();
         let active = self.role == Role::Client;
         let made = catch_unwind(AssertUnwindSafe(|| {
@@ -173,12 +274,19 @@ impl Handshake {
             });
             match event {
                 None => return,
-                Some(Event::Packet(packet)) => self.push(Output::Transmit(packet)),
+                Some(Event::Packet(packet)) => {
+                    self.sent += 1;
+                    self.push(Output::Transmit(packet));
+                }
                 Some(Event::Room(needed)) if needed <= RECORD_BYTES => buffer.resize(needed, 0),
                 Some(Event::Room(_)) => return self.fail("DTLS: a record is too large"),
                 Some(Event::Timeout(at)) => {
                     self.wake = Some(at);
-                    return self.finish();
+                    self.finish();
+                    if self.closed {
+                        self.dtls = None;
+                    }
+                    return;
                 }
                 Some(Event::Connected) => self.finished = true,
                 Some(Event::Certificate(der)) => {
@@ -192,10 +300,12 @@ impl Handshake {
                 Some(Event::Keys(material, profile)) => {
                     self.keys = split(material, profile, self.role)
                 }
-                Some(Event::Closed) => {
-                    self.dtls = None;
-                    return self.push(Output::Closed);
+                // What is left to send, an answer perhaps, is sent before the association goes.
+                Some(Event::Closed) if self.connected => {
+                    self.closed = true;
+                    self.push(Output::Closed);
                 }
+                Some(Event::Closed) => return self.fail("the peer closed DTLS"),
                 Some(Event::Other) => {}
             }
         }

@@ -3,6 +3,7 @@
 mod certificate;
 mod fingerprint;
 mod handshake;
+mod records;
 
 pub use certificate::{Certificate, CertificateError};
 pub use fingerprint::{Fingerprint, FingerprintAlgorithm, FingerprintError};
