@@ -91,7 +91,7 @@ fn what_works_names_its_test() {
 fn promised_figures_are_measured() {
     let specification = text("docs/specification.md");
     let measured: String =
-        strait_tests::files("tools/strait/src", &[".rs"]).iter().map(text).collect();
+        strait_tests::files("tools/figures/src", &[".rs"]).iter().map(text).collect();
     let mut promised = 0;
     for line in specification.lines().filter(|line| line.starts_with("| `")) {
         let name = line.split('`').nth(1).unwrap_or_default();

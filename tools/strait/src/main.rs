@@ -1,9 +1,44 @@
 //! `strait`: what a person types.
 #![forbid(unsafe_code)]
 
-mod figures;
+mod dev;
+mod doctor;
+mod fault;
+mod ports;
+mod state;
 
-fn main() -> std::process::ExitCode {
-    figures::list();
-    std::process::ExitCode::FAILURE
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::fault::Fault;
+
+/// Strait, a relay for real-time media: start it, check the host, make tokens.
+#[derive(Parser)]
+#[command(name = "strait", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Start relay, control and the page on this machine, for trying and for development.
+    Dev(dev::Options),
+    /// Say whether this host is fit, and what to do where it is not.
+    Doctor(doctor::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Dev(options) => dev::run(options),
+        Verb::Doctor(options) => doctor::run(&options),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(Fault { message, code }) => {
+            eprintln!("error: {message}");
+            ExitCode::from(code)
+        }
+    }
 }

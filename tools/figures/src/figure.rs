@@ -1,0 +1,120 @@
+//! A figure: what is promised, what was measured.
+
+use serde::Serialize;
+
+/// Which side of the bound is good.
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    /// The value may not be above.
+    AtMost(f64),
+    /// The value may not be below.
+    AtLeast(f64),
+}
+
+/// A promise: every one of docs/specification.md is here.
+#[derive(Clone, Copy, Debug)]
+pub struct Promise {
+    /// As docs/specification.md names it.
+    pub name: &'static str,
+    /// What is promised.
+    pub bound: Bound,
+    /// The unit of value and bound.
+    pub unit: &'static str,
+}
+
+/// Memory of a peer that is connected and silent.
+pub const IDLE_PEER_MEMORY: Promise =
+    Promise { name: "idle_peer_memory", bound: Bound::AtMost(64.0), unit: "KiB" };
+/// Memory of a peer with one video subscription.
+pub const VIDEO_SUBSCRIPTION_MEMORY: Promise =
+    Promise { name: "video_subscription_memory", bound: Bound::AtMost(256.0), unit: "KiB" };
+/// Joins that one core carries in a second.
+pub const JOINS_PER_CORE_SECOND: Promise =
+    Promise {
+        name: "joins_per_core_second", bound: Bound::AtLeast(100.0), unit: "joins/(s·core)"
+    };
+/// Time from Join to the first picture.
+pub const JOIN_TO_FIRST_PICTURE: Promise =
+    Promise { name: "join_to_first_picture", bound: Bound::AtMost(1.0), unit: "s" };
+
+/// What `./dev figures call` prints.
+pub const CALL: &[Promise] =
+    &[IDLE_PEER_MEMORY, VIDEO_SUBSCRIPTION_MEMORY, JOINS_PER_CORE_SECOND, JOIN_TO_FIRST_PICTURE];
+
+/// A line of the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// As docs/specification.md names it.
+    pub name: &'static str,
+    /// The bound, with its direction: `<= 64`.
+    pub bound: String,
+    /// What was measured; nothing when that failed.
+    pub value: Option<f64>,
+    /// The unit of value and bound.
+    pub unit: &'static str,
+    /// Whether the bound was met. A figure that could not be measured does not meet it.
+    pub ok: bool,
+    /// How it was measured, and what belongs to it.
+    pub how: String,
+}
+
+impl Promise {
+    /// The figure that a measurement gave.
+    pub fn measured(self, value: f64, how: impl Into<String>) -> Figure {
+        let ok = match self.bound {
+            Bound::AtMost(most) => value <= most,
+            Bound::AtLeast(least) => value >= least,
+        };
+        self.figure(value.is_finite().then_some(value), ok && value.is_finite(), how.into())
+    }
+
+    /// The figure that could not be measured, and why.
+    pub fn missed(self, why: impl std::fmt::Display) -> Figure {
+        self.figure(None, false, format!("not measured: {why}"))
+    }
+
+    fn figure(self, value: Option<f64>, ok: bool, how: String) -> Figure {
+        let bound = match self.bound {
+            Bound::AtMost(most) => format!("<= {most}"),
+            Bound::AtLeast(least) => format!(">= {least}"),
+        };
+        Figure { name: self.name, bound, value, unit: self.unit, ok, how }
+    }
+}
+
+/// The report for people.
+pub fn table(figures: &[Figure]) -> String {
+    let mut text = String::new();
+    for Figure { name, bound, value, unit, ok, how } in figures {
+        let value = value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+        let verdict = if *ok { "ok    " } else { "MISSED" };
+        text.push_str(&format!("{verdict}  {name:27} {value:>10} {unit:15} bound {bound}\n"));
+        text.push_str(&format!("{:38}{how}\n", ""));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_itself_is_met() {
+        assert!(IDLE_PEER_MEMORY.measured(64.0, "").ok);
+        assert!(!IDLE_PEER_MEMORY.measured(64.1, "").ok);
+        assert!(JOINS_PER_CORE_SECOND.measured(100.0, "").ok);
+        assert!(!JOINS_PER_CORE_SECOND.measured(99.9, "").ok);
+        assert!(!JOINS_PER_CORE_SECOND.measured(f64::INFINITY, "").ok);
+    }
+
+    #[test]
+    fn what_could_not_be_measured_is_not_left_out() {
+        let missed = JOIN_TO_FIRST_PICTURE.missed("no Chromium");
+        assert!(!missed.ok && missed.value.is_none());
+        let json = serde_json::to_value(&missed).expect("JSON");
+        for member in ["name", "bound", "value", "unit", "ok", "how"] {
+            assert!(json.get(member).is_some(), "{member}");
+        }
+        assert!(table(&[missed]).contains("MISSED  join_to_first_picture"));
+    }
+}

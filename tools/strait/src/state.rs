@@ -1,0 +1,79 @@
+//! Where a development setup keeps what it makes.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::fault::Fault;
+
+/// The longest path of a Unix socket (`sun_path` of unix(7), without its final zero).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The folder to use when none was named: that of the source tree one stands in, else the user's.
+pub fn default_folder() -> PathBuf {
+    if Path::new(".strait").is_dir() {
+        return absolute(Path::new(".strait/dev"));
+    }
+    let variable = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    variable("XDG_STATE_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(env::temp_dir)
+        .join("strait/dev")
+}
+
+/// Makes the folder, readable by its owner alone: keys and tokens are kept in it.
+pub fn make(folder: &Path) -> Result<PathBuf, Fault> {
+    let folder = absolute(folder);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|e| {
+        Fault::new(format!(
+            "cannot make the state folder {}: {e}; remedy: choose another with --state-dir",
+            folder.display()
+        ))
+    })?;
+    Ok(folder)
+}
+
+/// The relay's RPC socket in `folder`, or an error where the path would be too long for one.
+pub fn socket(folder: &Path) -> Result<PathBuf, Fault> {
+    let socket = folder.join("relay.sock");
+    if socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return Ok(socket);
+    }
+    Err(Fault::new(format!(
+        "{} is too long for a Unix socket (at most {SOCKET_PATH_BYTES_MAX} bytes); remedy: choose \
+         a shorter folder with --state-dir",
+        socket.display()
+    )))
+}
+
+/// The address of the SQLite store in `folder`.
+pub fn store_url(folder: &Path) -> String {
+    format!("sqlite:{}", folder.join("control.db").display())
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_folder_is_refused_with_a_remedy() {
+        let long = PathBuf::from(format!("/{}", "x".repeat(SOCKET_PATH_BYTES_MAX)));
+        let fault = socket(&long).expect_err("too long");
+        assert!(fault.message.contains("--state-dir"), "{}", fault.message);
+        assert!(socket(Path::new("/short")).is_ok());
+    }
+
+    #[test]
+    fn the_folder_is_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let made = make(&temporary.path().join("deep/state")).expect("made");
+        let mode = fs::metadata(made).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}
