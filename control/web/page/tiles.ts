@@ -36,7 +36,7 @@ export function tileViews(scope: Scope, ownName: string): TileView[] {
   const microphone = own.find((each) => each.source === "microphone");
   const screen = own.find((each) => each.kind === "video" && each.source === "screen");
   if (screen) screens.push(view("own screen", "You share a screen", true, true, screen, undefined));
-  people.push(view("own", `${ownName || "You"} (you)`, true, false, camera, microphone));
+  people.push(view("own", ownName ? `${ownName} (you)` : "You", true, false, camera, microphone));
   return [...screens, ...people];
 }
 
@@ -106,27 +106,42 @@ export class Tiles {
     return copy.firstElementChild as HTMLElement;
   }
 
-  /** The number of columns that makes the tiles largest; below a minimum the list scrolls. */
+  /** Makes the tiles as large as fits; a screen gets most of the room. May scroll when crowded. */
   private fit(): void {
-    const count = this.elements.size;
+    const all = [...this.elements.values()];
+    const screens = all.filter((element) => element.dataset["source"] === "screen").length;
     const style = getComputedStyle(this.list);
     const inset = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
     const gap = parseFloat(style.columnGap) || 0;
     const width = this.list.clientWidth - inset;
     const height = this.list.clientHeight;
-    if (count === 0 || width <= 0) return;
-    let best = { columns: 1, tile: 0 };
-    for (let columns = 1; columns <= count; columns += 1) {
-      const rows = Math.ceil(count / columns);
-      const wide = (width - gap * (columns - 1)) / columns;
-      const high = ((height - gap * (rows - 1)) / rows) * (16 / 9);
-      const tile = Math.floor(Math.min(wide, high));
-      if (tile > best.tile) best = { columns, tile };
-    }
-    const least = Math.min(width, 150);
-    this.list.style.setProperty("--columns", String(best.columns));
-    this.list.style.setProperty("--tile-width", `${Math.max(best.tile, least)}px`);
+    if (all.length === 0 || width <= 0) return;
+    this.list.dataset["screens"] = String(screens);
+    const upper = screens > 0 ? height * SCREEN_SHARE : 0;
+    const screen = largest(screens, width, upper, gap);
+    const upperUsed = screens > 0 ? (screen * 9) / 16 + gap : 0;
+    const tile = largest(all.length - screens, width, height - upperUsed, gap);
+    const least = Math.min(width, TILE_WIDTH_MIN);
+    this.list.style.setProperty("--screen-width", `${Math.max(screen, least)}px`);
+    this.list.style.setProperty("--tile-width", `${Math.max(tile, least)}px`);
   }
+}
+
+/** Share of the height that goes to shared screens. */
+const SCREEN_SHARE = 0.7;
+/** Pixels. */
+const TILE_WIDTH_MIN = 150;
+
+/** The width at which `count` tiles of 16:9 fit into the room, whatever the number of columns. */
+function largest(count: number, width: number, height: number, gap: number): number {
+  let best = 0;
+  for (let columns = 1; columns <= count; columns += 1) {
+    const rows = Math.ceil(count / columns);
+    const wide = (width - gap * (columns - 1)) / columns;
+    const high = ((height - gap * (rows - 1)) / rows) * (16 / 9);
+    best = Math.max(best, Math.floor(Math.min(wide, high)));
+  }
+  return best;
 }
 
 function fill(element: HTMLElement, { name, own, screen, track, muted, key }: TileView): void {

@@ -1,4 +1,4 @@
-import { StraitError } from "./errors.js";
+import { StraitError, asStraitError } from "./errors.js";
 import { TypedEvents } from "./events.js";
 import { type ControlHeaders, type Frame, type GeneralHeaders, parseFrame } from "./frames.js";
 import * as limits from "./limits.js";
@@ -98,9 +98,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   async connect(): Promise<ConnectAnswer> {
     if (this.phase !== "idle") throw new StraitError("closed", "connect() was called before");
     try {
-      const answer = await this.openSession();
-      this.emitOpen();
-      return answer;
+      return await this.openSession();
     } catch (error) {
       this.finish(undefined);
       throw error;
@@ -305,11 +303,15 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     const socket = await this.open();
     const frame = this.connectFrame();
     frame.control.sequence = 1;
-    const answer = await this.exchangeConnect(socket, frame);
+    return this.beginSession(socket, await this.exchangeConnect(socket, frame), 1);
+  }
+
+  /** Both series start afresh behind the answer to a CONNECT. */
+  private beginSession(socket: Socket, answer: Frame, sent: number): ConnectAnswer {
     // Whatever was asked of the old session meanwhile means nothing to the new one.
     this.failPending(new StraitError("closed", "the session was lost in a reconnect"));
     this.retained = [];
-    this.sent = 1;
+    this.sent = sent;
     this.acknowledged = 0;
     this.sessionId = answer.control.session_id;
     this.received = answer.control.sequence ?? 0;
@@ -317,8 +319,11 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     return answer.payload as ConnectAnswer;
   }
 
-  /** CONNECT of the same session on a new WebSocket; false when the server knows it no more. */
-  private async resumeSession(): Promise<boolean> {
+  /**
+   * CONNECT of the same session on a new WebSocket. Undefined when it goes on; otherwise the
+   * answer of the session that the server opened instead.
+   */
+  private async resumeSession(): Promise<ConnectAnswer | undefined> {
     const socket = await this.open();
     const frame = this.connectFrame();
     if (this.sessionId !== undefined) frame.control.session_id = this.sessionId;
@@ -328,20 +333,20 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     let answer: Frame;
     try {
       answer = await this.exchangeConnect(socket, frame);
-    } catch (error) {
-      if (error instanceof StraitError && (error.code === 404 || error.code === 409)) return false;
+    } catch (thrown) {
+      const error = asStraitError(thrown);
+      if (error.code === 404 || error.code === 409) return this.openSession();
       throw error;
     }
     const known = answer.header.sslr;
     if (answer.control.session_id !== this.sessionId || known === undefined) {
-      socket.onmessage = null;
-      socket.close();
-      return false;
+      // This CONNECT stood outside the series, so the first frame of the new one is the next.
+      return this.beginSession(socket, answer, 0);
     }
     this.onAcknowledged(known);
     this.adopt(socket);
     for (const { frame: kept } of this.retained) this.write(kept);
-    return true;
+    return undefined;
   }
 
   private adopt(socket: Socket): void {
@@ -403,24 +408,15 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
 
   private async reconnect(): Promise<void> {
     try {
-      if (await this.resumeSession()) {
-        this.emitOpen();
-        this.emit("resumed", undefined);
-        return;
-      }
-      const answer = await this.openSession();
-      this.emitOpen();
-      this.emit("renewed", answer);
+      const renewed = await this.resumeSession();
+      if (renewed) this.emit("renewed", renewed);
+      else this.emit("resumed", undefined);
     } catch (thrown) {
       if ((this.phase as Phase) === "closed") return;
-      const error = thrown as StraitError;
+      const error = asStraitError(thrown);
       if (error.code === 401 || error.code === 403) this.finish(error);
       else this.waitAndReconnect();
     }
-  }
-
-  private emitOpen(): void {
-    if (this.received - this.acknowledged >= limits.UNACKNOWLEDGED_FRAMES_MAX) this.acknowledge();
   }
 
   private failPending(error: StraitError): void {

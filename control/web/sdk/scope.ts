@@ -271,7 +271,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     this.watch.reset();
     this.freshStart = true;
     this.interrupted(cause, ++this.joinAttempt);
-    void this.sayGoodbye();
+    // A START in the same session replaces the old stay: the others see nobody leave.
     this.subsession = undefined;
     try {
       await this.openMedia();

@@ -153,10 +153,13 @@ export class FakeServer {
     this.sent = 0;
     this.retained = [];
     this.received = control.sequence ?? 0;
-    this.push(
-      { type: "response", message_state: "final", correlation_id: "c1" },
-      { action: "CONNECT" },
-      { peer: `p-own-${this.sessions}`, application: "test", iceServers: [] },
-    );
+    const answer = { type: "response", message_state: "final" };
+    const payload = { peer: `p-own-${this.sessions}`, application: "test", iceServers: [] };
+    if (control.sequence !== undefined) {
+      this.push({ ...answer, correlation_id: "c1" }, { action: "CONNECT" }, payload);
+      return;
+    }
+    const outside = { ...answer, session_id: this.sessionId };
+    socket.deliver({ control: outside, header: { action: "CONNECT" }, payload });
   }
 }
