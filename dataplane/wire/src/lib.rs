@@ -12,6 +12,8 @@ mod bytes;
 pub mod codec;
 pub mod demux;
 pub mod ext;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod rtcp;
 pub mod rtp;
 pub mod seq;
