@@ -1,0 +1,5 @@
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz demux`
+#![no_main]
+#![forbid(unsafe_code)]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| strait_wire::fuzz::demux(bytes));
