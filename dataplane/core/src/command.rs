@@ -127,9 +127,15 @@ pub struct Preferences {
 #[derive(Debug)]
 pub enum Command {
     /// Makes room for peers.
-    CreateScope { scope: ScopeId },
+    CreateScope {
+        /// Which scope.
+        scope: ScopeId,
+    },
     /// Removes it and all its peers.
-    DisposeScope { scope: ScopeId },
+    DisposeScope {
+        /// Which scope.
+        scope: ScopeId,
+    },
     /// Opens a transport.
     AddPeer {
         /// Where.
@@ -151,11 +157,24 @@ pub enum Command {
         remote: IceCredentials,
     },
     /// Removes a peer.
-    RemovePeer { peer: PeerId },
+    RemovePeer {
+        /// Whose.
+        peer: PeerId,
+    },
     /// DTLS datagrams to send to a peer, from the handshake thread.
-    SendHandshake { peer: PeerId, datagrams: Vec<Vec<u8>> },
+    SendHandshake {
+        /// Whose.
+        peer: PeerId,
+        /// Whole datagrams, in order.
+        datagrams: Vec<Vec<u8>>,
+    },
     /// The handshake is done: the media keys.
-    SetKeys { peer: PeerId, keys: srtp::SessionKeys },
+    SetKeys {
+        /// Whose.
+        peer: PeerId,
+        /// Master keys of both directions.
+        keys: srtp::SessionKeys,
+    },
     /// The handshake failed or the peer closed DTLS.
     CloseHandshake {
         /// Who.
@@ -187,9 +206,17 @@ pub enum Command {
         report_ssrc: u32,
     },
     /// Ends a stream.
-    Unpublish { publication: PublicationId },
+    Unpublish {
+        /// Which publication.
+        publication: PublicationId,
+    },
     /// Holds a stream back, or lets it go.
-    SetMuted { publication: PublicationId, muted: bool },
+    SetMuted {
+        /// Which publication.
+        publication: PublicationId,
+        /// Held back, or not.
+        muted: bool,
+    },
     /// Opens an outgoing stream.
     Subscribe {
         /// Whose.
@@ -216,11 +243,24 @@ pub enum Command {
         preferences: Preferences,
     },
     /// Changes the source; the outgoing stream continues.
-    Bind { subscription: SubscriptionId, publication: Option<PublicationId> },
+    Bind {
+        /// Which subscription.
+        subscription: SubscriptionId,
+        /// Which publication.
+        publication: Option<PublicationId>,
+    },
     /// Changes what is wanted.
-    SetPreferences { subscription: SubscriptionId, preferences: Preferences },
+    SetPreferences {
+        /// Which subscription.
+        subscription: SubscriptionId,
+        /// What is wanted.
+        preferences: Preferences,
+    },
     /// Ends an outgoing stream.
-    Unsubscribe { subscription: SubscriptionId },
+    Unsubscribe {
+        /// Which subscription.
+        subscription: SubscriptionId,
+    },
 }
 
 /// Why a command was not carried out. Nothing changed.
@@ -233,7 +273,9 @@ pub enum CommandError {
     #[error("this {0} exists already")]
     Exists(&'static str),
     /// A maximum of `limits.rs`.
-    #[error("the limit of {limit} {what} is reached: remove some, or spread the load over more workers or relays")]
+    #[error(
+        "the limit of {limit} {what} is reached: remove some, or spread the load over more workers or relays"
+    )]
     Limit {
         /// Of what.
         what: &'static str,
@@ -241,7 +283,9 @@ pub enum CommandError {
         limit: usize,
     },
     /// The subscription takes none of the publication's codecs.
-    #[error("the subscriber takes none of the publication's codecs ({0}): offer one of them, or publish another")]
+    #[error(
+        "the subscriber takes none of the publication's codecs ({0}): offer one of them, or publish another"
+    )]
     NoCommonCodec(String),
     /// A value is out of its range.
     #[error("{0}")]

@@ -23,7 +23,11 @@ pub struct Egress {
 
 impl Default for Egress {
     fn default() -> Self {
-        Self { arena: vec![0; EGRESS_BYTES], used: 0, datagrams: Vec::with_capacity(EGRESS_DATAGRAMS) }
+        Self {
+            arena: vec![0; EGRESS_BYTES],
+            used: 0,
+            datagrams: Vec::with_capacity(EGRESS_DATAGRAMS),
+        }
     }
 }
 
@@ -56,9 +60,9 @@ impl Egress {
 
     /// The datagrams in the order in which they were queued, with their bytes.
     pub fn iter(&self) -> impl Iterator<Item = (Path, &[u8])> {
-        self.datagrams
-            .iter()
-            .map(|datagram| (datagram.path, self.arena.get(datagram.bytes.clone()).unwrap_or_default()))
+        self.datagrams.iter().map(|datagram| {
+            (datagram.path, self.arena.get(datagram.bytes.clone()).unwrap_or_default())
+        })
     }
 
     /// How many datagrams are queued.

@@ -1,8 +1,39 @@
 //! The packet's path through the relay, sans-IO: no clock, no socket, no randomness, no lock.
 #![forbid(unsafe_code)]
 
+mod cache;
 pub mod command;
+pub mod drop;
 pub mod egress;
+mod execute;
+mod feedback;
+mod hash;
+mod ice;
+mod keyframe;
 pub mod limits;
+mod measure;
+mod packet;
+mod path;
+mod peek;
+mod peer;
 pub mod port;
+mod publication;
+mod repair;
+mod report;
+mod request;
+mod rewrite;
+mod route;
+mod rtcp;
+mod select;
+mod sequence;
+mod slab;
+pub mod statistics;
+mod subscription;
 pub mod time;
+mod timer;
+pub mod worker;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,8 @@ pub const EGRESS_DATAGRAMS: usize = 2048;
 pub const EGRESS_BYTES: usize = 2 << 20;
 /// The worker flushes its egress when it holds this much, so that the send buffers stay in the cache.
 pub const EGRESS_FLUSH_BYTES: usize = 128 << 10;
-const _: () = assert!(EGRESS_FLUSH_BYTES + SUBSCRIPTIONS_PER_PUBLICATION * DATAGRAM_BYTES <= EGRESS_BYTES);
+const _: () =
+    assert!(EGRESS_FLUSH_BYTES + SUBSCRIPTIONS_PER_PUBLICATION * DATAGRAM_BYTES <= EGRESS_BYTES);
 
 /// Scopes of one worker.
 pub const SCOPES: usize = 16_384;
@@ -36,6 +37,43 @@ pub const CACHE_PACKETS_AUDIO: usize = 100;
 pub const EVENTS: usize = 4096;
 /// DTLS datagrams that wait for the handshake thread, over all peers of a worker.
 pub const HANDSHAKE_DATAGRAMS: usize = 1024;
+
+/// Segments that a subscription remembers: switches of source within the reach of a retransmission.
+pub const SEGMENTS: usize = 16;
+/// First size of a retransmission cache.
+pub const CACHE_BYTES_MIN: usize = 16 << 10;
+/// Largest size of a retransmission cache: [`CACHE_PACKETS_VIDEO`] packets of usual size.
+pub const CACHE_BYTES_MAX: usize = 640 << 10;
+/// A cache grows rather than overwrite packets younger than this: what a subscriber asks for again comes within it.
+pub const CACHE_AGE: Duration = Duration::from_secs(1);
+/// Missing packets of one encoding that are asked for at a time; older ones are given up.
+pub const MISSING_PACKETS: usize = 128;
+/// A missing packet is asked for at most this often.
+pub const MISSING_INTERVAL: Duration = Duration::from_millis(50);
+/// A missing packet is asked for at most so many times.
+pub const MISSING_TRIES: u8 = 10;
+/// Bytes of retransmission that a subscriber may save up, and starts with.
+pub const RESEND_BYTES: u32 = 128 << 10;
+/// One byte of retransmission is earned by this many bytes sent: half of the stream covers 30 % loss.
+pub const RESEND_SHARE: u32 = 2;
+/// Arrivals that one transport-wide feedback reports on; at most this many packets arrive between two of them.
+pub const FEEDBACK_ARRIVALS: usize = 512;
+/// Transport-wide feedback goes out this often.
+pub const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
+/// REMB goes out this often.
+pub const REMB_INTERVAL: Duration = Duration::from_secs(1);
+/// What REMB allows a publisher: generous, so that browsers ramp up to what their encoder wants.
+pub const REMB_BPS: u64 = 20_000_000;
+/// Report intervals (RFC 3550 section 6.2, scaled for the bandwidths of video and audio).
+pub const REPORT_INTERVAL_VIDEO: Duration = Duration::from_secs(1);
+/// See [`REPORT_INTERVAL_VIDEO`].
+pub const REPORT_INTERVAL_AUDIO: Duration = Duration::from_secs(2);
+/// An encoding without packets for this long is not active: its subscribers move to another layer.
+pub const ENCODING_IDLE: Duration = Duration::from_millis(1500);
+/// Packets asked for by one NACK that are looked up: all that a cache can hold.
+pub const NACKED_PACKETS: usize = CACHE_PACKETS_VIDEO;
+/// A datagram of reports is closed once it holds this much: the next report fits without fragmentation.
+pub const REPORTS_BYTES: usize = 1000;
 
 /// How long a path lives without an ICE check (RFC 7675 section 5.1).
 pub const CONSENT: Duration = Duration::from_secs(30);

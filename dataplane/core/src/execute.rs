@@ -1,0 +1,476 @@
+//! Carrying out what the control plane asks.
+
+use crate::command::{Command, CommandError, Event, IceCredentials, LeaveReason};
+use crate::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
+use crate::drop::DropReason;
+use crate::egress::Egress;
+use crate::ice::Agent;
+use crate::limits::{
+    ENCODINGS_PER_PUBLICATION, PEERS, PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, SCOPES, SETUP,
+    SUBSCRIPTIONS_PER_PEER, SUBSCRIPTIONS_PER_PUBLICATION,
+};
+use crate::peer::{Keys, Peer};
+use crate::publication::{Encoding, Publication, Stream};
+use crate::rewrite::Rewriter;
+use crate::route::{Leg, compile};
+use crate::select::Selector;
+use crate::statistics::Traffic;
+use crate::subscription::{Reported, Subscription};
+use crate::time::Now;
+use crate::worker::Worker;
+
+impl Worker {
+    /// Carries out a command, and queues what it makes the worker send.
+    ///
+    /// # Errors
+    /// Why it was not carried out; then nothing changed.
+    pub fn on_command(
+        &mut self,
+        now: Now,
+        command: Command,
+        egress: &mut Egress,
+    ) -> Result<(), CommandError> {
+        let before = (egress.len(), egress.bytes());
+        let result = self.execute(now, command, egress);
+        self.count_sent(before, egress);
+        result
+    }
+
+    fn execute(
+        &mut self,
+        now: Now,
+        command: Command,
+        egress: &mut Egress,
+    ) -> Result<(), CommandError> {
+        match command {
+            Command::CreateScope { scope } => self.create_scope(scope),
+            Command::DisposeScope { scope } => self.dispose_scope(scope),
+            Command::AddPeer { scope, peer, local, remote: _ } => {
+                self.add_peer(now, scope, peer, &local)
+            }
+            Command::RestartIce { peer, local, remote: _ } => self.restart_ice(peer, &local),
+            Command::RemovePeer { peer } => {
+                let slot = self.peer_slot(peer)?;
+                self.leave(slot, LeaveReason::Removed, "removed by the control plane".into());
+                Ok(())
+            }
+            Command::SendHandshake { peer, datagrams } => {
+                self.send_handshake(peer, &datagrams, egress)
+            }
+            Command::SetKeys { peer, keys } => {
+                let slot = self.peer_slot(peer)?;
+                let keys = Keys::new(&keys)
+                    .map_err(|_| CommandError::Invalid("a key or salt has the wrong length"))?;
+                if let Some(peer) = self.peers.get_mut(slot) {
+                    peer.keys = Some(keys);
+                }
+                self.check_connected(now, slot, egress);
+                Ok(())
+            }
+            Command::CloseHandshake { peer, closed, detail } => {
+                let slot = self.peer_slot(peer)?;
+                let reason =
+                    if closed { LeaveReason::Closed } else { LeaveReason::HandshakeFailed };
+                self.leave(slot, reason, detail);
+                Ok(())
+            }
+            Command::Publish { .. } => self.publish(now, command),
+            Command::Unpublish { publication } => {
+                let slot = self.publication_slot(publication)?;
+                self.unpublish(slot);
+                Ok(())
+            }
+            Command::SetMuted { publication, muted } => {
+                self.set_muted(now, publication, muted, egress)
+            }
+            Command::Subscribe { .. } => self.subscribe(now, command, egress),
+            Command::Bind { subscription, publication } => {
+                self.bind(now, subscription, publication, egress)
+            }
+            Command::SetPreferences { subscription, preferences } => {
+                let slot = self.subscription_slot(subscription)?;
+                if let Some(subscription) = self.subscriptions.get_mut(slot) {
+                    subscription.selector.prefer(preferences);
+                    if preferences.paused {
+                        subscription.rewriter.close();
+                    }
+                }
+                self.want_key_frame(now, slot, egress);
+                Ok(())
+            }
+            Command::Unsubscribe { subscription } => {
+                let slot = self.subscription_slot(subscription)?;
+                self.say_bye(slot, egress);
+                self.unsubscribe(slot);
+                Ok(())
+            }
+        }
+    }
+
+    fn create_scope(&mut self, scope: ScopeId) -> Result<(), CommandError> {
+        if self.scopes.contains_key(&scope) {
+            return Err(CommandError::Exists("scope"));
+        }
+        limit("scopes on this worker", self.scopes.len(), SCOPES)?;
+        self.scopes.insert(scope, Vec::new());
+        Ok(())
+    }
+
+    fn dispose_scope(&mut self, scope: ScopeId) -> Result<(), CommandError> {
+        let peers = self.scopes.get(&scope).ok_or(CommandError::NotFound("scope"))?.clone();
+        for slot in peers {
+            self.leave(slot, LeaveReason::ScopeDisposed, "its scope was disposed of".into());
+        }
+        self.scopes.remove(&scope);
+        Ok(())
+    }
+
+    fn add_peer(
+        &mut self,
+        now: Now,
+        scope: ScopeId,
+        id: PeerId,
+        local: &IceCredentials,
+    ) -> Result<(), CommandError> {
+        let in_scope = self.scopes.get(&scope).ok_or(CommandError::NotFound("scope"))?.len();
+        limit("peers in this scope", in_scope, PEERS_PER_SCOPE)?;
+        limit("peers on this worker", self.peers.len(), PEERS)?;
+        if self.peer_ids.contains_key(&id) {
+            return Err(CommandError::Exists("peer"));
+        }
+        if self.ufrags.contains_key(local.ufrag.as_bytes()) {
+            return Err(CommandError::Exists("user fragment"));
+        }
+        let slot = self.peers.insert(Peer::new(id, scope, Agent::new(local), now.at));
+        self.peer_ids.insert(id, slot);
+        self.ufrags.insert(local.ufrag.as_bytes().into(), slot);
+        self.scopes.entry(scope).or_default().push(slot);
+        self.arm(slot, now.at + SETUP);
+        Ok(())
+    }
+
+    fn restart_ice(&mut self, id: PeerId, local: &IceCredentials) -> Result<(), CommandError> {
+        let slot = self.peer_slot(id)?;
+        if self.ufrags.contains_key(local.ufrag.as_bytes()) {
+            return Err(CommandError::Exists("user fragment"));
+        }
+        let peer = self.peers.get_mut(slot).ok_or(CommandError::NotFound("peer"))?;
+        if let Some(gone) = peer.ice.restart(local) {
+            self.ufrags.remove(gone.as_bytes());
+        }
+        self.ufrags.insert(local.ufrag.as_bytes().into(), slot);
+        Ok(())
+    }
+
+    fn send_handshake(
+        &mut self,
+        id: PeerId,
+        datagrams: &[Vec<u8>],
+        egress: &mut Egress,
+    ) -> Result<(), CommandError> {
+        let slot = self.peer_slot(id)?;
+        let peer = self.peers.get_mut(slot).ok_or(CommandError::NotFound("peer"))?;
+        for datagram in datagrams {
+            // DTLS retransmits: what finds no path or no room now is not kept.
+            match peer.ice.path() {
+                None => self.drops.count(DropReason::SubscriberNotReady),
+                Some(path) if !egress.push(path, datagram) => {
+                    self.drops.count(DropReason::EgressFull);
+                }
+                Some(_) => peer.sent.count(datagram.len()),
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, now: Now, command: Command) -> Result<(), CommandError> {
+        let Command::Publish {
+            peer,
+            publication: id,
+            kind,
+            mid,
+            codecs,
+            extensions,
+            encodings,
+            muted,
+            report_ssrc,
+        } = command
+        else {
+            return Ok(());
+        };
+        let peer_slot = self.peer_slot(peer)?;
+        if self.publication_ids.contains_key(&id) {
+            return Err(CommandError::Exists("publication"));
+        }
+        if encodings.is_empty() || codecs.is_empty() {
+            return Err(CommandError::Invalid("a publication needs an encoding and a codec"));
+        }
+        limit(
+            "encodings of a publication",
+            encodings.len().saturating_sub(1),
+            ENCODINGS_PER_PUBLICATION,
+        )?;
+        let peer = self.peers.get(peer_slot).ok_or(CommandError::NotFound("peer"))?;
+        limit("publications of this peer", peer.publications.len(), PUBLICATIONS_PER_PEER)?;
+        let ssrcs = encodings.iter().flat_map(|encoding| [encoding.ssrc, encoding.rtx_ssrc]);
+        let mut ssrcs: Vec<u32> = ssrcs.filter(|ssrc| *ssrc != 0).collect();
+        if ssrcs.iter().any(|ssrc| peer.streams.find(*ssrc).is_some()) {
+            return Err(CommandError::Exists("SSRC"));
+        }
+        ssrcs.sort_unstable();
+        if ssrcs.windows(2).any(|pair| pair.first() == pair.last()) {
+            return Err(CommandError::Exists("SSRC"));
+        }
+        let states: Vec<Encoding> =
+            encodings.iter().map(|e| Encoding::new(e, kind, self.next_source())).collect();
+        let slot = self.publications.insert(Publication {
+            id,
+            peer: peer_slot,
+            kind,
+            leg: Leg { mid: mid.into(), codecs, extensions },
+            encodings: states,
+            muted,
+            report_ssrc,
+            subscriptions: Vec::new(),
+            repairs: false,
+            started: false,
+        });
+        self.publication_ids.insert(id, slot);
+        if let Some(peer) = self.peers.get_mut(peer_slot) {
+            peer.publications.push(slot);
+            for (number, encoding) in (0_u8..).zip(&encodings) {
+                let stream = Stream { publication: slot, encoding: number, rtx: false };
+                peer.streams.insert(encoding.ssrc, stream);
+                peer.streams.insert(encoding.rtx_ssrc, Stream { rtx: true, ..stream });
+            }
+        }
+        self.start_reports(now, peer_slot);
+        Ok(())
+    }
+
+    fn set_muted(
+        &mut self,
+        now: Now,
+        id: PublicationId,
+        muted: bool,
+        egress: &mut Egress,
+    ) -> Result<(), CommandError> {
+        let slot = self.publication_slot(id)?;
+        let publication =
+            self.publications.get_mut(slot).ok_or(CommandError::NotFound("publication"))?;
+        publication.muted = muted;
+        let subscriptions = publication.subscriptions.clone();
+        for slot in subscriptions {
+            if muted && let Some(subscription) = self.subscriptions.get_mut(slot) {
+                subscription.restart();
+            }
+            self.want_key_frame(now, slot, egress);
+        }
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        now: Now,
+        command: Command,
+        egress: &mut Egress,
+    ) -> Result<(), CommandError> {
+        let Command::Subscribe {
+            peer,
+            subscription: id,
+            kind,
+            mid,
+            codecs,
+            extensions,
+            ssrc,
+            rtx_ssrc,
+            first_seq,
+            publication,
+            preferences,
+        } = command
+        else {
+            return Ok(());
+        };
+        let peer_slot = self.peer_slot(peer)?;
+        if self.subscription_ids.contains_key(&id) {
+            return Err(CommandError::Exists("subscription"));
+        }
+        if ssrc == 0 || ssrc == rtx_ssrc {
+            return Err(CommandError::Invalid(
+                "the SSRCs of a subscription must differ, and exist",
+            ));
+        }
+        let peer = self.peers.get(peer_slot).ok_or(CommandError::NotFound("peer"))?;
+        limit("subscriptions of this peer", peer.subscriptions.len(), SUBSCRIPTIONS_PER_PEER)?;
+        let mut others = peer.subscriptions.iter().filter_map(|slot| self.subscriptions.get(*slot));
+        let taken = |other: &Subscription| {
+            [other.ssrc, other.rtx_ssrc].iter().any(|o| *o != 0 && [ssrc, rtx_ssrc].contains(o))
+        };
+        if others.any(taken) {
+            return Err(CommandError::Exists("SSRC"));
+        }
+        let mut subscription = Subscription {
+            id,
+            peer: peer_slot,
+            kind,
+            leg: Leg { mid: mid.into(), codecs, extensions },
+            ssrc,
+            rtx_ssrc,
+            publication: None,
+            routes: Vec::new(),
+            selector: Selector::new(preferences),
+            rewriter: Rewriter::new(first_seq),
+            rtx_seq: first_seq,
+            sent: Traffic::default(),
+            octets: 0,
+            resent: 0,
+            missed: 0,
+            reported: Reported::default(),
+        };
+        let source =
+            publication.map(|publication| self.publication_slot(publication)).transpose()?;
+        if let Some(source) = source {
+            subscription.routes = self.routes(source, &subscription.leg)?;
+        }
+        let slot = self.subscriptions.insert(subscription);
+        self.subscription_ids.insert(id, slot);
+        if let Some(peer) = self.peers.get_mut(peer_slot) {
+            peer.subscriptions.push(slot);
+        }
+        self.attach(slot, source);
+        self.want_key_frame(now, slot, egress);
+        self.start_reports(now, peer_slot);
+        Ok(())
+    }
+
+    fn bind(
+        &mut self,
+        now: Now,
+        id: SubscriptionId,
+        publication: Option<PublicationId>,
+        egress: &mut Egress,
+    ) -> Result<(), CommandError> {
+        let slot = self.subscription_slot(id)?;
+        let source =
+            publication.map(|publication| self.publication_slot(publication)).transpose()?;
+        let subscription =
+            self.subscriptions.get(slot).ok_or(CommandError::NotFound("subscription"))?;
+        if subscription.publication == source {
+            return Ok(());
+        }
+        let routes = match source {
+            Some(source) => self.routes(source, &subscription.leg)?,
+            None => Vec::new(),
+        };
+        self.detach(slot);
+        if let Some(subscription) = self.subscriptions.get_mut(slot) {
+            subscription.routes = routes;
+        }
+        self.attach(slot, source);
+        self.want_key_frame(now, slot, egress);
+        Ok(())
+    }
+
+    /// The routes from a publication to a leg, if it may have one subscription more.
+    fn routes(&self, source: u32, leg: &Leg) -> Result<Vec<crate::route::Route>, CommandError> {
+        let publication =
+            self.publications.get(source).ok_or(CommandError::NotFound("publication"))?;
+        limit(
+            "subscriptions of this publication",
+            publication.subscriptions.len(),
+            SUBSCRIPTIONS_PER_PUBLICATION,
+        )?;
+        compile(&publication.leg, leg)
+    }
+
+    fn attach(&mut self, slot: u32, source: Option<u32>) {
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        subscription.publication = source;
+        if let Some(publication) = source.and_then(|source| self.publications.get_mut(source)) {
+            publication.subscriptions.push(slot);
+            publication.repairs |= subscription.leg.codecs.iter().any(|codec| codec.nack);
+        }
+    }
+
+    /// Takes a subscription off its publication; its outgoing stream stays as it is.
+    fn detach(&mut self, slot: u32) {
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        subscription.restart();
+        subscription.routes.clear();
+        let Some(source) = subscription.publication.take() else { return };
+        let Some(publication) = self.publications.get_mut(source) else { return };
+        publication.subscriptions.retain(|other| *other != slot);
+        if publication.subscriptions.is_empty() {
+            publication.repairs = false;
+            for encoding in &mut publication.encodings {
+                encoding.requests.satisfy();
+                encoding.cache.clear();
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, slot: u32) {
+        self.detach(slot);
+        let Some(subscription) = self.subscriptions.remove(slot) else { return };
+        self.subscription_ids.remove(&subscription.id);
+        if let Some(peer) = self.peers.get_mut(subscription.peer) {
+            peer.subscriptions.retain(|other| *other != slot);
+            if let Some(keys) = &mut peer.keys {
+                // Past the limit of retired SSRCs their state stays until new keys come: still bounded.
+                let _ = keys.outbound.retire(subscription.ssrc);
+                let _ = keys.outbound.retire(subscription.rtx_ssrc);
+            }
+        }
+    }
+
+    fn unpublish(&mut self, slot: u32) {
+        let Some(publication) = self.publications.get(slot) else { return };
+        for subscription in publication.subscriptions.clone() {
+            self.detach(subscription);
+        }
+        let Some(publication) = self.publications.remove(slot) else { return };
+        self.publication_ids.remove(&publication.id);
+        if let Some(peer) = self.peers.get_mut(publication.peer) {
+            peer.publications.retain(|other| *other != slot);
+            let ssrcs = peer.streams.remove_publication(slot);
+            peer.forget(&ssrcs);
+        }
+    }
+
+    /// Removes a peer with all that it has, and says so.
+    pub(crate) fn leave(&mut self, slot: u32, reason: LeaveReason, detail: String) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let subscriptions = std::mem::take(&mut peer.subscriptions);
+        let publications = std::mem::take(&mut peer.publications);
+        subscriptions.into_iter().for_each(|subscription| self.unsubscribe(subscription));
+        publications.into_iter().for_each(|publication| self.unpublish(publication));
+        let Some(peer) = self.peers.remove(slot) else { return };
+        for path in peer.ice.paths() {
+            self.flows.remove(&path);
+        }
+        for ufrag in peer.ice.ufrags() {
+            self.ufrags.remove(ufrag.as_bytes());
+        }
+        self.peer_ids.remove(&peer.id);
+        if let Some(peers) = self.scopes.get_mut(&peer.scope) {
+            peers.retain(|other| *other != slot);
+        }
+        self.emit(Event::PeerLeft { peer: peer.id, reason, detail });
+    }
+
+    fn peer_slot(&self, id: PeerId) -> Result<u32, CommandError> {
+        self.peer_ids.get(&id).copied().ok_or(CommandError::NotFound("peer"))
+    }
+
+    fn publication_slot(&self, id: PublicationId) -> Result<u32, CommandError> {
+        self.publication_ids.get(&id).copied().ok_or(CommandError::NotFound("publication"))
+    }
+
+    fn subscription_slot(&self, id: SubscriptionId) -> Result<u32, CommandError> {
+        self.subscription_ids.get(&id).copied().ok_or(CommandError::NotFound("subscription"))
+    }
+}
+
+fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), CommandError> {
+    if count >= limit { Err(CommandError::Limit { what, limit }) } else { Ok(()) }
+}

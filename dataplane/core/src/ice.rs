@@ -1,0 +1,263 @@
+//! An ICE-lite agent (RFC 8445 section 2.5) for one peer: it answers checks, and never sends any.
+//!
+//! A check that authenticates makes its path valid and renews consent to send there (RFC 7675): the peer proves with each
+//! that it still wants our packets. Nothing is answered to anyone else.
+
+use crate::command::IceCredentials;
+use crate::drop::DropReason;
+use crate::limits::{CONSENT, PATHS_PER_PEER};
+use crate::port::Path;
+use crate::time::Instant;
+use strait_crypt::StunKey;
+use strait_wire::stun;
+
+/// The largest answer: a binding success with an IPv6 address, integrity and fingerprint takes 76 bytes.
+pub(crate) const ANSWER_BYTES: usize = 128;
+
+/// Our side of one generation of credentials.
+#[derive(Debug)]
+struct Local {
+    ufrag: Box<str>,
+    key: StunKey,
+}
+
+/// A path on which a check passed.
+#[derive(Clone, Copy, Debug)]
+struct Valid {
+    path: Path,
+    checked_at: Instant,
+}
+
+/// The ICE state of a peer.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    local: Local,
+    /// The credentials before a restart, until a check with the new ones passes.
+    old: Option<Local>,
+    valid: Vec<Valid>,
+    nominated: Option<Path>,
+}
+
+/// What a check that passed changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// A path that had to go for the new one.
+    pub(crate) evicted: Option<Path>,
+    /// A user fragment that is not ours any more, for a restart is complete.
+    pub(crate) retired: Option<Box<str>>,
+}
+
+impl Agent {
+    /// With our credentials.
+    pub(crate) fn new(local: &IceCredentials) -> Self {
+        Self { local: Local::new(local), old: None, valid: Vec::new(), nominated: None }
+    }
+
+    /// New credentials (RFC 8445 section 9). Returns a user fragment that is not ours any more: that of an earlier
+    /// restart which never completed.
+    pub(crate) fn restart(&mut self, local: &IceCredentials) -> Option<Box<str>> {
+        let current = std::mem::replace(&mut self.local, Local::new(local));
+        // Consent goes on with the oldest credentials that a check passed with; those of an unfinished restart go.
+        if self.old.is_some() {
+            return Some(current.ufrag);
+        }
+        self.old = Some(current);
+        None
+    }
+
+    /// Our user fragments.
+    pub(crate) fn ufrags(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&*self.local.ufrag).chain(self.old.as_ref().map(|old| &*old.ufrag))
+    }
+
+    /// Checks the integrity of a binding request for `ufrag`, and returns the key to answer with.
+    pub(crate) fn authenticate(
+        &self,
+        request: &stun::Message<'_>,
+        ufrag: &[u8],
+    ) -> Result<&StunKey, DropReason> {
+        let local = std::iter::once(&self.local)
+            .chain(&self.old)
+            .find(|local| local.ufrag.as_bytes() == ufrag)
+            .ok_or(DropReason::StunUnknownUser)?;
+        request
+            .check_integrity(|parts| local.key.sign(parts))
+            .map_err(|_| DropReason::StunBadIntegrity)?;
+        Ok(&local.key)
+    }
+
+    /// Takes a check for `ufrag` that authenticated.
+    pub(crate) fn accept(
+        &mut self,
+        now: Instant,
+        path: Path,
+        ufrag: &[u8],
+        nominates: bool,
+    ) -> Change {
+        let mut change = Change::default();
+        if self.local.ufrag.as_bytes() == ufrag {
+            // The restart is complete: the path nominated before it stays until the peer nominates anew.
+            change.retired = self.old.take().map(|old| old.ufrag);
+        }
+        match self.valid.iter_mut().find(|valid| valid.path == path) {
+            Some(valid) => valid.checked_at = now,
+            None => {
+                if self.valid.len() >= PATHS_PER_PEER {
+                    change.evicted = self.evict();
+                }
+                self.valid.push(Valid { path, checked_at: now });
+            }
+        }
+        if nominates {
+            self.nominated = Some(path);
+        }
+        change
+    }
+
+    /// Where to send: the path that the peer nominated last, or else the one that it checked last.
+    pub(crate) fn path(&self) -> Option<Path> {
+        self.nominated
+            .or_else(|| self.valid.iter().max_by_key(|v| v.checked_at).map(|valid| valid.path))
+    }
+
+    /// All valid paths.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = Path> {
+        self.valid.iter().map(|valid| valid.path)
+    }
+
+    /// Forgets a path: it expired, or another peer proved to be behind it.
+    pub(crate) fn forget(&mut self, path: Path) {
+        self.valid.retain(|valid| valid.path != path);
+        if self.nominated == Some(path) {
+            self.nominated = None;
+        }
+    }
+
+    /// Removes and returns a path whose consent has expired.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Path> {
+        let path = self.valid.iter().find(|v| v.checked_at + CONSENT <= now)?.path;
+        self.forget(path);
+        Some(path)
+    }
+
+    /// When the next path expires without another check.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.valid.iter().map(|valid| valid.checked_at + CONSENT).min()
+    }
+
+    /// Removes the path checked longest ago, but not the nominated one.
+    fn evict(&mut self) -> Option<Path> {
+        let path = self
+            .valid
+            .iter()
+            .filter(|valid| Some(valid.path) != self.nominated)
+            .min_by_key(|valid| valid.checked_at)?
+            .path;
+        self.forget(path);
+        Some(path)
+    }
+}
+
+impl Local {
+    fn new(credentials: &IceCredentials) -> Self {
+        Self {
+            ufrag: credentials.ufrag.as_str().into(),
+            key: StunKey::new(credentials.pwd.as_bytes()),
+        }
+    }
+}
+
+/// Writes the answer to a check into `out` and returns its length, never more than `request_len`.
+pub(crate) fn answer(
+    request: &stun::Message<'_>,
+    request_len: usize,
+    key: &StunKey,
+    path: Path,
+    out: &mut [u8],
+) -> Result<usize, DropReason> {
+    let id = request.transaction_id();
+    let builder = if request.ice_controlled().is_some() {
+        //= rfc8445#7.3.1.1: a lite agent is always controlled; a peer that says the same must switch.
+        stun::Builder::binding_error(out, id, 487, "Role Conflict")
+    } else {
+        stun::Builder::binding_success(out, id, path.remote)
+    };
+    let len = builder
+        .integrity(|parts| key.sign(parts))
+        .fingerprint()
+        .finish()
+        .map_err(|_| DropReason::StunAnswerTooLarge)?;
+    if len > request_len { Err(DropReason::StunAnswerTooLarge) } else { Ok(len) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::Protocol;
+    use crate::time::Duration;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    fn credentials(ufrag: &str) -> IceCredentials {
+        IceCredentials { ufrag: ufrag.into(), pwd: "0123456789012345678901".into() }
+    }
+
+    fn path(port: u16) -> Path {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Path { protocol: Protocol::Udp, local: ip, remote: SocketAddr::new(ip, port) }
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::default() + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn nomination_decides_then_the_latest_check() {
+        let mut agent = Agent::new(&credentials("a"));
+        assert_eq!(agent.path(), None);
+        agent.accept(at(1), path(1), b"a", false);
+        agent.accept(at(2), path(2), b"a", false);
+        assert_eq!(agent.path(), Some(path(2)));
+        agent.accept(at(3), path(1), b"a", true);
+        agent.accept(at(4), path(2), b"a", false);
+        assert_eq!(agent.path(), Some(path(1)));
+        agent.forget(path(1));
+        assert_eq!(agent.path(), Some(path(2)));
+    }
+
+    #[test]
+    fn paths_are_bounded_and_the_nominated_one_stays() {
+        let mut agent = Agent::new(&credentials("a"));
+        agent.accept(at(0), path(0), b"a", true);
+        for n in 1..PATHS_PER_PEER as u16 {
+            assert_eq!(agent.accept(at(n.into()), path(n), b"a", false), Change::default());
+        }
+        let change = agent.accept(at(99), path(99), b"a", false);
+        assert_eq!(change.evicted, Some(path(1)), "the oldest that is not nominated");
+        assert_eq!(agent.paths().count(), PATHS_PER_PEER);
+    }
+
+    #[test]
+    fn a_restart_completes_with_the_first_new_check() {
+        let mut agent = Agent::new(&credentials("a"));
+        agent.accept(at(0), path(0), b"a", true);
+        assert_eq!(agent.restart(&credentials("b")), None);
+        assert_eq!(agent.ufrags().collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(agent.accept(at(1), path(0), b"a", true).retired, None, "old ones hold");
+        assert_eq!(agent.restart(&credentials("c")).as_deref(), Some("b"), "never used");
+        assert_eq!(agent.accept(at(2), path(1), b"c", false).retired.as_deref(), Some("a"));
+        assert_eq!(agent.path(), Some(path(0)), "media flows on until the peer nominates");
+        agent.accept(at(3), path(1), b"c", true);
+        assert_eq!(agent.path(), Some(path(1)));
+    }
+
+    #[test]
+    fn consent_expires_path_by_path() {
+        let mut agent = Agent::new(&credentials("a"));
+        agent.accept(at(0), path(0), b"a", true);
+        agent.accept(at(10), path(1), b"a", false);
+        assert_eq!(agent.due(), Some(at(30)));
+        assert_eq!(agent.expire(at(29)), None);
+        assert_eq!(agent.expire(at(30)), Some(path(0)));
+        assert_eq!((agent.expire(at(30)), agent.path()), (None, Some(path(1))));
+    }
+}

@@ -1,0 +1,191 @@
+//! A peer: one ICE and DTLS transport with its keys, and what goes over it.
+
+use crate::command::{PeerId, ScopeId};
+use crate::drop::DropReason;
+use crate::egress::Egress;
+use crate::feedback::Feedback;
+use crate::ice::Agent;
+use crate::limits::{DATAGRAM_BYTES, RESEND_BYTES, RESEND_SHARE};
+use crate::measure::ClockOffset;
+use crate::port::Path;
+use crate::publication::Streams;
+use crate::statistics::Traffic;
+use crate::time::Instant;
+use crate::timer::Alarm;
+use strait_crypt::srtp;
+use strait_wire::{Full, rtcp};
+
+/// A peer of a scope.
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) scope: ScopeId,
+    pub(crate) ice: Agent,
+    pub(crate) keys: Option<Keys>,
+    pub(crate) connected: bool,
+    pub(crate) created_at: Instant,
+    pub(crate) publications: Vec<u32>,
+    pub(crate) subscriptions: Vec<u32>,
+    pub(crate) streams: Streams,
+    pub(crate) clock: ClockOffset,
+    pub(crate) feedback: Feedback,
+    pub(crate) resend: ResendBudget,
+    pub(crate) alarm: Alarm,
+    /// When the next reports to it are due.
+    pub(crate) report_at: Instant,
+    pub(crate) received: Traffic,
+    pub(crate) sent: Traffic,
+}
+
+/// The SRTP contexts of both directions.
+pub(crate) struct Keys {
+    inbound: srtp::Inbound,
+    pub(crate) outbound: srtp::Outbound,
+}
+
+impl Keys {
+    pub(crate) fn new(keys: &srtp::SessionKeys) -> Result<Self, srtp::Error> {
+        Ok(Self { inbound: keys.inbound()?, outbound: keys.outbound()? })
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(id: PeerId, scope: ScopeId, ice: Agent, now: Instant) -> Self {
+        Self {
+            id,
+            scope,
+            ice,
+            keys: None,
+            connected: false,
+            created_at: now,
+            publications: Vec::new(),
+            subscriptions: Vec::new(),
+            streams: Streams::default(),
+            clock: ClockOffset::default(),
+            feedback: Feedback::default(),
+            resend: ResendBudget::default(),
+            alarm: Alarm::default(),
+            report_at: now,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+        }
+    }
+
+    /// Decrypts an SRTP packet in place.
+    pub(crate) fn unprotect_rtp<'a>(
+        &mut self,
+        bytes: &'a mut [u8],
+    ) -> Result<&'a mut [u8], DropReason> {
+        let keys = self.keys.as_mut().ok_or(DropReason::NoKeys)?;
+        let len =
+            keys.inbound.unprotect_rtp(bytes).map_err(|e| reason(e, DropReason::RtpMalformed))?;
+        bytes.get_mut(..len).ok_or(DropReason::RtpMalformed)
+    }
+
+    /// Decrypts an SRTCP packet in place.
+    pub(crate) fn unprotect_rtcp<'a>(
+        &mut self,
+        bytes: &'a mut [u8],
+    ) -> Result<&'a [u8], DropReason> {
+        let keys = self.keys.as_mut().ok_or(DropReason::NoKeys)?;
+        let len =
+            keys.inbound.unprotect_rtcp(bytes).map_err(|e| reason(e, DropReason::RtcpMalformed))?;
+        bytes.get(..len).ok_or(DropReason::RtcpMalformed)
+    }
+
+    /// Forgets the replay state of SSRCs that are not routed any more.
+    pub(crate) fn forget(&mut self, ssrcs: &[u32]) {
+        if let Some(keys) = &mut self.keys {
+            ssrcs.iter().for_each(|ssrc| keys.inbound.forget(*ssrc));
+        }
+    }
+
+    /// Whether packets can go out.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.keys.is_some() && self.ice.path().is_some()
+    }
+
+    /// Where packets go and with which keys, once it is connected.
+    pub(crate) fn outgoing(&mut self) -> Result<(Path, &mut srtp::Outbound), DropReason> {
+        let path = self.ice.path().ok_or(DropReason::SubscriberNotReady)?;
+        let keys = self.keys.as_mut().ok_or(DropReason::SubscriberNotReady)?;
+        Ok((path, &mut keys.outbound))
+    }
+
+    /// Queues one RTCP compound that `write` fills.
+    pub(crate) fn send_rtcp(
+        &mut self,
+        egress: &mut Egress,
+        write: impl FnOnce(&mut rtcp::Writer<'_>) -> Result<(), Full>,
+    ) -> Result<(), DropReason> {
+        let (path, outbound) = self.outgoing()?;
+        let room = egress.reserve(DATAGRAM_BYTES).ok_or(DropReason::EgressFull)?;
+        let clear = room.len().saturating_sub(srtp::RTCP_OVERHEAD_MAX);
+        let mut writer = rtcp::Writer::new(room.get_mut(..clear).unwrap_or_default());
+        write(&mut writer).map_err(|Full| DropReason::ProtectFailed)?;
+        if writer.is_empty() {
+            return Ok(());
+        }
+        let len = writer.len();
+        let len = outbound.protect_rtcp(room, len).map_err(|_| DropReason::ProtectFailed)?;
+        egress.commit(path, len);
+        self.sent.count(len);
+        Ok(())
+    }
+}
+
+/// What went wrong in SRTP, as a reason to drop.
+fn reason(error: srtp::Error, malformed: DropReason) -> DropReason {
+    match error {
+        srtp::Error::Unauthentic => DropReason::SrtpAuthentication,
+        srtp::Error::Replayed | srtp::Error::TooOld => DropReason::SrtpReplay,
+        srtp::Error::TooManySsrcs | srtp::Error::Retired | srtp::Error::KeyExhausted => {
+            DropReason::SrtpLimit
+        }
+        srtp::Error::Malformed | srtp::Error::NoRoom | srtp::Error::Key => malformed,
+    }
+}
+
+/// How much may be sent again: a share of what was sent, so that a subscriber cannot have the relay flood it or others.
+#[derive(Debug)]
+pub(crate) struct ResendBudget {
+    bytes: u32,
+}
+
+impl Default for ResendBudget {
+    fn default() -> Self {
+        Self { bytes: RESEND_BYTES }
+    }
+}
+
+impl ResendBudget {
+    /// So much was sent for the first time.
+    pub(crate) fn earn(&mut self, bytes: usize) {
+        self.bytes = (self.bytes + bytes as u32 / RESEND_SHARE).min(RESEND_BYTES);
+    }
+
+    /// Takes what one retransmission costs.
+    pub(crate) fn spend(&mut self, bytes: usize) -> Result<(), DropReason> {
+        let left = self.bytes.checked_sub(bytes as u32).ok_or(DropReason::ResendLimited)?;
+        self.bytes = left;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retransmissions_are_a_share_of_what_is_sent() {
+        let mut budget = ResendBudget::default();
+        let mut resent = 0;
+        for _ in 0..1000 {
+            while budget.spend(1000).is_ok() {
+                resent += 1000;
+            }
+            budget.earn(1000);
+        }
+        assert!((500_000..=500_000 + RESEND_BYTES).contains(&resent), "{resent}");
+        assert_eq!(budget.spend(RESEND_BYTES as usize), Err(DropReason::ResendLimited));
+    }
+}

@@ -1,0 +1,256 @@
+//! A published stream: its encodings, and which SSRC belongs to which.
+
+use crate::cache::Cache;
+use crate::command::{self, CodecKind, Kind, PublicationId};
+use crate::drop::DropReason;
+use crate::keyframe::KeyFrameRequests;
+use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE};
+use crate::measure::{Reception, ticks_between};
+use crate::packet::{Packet, unwrap_rtx};
+use crate::port::Meta;
+use crate::repair::Missing;
+use crate::rewrite::Source;
+use crate::route::Leg;
+use crate::select::Active;
+use crate::sequence::Window;
+use crate::time::{Instant, Now};
+use strait_wire::rtp;
+
+/// A stream that a peer publishes.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) id: PublicationId,
+    pub(crate) peer: u32,
+    pub(crate) kind: Kind,
+    pub(crate) leg: Leg,
+    pub(crate) encodings: Vec<Encoding>,
+    pub(crate) muted: bool,
+    /// Our SSRC towards this publisher.
+    pub(crate) report_ssrc: u32,
+    pub(crate) subscriptions: Vec<u32>,
+    /// Whether any subscriber asks for packets again.
+    pub(crate) repairs: bool,
+    pub(crate) started: bool,
+}
+
+/// One encoding of a publication.
+#[derive(Debug)]
+pub(crate) struct Encoding {
+    pub(crate) rid: Box<str>,
+    /// 0 until learned.
+    pub(crate) ssrc: u32,
+    /// 0 until learned, or none.
+    pub(crate) rtx_ssrc: u32,
+    pub(crate) source: Source,
+    pub(crate) window: Window,
+    pub(crate) reception: Reception,
+    pub(crate) requests: KeyFrameRequests,
+    pub(crate) cache: Cache,
+    pub(crate) missing: Missing,
+    /// When the last packet arrived.
+    pub(crate) active_at: Option<Instant>,
+    pub(crate) clock_rate_hz: u32,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) key_frames: u64,
+    pub(crate) key_frame_requests: u64,
+}
+
+impl Encoding {
+    pub(crate) fn new(signalled: &command::Encoding, kind: Kind, source: Source) -> Self {
+        let packets = match kind {
+            Kind::Audio => CACHE_PACKETS_AUDIO,
+            Kind::Video => CACHE_PACKETS_VIDEO,
+        };
+        Self {
+            rid: signalled.rid.as_str().into(),
+            ssrc: signalled.ssrc,
+            rtx_ssrc: signalled.rtx_ssrc,
+            source,
+            window: Window::default(),
+            reception: Reception::default(),
+            requests: KeyFrameRequests::default(),
+            cache: Cache::new(packets),
+            missing: Missing::default(),
+            active_at: None,
+            clock_rate_hz: 0,
+            packets: 0,
+            bytes: 0,
+            key_frames: 0,
+            key_frame_requests: 0,
+        }
+    }
+
+    /// Starts over with another SSRC: numbers and times of the old one say nothing about it.
+    pub(crate) fn restart(&mut self, ssrc: u32, source: Source) {
+        self.ssrc = ssrc;
+        self.source = source;
+        self.window = Window::default();
+        self.reception = Reception::default();
+        self.cache.clear();
+        self.missing = Missing::default();
+    }
+
+    /// Whether packets came lately.
+    pub(crate) fn is_active(&self, now: Instant) -> bool {
+        self.active_at.is_some_and(|at| now.since(at) < ENCODING_IDLE)
+    }
+}
+
+impl Publication {
+    /// Takes a decrypted packet in: unwraps RTX, refuses what came before, measures, keeps it for repair.
+    pub(crate) fn take<'a>(
+        &mut self,
+        now: Now,
+        meta: Meta,
+        stream: Stream,
+        bytes: &'a mut [u8],
+    ) -> Result<Packet<'a>, DropReason> {
+        let encoding =
+            self.encodings.get_mut(stream.encoding as usize).ok_or(DropReason::StreamUnknown)?;
+        let header = rtp::Header::parse(bytes).map_err(|_| DropReason::RtpMalformed)?;
+        let is_rtx = stream.rtx || self.leg.codec_of_rtx(header.pt()).is_some();
+        let bytes = if is_rtx {
+            let codec = self.leg.codec_of_rtx(header.pt()).ok_or(DropReason::PayloadTypeUnknown)?;
+            let len = unwrap_rtx(bytes, codec.pt, encoding.ssrc)?;
+            bytes.get_mut(..len).ok_or(DropReason::RtpMalformed)?
+        } else {
+            bytes
+        };
+        let bytes = &*bytes;
+        let header = rtp::Header::parse(bytes).map_err(|_| DropReason::RtpMalformed)?;
+        let codec = self.leg.codec(header.pt()).ok_or(DropReason::PayloadTypeUnknown)?;
+        // Nothing was received yet that a retransmission could fill a gap of.
+        if is_rtx && encoding.window.newest().is_none() {
+            return Err(DropReason::PacketTooLate);
+        }
+        let seq = encoding.window.accept(header.seq())?;
+        let packet = Packet::parse(bytes, seq, &self.leg)?;
+        encoding.clock_rate_hz = codec.clock_rate_hz;
+        encoding.active_at = Some(now.at);
+        encoding.packets += 1;
+        encoding.bytes += bytes.len() as u64;
+        encoding.missing.arrived(seq);
+        if !is_rtx {
+            encoding.reception.on_packet(meta.at, seq, packet.timestamp, codec.clock_rate_hz);
+        }
+        if packet.peek.key_frame {
+            encoding.key_frames += 1;
+            encoding.requests.satisfy();
+        }
+        if self.repairs {
+            encoding.cache.insert(now, seq, bytes);
+        }
+        Ok(packet)
+    }
+
+    /// The encodings that carry packets; while none does (a still picture), those that are known.
+    pub(crate) fn active(&self, now: Instant) -> Active {
+        let silent = !self.encodings.iter().any(|encoding| encoding.is_active(now));
+        let mut active = Active::default();
+        for (number, encoding) in (0..).zip(&self.encodings) {
+            if encoding.is_active(now) || (silent && encoding.ssrc != 0) {
+                active.insert(number);
+            }
+        }
+        active
+    }
+
+    /// The timestamp that a packet of `to` has on the outgoing timeline of `from`, whose timestamps are moved by
+    /// `offset`: sender reports tell which timestamps of the two are the same moment.
+    pub(crate) fn align(
+        &self,
+        (from, offset): (Source, u32),
+        to: Source,
+        packet: &Packet<'_>,
+    ) -> Option<u32> {
+        let sender = |source| {
+            let encoding = self.encodings.iter().find(|encoding| encoding.source == source)?;
+            Some((encoding.reception.sender()?, encoding.clock_rate_hz))
+        };
+        let ((from, _), (to, clock_rate_hz)) = (sender(from)?, sender(to)?);
+        let since = packet.timestamp.wrapping_sub(to.timestamp);
+        let between = ticks_between(from.ntp, to.ntp, clock_rate_hz) as u32;
+        Some(from.timestamp.wrapping_add(offset).wrapping_add(between).wrapping_add(since))
+    }
+
+    /// Whether decoders of it wait for key frames, as far as can be told before a packet.
+    pub(crate) fn has_key_frames(&self) -> bool {
+        self.leg.codecs.iter().any(|c| !matches!(c.kind, CodecKind::Opus | CodecKind::Other))
+    }
+}
+
+/// What an SSRC of a peer carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stream {
+    pub(crate) publication: u32,
+    pub(crate) encoding: u8,
+    pub(crate) rtx: bool,
+}
+
+/// The SSRCs of a peer, at most two for each encoding. Sorted: there are few, and they are looked up often.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(Vec<(u32, Stream)>);
+
+impl Streams {
+    pub(crate) fn find(&self, ssrc: u32) -> Option<Stream> {
+        let at = self.0.binary_search_by_key(&ssrc, |(ssrc, _)| *ssrc).ok()?;
+        self.0.get(at).map(|(_, stream)| *stream)
+    }
+
+    /// Assigns an SSRC; 0 stands for none.
+    pub(crate) fn insert(&mut self, ssrc: u32, stream: Stream) {
+        match self.0.binary_search_by_key(&ssrc, |(ssrc, _)| *ssrc) {
+            _ if ssrc == 0 => {}
+            Ok(at) => self.0.get_mut(at).into_iter().for_each(|entry| entry.1 = stream),
+            Err(at) => self.0.insert(at, (ssrc, stream)),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, ssrc: u32) {
+        self.0.retain(|(held, _)| *held != ssrc);
+    }
+
+    /// Forgets a publication and returns the SSRCs that it had.
+    pub(crate) fn remove_publication(&mut self, publication: u32) -> Vec<u32> {
+        let (gone, kept) =
+            self.0.drain(..).partition::<Vec<_>, _>(|(_, s)| s.publication == publication);
+        self.0 = kept;
+        gone.into_iter().map(|(ssrc, _)| ssrc).collect()
+    }
+}
+
+/// Finds what a packet with an unknown SSRC belongs to: by MID and RID (RFC 8843 section 9.2, RFC 8853), or by a payload
+/// type that only one publication has.
+pub(crate) fn recognise<'p>(
+    header: &rtp::Header<'_>,
+    publications: impl Iterator<Item = (u32, &'p Publication)> + Clone,
+) -> Option<Stream> {
+    let text = |id: u8| (id != 0).then(|| header.extension(id)).flatten();
+    let pt = header.pt();
+    let takes = |leg: &Leg| leg.codec(pt).is_some() || leg.codec_of_rtx(pt).is_some();
+    let with_mid = |p: &Publication| text(p.leg.extensions.mid).is_some();
+    let (slot, publication) = if publications.clone().any(|(_, p)| with_mid(p)) {
+        publications.into_iter().find(|(_, p)| {
+            text(p.leg.extensions.mid) == Some(p.leg.mid.as_bytes()) && takes(&p.leg)
+        })?
+    } else {
+        let mut candidates = publications.into_iter().filter(|(_, p)| takes(&p.leg));
+        let only = candidates.next()?;
+        if candidates.next().is_some() {
+            return None;
+        }
+        only
+    };
+    let rtx = publication.leg.codec_of_rtx(pt).is_some();
+    let ids = &publication.leg.extensions;
+    let rid = if rtx { text(ids.repaired_rid).or(text(ids.rid)) } else { text(ids.rid) };
+    let encoding = match rid {
+        Some(rid) if publication.encodings.iter().any(|e| !e.rid.is_empty()) => {
+            publication.encodings.iter().position(|e| e.rid.as_bytes() == rid)?
+        }
+        _ if publication.encodings.len() == 1 => 0,
+        _ => return None,
+    };
+    Some(Stream { publication: slot, encoding: encoding as u8, rtx })
+}

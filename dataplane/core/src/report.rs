@@ -1,0 +1,201 @@
+//! Reports: what the relay tells publishers about what arrives, and subscribers about what it sends.
+
+use crate::command::{Kind, PeerId};
+use crate::egress::Egress;
+use crate::limits::{
+    ENCODINGS_PER_PUBLICATION, REMB_BPS, REPORT_INTERVAL_AUDIO, REPORT_INTERVAL_VIDEO,
+    REPORTS_BYTES,
+};
+use crate::measure::ticks_between;
+use crate::publication::Publication;
+use crate::subscription::Subscription;
+use crate::time::{Duration, Instant, Now};
+use crate::worker::Worker;
+use strait_wire::Full;
+use strait_wire::rtcp::{self, ReportBlock};
+
+impl Worker {
+    /// Does the periodic work of a peer's streams and says when there is more to do.
+    pub(crate) fn work(&mut self, now: Now, slot: u32, egress: &mut Egress) -> Option<Instant> {
+        let peer = self.peers.get_mut(slot).filter(|peer| peer.connected)?;
+        if peer.feedback.due().is_some_and(|at| at <= now.at) {
+            self.send_feedback(now, slot, egress);
+        }
+        let peer = self.peers.get_mut(slot)?;
+        if peer.publications.is_empty() && peer.subscriptions.is_empty() {
+            return None;
+        }
+        if peer.report_at <= now.at {
+            let interval = self.report_interval(slot);
+            self.report_to_publisher(now, slot, egress);
+            self.report_to_subscriber(now, slot, egress);
+            if let Some(peer) = self.peers.get_mut(slot) {
+                peer.report_at = now.at + interval;
+            }
+        }
+        let publications = self.peers.get(slot)?.publications.clone();
+        let asks = publications.into_iter().filter_map(|p| self.ask(now, p, egress)).min();
+        let peer = self.peers.get(slot)?;
+        [asks, peer.feedback.due(), Some(peer.report_at)].into_iter().flatten().min()
+    }
+
+    /// Makes sure that the periodic work of a peer with streams goes on.
+    pub(crate) fn start_reports(&mut self, now: Now, slot: u32) {
+        let at = self.peers.get(slot).map_or(now.at, |peer| peer.report_at.max(now.at));
+        self.arm(slot, at);
+    }
+
+    /// Tells a publisher when its packets arrived.
+    pub(crate) fn send_feedback(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let publication = peer.publications.first().and_then(|slot| self.publications.get(*slot));
+        let Some(ssrc) = publication.map(|publication| publication.report_ssrc) else { return };
+        let mut feedback = std::mem::take(&mut peer.feedback);
+        feedback.flush(now.at, |media_ssrc, count, arrivals| {
+            let mut told = 0;
+            let result = peer.send_rtcp(egress, |rtcp| {
+                rtcp.receiver_report(ssrc, &[])?;
+                told = rtcp.transport_cc(ssrc, media_ssrc, count, arrivals)?;
+                Ok(())
+            });
+            result.map_err(|reason| self.drops.count(reason)).ok().map(|()| told)
+        });
+        peer.feedback = feedback;
+    }
+
+    /// Says goodbye for an outgoing stream.
+    pub(crate) fn say_bye(&mut self, slot: u32, egress: &mut Egress) {
+        let Some(subscription) = self.subscriptions.get(slot) else { return };
+        let ssrcs = [subscription.ssrc, subscription.rtx_ssrc];
+        let used = ssrcs.get(..1 + usize::from(subscription.rtx_ssrc != 0)).unwrap_or_default();
+        if let Some(peer) = self.peers.get_mut(subscription.peer).filter(|peer| peer.is_ready()) {
+            let result = peer.send_rtcp(egress, |rtcp| {
+                rtcp.receiver_report(subscription.ssrc, &[])?;
+                rtcp.bye(used)
+            });
+            result.unwrap_or_else(|reason| self.drops.count(reason));
+        }
+    }
+
+    /// A receiver report per publication with all its encodings, and REMB if that was agreed.
+    fn report_to_publisher(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.is_ready()) else { return };
+        let publications = &mut self.publications;
+        let slots = std::mem::take(&mut peer.publications);
+        let mut rest = slots.iter().peekable();
+        while rest.peek().is_some() {
+            let result = peer.send_rtcp(egress, |rtcp| {
+                while let Some(slot) = rest.next_if(|_| rtcp.len() < REPORTS_BYTES) {
+                    if let Some(publication) = publications.get_mut(*slot) {
+                        write_receiver_report(now, publication, rtcp)?;
+                    }
+                }
+                Ok(())
+            });
+            result.unwrap_or_else(|reason| self.drops.count(reason));
+        }
+        peer.publications = slots;
+    }
+
+    /// A sender report and a name for each outgoing stream that is running.
+    fn report_to_subscriber(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(peer) = self.peers.get(slot).filter(|peer| peer.is_ready()) else { return };
+        let running = peer.subscriptions.iter().filter_map(|slot| self.subscriptions.get(*slot));
+        let reports: Vec<_> =
+            running.filter_map(|subscription| self.sender_report(now, subscription)).collect();
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let mut rest = reports.iter().peekable();
+        while rest.peek().is_some() {
+            let result = peer.send_rtcp(egress, |rtcp| {
+                while let Some(report) = rest.next_if(|_| rtcp.len() < REPORTS_BYTES) {
+                    report.write(now, rtcp)?;
+                }
+                Ok(())
+            });
+            result.unwrap_or_else(|reason| self.drops.count(reason));
+        }
+    }
+
+    /// What a subscription's sender report says: our clock's time now, in the outgoing stream's timestamps. They follow
+    /// the publisher's own reports, so that its streams stay in sync with each other.
+    fn sender_report(&self, now: Now, subscription: &Subscription) -> Option<Report> {
+        subscription.selector.current()?;
+        let (source, offset) = subscription.rewriter.running()?;
+        let publication = self.publications.get(subscription.publication?)?;
+        let encoding = publication.encodings.iter().find(|e| e.source == source)?;
+        let publisher = self.peers.get(publication.peer)?;
+        let sender = encoding.reception.sender()?;
+        let taken = publisher.clock.to_ours(sender.ntp)?;
+        let since = ticks_between(taken, now.ntp, encoding.clock_rate_hz);
+        Some(Report {
+            ssrc: subscription.ssrc,
+            timestamp: sender.timestamp.wrapping_add(offset).wrapping_add(since as u32),
+            packets: subscription.sent.packets as u32,
+            octets: subscription.octets as u32,
+            publisher: publisher.id,
+        })
+    }
+
+    fn report_interval(&self, slot: u32) -> Duration {
+        let Some(peer) = self.peers.get(slot) else { return REPORT_INTERVAL_AUDIO };
+        let published = peer.publications.iter().filter_map(|p| self.publications.get(*p));
+        let subscribed = peer.subscriptions.iter().filter_map(|s| self.subscriptions.get(*s));
+        let mut kinds = published.map(|p| p.kind).chain(subscribed.map(|s| s.kind));
+        if kinds.any(|kind| kind == Kind::Video) {
+            REPORT_INTERVAL_VIDEO
+        } else {
+            REPORT_INTERVAL_AUDIO
+        }
+    }
+}
+
+/// One sender report to be written.
+struct Report {
+    ssrc: u32,
+    timestamp: u32,
+    packets: u32,
+    octets: u32,
+    publisher: PeerId,
+}
+
+impl Report {
+    fn write(&self, now: Now, rtcp: &mut rtcp::Writer<'_>) -> Result<(), Full> {
+        let Self { ssrc, timestamp, packets, octets, publisher } = self;
+        rtcp.sender_report(*ssrc, now.ntp, *timestamp, *packets, *octets, &[])?;
+        // The streams of one publisher share a name, so that a receiver plays them in sync; others' do not.
+        let mut cname = *b"peer-00000000";
+        for (at, digit) in cname.iter_mut().rev().take(8).enumerate() {
+            let nibble = (publisher.0 >> (4 * at)) & 15;
+            *digit = char::from_digit(nibble, 16).map_or(b'0', |digit| digit as u8);
+        }
+        rtcp.cname(*ssrc, &cname)
+    }
+}
+
+fn write_receiver_report(
+    now: Now,
+    publication: &mut Publication,
+    rtcp: &mut rtcp::Writer<'_>,
+) -> Result<(), Full> {
+    let mut blocks = [ReportBlock::default(); ENCODINGS_PER_PUBLICATION];
+    let mut ssrcs = [0; ENCODINGS_PER_PUBLICATION];
+    let mut count = 0;
+    for encoding in &mut publication.encodings {
+        let Some(block) = encoding.reception.report(now, encoding.ssrc) else { continue };
+        if let (Some(to), Some(ssrc)) = (blocks.get_mut(count), ssrcs.get_mut(count)) {
+            (*to, *ssrc) = (block, encoding.ssrc);
+            count += 1;
+        }
+    }
+    let ssrc = publication.report_ssrc;
+    rtcp.receiver_report(ssrc, blocks.get(..count).unwrap_or_default())?;
+    rtcp.cname(ssrc, RELAY_CNAME)?;
+    let remb = publication.leg.codecs.first().is_some_and(|c| c.remb && !c.transport_cc);
+    if remb && count > 0 {
+        rtcp.remb(ssrc, REMB_BPS, ssrcs.get(..count).unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// Who we are towards publishers: nobody plays anything of ours by this name.
+const RELAY_CNAME: &[u8] = b"strait";

@@ -1,0 +1,123 @@
+//! What the relay asks of publishers: key frames, and packets that did not arrive.
+
+use crate::drop::DropReason;
+use crate::egress::Egress;
+use crate::peer::Peer;
+use crate::publication::{Encoding, Publication, Stream};
+use crate::time::{Instant, Now};
+use crate::worker::Worker;
+
+impl Worker {
+    /// After a packet: announces the first one of a publication, and asks for what its subscribers wait for.
+    pub(crate) fn after_packet(
+        &mut self,
+        now: Now,
+        stream: Stream,
+        key_frame_wanted: bool,
+        egress: &mut Egress,
+    ) {
+        let Some(publication) = self.publications.get_mut(stream.publication) else { return };
+        let (id, peer) = (publication.id, publication.peer);
+        let first = !std::mem::replace(&mut publication.started, true);
+        let Some(encoding) = publication.encodings.get_mut(stream.encoding as usize) else {
+            return;
+        };
+        if key_frame_wanted {
+            encoding.requests.want();
+        }
+        let due = encoding.requests.due(now.at) == Some(now.at) || encoding.missing.is_due(now.at);
+        if due {
+            self.ask(now, stream.publication, egress);
+        }
+        if first {
+            self.emit(crate::command::Event::PublicationStarted { publication: id });
+            self.arm(peer, now.at + crate::limits::ENCODING_IDLE);
+        }
+    }
+
+    /// A subscription starts anew: asks for the key frame that it needs, of the encoding that it will get.
+    pub(crate) fn want_key_frame(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(subscription) = self.subscriptions.get(slot) else { return };
+        let Some(source) = subscription.publication else { return };
+        let Some(publication) = self.publications.get_mut(source) else { return };
+        // Before the subscriber can take it, a key frame helps nobody.
+        if !self.peers.get(subscription.peer).is_some_and(Peer::is_ready) {
+            return;
+        }
+        if subscription.selector.is_paused() || publication.muted || !publication.has_key_frames() {
+            return;
+        }
+        let active = publication.active(now.at);
+        let Some(target) = subscription.selector.target(active) else { return };
+        if subscription.selector.current() == Some(target) {
+            return;
+        }
+        if let Some(encoding) = publication.encodings.get_mut(target as usize) {
+            encoding.requests.want();
+        }
+        self.ask(now, source, egress);
+    }
+
+    /// Sends the requests of a publication that are due now, and arms the timer for those that are due later.
+    pub(crate) fn ask(&mut self, now: Now, slot: u32, egress: &mut Egress) -> Option<Instant> {
+        let publication = self.publications.get_mut(slot)?;
+        let peer_slot = publication.peer;
+        let peer = self.peers.get_mut(peer_slot).filter(|peer| peer.is_ready())?;
+        if publication.subscriptions.is_empty() {
+            publication.encodings.iter_mut().for_each(|encoding| encoding.requests.satisfy());
+        }
+        let Publication { encodings, leg, report_ssrc, .. } = publication;
+        let video = leg.codecs.first();
+        let (pli, fir) = video.map_or((false, false), |codec| (codec.pli, codec.fir));
+        let mut next: Option<Instant> = None;
+        for encoding in encodings.iter_mut().filter(|encoding| encoding.ssrc != 0) {
+            if (pli || fir) && encoding.requests.take(now.at) {
+                let result = ask_key_frame(peer, egress, encoding, *report_ssrc, pli);
+                result.unwrap_or_else(|reason| self.drops.count(reason));
+            }
+            if encoding.missing.is_due(now.at) {
+                let result = ask_missing(now, peer, egress, encoding, *report_ssrc);
+                result.unwrap_or_else(|reason| self.drops.count(reason));
+            }
+            let due = [encoding.requests.due(now.at), encoding.missing.due()];
+            next = due.into_iter().chain([next]).flatten().min();
+        }
+        if let Some(at) = next {
+            self.arm(peer_slot, at.max(now.at));
+        }
+        next
+    }
+}
+
+fn ask_key_frame(
+    peer: &mut Peer,
+    egress: &mut Egress,
+    encoding: &mut Encoding,
+    report_ssrc: u32,
+    pli: bool,
+) -> Result<(), DropReason> {
+    encoding.key_frame_requests += 1;
+    let fir_seq = if pli { 0 } else { encoding.requests.next_fir_seq() };
+    peer.send_rtcp(egress, |rtcp| {
+        rtcp.receiver_report(report_ssrc, &[])?;
+        if pli {
+            rtcp.pli(report_ssrc, encoding.ssrc)
+        } else {
+            rtcp.fir(report_ssrc, encoding.ssrc, fir_seq)
+        }
+    })
+}
+
+fn ask_missing(
+    now: Now,
+    peer: &mut Peer,
+    egress: &mut Egress,
+    encoding: &mut Encoding,
+    report_ssrc: u32,
+) -> Result<(), DropReason> {
+    let (ssrc, missing) = (encoding.ssrc, &mut encoding.missing);
+    peer.send_rtcp(egress, |rtcp| {
+        rtcp.receiver_report(report_ssrc, &[])?;
+        rtcp.nack(report_ssrc, ssrc, missing.ask(now.at))
+    })
+}

@@ -1,0 +1,363 @@
+//! One outgoing stream out of many sources: sequence numbers, timestamps and picture ids continue over every switch.
+//!
+//! A *segment* is a run of one source. Within it an outgoing number is the incoming one plus a constant, so that a gap in
+//! the source stays a gap and can be asked for again. At a switch the next segment starts right after the newest number
+//! sent. Segments are kept for a while, so that what arrives late, or is asked for again, finds its number.
+
+use crate::limits::SEGMENTS;
+use crate::time::Instant;
+use std::collections::VecDeque;
+
+/// One encoding of one publication while it keeps its SSRC, by a serial number of the worker that is never used again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Source(pub(crate) u64);
+
+/// A jump this far ahead (RFC 3550 appendix A.1, MAX_DROPOUT) is a new start, not loss.
+const DROPOUT_MAX: u64 = 3000;
+/// How far sender reports may move a switch from where the arrival times put it.
+const REPORT_SLACK_MS: i64 = 500;
+
+/// What changes from a source's packet to the subscriber's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rewrite {
+    /// Outgoing sequence number, extended.
+    pub(crate) seq: u64,
+    /// Added to the timestamp.
+    pub(crate) timestamp_offset: u32,
+    /// Added to the VP8 picture id (modulo its width).
+    pub(crate) picture_offset: u16,
+    /// Added to TL0PICIDX.
+    pub(crate) tl0_offset: u8,
+}
+
+/// What the rewriter looks at in a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    /// Extended sequence number of the source.
+    pub(crate) seq: u64,
+    /// RTP timestamp of the source.
+    pub(crate) timestamp: u32,
+    /// VP8 picture id, if there is one.
+    pub(crate) picture: Option<u16>,
+    /// TL0PICIDX, if there is one.
+    pub(crate) tl0: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    source: Source,
+    first: u64,
+    last: u64,
+    /// Outgoing minus incoming sequence number.
+    seq_offset: i64,
+    timestamp_offset: u32,
+    picture_offset: u16,
+    tl0_offset: u8,
+}
+
+impl Segment {
+    fn outgoing(&self, seq: u64) -> u64 {
+        seq.saturating_add_signed(self.seq_offset)
+    }
+}
+
+/// The numbers of one subscription.
+#[derive(Debug)]
+pub(crate) struct Rewriter {
+    segments: VecDeque<Segment>,
+    /// Whether the last segment goes on.
+    open: bool,
+    next: u64,
+    /// The newest packet sent: outgoing timestamp, when, picture id, TL0PICIDX.
+    timestamp: u32,
+    at: Instant,
+    picture: Option<u16>,
+    tl0: Option<u8>,
+    sent: bool,
+}
+
+impl Rewriter {
+    /// Starts at `first_seq`.
+    pub(crate) fn new(first_seq: u16) -> Self {
+        Self {
+            segments: VecDeque::new(),
+            open: false,
+            // In the second cycle, so that a late first packet has a number too.
+            next: (1 << 16) | u64::from(first_seq),
+            timestamp: 0,
+            at: Instant::default(),
+            picture: None,
+            tl0: None,
+            sent: false,
+        }
+    }
+
+    /// Whether this packet cannot belong to the running segment: another source, or too far ahead.
+    pub(crate) fn needs_segment(&self, source: Source, seq: u64) -> bool {
+        let running = self.segments.back().filter(|_| self.open);
+        running.is_none_or(|segment| {
+            segment.source != source || seq > segment.last.saturating_add(DROPOUT_MAX)
+        })
+    }
+
+    /// Ends the running segment: what follows, of whatever source, starts a new one.
+    pub(crate) fn close(&mut self) {
+        self.open = false;
+    }
+
+    /// Opens a segment whose first packet is at `position`, arriving `at`.
+    ///
+    /// `aligned` is the outgoing timestamp that sender reports give this packet; without one, or when it is far off, the
+    /// time since the last packet decides.
+    pub(crate) fn begin(
+        &mut self,
+        source: Source,
+        position: Position,
+        at: Instant,
+        clock_rate_hz: u32,
+        aligned: Option<u32>,
+    ) {
+        let timestamp = if self.sent {
+            self.continue_timestamp(at, clock_rate_hz, aligned)
+        } else {
+            position.timestamp
+        };
+        let segment = Segment {
+            source,
+            first: position.seq,
+            last: position.seq,
+            seq_offset: (self.next as i64).wrapping_sub(position.seq as i64),
+            timestamp_offset: timestamp.wrapping_sub(position.timestamp),
+            picture_offset: offset(self.picture, position.picture, |last, new| {
+                last.wrapping_add(1).wrapping_sub(new) & 0x7FFF
+            }),
+            tl0_offset: offset(self.tl0, position.tl0, |last, new| {
+                last.wrapping_add(1).wrapping_sub(new)
+            }),
+        };
+        if self.segments.len() == SEGMENTS {
+            self.segments.pop_front();
+        }
+        self.segments.push_back(segment);
+        self.open = true;
+    }
+
+    /// The next outgoing timestamp at a switch.
+    fn continue_timestamp(&self, at: Instant, clock_rate_hz: u32, aligned: Option<u32>) -> u32 {
+        let clock = i64::from(clock_rate_hz);
+        let elapsed = (at.since(self.at).as_micros() as i64).saturating_mul(clock) / 1_000_000;
+        let by_arrival = elapsed.clamp(1, i64::from(i32::MAX));
+        let slack = REPORT_SLACK_MS * clock / 1000;
+        let step = aligned
+            .map(|aligned| i64::from(aligned.wrapping_sub(self.timestamp).cast_signed()))
+            .filter(|step| *step > 0 && (step - by_arrival).abs() <= slack)
+            .unwrap_or(by_arrival);
+        self.timestamp.wrapping_add(step as u32)
+    }
+
+    /// The numbers of a packet; `None` for one that was never due in this stream.
+    pub(crate) fn map(&self, source: Source, seq: u64) -> Option<Rewrite> {
+        let mut open = self.open;
+        for segment in self.segments.iter().rev() {
+            let within = seq >= segment.first && (open || seq <= segment.last);
+            if segment.source == source && within {
+                return Some(Rewrite {
+                    seq: segment.outgoing(seq),
+                    timestamp_offset: segment.timestamp_offset,
+                    picture_offset: segment.picture_offset,
+                    tl0_offset: segment.tl0_offset,
+                });
+            }
+            open = false;
+        }
+        None
+    }
+
+    /// Takes note that the packet was given its numbers: the next segment starts after it.
+    pub(crate) fn advance(&mut self, position: Position, rewrite: Rewrite, at: Instant) {
+        if rewrite.seq < self.next {
+            return;
+        }
+        self.next = rewrite.seq + 1;
+        if let Some(segment) = self.segments.back_mut() {
+            segment.last = segment.last.max(position.seq);
+        }
+        let timestamp = position.timestamp.wrapping_add(rewrite.timestamp_offset);
+        if !self.sent || timestamp.wrapping_sub(self.timestamp).cast_signed() > 0 {
+            self.timestamp = timestamp;
+            self.at = at;
+        }
+        if let Some(picture) = position.picture {
+            self.picture = Some(picture.wrapping_add(rewrite.picture_offset) & 0x7FFF);
+        }
+        if let Some(tl0) = position.tl0 {
+            self.tl0 = Some(tl0.wrapping_add(rewrite.tl0_offset));
+        }
+        self.sent = true;
+    }
+
+    /// Which packet of which source was sent under this number, or would have been had it arrived.
+    pub(crate) fn origin(&self, seq: u16) -> Option<(Source, u64)> {
+        let newest = self.next.checked_sub(1)?;
+        let back = u64::from((newest as u16).wrapping_sub(seq));
+        let outgoing = newest.checked_sub(back).filter(|_| back < 1 << 15)?;
+        let segment = self
+            .segments
+            .iter()
+            .rev()
+            .find(|s| (s.outgoing(s.first)..=s.outgoing(s.last)).contains(&outgoing))?;
+        Some((segment.source, outgoing.saturating_add_signed(segment.seq_offset.wrapping_neg())))
+    }
+
+    /// The newest source, and what is added to its timestamps.
+    pub(crate) fn running(&self) -> Option<(Source, u32)> {
+        self.segments.back().map(|segment| (segment.source, segment.timestamp_offset))
+    }
+}
+
+fn offset<T, O: Default>(last: Option<T>, new: Option<T>, step: impl Fn(T, T) -> O) -> O {
+    last.zip(new).map(|(last, new)| step(last, new)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    const A: Source = Source(1);
+    const B: Source = Source(2);
+    const CLOCK: u32 = 90_000;
+
+    fn at(ms: u64) -> Instant {
+        Instant::default() + Duration::from_millis(ms)
+    }
+
+    fn position(seq: u64, timestamp: u32) -> Position {
+        Position { seq, timestamp, picture: None, tl0: None }
+    }
+
+    /// Sends as the path does: a new segment where needed, then map and advance.
+    fn send(rewriter: &mut Rewriter, source: Source, p: Position, ms: u64) -> Option<Rewrite> {
+        if rewriter.needs_segment(source, p.seq) {
+            rewriter.begin(source, p, at(ms), CLOCK, None);
+        }
+        let rewrite = rewriter.map(source, p.seq)?;
+        rewriter.advance(p, rewrite, at(ms));
+        Some(rewrite)
+    }
+
+    #[test]
+    fn gaps_stay_and_switches_close_up() {
+        let mut r = Rewriter::new(65_535);
+        assert_eq!(send(&mut r, A, position(70_000, 1000), 0).map(|r| r.seq as u16), Some(65_535));
+        assert_eq!(send(&mut r, A, position(70_002, 4000), 33).map(|r| r.seq as u16), Some(1));
+        let switched = send(&mut r, B, position(90_000, 77), 66).unwrap();
+        assert_eq!(switched.seq as u16, 2, "right after the newest");
+        let expected = 4000 + 33 * 90;
+        assert_eq!(77_u32.wrapping_add(switched.timestamp_offset), expected, "33 ms later");
+    }
+
+    #[test]
+    fn late_packets_find_their_segment() {
+        let mut r = Rewriter::new(100);
+        send(&mut r, A, position(70_000, 0), 0);
+        send(&mut r, A, position(70_005, 0), 0);
+        send(&mut r, B, position(80_000, 0), 10);
+        let late = r.map(A, 70_003).unwrap();
+        assert_eq!(late.seq as u16, 103);
+        assert_eq!(r.map(A, 70_006), None, "after the switch nothing more of it is due");
+        assert_eq!(r.map(A, 69_999), None, "before the first");
+        assert_eq!(r.origin(103), Some((A, 70_003)));
+        assert_eq!(r.origin(106), Some((B, 80_000)));
+        assert_eq!(r.origin(107), None, "not sent yet");
+        assert_eq!(r.origin(99), None, "never sent");
+    }
+
+    #[test]
+    fn a_closed_stream_continues_with_a_new_segment() {
+        let mut r = Rewriter::new(10);
+        send(&mut r, A, position(70_000, 0), 0);
+        r.close();
+        assert!(r.needs_segment(A, 70_001));
+        assert_eq!(r.map(A, 70_001), None);
+        assert_eq!(send(&mut r, A, position(70_500, 45_000), 500).unwrap().seq as u16, 11);
+    }
+
+    #[test]
+    fn picture_ids_continue() {
+        let mut r = Rewriter::new(0);
+        let p = |seq, picture, tl0| Position {
+            seq,
+            timestamp: 0,
+            picture: Some(picture),
+            tl0: Some(tl0),
+        };
+        assert_eq!(send(&mut r, A, p(70_000, 0x7FFF, 255), 0).unwrap().picture_offset, 0);
+        let switched = send(&mut r, B, p(80_000, 42, 7), 10).unwrap();
+        assert_eq!(42_u16.wrapping_add(switched.picture_offset) & 0x7FFF, 0);
+        assert_eq!(7_u8.wrapping_add(switched.tl0_offset), 0);
+    }
+
+    #[test]
+    fn reports_align_a_switch_within_bounds() {
+        for (aligned, expected) in
+            [(2_000 + 3_100, 3_100), (1_999, 3_000), (2_000 + 3_000 + 45_001, 3_000)]
+        {
+            let mut r = Rewriter::new(0);
+            send(&mut r, A, position(70_000, 2_000), 0);
+            // Three thousand ticks of 90 kHz are 33.333 ms.
+            let later = Instant(33_333_400);
+            r.begin(B, position(80_000, 0), later, CLOCK, Some(aligned));
+            let step = r.map(B, 80_000).unwrap().timestamp_offset.wrapping_sub(2_000);
+            assert!(step.abs_diff(expected) <= 1, "{step} for {aligned}");
+        }
+    }
+
+    #[test]
+    fn a_long_jump_is_a_new_start() {
+        let mut r = Rewriter::new(0);
+        send(&mut r, A, position(70_000, 0), 0);
+        assert!(!r.needs_segment(A, 73_000));
+        assert!(r.needs_segment(A, 73_001));
+        assert_eq!(send(&mut r, A, position(90_000, 0), 0).unwrap().seq as u16, 1);
+    }
+
+    proptest! {
+        /// Under reordering, loss and switches: no number is used twice, none goes to two packets, every number maps back,
+        /// and what is sent anew is at most the source's own gap ahead.
+        #[test]
+        fn numbers_are_unique_and_reversible(
+            first in any::<u16>(),
+            steps in prop::collection::vec((0_u8..4, -20_i64..40, any::<bool>()), 1..400),
+        ) {
+            let mut rewriter = Rewriter::new(first);
+            let mut newest = [70_000_u64, 90_000, 110_000, 130_000];
+            let mut current = 0_usize;
+            let mut accepted: BTreeSet<(u8, u64)> = BTreeSet::new();
+            let mut sent: BTreeMap<u64, (u8, u64)> = BTreeMap::new();
+            for (ms, (switch, step, lost)) in steps.into_iter().enumerate() {
+                let switching = step == 39;
+                if switching {
+                    current = usize::from(switch);
+                }
+                let seq = newest[current].saturating_add_signed(if switching { 1 } else { step });
+                newest[current] = newest[current].max(seq);
+                let source = Source(current as u64);
+                if lost || !accepted.insert((current as u8, seq)) {
+                    continue;
+                }
+                let before = rewriter.next;
+                let fresh = rewriter.needs_segment(source, seq);
+                if let Some(rewrite) = send(&mut rewriter, source, position(seq, 0), ms as u64) {
+                    prop_assert!(sent.insert(rewrite.seq, (current as u8, seq)).is_none());
+                    if fresh {
+                        prop_assert_eq!(rewrite.seq, before);
+                    }
+                    prop_assert_eq!(rewriter.origin(rewrite.seq as u16), Some((source, seq)));
+                }
+            }
+        }
+    }
+}

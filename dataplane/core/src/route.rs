@@ -1,0 +1,95 @@
+//! Which payload type of the publisher's leg goes out as which of the subscriber's.
+
+use crate::command::{Codec, CodecKind, CommandError, Extensions};
+
+/// What was agreed for one stream on one side.
+#[derive(Debug)]
+pub(crate) struct Leg {
+    pub(crate) mid: Box<str>,
+    pub(crate) codecs: Vec<Codec>,
+    pub(crate) extensions: Extensions,
+}
+
+impl Leg {
+    /// The codec with this payload type.
+    pub(crate) fn codec(&self, pt: u8) -> Option<&Codec> {
+        self.codecs.iter().find(|codec| codec.pt == pt)
+    }
+
+    /// The codec whose retransmissions have this payload type.
+    pub(crate) fn codec_of_rtx(&self, rtx_pt: u8) -> Option<&Codec> {
+        self.codecs.iter().find(|codec| codec.rtx_pt == Some(rtx_pt))
+    }
+}
+
+/// One payload type's way from leg to leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// On the publisher's leg.
+    pub(crate) from: u8,
+    /// On the subscriber's leg.
+    pub(crate) to: u8,
+    /// RTX on the subscriber's leg.
+    pub(crate) to_rtx: Option<u8>,
+    pub(crate) kind: CodecKind,
+    pub(crate) clock_rate_hz: u32,
+}
+
+/// The ways of all payload types that both legs know, by codec identity.
+pub(crate) fn compile(publisher: &Leg, subscriber: &Leg) -> Result<Vec<Route>, CommandError> {
+    let routes: Vec<Route> = publisher
+        .codecs
+        .iter()
+        .filter_map(|from| {
+            let to = subscriber.codecs.iter().find(|to| to.identity == from.identity)?;
+            Some(Route {
+                from: from.pt,
+                to: to.pt,
+                to_rtx: to.rtx_pt,
+                kind: from.kind,
+                clock_rate_hz: from.clock_rate_hz,
+            })
+        })
+        .collect();
+    if routes.is_empty() {
+        let names: Vec<&str> = publisher.codecs.iter().map(|c| c.identity.as_str()).collect();
+        return Err(CommandError::NoCommonCodec(names.join(", ")));
+    }
+    Ok(routes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leg(codecs: &[(u8, Option<u8>, &str)]) -> Leg {
+        let codec = |(pt, rtx_pt, identity): &(u8, Option<u8>, &str)| Codec {
+            pt: *pt,
+            rtx_pt: *rtx_pt,
+            kind: CodecKind::Vp8,
+            identity: (*identity).into(),
+            clock_rate_hz: 90_000,
+            nack: true,
+            pli: true,
+            fir: false,
+            transport_cc: false,
+            remb: false,
+        };
+        Leg {
+            mid: "0".into(),
+            codecs: codecs.iter().map(codec).collect(),
+            extensions: Extensions::default(),
+        }
+    }
+
+    #[test]
+    fn payload_types_meet_by_identity() {
+        let publisher = leg(&[(96, Some(97), "vp8"), (98, None, "vp9")]);
+        let subscriber = leg(&[(120, None, "h264"), (121, Some(122), "vp8")]);
+        let routes = compile(&publisher, &subscriber).unwrap();
+        assert_eq!(routes.len(), 1);
+        assert_eq!((routes[0].from, routes[0].to, routes[0].to_rtx), (96, 121, Some(122)));
+        let error = compile(&publisher, &leg(&[(1, None, "av1")])).unwrap_err();
+        assert_eq!(error, CommandError::NoCommonCodec("vp8, vp9".into()));
+    }
+}

@@ -1,0 +1,155 @@
+//! Which encoding a subscription gets: the highest active one within its preference, entered by a key frame.
+
+use crate::command::Preferences;
+
+/// What a subscription does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// It goes out.
+    Forward,
+    /// It does not, but this encoding is the one to go to: a key frame is needed.
+    AwaitKeyFrame,
+    /// It does not.
+    Decline,
+}
+
+/// The encodings of a publication that carry packets, as a set of their numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Active(u8);
+
+impl Active {
+    /// Adds an encoding.
+    pub(crate) fn insert(&mut self, encoding: u8) {
+        self.0 |= 1_u8.checked_shl(encoding.into()).unwrap_or_default();
+    }
+
+    fn contains(self, encoding: u8) -> bool {
+        self.0 & 1_u8.checked_shl(encoding.into()).unwrap_or_default() != 0
+    }
+
+    /// The highest encoding up to `max`, or else the lowest above it.
+    fn best(self, max: Option<u8>) -> Option<u8> {
+        let highest = max.map_or(7, |max| max.min(7));
+        (0..=highest).rev().chain(highest + 1..8).find(|encoding| self.contains(*encoding))
+    }
+}
+
+/// The choice of one subscription.
+#[derive(Debug, Default)]
+pub(crate) struct Selector {
+    preferences: Preferences,
+    current: Option<u8>,
+}
+
+impl Selector {
+    /// With what the subscriber wants.
+    pub(crate) fn new(preferences: Preferences) -> Self {
+        Self { preferences, current: None }
+    }
+
+    /// The encoding that is forwarded.
+    pub(crate) fn current(&self) -> Option<u8> {
+        self.current
+    }
+
+    /// Whether nothing is wanted.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.preferences.paused
+    }
+
+    /// Changes what is wanted. A pause forgets the encoding: what follows starts anew.
+    pub(crate) fn prefer(&mut self, preferences: Preferences) {
+        self.preferences = preferences;
+        if preferences.paused {
+            self.restart();
+        }
+    }
+
+    /// Starts anew: the source changed or was interrupted.
+    pub(crate) fn restart(&mut self) {
+        self.current = None;
+    }
+
+    /// The encoding to be on, of those that are active.
+    pub(crate) fn target(&self, active: Active) -> Option<u8> {
+        active.best(self.preferences.layer_max)
+    }
+
+    /// Decides about a packet of `encoding`. `enters` says that decoding can begin with it, as it can with every packet
+    /// of a codec without known key frames.
+    pub(crate) fn choose(&mut self, encoding: u8, active: Active, enters: bool) -> Choice {
+        if self.preferences.paused {
+            return Choice::Decline;
+        }
+        let target = self.target(active);
+        if target == Some(encoding) && self.current != target {
+            if !enters {
+                return Choice::AwaitKeyFrame;
+            }
+            self.current = target;
+        }
+        if self.current == Some(encoding) { Choice::Forward } else { Choice::Decline }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn active(encodings: &[u8]) -> Active {
+        let mut active = Active::default();
+        encodings.iter().for_each(|encoding| active.insert(*encoding));
+        active
+    }
+
+    fn upto(layer_max: u8) -> Preferences {
+        Preferences { paused: false, layer_max: Some(layer_max) }
+    }
+
+    #[test]
+    fn starts_on_a_key_frame_of_the_best_encoding() {
+        let (mut selector, all) = (Selector::default(), active(&[0, 1, 2]));
+        assert_eq!(selector.choose(0, all, true), Choice::Decline);
+        assert_eq!(selector.choose(2, all, false), Choice::AwaitKeyFrame);
+        assert_eq!(selector.choose(2, all, true), Choice::Forward);
+        assert_eq!(selector.choose(2, all, false), Choice::Forward);
+    }
+
+    #[test]
+    fn keeps_the_old_encoding_until_the_new_one_has_a_key_frame() {
+        let (mut selector, all) = (Selector::default(), active(&[0, 1, 2]));
+        assert_eq!(selector.choose(2, all, true), Choice::Forward);
+        selector.prefer(upto(1));
+        assert_eq!(selector.choose(2, all, false), Choice::Forward);
+        assert_eq!(selector.choose(1, all, false), Choice::AwaitKeyFrame);
+        assert_eq!(selector.choose(2, all, true), Choice::Forward);
+        assert_eq!(selector.choose(1, all, true), Choice::Forward);
+        assert_eq!(selector.choose(2, all, true), Choice::Decline);
+    }
+
+    #[test]
+    fn falls_to_another_encoding_when_the_current_stops() {
+        let mut selector = Selector::default();
+        assert_eq!(selector.choose(2, active(&[0, 1, 2]), true), Choice::Forward);
+        assert_eq!(selector.choose(1, active(&[0, 1]), false), Choice::AwaitKeyFrame);
+        assert_eq!(selector.choose(1, active(&[0, 1]), true), Choice::Forward);
+        assert_eq!(selector.choose(2, active(&[0, 1, 2]), true), Choice::Forward, "it came back");
+    }
+
+    #[test]
+    fn takes_a_higher_one_rather_than_none() {
+        let mut selector = Selector::new(upto(0));
+        assert_eq!(selector.choose(1, active(&[1, 2]), true), Choice::Forward);
+        assert_eq!(selector.choose(0, active(&[0, 1, 2]), true), Choice::Forward);
+    }
+
+    #[test]
+    fn a_pause_starts_anew() {
+        let mut selector = Selector::default();
+        assert_eq!(selector.choose(0, active(&[0]), true), Choice::Forward);
+        selector.prefer(Preferences { paused: true, layer_max: None });
+        assert_eq!(selector.choose(0, active(&[0]), true), Choice::Decline);
+        selector.prefer(Preferences::default());
+        assert_eq!(selector.choose(0, active(&[0]), false), Choice::AwaitKeyFrame);
+    }
+}

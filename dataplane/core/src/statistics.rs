@@ -1,0 +1,211 @@
+//! Counters as `strait.relay.v1` reports them.
+
+use crate::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
+use crate::peer::Peer;
+use crate::port::Path;
+use crate::publication::Publication;
+use crate::subscription::Subscription;
+use crate::time::Duration;
+use crate::worker::Worker;
+
+/// Packets and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Datagrams.
+    pub packets: u64,
+    /// Bytes of UDP payload.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    pub(crate) fn count(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// Of a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStatistics {
+    /// Scopes that exist.
+    pub scopes: u32,
+    /// Peers that exist.
+    pub peers: u32,
+    /// Publications that exist.
+    pub publications: u32,
+    /// Subscriptions that exist.
+    pub subscriptions: u32,
+    /// All datagrams that came in.
+    pub received: Traffic,
+    /// All datagrams that were queued to go out.
+    pub sent: Traffic,
+    /// Bytes of packets kept for retransmission.
+    pub cache_bytes: u64,
+}
+
+/// Of a scope.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScopeStatistics {
+    /// Which.
+    pub scope: ScopeId,
+    /// Its peers.
+    pub peers: Vec<PeerStatistics>,
+}
+
+/// Of a peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerStatistics {
+    /// Which.
+    pub peer: PeerId,
+    /// ICE and DTLS are done.
+    pub connected: bool,
+    /// Where it is reached, if anywhere.
+    pub path: Option<Path>,
+    /// From it.
+    pub received: Traffic,
+    /// To it.
+    pub sent: Traffic,
+    /// What it publishes.
+    pub publications: Vec<PublicationStatistics>,
+    /// What it subscribes to.
+    pub subscriptions: Vec<SubscriptionStatistics>,
+}
+
+/// Of a publication.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PublicationStatistics {
+    /// Which.
+    pub publication: PublicationId,
+    /// Lowest first.
+    pub encodings: Vec<EncodingStatistics>,
+}
+
+/// Of an encoding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodingStatistics {
+    /// RID; empty without simulcast.
+    pub rid: String,
+    /// 0 while it is not known.
+    pub ssrc: u32,
+    /// Packets and their bytes, decrypted, retransmissions included.
+    pub received: Traffic,
+    /// Cumulative loss (RFC 3550 section 6.4.1).
+    pub packets_lost: i64,
+    /// Interarrival jitter.
+    pub jitter: Duration,
+    /// Key frames that began.
+    pub key_frames: u64,
+    /// PLI and FIR sent to the publisher.
+    pub key_frame_requests: u64,
+    /// Bytes kept for retransmission.
+    pub cache_bytes: u64,
+}
+
+/// Of a subscription.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriptionStatistics {
+    /// Which.
+    pub subscription: SubscriptionId,
+    /// Its source, if it has one.
+    pub publication: Option<PublicationId>,
+    /// Outgoing SSRC.
+    pub ssrc: u32,
+    /// The encoding that is forwarded, if one is.
+    pub layer: Option<u8>,
+    /// Without retransmissions.
+    pub sent: Traffic,
+    /// Cumulative loss as the subscriber last reported it.
+    pub packets_lost: i64,
+    /// 0 to 1, as the subscriber last reported it.
+    pub fraction_lost: f64,
+    /// Interarrival jitter as the subscriber last reported it.
+    pub jitter: Duration,
+    /// Round-trip time by the subscriber's last report, if it answered a sender report of ours.
+    pub round_trip: Option<Duration>,
+    /// Packets sent again.
+    pub retransmissions: u64,
+    /// Packets asked for that were not there.
+    pub retransmissions_missed: u64,
+}
+
+impl Worker {
+    /// The worker's own counters. Looks at every publication: not for every turn.
+    #[must_use]
+    pub fn statistics(&self) -> WorkerStatistics {
+        let encodings = self.publications.iter().flat_map(|publication| &publication.encodings);
+        WorkerStatistics {
+            scopes: self.scopes.len() as u32,
+            peers: self.peers.len() as u32,
+            publications: self.publications.len() as u32,
+            subscriptions: self.subscriptions.len() as u32,
+            received: self.received,
+            sent: self.sent,
+            cache_bytes: encodings.map(|encoding| encoding.cache.bytes() as u64).sum(),
+        }
+    }
+
+    /// The counters of a scope and all in it.
+    #[must_use]
+    pub fn scope_statistics(&self, scope: ScopeId) -> Option<ScopeStatistics> {
+        let peers = self.scopes.get(&scope)?.iter().filter_map(|slot| self.peers.get(*slot));
+        Some(ScopeStatistics { scope, peers: peers.map(|peer| self.of_peer(peer)).collect() })
+    }
+
+    /// The counters of a peer and its streams.
+    #[must_use]
+    pub fn peer_statistics(&self, peer: PeerId) -> Option<PeerStatistics> {
+        self.peers.get(*self.peer_ids.get(&peer)?).map(|peer| self.of_peer(peer))
+    }
+
+    fn of_peer(&self, peer: &Peer) -> PeerStatistics {
+        let publications = peer.publications.iter().filter_map(|p| self.publications.get(*p));
+        let subscriptions = peer.subscriptions.iter().filter_map(|s| self.subscriptions.get(*s));
+        PeerStatistics {
+            peer: peer.id,
+            connected: peer.connected,
+            path: peer.ice.path(),
+            received: peer.received,
+            sent: peer.sent,
+            publications: publications.map(of_publication).collect(),
+            subscriptions: subscriptions.map(|s| self.of_subscription(s)).collect(),
+        }
+    }
+
+    fn of_subscription(&self, subscription: &Subscription) -> SubscriptionStatistics {
+        let publication = subscription.publication.and_then(|slot| self.publications.get(slot));
+        let block = subscription.reported.block;
+        let clock_rate_hz = subscription.routes.first().map_or(0, |route| route.clock_rate_hz);
+        SubscriptionStatistics {
+            subscription: subscription.id,
+            publication: publication.map(|publication| publication.id),
+            ssrc: subscription.ssrc,
+            layer: subscription.selector.current(),
+            sent: subscription.sent,
+            packets_lost: block.cumulative_lost.into(),
+            fraction_lost: f64::from(block.fraction_lost) / 256.0,
+            jitter: ticks(block.jitter, clock_rate_hz),
+            round_trip: subscription.reported.round_trip,
+            retransmissions: subscription.resent,
+            retransmissions_missed: subscription.missed,
+        }
+    }
+}
+
+fn of_publication(publication: &Publication) -> PublicationStatistics {
+    let encodings = publication.encodings.iter().map(|encoding| EncodingStatistics {
+        rid: encoding.rid.to_string(),
+        ssrc: encoding.ssrc,
+        received: Traffic { packets: encoding.packets, bytes: encoding.bytes },
+        packets_lost: encoding.reception.lost(),
+        jitter: ticks(encoding.reception.jitter(), encoding.clock_rate_hz),
+        key_frames: encoding.key_frames,
+        key_frame_requests: encoding.key_frame_requests,
+        cache_bytes: encoding.cache.bytes() as u64,
+    });
+    PublicationStatistics { publication: publication.id, encodings: encodings.collect() }
+}
+
+fn ticks(count: u32, clock_rate_hz: u32) -> Duration {
+    let nanos = u64::from(count).saturating_mul(1_000_000_000);
+    Duration::from_nanos(nanos.checked_div(clock_rate_hz.into()).unwrap_or_default())
+}

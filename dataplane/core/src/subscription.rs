@@ -1,0 +1,230 @@
+//! An outgoing stream: what it takes of its publication, and how the packets are written for its leg.
+
+use crate::command::{CodecKind, Kind, SubscriptionId};
+use crate::drop::DropReason;
+use crate::egress::Egress;
+use crate::limits::DATAGRAM_BYTES;
+use crate::packet::Packet;
+use crate::peer::Peer;
+use crate::rewrite::{Rewrite, Rewriter, Source};
+use crate::route::{Leg, Route};
+use crate::select::{Active, Choice, Selector};
+use crate::statistics::Traffic;
+use crate::time::{Duration, Now};
+use strait_crypt::srtp::TAG_MAX;
+use strait_wire::codec::{vp8, vp9};
+use strait_wire::ext::AbsSendTime;
+use strait_wire::rtcp::ReportBlock;
+use strait_wire::rtp;
+
+/// The largest header that is written: 12 bytes, and the extensions of a leg.
+const HEADER_BYTES: usize = 12 + 4 + 2 * 6 + MID_BYTES + 1 + 3 + 3 + 1 + DESCRIPTOR_BYTES;
+const MID_BYTES: usize = 32;
+/// A two-byte extension element at most.
+const DESCRIPTOR_BYTES: usize = 255;
+/// The original sequence number in front of a retransmitted payload (RFC 4588 section 4).
+const OSN_BYTES: usize = 2;
+
+/// A stream towards a subscriber.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) id: SubscriptionId,
+    pub(crate) peer: u32,
+    pub(crate) kind: Kind,
+    pub(crate) leg: Leg,
+    pub(crate) ssrc: u32,
+    pub(crate) rtx_ssrc: u32,
+    pub(crate) publication: Option<u32>,
+    /// Of the publication's payload types, those that the leg takes.
+    pub(crate) routes: Vec<Route>,
+    pub(crate) selector: Selector,
+    pub(crate) rewriter: Rewriter,
+    pub(crate) rtx_seq: u16,
+    pub(crate) sent: Traffic,
+    /// Payload bytes, as sender reports count them.
+    pub(crate) octets: u64,
+    pub(crate) resent: u64,
+    pub(crate) missed: u64,
+    pub(crate) reported: Reported,
+}
+
+/// What the subscriber reports.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reported {
+    pub(crate) block: ReportBlock,
+    pub(crate) round_trip: Option<Duration>,
+}
+
+/// How a packet goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// For the first time.
+    First,
+    /// Again as it was.
+    Again,
+    /// Again, wrapped in RTX.
+    Rtx,
+}
+
+/// What a subscription does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Selected {
+    Forward(Route, Rewrite),
+    AwaitKeyFrame,
+    Decline,
+}
+
+impl Subscription {
+    /// Decides about a packet of `source`, and gives it its numbers. `aligned` says at which outgoing timestamp sender
+    /// reports put it, if it comes after a packet of the given source.
+    pub(crate) fn select(
+        &mut self,
+        now: Now,
+        (source, encoding): (Source, u8),
+        active: Active,
+        packet: &Packet<'_>,
+        aligned: impl FnOnce((Source, u32)) -> Option<u32>,
+    ) -> Selected {
+        let Some(route) = self.route(packet.pt) else { return Selected::Decline };
+        let choice = self.selector.choose(encoding, active, packet.peek.enters);
+        let position = packet.position();
+        if choice == Choice::Forward && self.rewriter.needs_segment(source, packet.seq) {
+            // A packet without payload gives a decoder nothing to start with.
+            if packet.payload.is_empty() {
+                return Selected::Decline;
+            }
+            let aligned = self.rewriter.running().and_then(aligned);
+            self.rewriter.begin(source, position, now.at, route.clock_rate_hz, aligned);
+        }
+        // What was declined may still be due: a late packet from before a switch.
+        match self.rewriter.map(source, packet.seq) {
+            Some(rewrite) if !self.selector.is_paused() => {
+                self.rewriter.advance(position, rewrite, now.at);
+                Selected::Forward(route, rewrite)
+            }
+            _ if choice == Choice::AwaitKeyFrame => Selected::AwaitKeyFrame,
+            _ => Selected::Decline,
+        }
+    }
+
+    /// The way of a payload type of the publisher's leg.
+    pub(crate) fn route(&self, pt: u8) -> Option<Route> {
+        self.routes.iter().find(|route| route.from == pt).copied()
+    }
+
+    /// Starts anew with the next packet that decoding can begin with.
+    pub(crate) fn restart(&mut self) {
+        self.selector.restart();
+        self.rewriter.close();
+    }
+
+    /// Writes a packet for this leg, encrypts it and queues it. `received` is when the packet came in: with a plain
+    /// repetition every byte must be as it was the first time.
+    pub(crate) fn send(
+        &mut self,
+        received: Now,
+        peer: &mut Peer,
+        packet: &Packet<'_>,
+        (route, rewrite): (Route, Rewrite),
+        sending: Sending,
+        egress: &mut Egress,
+    ) -> Result<(), DropReason> {
+        let rtx = sending == Sending::Rtx;
+        let (path, outbound) = peer.outgoing()?;
+        let capacity = HEADER_BYTES + OSN_BYTES + packet.payload.len() + TAG_MAX;
+        let room = egress.reserve(capacity).ok_or(DropReason::EgressFull)?;
+        let header = rtp::HeaderBuilder {
+            marker: packet.marker,
+            pt: if rtx { route.to_rtx.unwrap_or(route.to) } else { route.to },
+            seq: if rtx { self.rtx_seq } else { rewrite.seq as u16 },
+            timestamp: packet.timestamp.wrapping_add(rewrite.timestamp_offset),
+            ssrc: if rtx { self.rtx_ssrc } else { self.ssrc },
+            padding: false,
+        };
+        let send_time = AbsSendTime::from_ntp(received.ntp).bytes();
+        let ids = &self.leg.extensions;
+        let extensions = [
+            (ids.mid, Some(self.leg.mid.as_bytes())),
+            (ids.abs_send_time, Some(send_time.as_slice())),
+            (ids.audio_level, packet.carried.audio_level),
+            (ids.playout_delay, packet.carried.playout_delay),
+            (ids.video_orientation, packet.carried.video_orientation),
+            (ids.dependency_descriptor, packet.carried.dependency_descriptor),
+        ];
+        let agreed = extensions
+            .iter()
+            .filter(|(id, _)| *id != 0)
+            .filter_map(|(id, data)| Some((*id, (*data)?)));
+        let header_len = header.write(&[], agreed, room).map_err(|_| DropReason::ProtectFailed)?;
+
+        let len = if rtx || rewrite.picture_offset != 0 || rewrite.tl0_offset != 0 {
+            // The payload is not the same for everyone: written beside the header, then encrypted in place.
+            let mut at = header_len;
+            if rtx {
+                put(room, at, &(rewrite.seq as u16).to_be_bytes())?;
+                at += OSN_BYTES;
+            }
+            put(room, at, packet.payload)?;
+            let payload = room.get_mut(at..).and_then(|rest| rest.get_mut(..packet.payload.len()));
+            renumber_pictures(route.kind, payload.unwrap_or_default(), rewrite);
+            let len = at + packet.payload.len();
+            match sending {
+                Sending::Again => outbound.resend_rtp(room, len),
+                Sending::First | Sending::Rtx => outbound.protect_rtp(room, len),
+            }
+        } else {
+            match sending {
+                Sending::Again => outbound.resend_rtp_into(room, header_len, packet.payload),
+                _ => outbound.protect_rtp_into(room, header_len, packet.payload),
+            }
+        }
+        .ok()
+        .filter(|len| *len <= DATAGRAM_BYTES)
+        .ok_or(DropReason::ProtectFailed)?;
+
+        egress.commit(path, len);
+        peer.sent.count(len);
+        if sending == Sending::First {
+            self.sent.count(len);
+            self.octets += packet.payload.len() as u64;
+            peer.resend.earn(len);
+        } else {
+            self.resent += 1;
+        }
+        if rtx {
+            self.rtx_seq = self.rtx_seq.wrapping_add(1);
+        }
+        Ok(())
+    }
+}
+
+fn put(room: &mut [u8], at: usize, bytes: &[u8]) -> Result<(), DropReason> {
+    let end = at.checked_add(bytes.len()).ok_or(DropReason::ProtectFailed)?;
+    room.get_mut(at..end).ok_or(DropReason::ProtectFailed)?.copy_from_slice(bytes);
+    Ok(())
+}
+
+/// Moves picture id and TL0PICIDX in place, each modulo its width.
+fn renumber_pictures(kind: CodecKind, payload: &mut [u8], rewrite: Rewrite) {
+    let moved = |picture: Option<u16>, tl0: Option<u8>| {
+        (
+            picture.unwrap_or(0).wrapping_add(rewrite.picture_offset),
+            tl0.unwrap_or(0).wrapping_add(rewrite.tl0_offset),
+        )
+    };
+    match kind {
+        CodecKind::Vp8 => {
+            if let Some(d) = vp8::Descriptor::parse(payload) {
+                let (picture, tl0) = moved(d.picture_id.map(|id| id.value()), d.tl0_pic_idx);
+                d.rewrite(payload, picture, tl0);
+            }
+        }
+        CodecKind::Vp9 => {
+            if let Some(d) = vp9::Descriptor::parse(payload) {
+                let (picture, tl0) = moved(d.picture_id.map(|id| id.value()), d.tl0_pic_idx);
+                d.rewrite(payload, picture, tl0);
+            }
+        }
+        _ => {}
+    }
+}

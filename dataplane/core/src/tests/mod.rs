@@ -1,0 +1,5 @@
+//! The whole worker, with peers made by hand.
+
+mod forward;
+mod ice;
+mod repair;

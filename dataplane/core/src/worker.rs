@@ -1,0 +1,265 @@
+//! A worker: the scopes, peers and streams that one core serves, and the four ways in.
+
+use crate::command::{Event, LeaveReason, PeerId, PublicationId, ScopeId, SubscriptionId};
+use crate::drop::{DropReason, Drops};
+use crate::egress::Egress;
+use crate::hash::{Map, Seed};
+use crate::ice;
+use crate::limits::{CONSENT, EVENTS, HANDSHAKE_DATAGRAMS, SETUP};
+use crate::peer::Peer;
+use crate::port::{Meta, Path};
+use crate::publication::Publication;
+use crate::rewrite::Source;
+use crate::slab::Slab;
+use crate::statistics::Traffic;
+use crate::subscription::Subscription;
+use crate::time::{Duration, Instant, Now};
+use crate::timer::Timers;
+use std::collections::VecDeque;
+use strait_wire::demux::{Kind, classify};
+use strait_wire::stun;
+
+/// What a worker is told when it starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerConfig {
+    /// Random: keeps strangers from choosing addresses and SSRCs that collide in the worker's tables.
+    pub hash_seed: [u64; 2],
+}
+
+/// A DTLS datagram for the handshake thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandshakeInput {
+    /// From whom: the path has passed an ICE check of this peer.
+    pub peer: PeerId,
+    /// The whole datagram.
+    pub bytes: Vec<u8>,
+}
+
+/// All that one core serves.
+///
+/// The caller drives it in turns: [`Worker::on_datagram`] for what was received, [`Worker::on_command`],
+/// [`Worker::on_timeout`], then it sends what [`Egress`] holds and fetches events and handshake datagrams. It flushes the
+/// egress in between when that holds more than [`crate::limits::EGRESS_FLUSH_BYTES`].
+pub struct Worker {
+    pub(crate) peers: Slab<Peer>,
+    pub(crate) publications: Slab<Publication>,
+    pub(crate) subscriptions: Slab<Subscription>,
+    pub(crate) scopes: Map<ScopeId, Vec<u32>>,
+    pub(crate) peer_ids: Map<PeerId, u32>,
+    pub(crate) publication_ids: Map<PublicationId, u32>,
+    pub(crate) subscription_ids: Map<SubscriptionId, u32>,
+    /// Our user fragments, whose they are.
+    pub(crate) ufrags: Map<Box<[u8]>, u32>,
+    /// Paths on which a check of a peer passed.
+    pub(crate) flows: Map<Path, u32>,
+    pub(crate) timers: Timers,
+    pub(crate) drops: Drops,
+    pub(crate) received: Traffic,
+    pub(crate) sent: Traffic,
+    events: VecDeque<Event>,
+    handshakes: VecDeque<HandshakeInput>,
+    sources: u64,
+}
+
+impl Worker {
+    /// An empty worker.
+    #[must_use]
+    pub fn new(config: WorkerConfig) -> Self {
+        let seed = Seed(config.hash_seed);
+        Self {
+            peers: Slab::default(),
+            publications: Slab::default(),
+            subscriptions: Slab::default(),
+            scopes: Map::with_hasher(seed),
+            peer_ids: Map::with_hasher(seed),
+            publication_ids: Map::with_hasher(seed),
+            subscription_ids: Map::with_hasher(seed),
+            ufrags: Map::with_hasher(seed),
+            flows: Map::with_hasher(seed),
+            timers: Timers::default(),
+            drops: Drops::default(),
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            events: VecDeque::new(),
+            handshakes: VecDeque::new(),
+            sources: 0,
+        }
+    }
+
+    /// Takes one datagram, which is decrypted in place, and queues what follows from it. A datagram that is not used
+    /// counts under its [`DropReason`].
+    pub fn on_datagram(&mut self, now: Now, meta: Meta, bytes: &mut [u8], egress: &mut Egress) {
+        let before = (egress.len(), egress.bytes());
+        self.received.count(bytes.len());
+        let result = match classify(bytes) {
+            Kind::Rtp => self.on_rtp(now, meta, bytes, egress),
+            Kind::Rtcp => self.on_rtcp(now, meta, bytes, egress),
+            Kind::Stun => self.on_stun(now, meta, bytes, egress),
+            Kind::Dtls => self.on_dtls(meta, bytes),
+            Kind::TurnChannel | Kind::Zrtp | Kind::Unknown => Err(DropReason::UnknownProtocol),
+        };
+        if let Err(reason) = result {
+            self.drops.count(reason);
+        }
+        self.count_sent(before, egress);
+    }
+
+    /// Does what is due.
+    pub fn on_timeout(&mut self, now: Now, egress: &mut Egress) {
+        let before = (egress.len(), egress.bytes());
+        while let Some((at, slot)) = self.timers.pop(now.at) {
+            if self.peers.get_mut(slot).is_some_and(|peer| peer.alarm.ring(at)) {
+                self.on_peer_timeout(now, slot, egress);
+            }
+        }
+        self.count_sent(before, egress);
+    }
+
+    /// When [`Worker::on_timeout`] has something to do next; always later than its last `now`.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// The oldest event that was not fetched.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The oldest DTLS datagram that was not fetched.
+    pub fn poll_handshake(&mut self) -> Option<HandshakeInput> {
+        self.handshakes.pop_front()
+    }
+
+    /// How many packets were not forwarded, by reason in the order of [`DropReason::ALL`].
+    #[must_use]
+    pub fn drops(&self) -> &[u64; DropReason::COUNT] {
+        self.drops.all()
+    }
+
+    /// Answers an ICE check.
+    fn on_stun(
+        &mut self,
+        now: Now,
+        meta: Meta,
+        bytes: &[u8],
+        egress: &mut Egress,
+    ) -> Result<(), DropReason> {
+        let request = stun::Message::parse(bytes).map_err(|_| DropReason::StunMalformed)?;
+        if !request.is_binding_request() {
+            return Err(DropReason::StunNotRequest);
+        }
+        if !request.is_fingerprint_valid() {
+            return Err(DropReason::StunMalformed);
+        }
+        let (ufrag, _) = request.username_parts().ok_or(DropReason::StunUnknownUser)?;
+        let slot = *self.ufrags.get(ufrag).ok_or(DropReason::StunUnknownUser)?;
+        let peer = self.peers.get_mut(slot).ok_or(DropReason::StunUnknownUser)?;
+        let key = peer.ice.authenticate(&request, ufrag)?;
+
+        let mut room = [0; ice::ANSWER_BYTES];
+        let len = ice::answer(&request, bytes.len(), key, meta.path, &mut room)?;
+        if !egress.push(meta.path, room.get(..len).unwrap_or_default()) {
+            return Err(DropReason::EgressFull);
+        }
+        if request.ice_controlled().is_some() {
+            return Ok(());
+        }
+        peer.received.count(bytes.len());
+        let change = peer.ice.accept(now.at, meta.path, ufrag, request.use_candidate());
+        if let Some(ufrag) = change.retired {
+            self.ufrags.remove(ufrag.as_bytes());
+        }
+        if let Some(path) = change.evicted {
+            self.flows.remove(&path);
+        }
+        if let Some(before) = self.flows.insert(meta.path, slot).filter(|before| *before != slot) {
+            // Who has the credentials is behind the path now: a NAT gave it to somebody else.
+            if let Some(peer) = self.peers.get_mut(before) {
+                peer.ice.forget(meta.path);
+            }
+        }
+        self.arm(slot, now.at + CONSENT);
+        self.check_connected(now, slot, egress);
+        Ok(())
+    }
+
+    /// Passes a DTLS datagram on to the handshake thread.
+    fn on_dtls(&mut self, meta: Meta, bytes: &[u8]) -> Result<(), DropReason> {
+        let slot = *self.flows.get(&meta.path).ok_or(DropReason::PathUnknown)?;
+        let peer = self.peers.get_mut(slot).ok_or(DropReason::PathUnknown)?;
+        if self.handshakes.len() >= HANDSHAKE_DATAGRAMS {
+            return Err(DropReason::HandshakeQueueFull);
+        }
+        peer.received.count(bytes.len());
+        self.handshakes.push_back(HandshakeInput { peer: peer.id, bytes: bytes.to_vec() });
+        Ok(())
+    }
+
+    /// Announces a peer once it has a path and keys, and asks for the pictures that it waits for.
+    pub(crate) fn check_connected(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(path) = peer.ice.path().filter(|_| peer.keys.is_some() && !peer.connected) else {
+            return;
+        };
+        peer.connected = true;
+        let event = Event::PeerConnected { peer: peer.id, path };
+        for subscription in peer.subscriptions.clone() {
+            self.want_key_frame(now, subscription, egress);
+        }
+        self.emit(event);
+        self.start_reports(now, slot);
+    }
+
+    /// Looks after one peer: set-up, consent, reports, feedback, key frames.
+    fn on_peer_timeout(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        while let Some(path) = peer.ice.expire(now.at) {
+            self.flows.remove(&path);
+        }
+        let setup_ends = peer.created_at + SETUP;
+        if peer.connected && peer.ice.path().is_none() {
+            let detail = format!("no ICE check within {} s", CONSENT.as_secs());
+            return self.leave(slot, LeaveReason::ConsentExpired, detail);
+        }
+        if !peer.connected && setup_ends <= now.at {
+            let missing = if peer.ice.path().is_none() { "ICE check" } else { "DTLS handshake" };
+            let detail = format!("no {missing} within {} s", SETUP.as_secs());
+            return self.leave(slot, LeaveReason::HandshakeFailed, detail);
+        }
+        let setup = (!peer.connected).then_some(setup_ends);
+        let due = [setup, peer.ice.due(), self.work(now, slot, egress)];
+        // Whatever is late already waits for one more step: time always advances.
+        let soonest = now.at + Duration::from_millis(1);
+        if let Some(at) = due.into_iter().flatten().min() {
+            self.arm(slot, at.max(soonest));
+        }
+    }
+
+    /// Asks for [`Worker::on_peer_timeout`] by `at`.
+    pub(crate) fn arm(&mut self, slot: u32, at: Instant) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            self.timers.arm(&mut peer.alarm, slot, at);
+        }
+    }
+
+    /// Queues an event; the oldest goes when nobody fetches them.
+    pub(crate) fn emit(&mut self, event: Event) {
+        if self.events.len() >= EVENTS {
+            self.events.pop_front();
+            self.drops.count(DropReason::EventsFull);
+        }
+        self.events.push_back(event);
+    }
+
+    /// A name for a source that no other had.
+    pub(crate) fn next_source(&mut self) -> Source {
+        self.sources += 1;
+        Source(self.sources)
+    }
+
+    pub(crate) fn count_sent(&mut self, (datagrams, bytes): (usize, usize), egress: &Egress) {
+        self.sent.packets += egress.len().saturating_sub(datagrams) as u64;
+        self.sent.bytes += egress.bytes().saturating_sub(bytes) as u64;
+    }
+}
