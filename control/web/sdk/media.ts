@@ -27,7 +27,7 @@ export interface MediaHost {
   bound(publication: Publication): void;
   /** A publication was refused. */
   refused(publication: Publication | LocalPublication, error: StraitError): void;
-  /** A negotiation failed as a whole. */
+  /** A negotiation failed without anything that could be refused by name. */
   failed(error: StraitError): void;
   /** The transport's state changed. */
   connectionState(state: RTCPeerConnectionState): void;
@@ -180,8 +180,7 @@ export class MediaSession {
     } catch (thrown) {
       if (this.closed) return;
       const error = asStraitError(thrown);
-      await this.undo(offering, plan, error);
-      this.host.failed(error);
+      if ((await this.undo(offering, plan, error)) === 0) this.host.failed(error);
       throw error;
     }
   }
@@ -308,28 +307,29 @@ export class MediaSession {
     uplink.transceiver.sender.replaceTrack(null).catch(() => {});
   }
 
-  /** After a failed exchange: as if the changes had not been asked for. */
-  private async undo(offering: boolean, plan: Plan, error: StraitError): Promise<void> {
+  /** After a failed exchange: as if the changes had not been asked for. Returns what it refused. */
+  private async undo(offering: boolean, plan: Plan, error: StraitError): Promise<number> {
     if (offering && this.connection.signalingState === "have-local-offer") {
       await this.connection.setLocalDescription({ type: "rollback" }).catch(() => {});
     }
     // A lost session is started afresh by the scope with all that is wanted: nothing is refused.
-    if (error.kind === "closed" || !offering) {
-      if (error.kind !== "closed") for (const { item } of plan.bind) this.refuse(item, error);
-      return;
-    }
+    if (error.kind === "closed") return 0;
+    let refused = plan.bind.length;
+    for (const { item } of plan.bind) this.refuse(item, error);
+    if (!offering) return refused;
     for (const uplink of this.uplinks) {
       const { publication, transceiver } = uplink;
       if (!publication || transceiver.currentDirection === "sendonly") continue;
       this.retire(uplink);
       this.host.refused(publication, error);
+      refused += 1;
     }
     for (const slot of [...this.slots]) {
       if (slot.transceiver.currentDirection !== null) continue;
       this.slots.splice(this.slots.indexOf(slot), 1);
       slot.transceiver.stop();
     }
-    for (const { item } of plan.bind) this.refuse(item, error);
+    return refused;
   }
 }
 

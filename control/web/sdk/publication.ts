@@ -43,6 +43,7 @@ export class LocalPublication {
   private currentTrack: MediaStreamTrack;
   private currentId: string | undefined;
   private isMuted: boolean;
+  private settled = false;
   private resolveReady: () => void = () => {};
   private rejectReady: (error: StraitError) => void = () => {};
 
@@ -115,13 +116,17 @@ export class LocalPublication {
   setId(id: string | undefined): void {
     this.currentId = id;
     if (id === undefined) return;
+    this.settled = true;
     this.resolveReady();
     if (this.mutedTold !== this.isMuted) this.host.notifyMuted(this);
   }
 
-  /** @internal */
-  fail(error: StraitError): void {
+  /** @internal false when nobody waits for `ready` any more */
+  fail(error: StraitError): boolean {
+    const { settled } = this;
+    this.settled = true;
     this.rejectReady(error);
+    return !settled;
   }
 
   private setMuted(muted: boolean): void {

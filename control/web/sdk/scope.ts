@@ -306,7 +306,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
         if (track) this.emit("track", { publication, track });
       },
       refused: (publication, error) => {
-        if (publication instanceof LocalPublication) publication.fail(error);
+        if (publication instanceof LocalPublication) {
+          // The call that published it tells; otherwise it ended in a fresh join.
+          if (publication.fail(error)) return;
+          void this.unpublish(publication).catch(() => {});
+        }
         this.emit("error", { error });
       },
       failed: (error) => {

@@ -194,7 +194,17 @@ test("a refused publication tells its caller and leaves the rest alone", async (
   const taken = scope.publish(asTrack(new FakeTrack("video")));
   await timers.pass(200);
   assert.equal((await taken).kind, "video");
-  assert.ok(log.includes("error"));
+  assert.ok(!log.includes("error"), "the call has told it");
+});
+
+test("what is refused in a fresh join ends and is told by an event", async () => {
+  const { server, conference, timers, scope, log } = await joined([], [new FakeTrack("video")]);
+  FakeConnection.last.setState("connected");
+  conference.rejected = ["0"];
+  server.notify({ event: "media-lost", reason: "relay restarted" }, "c2");
+  await timers.pass(1_000);
+  assert.equal(scope.publications.length, 0);
+  assert.equal(log.filter((name) => name === "error").length, 1);
 });
 
 test("an m-line that the answer rejects is a refused publication", async () => {

@@ -1,0 +1,162 @@
+// A real relay and control, started by `strait dev` on free ports in a folder of their own.
+import { spawn } from "node:child_process";
+import { createSocket } from "node:dgram";
+import { readdirSync, readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const TOKEN = "browser-token";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..");
+const programs =
+  process.env.STRAIT_BIN_DIR ?? join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug");
+
+export class Server {
+  /** Starts and waits until `/readyz` says so. */
+  static async start() {
+    const server = new Server();
+    server.state = await mkdtemp(join(tmpdir(), "strait-browser-"));
+    server.httpPort = await freePort();
+    server.mediaPort = await freePort();
+    server.output = "";
+    const options = {
+      "--bin-dir": programs,
+      "--address": "127.0.0.1",
+      "--http-port": server.httpPort,
+      "--https-port": server.mediaPort,
+      "--media-port": server.mediaPort,
+      "--metrics-port": 0,
+      "--token": TOKEN,
+      "--state-dir": server.state,
+      "--log": "info",
+    };
+    const list = Object.entries(options).flatMap(([name, value]) => [name, String(value)]);
+    server.process = spawn(join(programs, "strait"), ["dev", ...list], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    server.ended = new Promise((resolve) => {
+      server.process.on("exit", resolve);
+      server.process.on("error", (error) => {
+        server.output += String(error);
+        resolve(-1);
+      });
+    });
+    for (const stream of [server.process.stdout, server.process.stderr]) {
+      stream.on("data", (data) => {
+        server.output = (server.output + data).slice(-100_000);
+      });
+    }
+    await server.ready(30_000);
+    return server;
+  }
+
+  get address() {
+    return `http://127.0.0.1:${this.httpPort}`;
+  }
+
+  get secureAddress() {
+    return `https://127.0.0.1:${this.mediaPort}`;
+  }
+
+  async ready(withinMs) {
+    const end = Date.now() + withinMs;
+    for (;;) {
+      const answer = await fetch(`${this.address}/readyz`).catch(() => undefined);
+      if (answer?.status === 200) return;
+      if (this.process.exitCode !== null || Date.now() > end) {
+        const { output } = this;
+        await this.stop();
+        throw new Error(`strait dev is not ready:\n${output}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+
+  /** Kills one of the two programs at once; `strait dev` starts it again. */
+  kill(name) {
+    const own = this.process.pid;
+    for (const entry of readdirSync("/proc")) {
+      if (!/^\d+$/.test(entry)) continue;
+      try {
+        const [, parent] = readFileSync(`/proc/${entry}/stat`, "utf8").split(") ")[1].split(" ");
+        const command = readFileSync(`/proc/${entry}/cmdline`, "utf8").split("\0")[0];
+        if (Number(parent) === own && command.endsWith(name)) process.kill(Number(entry), "SIGKILL");
+      } catch {
+        // The process ended while it was looked at.
+      }
+    }
+  }
+
+  async stop() {
+    if (this.process.exitCode === null && this.process.pid !== undefined) {
+      this.process.kill("SIGTERM");
+      const late = setTimeout(() => this.process.kill("SIGKILL"), 8_000);
+      await this.ended;
+      clearTimeout(late);
+    }
+    await rm(this.state, { recursive: true, force: true });
+  }
+}
+
+/** A TCP relay before the server, whose connections a test can cut. */
+export class Cuttable {
+  static async before(port) {
+    const cuttable = new Cuttable();
+    cuttable.sockets = new Set();
+    cuttable.open = true;
+    cuttable.listener = net.createServer((near) => {
+      if (!cuttable.open) return near.destroy();
+      const far = net.connect(port, "127.0.0.1");
+      for (const [from, to] of [[near, far], [far, near]]) {
+        cuttable.sockets.add(from);
+        from.on("error", () => {});
+        from.on("close", () => {
+          cuttable.sockets.delete(from);
+          to.destroy();
+        });
+        from.pipe(to);
+      }
+    });
+    await new Promise((resolve) => cuttable.listener.listen(0, "127.0.0.1", resolve));
+    return cuttable;
+  }
+
+  get address() {
+    return `http://127.0.0.1:${this.listener.address().port}`;
+  }
+
+  /** Breaks every connection, and lets none in until `mend`. */
+  cut() {
+    this.open = false;
+    for (const socket of this.sockets) socket.destroy();
+  }
+
+  mend() {
+    this.open = true;
+  }
+
+  close() {
+    this.cut();
+    this.listener.close();
+  }
+}
+
+/** A port that is free for TCP and UDP now. */
+async function freePort() {
+  for (;;) {
+    const listener = net.createServer();
+    await new Promise((resolve) => listener.listen(0, "127.0.0.1", resolve));
+    const { port } = listener.address();
+    const datagram = createSocket("udp4");
+    const free = await new Promise((resolve) => {
+      datagram.once("error", () => resolve(false));
+      datagram.bind(port, "127.0.0.1", () => resolve(true));
+    });
+    datagram.close();
+    await new Promise((resolve) => listener.close(resolve));
+    if (free) return port;
+  }
+}
