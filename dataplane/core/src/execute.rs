@@ -61,9 +61,12 @@ impl Worker {
                 let slot = self.peer_slot(peer)?;
                 let keys = Keys::new(&keys)
                     .map_err(|_| CommandError::Invalid("a key or salt has the wrong length"))?;
-                if let Some(peer) = self.peers.get_mut(slot) {
-                    peer.keys = Some(keys);
+                let peer = self.peers.get_mut(slot).ok_or(CommandError::NotFound("peer"))?;
+                // A second context of the same keys would repeat nonces.
+                if peer.keys.is_some() {
+                    return Err(CommandError::Exists("set of keys"));
                 }
+                peer.keys = Some(keys);
                 self.check_connected(now, slot, egress);
                 Ok(())
             }

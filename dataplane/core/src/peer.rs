@@ -46,6 +46,12 @@ impl Keys {
     pub(crate) fn new(keys: &srtp::SessionKeys) -> Result<Self, srtp::Error> {
         Ok(Self { inbound: keys.inbound()?, outbound: keys.outbound()? })
     }
+
+    /// Bytes that the contexts hold.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.inbound.bytes() + self.outbound.bytes()
+    }
 }
 
 impl Peer {

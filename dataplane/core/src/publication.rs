@@ -124,6 +124,7 @@ impl Publication {
         if is_rtx && encoding.window.newest().is_none() {
             return Err(DropReason::PacketTooLate);
         }
+        let newest = encoding.window.newest();
         let seq = encoding.window.accept(header.seq())?;
         let packet = Packet::parse(bytes, seq, &self.leg)?;
         encoding.clock_rate_hz = codec.clock_rate_hz;
@@ -131,6 +132,9 @@ impl Publication {
         encoding.packets += 1;
         encoding.bytes += bytes.len() as u64;
         encoding.missing.arrived(seq);
+        if let Some(newest) = newest.filter(|_| self.repairs && codec.nack) {
+            encoding.missing.skipped(newest, seq, now.at);
+        }
         if !is_rtx {
             encoding.reception.on_packet(meta.at, seq, packet.timestamp, codec.clock_rate_hz);
         }
@@ -172,6 +176,11 @@ impl Publication {
         let since = packet.timestamp.wrapping_sub(to.timestamp);
         let between = ticks_between(from.ntp, to.ntp, clock_rate_hz) as u32;
         Some(from.timestamp.wrapping_add(offset).wrapping_add(between).wrapping_add(since))
+    }
+
+    /// Whether the publisher sends lost packets again.
+    pub(crate) fn nack(&self) -> bool {
+        self.leg.codecs.iter().any(|codec| codec.nack)
     }
 
     /// Whether decoders of it wait for key frames, as far as can be told before a packet.

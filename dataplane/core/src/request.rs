@@ -1,10 +1,11 @@
 //! What the relay asks of publishers: key frames, and packets that did not arrive.
 
+use crate::command::Event;
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::peer::Peer;
 use crate::publication::{Encoding, Publication, Stream};
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 use crate::worker::Worker;
 
 impl Worker {
@@ -25,13 +26,15 @@ impl Worker {
         if key_frame_wanted {
             encoding.requests.want();
         }
-        let due = encoding.requests.due(now.at) == Some(now.at) || encoding.missing.is_due(now.at);
-        if due {
+        let missing = encoding.missing.due();
+        let due = [encoding.requests.due(now.at), missing];
+        if due.into_iter().flatten().any(|at| at <= now.at) {
             self.ask(now, stream.publication, egress);
+        } else if let Some(at) = missing {
+            self.arm(peer, at);
         }
         if first {
-            self.emit(crate::command::Event::PublicationStarted { publication: id });
-            self.arm(peer, now.at + crate::limits::ENCODING_IDLE);
+            self.emit(Event::PublicationStarted { publication: id });
         }
     }
 
@@ -67,11 +70,13 @@ impl Worker {
             publication.encodings.iter_mut().for_each(|encoding| encoding.requests.satisfy());
         }
         let Publication { encodings, leg, report_ssrc, .. } = publication;
-        let video = leg.codecs.first();
-        let (pli, fir) = video.map_or((false, false), |codec| (codec.pli, codec.fir));
+        let (pli, fir) = leg.codecs.first().map_or((false, false), |codec| (codec.pli, codec.fir));
         let mut next: Option<Instant> = None;
         for encoding in encodings.iter_mut().filter(|encoding| encoding.ssrc != 0) {
-            if (pli || fir) && encoding.requests.take(now.at) {
+            if !pli && !fir {
+                encoding.requests.satisfy();
+            }
+            if encoding.requests.take(now.at) {
                 let result = ask_key_frame(peer, egress, encoding, *report_ssrc, pli);
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
@@ -82,12 +87,17 @@ impl Worker {
             let due = [encoding.requests.due(now.at), encoding.missing.due()];
             next = due.into_iter().chain([next]).flatten().min();
         }
+        // What could not be sent now is tried again soon, not at once: time always advances.
+        let next = next.map(|at| at.max(now.at + RETRY));
         if let Some(at) = next {
-            self.arm(peer_slot, at.max(now.at));
+            self.arm(peer_slot, at);
         }
         next
     }
 }
+
+/// When a request that found no room is tried again.
+const RETRY: Duration = Duration::from_millis(5);
 
 fn ask_key_frame(
     peer: &mut Peer,

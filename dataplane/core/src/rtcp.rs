@@ -109,6 +109,7 @@ impl Worker {
         let Some(source_slot) = subscription.publication else { return };
         let Some(publication) = self.publications.get_mut(source_slot) else { return };
         let Some(peer) = self.peers.get_mut(subscription.peer) else { return };
+        let nack = publication.nack();
         for seq in seqs {
             let origin = subscription.rewriter.origin(seq);
             let Some((source, seq)) = origin else { continue };
@@ -119,8 +120,8 @@ impl Worker {
             };
             let Some((received, bytes)) = encoding.cache.get(seq) else {
                 subscription.missed += 1;
-                if !encoding.window.has(seq) {
-                    encoding.missing.want(seq);
+                if nack && !encoding.window.has(seq) {
+                    encoding.missing.want(seq, now.at);
                 }
                 continue;
             };

@@ -216,11 +216,20 @@ impl Client {
     }
 
     pub(crate) fn protect(&mut self, packet: &[u8]) -> Vec<u8> {
+        self.try_protect(packet).expect("a number not used before")
+    }
+
+    /// Makes room for another SSRC on the far side.
+    pub(crate) fn retire(&mut self, ssrc: u32) {
+        self.outbound.retire(ssrc).expect("in use");
+    }
+
+    pub(crate) fn try_protect(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = packet.to_vec();
         bytes.resize(packet.len() + 16, 0);
-        let len = self.outbound.protect_rtp(&mut bytes, packet.len()).unwrap();
+        let len = self.outbound.protect_rtp(&mut bytes, packet.len()).ok()?;
         bytes.truncate(len);
-        bytes
+        Some(bytes)
     }
 
     /// Sends an RTCP compound.

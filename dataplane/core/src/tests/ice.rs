@@ -65,14 +65,19 @@ fn an_answer_is_never_larger_than_the_check() {
     let mut out = [0; 200];
     let len = stun::Builder::binding_request(&mut out, [1; 12])
         .username(client.local.ufrag.as_bytes(), b"")
-        .ice_controlled(1)
         .integrity(|parts| key.sign(parts))
         .fingerprint()
         .finish()
         .unwrap();
-    // An error with its phrase takes 76 bytes, this request 80; a shorter one is not answered.
+    // The shortest check there is takes as much as an answer with an IPv4 address, and less than one with IPv6.
+    assert_eq!(len, 64);
     bench.receive(client.path, &out[..len]);
-    assert!(bench.sent().iter().all(|sent| sent.bytes.len() <= len));
+    assert_eq!(bench.sent()[0].bytes.len(), 64);
+    let mut longer = client.path;
+    longer.remote = "[::1]:9".parse().unwrap();
+    bench.drops(DropReason::StunAnswerTooLarge, |bench| bench.receive(longer, &out[..len]));
+    assert!(bench.sent().is_empty());
+    bench.drops(DropReason::PathUnknown, |bench| bench.receive(longer, &DTLS));
 }
 
 #[test]

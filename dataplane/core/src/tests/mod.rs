@@ -2,4 +2,7 @@
 
 mod forward;
 mod ice;
+mod limits;
 mod repair;
+mod report;
+mod switch;

@@ -1,7 +1,11 @@
 //! What is lost is sent again, or asked for.
 
-use crate::command::Kind;
-use crate::testing::{Bench, Client, IDS, VP8, VP8_RTX, encoding, ms, packet, read, vp8};
+use crate::command::{Command, Kind, SubscriptionId};
+use crate::drop::DropReason;
+use crate::limits::{RESEND_BYTES, RESEND_SHARE};
+use crate::testing::{
+    Bench, Client, IDS, VP8, VP8_RTX, encoding, ms, packet, read, subscribe, vp8,
+};
 use strait_wire::rtcp;
 
 fn video(seq: u16) -> Vec<u8> {
@@ -61,6 +65,7 @@ fn what_never_arrived_is_asked_of_the_publisher_and_passed_on() {
     let (mut bench, mut publisher, mut subscriber) = pair();
     publisher.send(&mut bench, &video(4));
     assert_eq!(read(&subscriber.media(&mut bench)[0]).seq(), 103);
+    // Before the relay itself gives up on reordering.
     nack(&mut bench, &mut subscriber, &[101, 102]);
     assert_eq!(asked(&mut bench, &mut publisher), [2, 3]);
     nack(&mut bench, &mut subscriber, &[101, 102]);
@@ -76,4 +81,55 @@ fn what_never_arrived_is_asked_of_the_publisher_and_passed_on() {
     assert_eq!(repaired.payload(), vp8(2, 0, false));
     bench.run(ms(60));
     assert_eq!(asked(&mut bench, &mut publisher), [3]);
+}
+
+#[test]
+fn the_relay_asks_for_gaps_itself() {
+    let (mut bench, mut publisher, _) = pair();
+    publisher.send(&mut bench, &video(4));
+    bench.run(ms(5));
+    publisher.send(&mut bench, &video(3));
+    assert_eq!(asked(&mut bench, &mut publisher), [0; 0], "it may be reordered");
+    bench.run(ms(10));
+    assert_eq!(asked(&mut bench, &mut publisher), [2]);
+}
+
+#[test]
+fn without_rtx_a_packet_comes_again_byte_for_byte() {
+    let (mut bench, mut publisher, subscriber) = pair();
+    bench.command(Command::Unsubscribe { subscription: SubscriptionId(1) });
+    let mut command = subscribe(subscriber.id, 3, Kind::Video, Some(1));
+    if let Command::Subscribe { codecs, .. } = &mut command {
+        codecs.iter_mut().for_each(|codec| codec.rtx_pt = None);
+    }
+    bench.command(command);
+    bench.sent();
+    let key_frame = packet((5, VP8, 2, 0), &[], &vp8(2, 0, true));
+    publisher.send(&mut bench, &key_frame);
+    let first = bench.sent();
+    bench.run(ms(300));
+    bench.sent();
+    let mut subscriber = subscriber;
+    subscriber.send_rtcp(&mut bench, |rtcp| {
+        rtcp.nack(1, 1003, [100]).unwrap();
+    });
+    let again = bench.sent();
+    assert_eq!((first.len(), again.len()), (1, 1));
+    assert_eq!(first[0].bytes, again[0].bytes, "another byte would repeat a nonce");
+}
+
+#[test]
+fn retransmissions_are_limited() {
+    let (mut bench, mut publisher, mut subscriber) = pair();
+    let big = [&vp8(2, 0, false)[..], &[7; 1000]].concat();
+    publisher.send(&mut bench, &packet((5, VP8, 2, 0), &[], &big));
+    bench.sent();
+    let mut bytes = 0;
+    for _ in 0..500 {
+        nack(&mut bench, &mut subscriber, &[101]);
+        bytes += bench.sent().iter().map(|sent| sent.bytes.len()).sum::<usize>();
+    }
+    let most = RESEND_BYTES as usize + 2000 / RESEND_SHARE as usize;
+    assert!((most / 2..most * 11 / 10).contains(&bytes), "{bytes}");
+    assert!(bench.dropped(DropReason::ResendLimited) > 300);
 }

@@ -1,0 +1,176 @@
+//! Many sources, one outgoing stream.
+
+use crate::command::{Command, Encoding, Kind, Preferences, PublicationId, SubscriptionId};
+use crate::limits::ENCODING_IDLE;
+use crate::testing::{Bench, Client, IDS, VP8, encoding, ms, packet, read, vp8};
+use strait_wire::codec::vp8::Descriptor;
+use strait_wire::rtcp;
+
+fn video(ssrc: u32, seq: u16, timestamp: u32, key_frame: bool) -> Vec<u8> {
+    packet((ssrc, VP8, seq, timestamp), &[], &vp8(seq, seq as u8, key_frame))
+}
+
+/// Sequence number, timestamp, picture id and TL0PICIDX of the only packet that came.
+fn only(bench: &mut Bench, client: &mut Client) -> (u16, u32, u16, u8) {
+    let media = client.media(bench);
+    assert_eq!(media.len(), 1);
+    let packet = read(&media[0]);
+    let descriptor = Descriptor::parse(packet.payload()).unwrap();
+    (
+        packet.seq(),
+        packet.timestamp(),
+        descriptor.picture_id.unwrap().value(),
+        descriptor.tl0_pic_idx.unwrap(),
+    )
+}
+
+fn prefer(layer_max: u8) -> Command {
+    Command::SetPreferences {
+        subscription: SubscriptionId(1),
+        preferences: Preferences { paused: false, layer_max: Some(layer_max) },
+    }
+}
+
+/// Layers with SSRCs 50 and 60 as publication 1.
+fn simulcast() -> (Bench, Client, Client) {
+    let mut bench = Bench::new();
+    let publisher = Client::connected(&mut bench, 1);
+    let subscriber = Client::connected(&mut bench, 2);
+    let layer = |rid: &str, ssrc| Encoding { rid: rid.into(), ssrc, rtx_ssrc: 0 };
+    publisher.publish(&mut bench, 1, Kind::Video, &[layer("q", 50), layer("f", 60)]);
+    subscriber.subscribe(&mut bench, 1, Kind::Video, Some(1));
+    bench.sent();
+    (bench, publisher, subscriber)
+}
+
+#[test]
+fn a_switch_of_layer_continues_all_numbers() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    publisher.send(&mut bench, &video(60, 7, 90_000, true));
+    assert_eq!(only(&mut bench, &mut subscriber), (100, 90_000, 7, 7));
+    publisher.send(&mut bench, &video(50, 1000, 5, false));
+    assert!(subscriber.media(&mut bench).is_empty());
+    bench.command(prefer(0));
+    bench.advance(ms(100));
+    publisher.send(&mut bench, &video(60, 8, 99_000, false));
+    assert_eq!(only(&mut bench, &mut subscriber), (101, 99_000, 8, 8), "until the key frame");
+    bench.advance(ms(10));
+    publisher.send(&mut bench, &video(50, 1001, 1005, true));
+    assert_eq!(only(&mut bench, &mut subscriber), (102, 99_900, 9, 9));
+    publisher.send(&mut bench, &video(60, 9, 102_000, false));
+    assert!(subscriber.media(&mut bench).is_empty());
+    publisher.send(&mut bench, &video(50, 1002, 4005, false));
+    assert_eq!(only(&mut bench, &mut subscriber), (103, 102_900, 10, 10));
+}
+
+#[test]
+fn sender_reports_align_the_layers() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    let ntp = 77_u64 << 32;
+    publisher.send_rtcp(&mut bench, |rtcp| {
+        rtcp.sender_report(60, ntp, 90_000, 0, 0, &[]).unwrap();
+        // Half a second later in the sender's clock.
+        rtcp.sender_report(50, ntp + (1 << 31), 5_000, 0, 0, &[]).unwrap();
+    });
+    publisher.send(&mut bench, &video(60, 7, 90_000, true));
+    only(&mut bench, &mut subscriber);
+    bench.command(prefer(0));
+    bench.advance(ms(520));
+    publisher.send(&mut bench, &video(50, 1000, 5_000 + 900, true));
+    let (_, timestamp, ..) = only(&mut bench, &mut subscriber);
+    assert_eq!(timestamp, 90_000 + 45_000 + 900, "by the reports, not by the arrival");
+}
+
+#[test]
+fn a_layer_that_stops_is_left_and_a_better_one_is_entered() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    publisher.send(&mut bench, &video(60, 7, 0, true));
+    bench.run(ENCODING_IDLE);
+    bench.sent();
+    publisher.send(&mut bench, &video(50, 1000, 0, false));
+    let sent = bench.sent();
+    let (_, reports) = publisher.open(&sent);
+    let asked = reports
+        .iter()
+        .flat_map(|report| rtcp::packets(report))
+        .any(|packet| matches!(packet, Ok(rtcp::Packet::Pli(pli)) if pli.media_ssrc == 50));
+    assert!(asked, "a key frame of the layer that is left");
+    publisher.send(&mut bench, &video(50, 1001, 0, true));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 101);
+    publisher.send(&mut bench, &video(60, 8, 0, true));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 102);
+}
+
+#[test]
+fn late_packets_from_before_a_switch_still_fit() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    publisher.send(&mut bench, &video(60, 7, 0, true));
+    publisher.send(&mut bench, &video(60, 9, 0, false));
+    bench.command(prefer(0));
+    publisher.send(&mut bench, &video(50, 1, 0, true));
+    subscriber.media(&mut bench);
+    publisher.send(&mut bench, &video(60, 8, 0, false));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 101, "between the two that it was between");
+    publisher.send(&mut bench, &video(60, 10, 0, false));
+    assert!(subscriber.media(&mut bench).is_empty(), "after the switch");
+}
+
+#[test]
+fn a_rebound_subscription_continues() {
+    let mut bench = Bench::new();
+    let mut publisher = Client::connected(&mut bench, 1);
+    let mut subscriber = Client::connected(&mut bench, 2);
+    publisher.publish(&mut bench, 1, Kind::Video, &[encoding(50)]);
+    publisher.publish(&mut bench, 2, Kind::Video, &[encoding(60)]);
+    subscriber.subscribe(&mut bench, 1, Kind::Video, Some(1));
+    publisher.send(&mut bench, &video(50, 7, 1000, true));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 100);
+    let bind = |publication: Option<u32>| Command::Bind {
+        subscription: SubscriptionId(1),
+        publication: publication.map(PublicationId),
+    };
+    bench.command(bind(None));
+    publisher.send(&mut bench, &video(50, 8, 1000, true));
+    assert!(subscriber.media(&mut bench).is_empty());
+    bench.command(bind(Some(2)));
+    bench.advance(ms(1000));
+    publisher.send(&mut bench, &video(60, 500, 0, true));
+    assert_eq!(only(&mut bench, &mut subscriber), (101, 91_000, 8, 8));
+    bench.command(bind(Some(1)));
+    publisher.send(&mut bench, &video(50, 9, 3000, true));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 102);
+    bench.command(Command::Unpublish { publication: PublicationId(1) });
+    publisher.publish(&mut bench, 1, Kind::Video, &[encoding(50)]);
+    bench.command(bind(Some(1)));
+    publisher.send(&mut bench, &video(50, 10, 3000, true));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 103, "the same name is another source");
+}
+
+#[test]
+fn mute_holds_back_and_resumes_on_a_key_frame() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    let mute = |muted| Command::SetMuted { publication: PublicationId(1), muted };
+    publisher.send(&mut bench, &video(60, 7, 0, true));
+    only(&mut bench, &mut subscriber);
+    bench.command(mute(true));
+    publisher.send(&mut bench, &video(60, 8, 0, false));
+    bench.command(mute(false));
+    publisher.send(&mut bench, &video(60, 9, 0, false));
+    assert!(subscriber.media(&mut bench).is_empty());
+    publisher.send(&mut bench, &video(60, 10, 0, true));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 101);
+}
+
+#[test]
+fn packets_that_only_pad_keep_their_number_and_lose_their_padding() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    publisher.send(&mut bench, &video(60, 7, 0, true));
+    let mut padding = packet((60, VP8, 8, 0), &[(IDS.mid, b"1")], &[0, 0, 0, 4]);
+    padding[0] |= 0x20;
+    publisher.send(&mut bench, &padding);
+    publisher.send(&mut bench, &video(60, 9, 0, false));
+    let media = subscriber.media(&mut bench);
+    let seen: Vec<_> = media.iter().map(|b| (read(b).seq(), read(b).payload().len())).collect();
+    assert_eq!(seen, [(100, 12), (101, 0), (102, 12)]);
+    assert!(!read(&media[1]).has_padding());
+}
