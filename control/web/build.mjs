@@ -1,5 +1,5 @@
 // Builds the SDK and the page into dist/ (flat, so that the server can embed it), types into
-// dist/types/. With --test, bundles the unit tests into build/ instead, for `node --test`.
+// dist/types/. With --test, bundles the unit tests into out/ instead, for `node --test`.
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -16,12 +16,12 @@ const tsc = (...options) =>
 const common = { bundle: true, format: "esm", target: "es2022", logLevel: "warning" };
 
 if (process.argv.includes("--test")) {
-  rmSync(at("build"), { recursive: true, force: true });
+  rmSync(at("out"), { recursive: true, force: true });
   const tests = readdirSync(at("test")).filter((name) => name.endsWith(".test.ts"));
   await build({
     ...common,
     entryPoints: tests.map((name) => at("test", name)),
-    outdir: at("build"),
+    outdir: at("out"),
     outExtension: { ".js": ".mjs" },
     platform: "node",
     sourcemap: "inline",
