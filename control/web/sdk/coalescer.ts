@@ -8,6 +8,7 @@ export class Coalescer {
   private next: Promise<void> | undefined;
   private resolveNext: (run: Promise<void>) => void = () => {};
   private running = false;
+  private delayMs = 0;
   private cancelTimer: () => void = () => {};
   private closed = false;
 
@@ -17,7 +18,10 @@ export class Coalescer {
     private readonly timers: Timers = realTimers,
   ) {}
 
-  /** Resolves or rejects with the run that begins after this call. */
+  /**
+   * Resolves or rejects with the run that begins after this call: when the window is over, or
+   * sooner for whoever is in a hurry, but not while another run is under way.
+   */
   schedule(delayMs = this.windowMs): Promise<void> {
     if (this.closed) return Promise.resolve();
     if (!this.next) {
@@ -26,7 +30,11 @@ export class Coalescer {
       });
       // A change that nobody waits for must not become an unhandled rejection.
       this.next.catch(() => {});
-      if (!this.running) this.arm(delayMs);
+      this.delayMs = delayMs;
+      if (!this.running) this.arm();
+    } else if (delayMs < this.delayMs) {
+      this.delayMs = delayMs;
+      if (!this.running) this.arm();
     }
     return this.next;
   }
@@ -39,8 +47,9 @@ export class Coalescer {
     this.next = undefined;
   }
 
-  private arm(delayMs: number): void {
-    this.cancelTimer = this.timers.after(delayMs, () => this.start());
+  private arm(): void {
+    this.cancelTimer();
+    this.cancelTimer = this.timers.after(this.delayMs, () => this.start());
   }
 
   private start(): void {
@@ -50,7 +59,7 @@ export class Coalescer {
     this.resolveNext(run);
     const after = () => {
       this.running = false;
-      if (this.next && !this.closed) this.arm(this.windowMs);
+      if (this.next && !this.closed) this.arm();
     };
     run.then(after, after);
   }

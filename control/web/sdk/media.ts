@@ -85,8 +85,8 @@ export class MediaSession {
   }
 
   /** Brings the server in line with what is wanted now; shares a negotiation with others. */
-  update(): Promise<void> {
-    return this.coalescer.schedule();
+  update(delayMs: number = limits.COALESCE_MS): Promise<void> {
+    return this.coalescer.schedule(delayMs);
   }
 
   /** New ICE credentials with the next offer, which goes out at once. */

@@ -346,7 +346,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
       (answer.peers ?? []).filter((info) => info.peer !== this.ownPeer),
     );
     this.announce(changes, undefined, this.currentState !== "joining");
-    this.media?.update().catch(() => {});
+    // Those already there are wanted at once: no need to wait for more changes.
+    this.media?.update(0).catch(() => {});
     return answer;
   }
 

@@ -35,6 +35,18 @@ test("one run at a time: what comes meanwhile waits for the next", async () => {
   assert.equal(second, true);
 });
 
+test("who is in a hurry cuts the window short for all", async () => {
+  const timers = new FakeTimers();
+  let runs = 0;
+  const coalescer = new Coalescer(async () => void (runs += 1), 30, timers);
+  const patient = coalescer.schedule();
+  const hurried = coalescer.schedule(0);
+  await timers.pass(0);
+  await Promise.all([patient, hurried]);
+  await timers.pass(100);
+  assert.equal(runs, 1);
+});
+
 test("a run that fails tells its callers, and the next one runs", async () => {
   const timers = new FakeTimers();
   let fail = true;
