@@ -31,8 +31,8 @@ const READY_ANSWER: Duration = Duration::from_secs(1);
 /// What can be changed.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Address that HTTPS and media listen on, and that peers are told; may be given several times
-    /// [default: 127.0.0.1 and ::1]
+    /// Address that HTTPS and media listen on, and that peers are told; one IPv4 address, one IPv6
+    /// address, or both by giving it twice [default: 127.0.0.1 and ::1]
     #[arg(long = "address", value_name = "IP")]
     addresses: Vec<IpAddr>,
     /// Port of the page, of WHIP, WHEP and the WebSocket over HTTPS (TCP)
@@ -116,6 +116,12 @@ impl Options {
                 "peers cannot be told to send to {ip}; remedy: give the host's own addresses with \
                  --address, one by one"
             )));
+        }
+        let ipv6 = self.addresses.iter().filter(|ip| ip.is_ipv6()).count();
+        if ipv6 > 1 || self.addresses.len() - ipv6 > 1 {
+            return Err(Fault::config(
+                "--address names two addresses of one family; give at most one of IPv4, one of IPv6",
+            ));
         }
         if self.http_port == self.https_port {
             return Err(Fault::config("--http-port and --https-port are the same; choose two"));
@@ -328,6 +334,12 @@ mod tests {
     fn an_unspecified_address_cannot_be_announced() {
         let any = options(&["--address", "0.0.0.0", "--token", "another"]).check();
         assert!(any.expect_err("nobody can send there").message.contains("--address"));
+    }
+
+    #[test]
+    fn one_address_of_each_family() {
+        options(&["--address", "127.0.0.1", "--address", "::1"]).check().expect("both families");
+        assert!(options(&["--address", "127.0.0.1", "--address", "127.0.0.2"]).check().is_err());
     }
 
     #[test]
