@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz codec`
+//! `./dev fuzz codec`; the body is `strait_wire::fuzz::codec`.
 #![no_main]
 #![forbid(unsafe_code)]
 

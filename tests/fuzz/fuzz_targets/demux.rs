@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz demux`
+//! `./dev fuzz demux`; the body is `strait_wire::fuzz::demux`.
 #![no_main]
 #![forbid(unsafe_code)]
 

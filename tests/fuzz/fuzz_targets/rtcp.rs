@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz rtcp`
+//! `./dev fuzz rtcp`; the body is `strait_wire::fuzz::rtcp`.
 #![no_main]
 #![forbid(unsafe_code)]
 

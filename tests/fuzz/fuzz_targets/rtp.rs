@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz rtp`
+//! `./dev fuzz rtp`; the body is `strait_wire::fuzz::rtp`.
 #![no_main]
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz stun`
+//! `./dev fuzz stun`; the body is `strait_wire::fuzz::stun`.
 #![no_main]
 #![forbid(unsafe_code)]
 

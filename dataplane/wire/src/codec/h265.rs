@@ -114,7 +114,8 @@ fn single(unit: &[u8]) -> Option<Unit<'_>> {
 pub fn peek(payload: &[u8], marker: bool) -> Option<Peek> {
     let mut units = units(payload).peekable();
     let temporal = units.peek()?.temporal;
-    let mut peek = Peek { end_of_frame: marker, temporal, discardable: true, ..Peek::default() };
+    // A non-reference picture may still be referred to from higher temporal layers, so none is marked as discardable.
+    let mut peek = Peek { end_of_frame: marker, temporal, ..Peek::default() };
     for unit in units {
         let parameters = unit.start && matches!(unit.kind, VPS | SPS);
         peek.key_frame |= parameters || (unit.is_random_access() && unit.is_first_slice());
@@ -122,8 +123,6 @@ pub fn peek(payload: &[u8], marker: bool) -> Option<Peek> {
             unit.is_first_slice() || parameters || (unit.start && unit.kind == AUD);
         // Temporal sub-layer access pictures, types 2 to 5.
         peek.switch_up |= unit.temporal == 0 || matches!(unit.kind, 2..=5);
-        // Only of its own layer: the highest temporal layer is what can be left out, which the caller knows.
-        peek.discardable &= unit.is_non_reference();
     }
     Some(peek)
 }
@@ -153,7 +152,8 @@ mod tests {
     fn temporal_layers() {
         let upper = peek(&[0, 3, 0x80], true).unwrap();
         assert_eq!(upper.temporal, 2);
-        assert!(upper.discardable && !upper.switch_up);
+        assert!(!upper.discardable && !upper.switch_up);
+        assert!(units(&[0, 3, 0x80]).next().unwrap().is_non_reference());
         let access = peek(&[3 << 1, 2, 0x80], true).unwrap();
         assert!(access.switch_up && access.temporal == 1 && !access.discardable);
     }
