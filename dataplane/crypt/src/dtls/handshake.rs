@@ -6,7 +6,7 @@ use crate::srtp::{Profile, SessionKeys, wipe};
 use dimpl::{Dtls, Error, KeyingMaterial, ProtocolVersion, SecurityError, SrtpProfile};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Outputs that may wait for [`Handshake::poll`]: twice the largest flight. The oldest datagram gives way, and is
 /// retransmitted in time.
@@ -14,6 +14,9 @@ const OUTPUTS: usize = 32;
 /// Largest record that dimpl may ask room for (RFC 6347 section 4.1: 2^14 bytes of plaintext, and what protects it).
 const RECORD_BYTES: usize = (1 << 14) + 2048;
 
+/// The least time between two timeouts. dimpl asks again and again for the same past instant when a changed record has
+/// led it astray, until its deadline ends it: that must not spin the caller.
+const TICK: Duration = Duration::from_millis(20);
 /// How often a server begins anew for another ClientHello: without it, the first one to come from the peer's address
 /// would win, whoever sent it. An attacker can use them up; then it is as without.
 const RESTARTS: u32 = 16;
@@ -55,6 +58,7 @@ pub struct Handshake {
     /// Gone when failed or closed.
     dtls: Option<Box<Dtls>>,
     outputs: VecDeque<Output>,
+    now: Instant,
     wake: Option<Instant>,
     peer_verified: bool,
     keys: Option<SessionKeys>,
@@ -86,6 +90,7 @@ impl Handshake {
             remote_fingerprint,
             dtls: None,
             outputs: VecDeque::new(),
+            now,
             wake: None,
             peer_verified: false,
             keys: None,
@@ -106,6 +111,9 @@ impl Handshake {
     /// Takes a datagram that came from the peer. What cannot be right is ignored and counted ([`Handshake::ignored`]);
     /// what fails is an authenticated record, or a message of a handshake that has answered already.
     pub fn handle(&mut self, now: Instant, datagram: &[u8]) {
+        if self.wake.is_none_or(|due| due <= now) {
+            self.handle_timeout(now);
+        }
         if self.dtls.is_none() {
             return;
         }
@@ -133,6 +141,9 @@ impl Handshake {
 
     /// Lets time pass: retransmissions, and in the end failure.
     pub fn handle_timeout(&mut self, now: Instant) {
+        // dimpl wants time to go forward only.
+        let now = now.max(self.now);
+        self.now = now;
         match self.guarded(|dtls| dtls.handle_timeout(now)) {
             None | Some(Ok(())) => {}
             // The keys are out and media flows. What is lost is only the peer's goodbye; consent will notice.
@@ -281,7 +292,7 @@ impl Handshake {
                 Some(Event::Room(needed)) if needed <= RECORD_BYTES => buffer.resize(needed, 0),
                 Some(Event::Room(_)) => return self.fail("DTLS: a record is too large"),
                 Some(Event::Timeout(at)) => {
-                    self.wake = Some(at);
+                    self.wake = Some(at.max(self.now + TICK));
                     self.finish();
                     if self.closed {
                         self.dtls = None;
