@@ -1,1 +1,23 @@
-//! See ARCHITECTURE.md.
+//! The Strait control plane: signalling, SDP, scopes, tokens.
+//!
+//! `http` speaks to the world, `signal` is the WebSocket protocol, `scope` the conference,
+//! `sdp` the offers and answers, `relay` the data plane's RPC. See ARCHITECTURE.md.
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod auth;
+pub mod config;
+pub mod fault;
+pub mod fuzz;
+pub mod http;
+pub mod id;
+pub mod limits;
+pub mod relay;
+pub mod scope;
+pub mod sdp;
+pub mod server;
+pub mod signal;
+pub mod store;
+
+pub use config::Config;
+pub use fault::Fault;

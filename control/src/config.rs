@@ -1,0 +1,350 @@
+//! Configuration: TOML with strict keys, every field with a default.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The whole configuration of strait-control. `docs/reference/control-config.md` explains it.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Listeners, certificate, page.
+    pub http: Http,
+    /// The relay that this process drives.
+    pub relay: Relay,
+    /// Where applications and the session log are kept.
+    pub store: Store,
+    /// Who may come in.
+    pub auth: Auth,
+    /// WebSocket signalling.
+    pub signal: Signal,
+    /// Maxima that depend on the machine.
+    pub limits: Limits,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// Listeners, certificate, page.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Addresses that serve HTTPS. Empty: none.
+    pub https_listen: Vec<SocketAddr>,
+    /// Addresses that serve plain HTTP, to clients on this machine only. Empty: none.
+    pub http_listen: Vec<SocketAddr>,
+    /// Certificate chain, PEM. Empty: one is made, self-signed, and kept in `state_dir`.
+    pub certificate: PathBuf,
+    /// Private key of the certificate, PEM.
+    pub key: PathBuf,
+    /// Names and addresses that a self-signed certificate is made for.
+    pub certificate_names: Vec<String>,
+    /// Directory for what this process makes itself (self-signed certificate).
+    pub state_dir: PathBuf,
+    /// Origins that browsers may call from; `*` is any. Tokens are bearer tokens, never cookies.
+    pub cors_origins: Vec<String>,
+    /// Whether `/metrics` answers clients that are not on this machine.
+    pub metrics_public: bool,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            https_listen: vec![([127, 0, 0, 1], 8443).into(), (LOOPBACK_V6, 8443).into()],
+            http_listen: vec![([127, 0, 0, 1], 8080).into(), (LOOPBACK_V6, 8080).into()],
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            certificate_names: vec!["localhost".into(), "127.0.0.1".into(), "::1".into()],
+            state_dir: ".strait/control".into(),
+            cors_origins: vec!["*".into()],
+            metrics_public: false,
+        }
+    }
+}
+
+const LOOPBACK_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::LOCALHOST;
+
+/// The relay that this process drives.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relay {
+    /// Unix socket of the relay's RPC.
+    pub rpc_socket: PathBuf,
+    /// ICE-TCP listener of the relay. When given, the HTTPS listeners pass connections that open
+    /// with a framed STUN message (RFC 4571) on to it, so that media and HTTPS share one TCP port.
+    pub ice_tcp: Option<SocketAddr>,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { rpc_socket: ".strait/relay.sock".into(), ice_tcp: None }
+    }
+}
+
+/// Where applications and the session log are kept.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// SQLite file, made when absent.
+    pub url: String,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: "sqlite:.strait/control/control.db".into() }
+    }
+}
+
+/// Who may come in.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Tokens that open every scope of the application `dev`. For development; keep empty on a
+    /// machine that others can reach. Applications with signed tokens come from the store.
+    pub dev_tokens: Vec<String>,
+}
+
+/// WebSocket signalling.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signal {
+    /// Subprotocol name (RFC 6455 section 1.9).
+    pub websocket_subprotocol: String,
+    /// How long a session lives on after its WebSocket broke, in seconds.
+    pub reconnect_seconds: u64,
+    /// STUN and TURN servers told to clients.
+    pub ice_servers: Vec<IceServer>,
+}
+
+impl Default for Signal {
+    fn default() -> Self {
+        Self {
+            websocket_subprotocol: "strait.jsonrtc.v1".into(),
+            reconnect_seconds: 30,
+            ice_servers: Vec::new(),
+        }
+    }
+}
+
+/// A STUN or TURN server told to clients.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IceServer {
+    /// `stun:host:port` or `turn:host:port?transport=udp`.
+    pub url: String,
+    /// TURN user name.
+    #[serde(default)]
+    pub username: String,
+    /// TURN password.
+    #[serde(default)]
+    pub credential: String,
+}
+
+/// Maxima that depend on the machine.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// WebSocket sessions together, those that wait for a reconnect included.
+    pub websocket_sessions: usize,
+    /// WHIP and WHEP sessions together.
+    pub http_sessions: usize,
+    /// Sessions of either kind from one address.
+    pub sessions_per_address: usize,
+    /// Scopes at a time.
+    pub scopes: usize,
+    /// Peers of one scope.
+    pub peers_per_scope: usize,
+    /// ICE-TCP connections passed on to the relay.
+    pub spliced_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            websocket_sessions: 10_000,
+            http_sessions: 10_000,
+            sessions_per_address: 2_000,
+            scopes: 10_000,
+            peers_per_scope: 500,
+            spliced_connections: 4_096,
+        }
+    }
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Filter: `error`, `warn`, `info`, `debug`, or per module (`strait_control::http=debug`).
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".into() }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {cause}; check the path and its permissions", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The text is not TOML, or a key or value is not ours. Carries line, column and a guess.
+    #[error("{0}")]
+    Syntax(String),
+    /// Each value is fine, but they do not fit together.
+    #[error("{0}")]
+    Content(String),
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
+        Self::parse(&text)
+    }
+
+    /// Parses and checks a text.
+    ///
+    /// # Errors
+    /// [`ConfigError::Syntax`], [`ConfigError::Content`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let message = error.to_string();
+            ConfigError::Syntax(match did_you_mean(error.message()) {
+                Some(guess) => format!("{}; did you mean `{guess}`?", message.trim_end()),
+                None => message,
+            })
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks that the values fit together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Content`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let fail = |text: &str| Err(ConfigError::Content(text.into()));
+        let http = &self.http;
+        if http.https_listen.is_empty() && http.http_listen.is_empty() {
+            return fail("http: neither https_listen nor http_listen has an address; give one");
+        }
+        if http.certificate.as_os_str().is_empty() != http.key.as_os_str().is_empty() {
+            return fail("http: certificate and key go together; give both or none");
+        }
+        if let Some(address) = http.http_listen.iter().find(|a| !a.ip().is_loopback()) {
+            return Err(ConfigError::Content(format!(
+                "http.http_listen: {address} is not a loopback address, and plain HTTP is for \
+                 clients on this machine only; use https_listen"
+            )));
+        }
+        if !self.store.url.starts_with("sqlite:") {
+            return fail("store.url: only sqlite:PATH is known");
+        }
+        if self.auth.dev_tokens.iter().any(|token| token.is_empty()) {
+            return fail("auth.dev_tokens: an empty token would let everyone in; remove it");
+        }
+        let name = &self.signal.websocket_subprotocol;
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if name.is_empty() || !name.chars().all(token) {
+            return fail("signal.websocket_subprotocol: must be a token as in RFC 9110 5.6.2");
+        }
+        let header = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && c != '"');
+        if self.signal.ice_servers.iter().any(|s| {
+            !(header(&s.url) && header(&s.username) && header(&s.credential))
+                || !["stun:", "stuns:", "turn:", "turns:"].iter().any(|p| s.url.starts_with(p))
+        }) {
+            return fail(
+                "signal.ice_servers: a url starts with stun:, stuns:, turn: or turns:, \
+                         and holds, as user name and credential, printable ASCII only",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The default configuration as a commented file.
+pub fn default_toml() -> String {
+    include_str!("default.toml").to_owned()
+}
+
+/// The nearest of the names that serde expected, from its message.
+fn did_you_mean(message: &str) -> Option<String> {
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let (unknown, expected) = names.split_first()?;
+    if !message.starts_with("unknown field") {
+        return None;
+    }
+    let near = expected.iter().min_by_key(|name| distance(unknown, name))?;
+    (distance(unknown, near) <= unknown.len().max(near.len()) / 2).then(|| (*near).to_owned())
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
+            let cost = diagonal + usize::from(x != y);
+            diagonal = *cell;
+            left = cost.min(*cell + 1).min(left + 1);
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_file_is_the_default() {
+        assert_eq!(Config::parse(&default_toml()).unwrap(), Config::default());
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_names_line_and_guess() {
+        let error = Config::parse("[http]\nhttps_lisen = []\n").unwrap_err().to_string();
+        assert!(error.contains("line 2"), "{error}");
+        assert!(error.contains("did you mean `https_listen`?"), "{error}");
+    }
+
+    #[test]
+    fn values_must_fit_together() {
+        for text in [
+            "[http]\nhttps_listen = []\nhttp_listen = []",
+            "[http]\ncertificate = 'a.pem'",
+            "[http]\nhttp_listen = ['0.0.0.0:8080']",
+            "[store]\nurl = 'redis:x'",
+            "[auth]\ndev_tokens = ['']",
+            "[signal]\nwebsocket_subprotocol = 'a b'",
+            "[[signal.ice_servers]]\nurl = 'http://x'",
+        ] {
+            assert!(matches!(Config::parse(text), Err(ConfigError::Content(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

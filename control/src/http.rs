@@ -1,0 +1,115 @@
+//! The HTTP side: page, WHIP, WHEP, WebSocket, health.
+
+pub mod answer;
+pub mod cors;
+pub mod front_door;
+pub mod health;
+pub mod metrics;
+pub mod page;
+pub mod resource;
+pub mod sessions;
+pub mod ws;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, patch, post};
+
+use crate::admission::Admission;
+use crate::auth::{Authenticator, Identity};
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::limits;
+use crate::scope::{self, Scopes};
+use crate::signal::hub::Hub;
+use crate::store::Store;
+
+use answer::refuse;
+
+/// What all handlers share.
+pub struct App {
+    /// Configuration.
+    pub config: Config,
+    /// Tokens.
+    pub auth: Arc<Authenticator>,
+    /// Scopes.
+    pub scopes: Arc<Scopes>,
+    /// WebSocket sessions.
+    pub hub: Arc<Hub>,
+    /// WHIP and WHEP sessions.
+    pub sessions: Arc<sessions::Sessions>,
+    /// Places for WHIP and WHEP sessions.
+    pub admission: Arc<Admission>,
+    /// Store.
+    pub store: Store,
+    /// Counters.
+    pub metrics: metrics::Metrics,
+    /// Turns true when the process ends.
+    pub shutdown: tokio::sync::watch::Receiver<bool>,
+}
+
+/// All routes. `is_plain` is for the listener without TLS, which serves this machine only.
+pub fn router(app: Arc<App>, is_plain: bool) -> Router {
+    let whip_session = patch(resource::patch).delete(resource::delete).options(cors::session);
+    let router = Router::new()
+        .route("/whip/{scope}", post(resource::whip).options(cors::endpoint))
+        .route("/whep/{scope}", post(resource::whep).options(cors::endpoint))
+        .route("/whip/{scope}/{session}", whip_session.clone())
+        .route("/whep/{scope}/{session}", whip_session)
+        .route("/ws", any(ws::upgrade))
+        .route("/livez", get(health::livez))
+        .route("/healthz", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(page::serve)
+        .layer(DefaultBodyLimit::max(limits::BODY_BYTES))
+        .layer(from_fn_with_state(Arc::clone(&app), cors::add_headers))
+        .layer(from_fn_with_state(Arc::clone(&app), metrics::count))
+        .with_state(app);
+    if is_plain { router.layer(from_fn(loopback_only)) } else { router }
+}
+
+/// Refuses clients of other machines: what is sent here is not encrypted.
+async fn loopback_only(
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if client.ip().to_canonical().is_loopback() {
+        return next.run(request).await;
+    }
+    refuse(&Fault::forbidden("plain HTTP is for clients on this machine only; use https"))
+}
+
+/// Who sends the request.
+///
+/// # Errors
+/// As [`Authenticator::identify`].
+pub(crate) async fn identify(app: &App, headers: &HeaderMap) -> Result<Identity, Fault> {
+    app.auth.identify(bearer(headers), now()).await
+}
+
+/// The bearer token of a request (RFC 6750 section 2.1).
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+pub(crate) fn now() -> u64 {
+    u64::try_from(scope::unix_now()).unwrap_or_default()
+}
+
+/// The state that handlers take.
+pub(crate) type Shared = State<Arc<App>>;
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        refuse(&self)
+    }
+}

@@ -1,0 +1,78 @@
+//! Cross-origin requests (RFC 9725 section 4.6 and the Fetch standard) and OPTIONS.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::{App, Shared};
+
+/// Adds what a browser needs to let a page of another origin read the answer.
+pub async fn add_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut response = next.run(request).await;
+    let allowed = &app.config.http.cors_origins;
+    let value = match origin {
+        _ if allowed.iter().any(|origin| origin == "*") => Some(HeaderValue::from_static("*")),
+        Some(origin) if allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) => {
+            Some(origin)
+        }
+        _ => None,
+    };
+    let headers = response.headers_mut();
+    if let Some(value) = value {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static(
+                "Location, Link, ETag, WWW-Authenticate, Accept-Post, Accept-Patch, Retry-After",
+            ),
+        );
+    }
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// OPTIONS of `/whip/{scope}` and `/whep/{scope}`.
+pub async fn endpoint(State(app): Shared) -> Response {
+    let mut headers = allow("POST, OPTIONS");
+    headers.insert("accept-post", HeaderValue::from_static("application/sdp"));
+    add_ice_servers(&app, &mut headers);
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// OPTIONS of a session.
+pub async fn session() -> Response {
+    let mut headers = allow("PATCH, DELETE, OPTIONS");
+    headers.insert("accept-patch", HeaderValue::from_static("application/trickle-ice-sdpfrag"));
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// One Link header for each STUN or TURN server (RFC 9725 section 4.5).
+pub fn add_ice_servers(app: &App, headers: &mut HeaderMap) {
+    for server in &app.config.signal.ice_servers {
+        let mut link = format!("<{}>; rel=\"ice-server\"", server.url);
+        if !server.username.is_empty() {
+            link += &format!(
+                "; username=\"{}\"; credential=\"{}\"; credential-type=\"password\"",
+                server.username, server.credential
+            );
+        }
+        if let Ok(value) = HeaderValue::from_str(&link) {
+            headers.append(header::LINK, value);
+        }
+    }
+}
+
+fn allow(methods: &'static str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    let names = HeaderValue::from_static("Authorization, Content-Type, If-Match");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers
+}

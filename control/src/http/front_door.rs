@@ -1,0 +1,270 @@
+//! One TCP port for HTTPS and for media over ICE-TCP.
+//!
+//! What a connection is shows in its first bytes: a TLS record (0x16 0x03), or a STUN message in
+//! RFC 4571 framing (two bytes of length, 0x00 0x01, and the magic cookie at offset 6). The latter
+//! is spliced to the relay, which then sees a loopback address: ICE takes a path as it sees it.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum_server::accept::Accept;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+
+use crate::limits;
+
+/// Sorts connections before TLS sees them.
+#[derive(Clone)]
+pub struct FrontDoor {
+    relay: Option<SocketAddr>,
+    places: Arc<Semaphore>,
+}
+
+/// What a connection turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// More bytes are needed.
+    Unclear,
+    /// TLS.
+    Tls,
+    /// A framed STUN request.
+    Stun,
+    /// HTTP without TLS, by mistake.
+    PlainHttp,
+    /// Anything else.
+    Stranger,
+}
+
+impl FrontDoor {
+    /// Passes ICE-TCP on to `relay`, at most `connections_max` at a time; without it, TLS only.
+    pub fn new(relay: Option<SocketAddr>, connections_max: usize) -> Self {
+        let places = connections_max.min(Semaphore::MAX_PERMITS);
+        Self { relay, places: Arc::new(Semaphore::new(places)) }
+    }
+
+    async fn admit(self, stream: TcpStream) -> io::Result<TcpStream> {
+        stream.set_nodelay(true)?;
+        let opening = timeout(limits::FRONT_DOOR_TIME, peek(&stream)).await;
+        match opening.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
+            Opening::Tls => Ok(stream),
+            Opening::Stun => {
+                let relay = self.relay.ok_or_else(|| refused("ICE-TCP is not served here"))?;
+                let place = Arc::clone(&self.places).try_acquire_owned();
+                let place = place.map_err(|_| refused("too many ICE-TCP connections"))?;
+                tokio::spawn(async move {
+                    let outcome = splice(stream, relay).await;
+                    debug!("spliced connection ended: {outcome:?}");
+                    drop(place);
+                });
+                Err(refused("passed on to the relay"))
+            }
+            Opening::PlainHttp => {
+                let mut stream = stream;
+                let text = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+                            Connection: close\r\n\r\nThis port speaks HTTPS: use https://\n";
+                timeout(limits::WRITE_TIME, stream.write_all(text.as_bytes())).await??;
+                Err(refused("plain HTTP on the HTTPS port"))
+            }
+            Opening::Unclear | Opening::Stranger => Err(refused("neither TLS nor framed STUN")),
+        }
+    }
+}
+
+impl<S: Send + 'static> Accept<TcpStream, S> for FrontDoor {
+    type Stream = TcpStream;
+    type Service = S;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(TcpStream, S)>> + Send>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let door = self.clone();
+        Box::pin(async move { Ok((door.admit(stream).await?, service)) })
+    }
+}
+
+/// Says what the first bytes of a connection are.
+pub fn judge(bytes: &[u8]) -> Opening {
+    match bytes {
+        [] => Opening::Unclear,
+        [0x16, 0x03, ..] => Opening::Tls,
+        [0x16] => Opening::Unclear,
+        // The length of a STUN request fits into 11 bits, its type is 0x0001.
+        [0..=7, rest @ ..] => match rest {
+            [_, 0x00, 0x01, _, _, 0x21, 0x12, 0xa4, 0x42, ..] => Opening::Stun,
+            rest if rest.len() < 9 => Opening::Unclear,
+            _ => Opening::Stranger,
+        },
+        [b'A'..=b'Z', ..] => Opening::PlainHttp,
+        _ => Opening::Stranger,
+    }
+}
+
+async fn peek(stream: &TcpStream) -> io::Result<Opening> {
+    let mut bytes = [0; 16];
+    loop {
+        let length = stream.peek(&mut bytes).await?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match judge(bytes.get(..length).unwrap_or_default()) {
+            // The socket stays readable, so there is nothing to wait for but time.
+            Opening::Unclear => sleep(Duration::from_millis(10)).await,
+            opening => return Ok(opening),
+        }
+    }
+}
+
+/// Carries bytes both ways until either side ends or both are silent. What is read is written
+/// before more is read: a slow side slows the other.
+async fn splice(client: TcpStream, relay: SocketAddr) -> io::Result<()> {
+    let relay = timeout(limits::RELAY_CALL, TcpStream::connect(relay)).await??;
+    relay.set_nodelay(true)?;
+    let (client_read, client_write) = client.into_split();
+    let (relay_read, relay_write) = relay.into_split();
+    let activity = Activity { start: Instant::now(), last_ms: AtomicU64::new(0) };
+    tokio::select! {
+        outcome = copy(client_read, relay_write, &activity) => outcome,
+        outcome = copy(relay_read, client_write, &activity) => outcome,
+        () = activity.silence() => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    activity: &Activity,
+) -> io::Result<()> {
+    let mut buffer = vec![0; limits::SPLICE_BYTES];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        activity.note();
+        to.write_all(buffer.get(..length).unwrap_or_default()).await?;
+    }
+}
+
+/// When bytes last passed.
+struct Activity {
+    start: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Activity {
+    fn note(&self) {
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(now, Ordering::Relaxed);
+    }
+
+    async fn silence(&self) {
+        loop {
+            let last = self.start + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+            let deadline = last + limits::SPLICE_IDLE;
+            if Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+}
+
+fn refused(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionRefused, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const STUN: [u8; 22] =
+        [0, 20, 0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+
+    #[test]
+    fn first_bytes_are_judged() {
+        assert_eq!(judge(&STUN), Opening::Stun);
+        for length in 0..10 {
+            assert_eq!(judge(&STUN[..length]), Opening::Unclear, "{length}");
+        }
+        assert_eq!(judge(&[0x16, 3, 1, 2, 0]), Opening::Tls);
+        assert_eq!(judge(b"GET / HTTP/1.1"), Opening::PlainHttp);
+        assert_eq!(judge(&[0; 16]), Opening::Stranger);
+        assert_eq!(judge(&[0xff; 16]), Opening::Stranger);
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), server.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn framed_stun_reaches_the_relay_and_answers_come_back() {
+        let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = FrontDoor::new(Some(relay.local_addr().unwrap()), 1);
+        let (mut client, server) = pair().await;
+        let admitted = tokio::spawn(door.clone().admit(server));
+        // In two pieces: the door waits for what it needs.
+        client.write_all(&STUN[..5]).await.unwrap();
+        client.flush().await.unwrap();
+        client.write_all(&STUN[5..]).await.unwrap();
+        let (mut at_relay, _) = relay.accept().await.unwrap();
+        assert!(admitted.await.unwrap().is_err(), "TLS must not see it");
+        let mut bytes = [0; 22];
+        at_relay.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, STUN);
+        at_relay.write_all(b"answer").await.unwrap();
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"answer");
+        // The only place is taken.
+        let (mut second, server) = pair().await;
+        second.write_all(&STUN).await.unwrap();
+        let error = door.clone().admit(server).await.unwrap_err();
+        assert!(error.to_string().contains("too many"), "{error}");
+        // Ending one side ends the other, and gives the place back.
+        drop(client);
+        assert_eq!(at_relay.read(&mut [0; 8]).await.unwrap(), 0);
+        let (mut third, server) = pair().await;
+        third.write_all(&STUN).await.unwrap();
+        let mut error = door.clone().admit(server).await.unwrap_err().to_string();
+        for _ in 0..100 {
+            if error.contains("passed on") {
+                break;
+            }
+            tokio::task::yield_now().await;
+            let (mut again, server) = pair().await;
+            again.write_all(&STUN).await.unwrap();
+            error = door.clone().admit(server).await.unwrap_err().to_string();
+        }
+        assert!(error.contains("passed on"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn tls_passes_and_others_do_not() {
+        let door = FrontDoor::new(None, 1);
+        let (mut client, server) = pair().await;
+        client.write_all(&[0x16, 3, 1]).await.unwrap();
+        assert!(door.clone().admit(server).await.is_ok());
+        let (mut client, server) = pair().await;
+        client.write_all(&STUN).await.unwrap();
+        assert!(door.clone().admit(server).await.unwrap_err().to_string().contains("not served"));
+        let (mut client, server) = pair().await;
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(door.admit(server).await.is_err());
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert!(text.contains("https://"), "{text}");
+    }
+}

@@ -1,0 +1,62 @@
+//! `/livez`, `/readyz`, `/metrics`.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, RawQuery, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::{Shared, metrics};
+use crate::fault::Fault;
+
+/// The process runs.
+pub async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// The process can serve: each check with its state; 503 when one fails. With `?verbose`, also
+/// what the relay says is degraded.
+pub async fn readyz(State(app): Shared, RawQuery(query): RawQuery) -> Response {
+    let is_verbose = query.is_some_and(|query| query.split('&').any(|q| q.starts_with("verbose")));
+    let relay = app.scopes.relay().info();
+    let relay_state = match &relay {
+        None => Err("does not answer"),
+        Some(info) if info.draining => Err("drains"),
+        Some(_) => Ok("up"),
+    };
+    let store = match app.store.is_reachable().await {
+        true => Ok("reachable"),
+        false => Err("does not answer"),
+    };
+    let process = if *app.shutdown.borrow() { Err("ending") } else { Ok("serving") };
+    let checks = [("relay", relay_state), ("store", store), ("process", process)];
+    let mut text = String::new();
+    for (name, state) in checks {
+        let (mark, words) = match state {
+            Ok(words) => ("ok", words),
+            Err(words) => ("FAIL", words),
+        };
+        text += &format!("{mark} {name}: {words}\n");
+    }
+    if let Some(info) = relay.filter(|_| is_verbose) {
+        text += &format!("relay version {} instance {}\n", info.version, info.instance_id);
+        for degradation in info.degradations {
+            text += &format!("degraded: {degradation}\n");
+        }
+    }
+    let is_ready = checks.iter().all(|(_, state)| state.is_ok());
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, text).into_response()
+}
+
+/// Prometheus text. For this machine only, unless the configuration says otherwise.
+pub async fn metrics(State(app): Shared, ConnectInfo(client): ConnectInfo<SocketAddr>) -> Response {
+    if !app.config.http.metrics_public && !client.ip().to_canonical().is_loopback() {
+        let reason = "metrics are for this machine only (http.metrics_public)";
+        return Fault::forbidden(reason).into_response();
+    }
+    let mut response = metrics::write(&app).await.into_response();
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,122 @@
+//! Counters of this process, and the relay's, as Prometheus text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+use strait_proto::v1;
+
+use super::App;
+
+/// Counters of requests.
+#[derive(Default)]
+pub struct Metrics {
+    requests: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>>,
+}
+
+/// Counts a request. Labels are from fixed sets, so that nobody can fill the table.
+pub async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let route = match path.split('/').nth(1) {
+        Some("whip") => "whip",
+        Some("whep") => "whep",
+        Some("ws") => "ws",
+        Some("livez" | "healthz" | "readyz" | "metrics") => "health",
+        _ => "page",
+    };
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let key = (route, method, response.status().as_u16());
+    let mut requests = app.metrics.requests.lock().unwrap_or_else(PoisonError::into_inner);
+    *requests.entry(key).or_default() += 1;
+    drop(requests);
+    response
+}
+
+/// All counters as text.
+pub async fn write(app: &App) -> String {
+    let mut text = String::new();
+    let out = &mut text;
+    header(out, "control_build_info", "gauge", "Version of this process.");
+    line(out, "control_build_info", &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+    header(out, "control_requests_total", "counter", "HTTP requests answered.");
+    let requests = app.metrics.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for ((route, method, code), count) in requests {
+        let labels = format!("route=\"{route}\",method=\"{method}\",code=\"{code}\"");
+        line(out, "control_requests_total", &labels, count);
+    }
+    let (scopes, peers) = app.scopes.counts();
+    let gauges = [
+        ("control_scopes", "Scopes with somebody in them.", scopes),
+        ("control_peers", "Peers in all scopes.", peers),
+        ("control_websocket_sessions", "WebSocket sessions.", app.hub.count()),
+        ("control_http_sessions", "WHIP and WHEP sessions.", app.sessions.count()),
+    ];
+    for (name, help, value) in gauges {
+        header(out, name, "gauge", help);
+        line(out, name, "", value as u64);
+    }
+    let statistics = app.scopes.relay().statistics(Vec::new()).await;
+    header(out, "control_relay_up", "gauge", "Whether the relay answers.");
+    line(out, "control_relay_up", "", u64::from(statistics.is_ok()));
+    if let Ok(statistics) = statistics {
+        write_relay(out, &statistics.workers);
+    }
+    text
+}
+
+type Field = fn(&v1::WorkerStatistics) -> u64;
+
+fn write_relay(out: &mut String, workers: &[v1::WorkerStatistics]) {
+    let series: [(&str, &str, &str, Field); 8] = [
+        ("relay_scopes", "gauge", "Scopes of a worker.", |w| w.scopes.into()),
+        ("relay_peers", "gauge", "Peers of a worker.", |w| w.peers.into()),
+        ("relay_subscriptions", "gauge", "Outgoing streams.", |w| w.subscriptions.into()),
+        ("relay_packets_received_total", "counter", "Datagrams received.", |w| w.packets_received),
+        ("relay_bytes_received_total", "counter", "Bytes received.", |w| w.bytes_received),
+        ("relay_packets_sent_total", "counter", "Datagrams sent.", |w| w.packets_sent),
+        ("relay_bytes_sent_total", "counter", "Bytes sent.", |w| w.bytes_sent),
+        ("relay_packets_handed_over_total", "counter", "Packets read by another worker.", |w| {
+            w.packets_handed_over
+        }),
+    ];
+    for (name, kind, help, value) in series {
+        header(out, name, kind, help);
+        for worker in workers {
+            line(out, name, &format!("worker=\"{}\"", worker.worker), value(worker));
+        }
+    }
+    header(out, "relay_packets_dropped_total", "counter", "Packets not forwarded, by reason.");
+    for worker in workers {
+        let mut dropped: Vec<_> = worker.packets_dropped.iter().collect();
+        dropped.sort();
+        for (reason, count) in dropped {
+            let reason = reason.replace(['"', '\\', '\n'], "_");
+            let labels = format!("worker=\"{}\",reason=\"{reason}\"", worker.worker);
+            line(out, "relay_packets_dropped_total", &labels, *count);
+        }
+    }
+}
+
+fn header(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(out: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = match labels {
+        "" => writeln!(out, "{name} {value}"),
+        labels => writeln!(out, "{name}{{{labels}}} {value}"),
+    };
+}

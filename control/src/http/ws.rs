@@ -1,0 +1,109 @@
+//! `GET /ws`: carries text between a WebSocket and its session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use super::{Shared, bearer};
+use crate::limits;
+use crate::signal::hub::Wire;
+
+/// Tokens in the address, for browsers: they cannot set headers on a WebSocket.
+#[derive(Deserialize)]
+pub struct Tokens {
+    access_token: Option<String>,
+    token: Option<String>,
+}
+
+/// Opens a WebSocket. The token is judged at CONNECT, so that a page can read why it is refused.
+pub async fn upgrade(
+    State(app): Shared,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    Query(tokens): Query<Tokens>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let token = bearer(&headers).map(str::to_owned).or(tokens.access_token).or(tokens.token);
+    let hub = Arc::clone(&app.hub);
+    upgrade
+        .protocols([app.config.signal.websocket_subprotocol.clone()])
+        // Frames up to here are refused with words; larger ones end the WebSocket.
+        .max_message_size(4 * limits::FRAME_BYTES)
+        .max_frame_size(4 * limits::FRAME_BYTES)
+        .on_upgrade(move |socket| async move {
+            let (to_session, inbound) = mpsc::channel(limits::INBOUND_FRAMES);
+            let (outbound, from_session) = mpsc::channel(limits::OUTBOUND_FRAMES);
+            let address = client.ip().to_canonical();
+            tokio::spawn(hub.serve(Wire { inbound, outbound }, token, address));
+            carry(socket, to_session, from_session).await;
+        })
+}
+
+/// Carries until either side ends. A WebSocket that is silent, or does not read, is closed.
+async fn carry(
+    mut socket: WebSocket,
+    to_session: mpsc::Sender<String>,
+    mut from_session: mpsc::Receiver<String>,
+) {
+    let mut heard = Instant::now();
+    let mut pings = interval_at(heard + limits::PING_INTERVAL, limits::PING_INTERVAL);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = socket.recv() => {
+                let Some(Ok(message)) = message else { return };
+                heard = Instant::now();
+                match message {
+                    Message::Text(text) => {
+                        if to_session.send(text.as_str().to_owned()).await.is_err() {
+                            break;
+                        }
+                    }
+                    Message::Binary(_) => {
+                        let reason = "text messages only".into();
+                        return close(socket, close_code::UNSUPPORTED, reason).await;
+                    }
+                    Message::Close(_) => return,
+                    Message::Ping(_) | Message::Pong(_) => {}
+                }
+            }
+            text = from_session.recv() => {
+                let Some(text) = text else { break };
+                if !write(&mut socket, Message::Text(text.into())).await {
+                    return;
+                }
+            }
+            _ = pings.tick() => {
+                if heard.elapsed() >= limits::SILENCE {
+                    return close(socket, close_code::AWAY, "silent for 45 s".into()).await;
+                }
+                if !write(&mut socket, Message::Ping(Vec::new().into())).await {
+                    return;
+                }
+            }
+        }
+    }
+    // The session let go: what it said last still goes out.
+    while let Ok(text) = from_session.try_recv() {
+        if !write(&mut socket, Message::Text(text.into())).await {
+            return;
+        }
+    }
+    close(socket, close_code::NORMAL, "session ended".into()).await;
+}
+
+async fn write(socket: &mut WebSocket, message: Message) -> bool {
+    matches!(timeout(limits::WRITE_TIME, socket.send(message)).await, Ok(Ok(())))
+}
+
+async fn close(mut socket: WebSocket, code: u16, reason: String) {
+    let frame = CloseFrame { code, reason: reason.into() };
+    write(&mut socket, Message::Close(Some(frame))).await;
+}

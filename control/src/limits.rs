@@ -1,0 +1,63 @@
+//! Every maximum of the control plane, with its reason.
+
+use std::time::Duration;
+
+/// Largest SDP accepted. A Chromium offer with 50 video slots is about 150 KiB.
+pub const SDP_BYTES: usize = 256 << 10;
+/// Largest WebSocket text message (docs/reference/jsonrtc.md).
+pub const FRAME_BYTES: usize = 256 << 10;
+/// Largest trickle fragment: a few hundred candidates.
+pub const FRAGMENT_BYTES: usize = 32 << 10;
+/// Largest body of any other request.
+pub const BODY_BYTES: usize = 64 << 10;
+/// Largest bearer token: far above any JWT of ours, far below a header block.
+pub const TOKEN_BYTES: usize = 8 << 10;
+/// m-lines of one offer: 200 slots and 16 publications, the relay's own limits per peer.
+pub const MEDIA_LINES: usize = 216;
+/// Payload types of one m-line: all there are.
+pub const CODECS_PER_MEDIA: usize = 128;
+/// Header extensions of one m-line: what one-byte and two-byte identifiers can name.
+pub const EXTENSIONS_PER_MEDIA: usize = 255;
+/// Simulcast layers taken from an offer: those that the relay carries.
+pub const ENCODINGS_PER_MEDIA: usize = 3;
+/// Longest scope name. With an application's it makes the relay's identifier of at most 128.
+pub const SCOPE_NAME_BYTES: usize = 64;
+/// Longest application identifier.
+pub const APPLICATION_BYTES: usize = 48;
+// Separators and eight digits that tell the lives of a scope apart.
+const _: () = assert!(SCOPE_NAME_BYTES + APPLICATION_BYTES + 10 <= 128);
+/// Longest display name of a peer, of a publication.
+pub const NAME_BYTES: usize = 128;
+/// Frames kept until the other side acknowledges them.
+pub const RETAINED_FRAMES: usize = 512;
+/// Frames received after which an acknowledgement is sent if nothing else carried one.
+pub const UNACKNOWLEDGED_FRAMES: u32 = 16;
+/// Frames that wait for a slow WebSocket; when it is full the socket is closed, the session kept.
+pub const OUTBOUND_FRAMES: usize = 512;
+/// Frames read from a WebSocket that wait for its session.
+pub const INBOUND_FRAMES: usize = 32;
+/// Scope events that wait for one peer. A scope of 500 that starts at once sends some 1500.
+pub const NOTICES: usize = 2048;
+/// Scopes that one WebSocket session can be in at a time.
+pub const SUBSESSIONS: usize = 8;
+/// Frames that an unauthenticated WebSocket may send before it is closed.
+pub const FRAMES_BEFORE_CONNECT: usize = 8;
+/// How long a new WebSocket may take to send CONNECT.
+pub const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Interval of WebSocket pings.
+pub const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// A WebSocket that is silent for this long is closed.
+pub const SILENCE: Duration = Duration::from_secs(45);
+/// How long one write to a WebSocket may take before its reader counts as gone.
+pub const WRITE_TIME: Duration = Duration::from_secs(10);
+/// How long one call of the relay may take: it answers within a turn of its workers.
+pub const RELAY_CALL: Duration = Duration::from_secs(5);
+/// How long a connection may take to say what it is (TLS or framed STUN).
+pub const FRONT_DOOR_TIME: Duration = Duration::from_secs(10);
+/// A spliced ICE-TCP connection without a byte either way is closed after this time. ICE consent
+/// (RFC 7675) makes live ones talk every few seconds.
+pub const SPLICE_IDLE: Duration = Duration::from_secs(60);
+/// Bytes in flight per direction of a spliced connection.
+pub const SPLICE_BYTES: usize = 16 << 10;
+/// Rows of the session log that are kept; the oldest go first.
+pub const SESSION_LOG_ROWS: i64 = 100_000;

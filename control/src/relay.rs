@@ -1,0 +1,349 @@
+//! The relay, as its RPC shows it: one channel over a Unix socket that reconnects by itself.
+
+pub mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use strait_proto::v1::{self, relay_client::RelayClient};
+use tokio::net::UnixStream;
+use tokio::sync::watch as latest;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Request, Status};
+
+use crate::fault::{Class, Fault};
+use crate::limits;
+use crate::sdp::{self, IceCredentials};
+
+/// Handle on the relay. Cheap to clone.
+#[derive(Clone)]
+pub struct Relay {
+    client: RelayClient<Channel>,
+    socket: Arc<Path>,
+    info: Arc<latest::Sender<Option<v1::GetInfoResponse>>>,
+}
+
+/// The relay's side of a peer's transport.
+#[derive(Debug, Clone)]
+pub struct Transport {
+    /// The relay's ICE credentials for this peer.
+    pub ice: IceCredentials,
+    /// `a=candidate` values.
+    pub candidates: Vec<String>,
+}
+
+impl Relay {
+    /// A handle on the relay at `socket`; nothing is connected yet.
+    pub fn new(socket: &Path) -> Self {
+        let path: PathBuf = socket.to_owned();
+        let connector = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+        });
+        // The URI is never looked up: the connector knows the socket.
+        let endpoint = Endpoint::from_static("http://relay.invalid");
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        Self {
+            client: RelayClient::new(channel),
+            socket: socket.into(),
+            info: Arc::new(latest::Sender::new(None)),
+        }
+    }
+
+    /// What the relay said of itself; none while it is away.
+    pub fn info(&self) -> Option<v1::GetInfoResponse> {
+        self.info.borrow().clone()
+    }
+
+    /// Creates a scope.
+    ///
+    /// # Errors
+    /// As every call here: the relay's refusal, or [`Class::Unavailable`] while it is away.
+    pub async fn create_scope(&self, scope_id: &str) -> Result<(), Fault> {
+        let request = v1::CreateScopeRequest { scope_id: scope_id.into() };
+        self.client.clone().create_scope(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
+    /// Removes a scope with all its peers.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn dispose_scope(&self, scope_id: &str) -> Result<(), Fault> {
+        let request = v1::DisposeScopeRequest { scope_id: scope_id.into() };
+        self.client.clone().dispose_scope(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
+    /// Adds a peer. Also returns the SHA-256 fingerprint of the relay's certificate.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn add_peer(
+        &self,
+        request: v1::AddPeerRequest,
+    ) -> Result<(Transport, String), Fault> {
+        let answer = self.client.clone().add_peer(timed(request)).await;
+        let answer = answer.map_err(|s| self.fault(s))?.into_inner();
+        let transport = transport(answer.local_ice, &answer.candidates)?;
+        Ok((transport, answer.fingerprint_sha256))
+    }
+
+    /// Restarts a peer's ICE.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn restart_ice(
+        &self,
+        scope_id: &str,
+        peer_id: &str,
+        remote: &IceCredentials,
+    ) -> Result<Transport, Fault> {
+        let request = v1::RestartIceRequest {
+            scope_id: scope_id.into(),
+            peer_id: peer_id.into(),
+            remote_ice: Some(credentials(remote)),
+        };
+        let answer = self.client.clone().restart_ice(timed(request)).await;
+        let answer = answer.map_err(|s| self.fault(s))?.into_inner();
+        transport(answer.local_ice, &answer.candidates)
+    }
+
+    /// Removes a peer.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn remove_peer(&self, scope_id: &str, peer_id: &str) -> Result<(), Fault> {
+        let request = v1::RemovePeerRequest { scope_id: scope_id.into(), peer_id: peer_id.into() };
+        self.client.clone().remove_peer(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
+    /// Announces a stream that a peer will send.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn publish(&self, request: v1::PublishRequest) -> Result<(), Fault> {
+        self.client.clone().publish(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
+    /// Ends a publication.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn unpublish(&self, scope_id: &str, publication_id: &str) -> Result<(), Fault> {
+        let request = v1::UnpublishRequest {
+            scope_id: scope_id.into(),
+            publication_id: publication_id.into(),
+        };
+        self.client.clone().unpublish(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
+    /// Mutes or unmutes a publication.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn set_muted(
+        &self,
+        scope_id: &str,
+        publication_id: &str,
+        muted: bool,
+    ) -> Result<(), Fault> {
+        let request = v1::SetMutedRequest {
+            scope_id: scope_id.into(),
+            publication_id: publication_id.into(),
+            muted,
+        };
+        self.client.clone().set_muted(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
+    /// Opens an outgoing stream. Returns its SSRC and that of its RTX.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`]; [`Class::UnsupportedCodec`] when the publication's codec is not
+    /// among those of the subscriber.
+    pub async fn subscribe(&self, request: v1::SubscribeRequest) -> Result<(u32, u32), Fault> {
+        let answer = self.client.clone().subscribe(timed(request)).await;
+        let answer = answer.map_err(|s| self.fault(s))?.into_inner();
+        Ok((answer.ssrc, answer.rtx_ssrc))
+    }
+
+    /// Binds a subscription to a publication, or to none.
+    ///
+    /// # Errors
+    /// As [`Relay::subscribe`].
+    pub async fn bind(
+        &self,
+        scope_id: &str,
+        subscription_id: &str,
+        publication_id: Option<&str>,
+    ) -> Result<(), Fault> {
+        let request = v1::BindRequest {
+            scope_id: scope_id.into(),
+            subscription_id: subscription_id.into(),
+            publication_id: publication_id.unwrap_or_default().into(),
+        };
+        self.client.clone().bind(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
+    /// Says what a peer wants of a subscription.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn set_preferences(
+        &self,
+        scope_id: &str,
+        subscription_id: &str,
+        preferences: v1::Preferences,
+    ) -> Result<(), Fault> {
+        let request = v1::SetPreferencesRequest {
+            scope_id: scope_id.into(),
+            subscription_id: subscription_id.into(),
+            preferences: Some(preferences),
+        };
+        self.client.clone().set_preferences(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
+    /// Ends a subscription.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn unsubscribe(&self, scope_id: &str, subscription_id: &str) -> Result<(), Fault> {
+        let request = v1::UnsubscribeRequest {
+            scope_id: scope_id.into(),
+            subscription_id: subscription_id.into(),
+        };
+        self.client.clone().unsubscribe(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
+    /// Counters of the workers, and of `scope_ids`.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn statistics(
+        &self,
+        scope_ids: Vec<String>,
+    ) -> Result<v1::GetStatisticsResponse, Fault> {
+        let request = v1::GetStatisticsRequest { scope_ids };
+        let answer = self.client.clone().get_statistics(timed(request)).await;
+        Ok(answer.map_err(|s| self.fault(s))?.into_inner())
+    }
+
+    fn fault(&self, status: Status) -> Fault {
+        let class = match status.code() {
+            Code::InvalidArgument => Class::NotAcceptable,
+            Code::NotFound => Class::NotFound,
+            Code::AlreadyExists => Class::Conflict,
+            Code::ResourceExhausted => Class::TooMany,
+            Code::FailedPrecondition => Class::UnsupportedCodec,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+                return Fault::unavailable(format!(
+                    "the relay at {} does not answer or drains ({}); try again in some seconds",
+                    self.socket.display(),
+                    status.message()
+                ));
+            }
+            _ => Class::Internal,
+        };
+        Fault::new(class, format!("the relay refused: {}", status.message()))
+    }
+}
+
+/// ICE credentials as the RPC carries them.
+pub fn credentials(ice: &IceCredentials) -> v1::IceCredentials {
+    v1::IceCredentials { ufrag: ice.ufrag.clone(), pwd: ice.pwd.clone() }
+}
+
+/// A fingerprint as the RPC carries it.
+pub fn fingerprint(fingerprint: &sdp::Fingerprint) -> v1::Fingerprint {
+    v1::Fingerprint { algorithm: fingerprint.algorithm.clone(), value: fingerprint.value.clone() }
+}
+
+/// A codec as the RPC carries it.
+pub fn codec(codec: &sdp::Codec) -> v1::Codec {
+    v1::Codec {
+        payload_type: codec.payload_type.into(),
+        name: codec.name.clone(),
+        clock_rate_hz: codec.clock_rate_hz,
+        channels: codec.channels.into(),
+        parameters: codec.parameters().filter(|(key, _)| !key.is_empty()).collect(),
+        rtx_payload_type: codec.rtx.map(u32::from),
+        feedback: codec.feedback.clone(),
+    }
+}
+
+/// A header extension as the RPC carries it.
+pub fn extension(extension: &sdp::Extension) -> v1::HeaderExtension {
+    v1::HeaderExtension { id: extension.id.into(), uri: extension.uri.clone() }
+}
+
+/// The `a=candidate` value of a candidate (RFC 8839 section 5.1, RFC 6544 section 4.5).
+fn candidate_line(index: usize, candidate: &v1::Candidate) -> Option<String> {
+    let v1::Candidate { address, port, priority, .. } = candidate;
+    let (protocol, tail) = match candidate.protocol() {
+        v1::candidate::Protocol::Udp => ("udp", ""),
+        v1::candidate::Protocol::TcpPassive => ("tcp", " tcptype passive"),
+        v1::candidate::Protocol::Unspecified => return None,
+    };
+    let foundation = index + 1;
+    Some(format!("{foundation} 1 {protocol} {priority} {address} {port} typ host{tail}"))
+}
+
+fn transport(
+    ice: Option<v1::IceCredentials>,
+    candidates: &[v1::Candidate],
+) -> Result<Transport, Fault> {
+    let ice = ice
+        .and_then(|ice| IceCredentials::new(&ice.ufrag, &ice.pwd))
+        .ok_or_else(|| Fault::internal("the relay answered without usable ICE credentials"))?;
+    let candidates = candidates.iter().enumerate();
+    Ok(Transport {
+        ice,
+        candidates: candidates.filter_map(|(i, c)| candidate_line(i, c)).collect(),
+    })
+}
+
+fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limits::RELAY_CALL);
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_are_written_as_the_rfcs_say() {
+        let candidate = |protocol: v1::candidate::Protocol| v1::Candidate {
+            protocol: protocol.into(),
+            address: "192.0.2.1".into(),
+            port: 8443,
+            priority: 2130706431,
+        };
+        assert_eq!(
+            candidate_line(0, &candidate(v1::candidate::Protocol::Udp)).unwrap(),
+            "1 1 udp 2130706431 192.0.2.1 8443 typ host"
+        );
+        assert_eq!(
+            candidate_line(1, &candidate(v1::candidate::Protocol::TcpPassive)).unwrap(),
+            "2 1 tcp 2130706431 192.0.2.1 8443 typ host tcptype passive"
+        );
+        assert_eq!(candidate_line(0, &candidate(v1::candidate::Protocol::Unspecified)), None);
+    }
+
+    #[tokio::test]
+    async fn an_absent_relay_is_a_503() {
+        let relay = Relay::new(Path::new("/nonexistent/strait.sock"));
+        let fault = relay.create_scope("x").await.unwrap_err();
+        assert_eq!(fault.class, Class::Unavailable, "{fault}");
+        assert!(fault.reason.contains("/nonexistent/strait.sock"));
+    }
+}

@@ -1,0 +1,113 @@
+//! Follows the relay's events, and reconciles when it comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use strait_proto::v1::{self, event::Event, peer_left::Reason};
+use tonic::Request;
+use tracing::{info, warn};
+
+use super::{Relay, timed};
+use crate::scope::Scopes;
+
+/// First pause after a lost connection; it doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause between attempts: a relay that restarts is found again within this time.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Follows the relay for as long as the process lives.
+pub async fn follow(relay: Relay, scopes: Arc<Scopes>) {
+    let mut pause = PAUSE;
+    let mut is_announced = false;
+    loop {
+        match follow_once(&relay, &scopes, &mut is_announced).await {
+            Ok(()) => pause = PAUSE,
+            Err(status) if is_announced => {
+                warn!(socket = %relay.socket.display(), "the relay is away: {}", status.message());
+                is_announced = false;
+                pause = PAUSE;
+            }
+            Err(_) => {}
+        }
+        relay.info.send_replace(None);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn follow_once(
+    relay: &Relay,
+    scopes: &Arc<Scopes>,
+    is_announced: &mut bool,
+) -> Result<(), tonic::Status> {
+    let mut client = relay.client.clone();
+    let info = client.get_info(timed(v1::GetInfoRequest {})).await?.into_inner();
+    // No deadline: the stream lives as long as the relay.
+    let mut events =
+        client.watch_events(Request::new(v1::WatchEventsRequest {})).await?.into_inner();
+    info!(
+        version = info.version,
+        instance = info.instance_id,
+        workers = info.workers,
+        "connected to the relay"
+    );
+    for degradation in &info.degradations {
+        warn!("the relay says: {degradation}");
+    }
+    *is_announced = true;
+    relay.info.send_replace(Some(info));
+    while let Some(event) = events.message().await? {
+        if event.lost > 0 {
+            // What was lost is unknown: a new stream opens with a snapshot of everything.
+            warn!(lost = event.lost, "relay events were lost; reconciling");
+            return Ok(());
+        }
+        if let Some(event) = event.event {
+            on_event(relay, scopes, event);
+        }
+    }
+    Err(tonic::Status::unavailable("the event stream ended"))
+}
+
+fn on_event(relay: &Relay, scopes: &Arc<Scopes>, event: Event) {
+    match event {
+        Event::Snapshot(snapshot) => {
+            // Peers of the relay that are unknown here stay: they may belong to another control
+            // plane, or to this one before a restart; their media flows on until they leave.
+            let alive = |scope_id: &str, peer_id: &str| {
+                snapshot
+                    .scopes
+                    .iter()
+                    .filter(|scope| scope.scope_id == scope_id)
+                    .any(|scope| scope.peers.iter().any(|peer| peer.peer_id == peer_id))
+            };
+            scopes.reconcile(alive);
+        }
+        Event::PeerConnected(peer) => scopes.peer_connected(&peer.scope_id, &peer.peer_id),
+        Event::PeerLeft(peer) => {
+            let reason = match peer.reason() {
+                Reason::Removed => return, // our own doing
+                Reason::ConsentExpired => "no connectivity check for 30 s",
+                Reason::Closed => "the peer closed its transport",
+                Reason::HandshakeFailed => "ICE or DTLS was not finished in time",
+                Reason::ScopeDisposed => "the scope was disposed",
+                Reason::Unspecified => "the relay removed the peer",
+            };
+            let reason = match peer.detail.is_empty() {
+                true => reason.to_owned(),
+                false => format!("{reason}: {}", peer.detail),
+            };
+            scopes.peer_lost(&peer.scope_id, &peer.peer_id, &reason);
+        }
+        Event::ScopeDisposed(scope) => scopes.scope_lost(&scope.scope_id),
+        Event::PublicationStarted(_) => {}
+        Event::Draining(draining) => {
+            warn!(seconds = draining.deadline_seconds, "the relay drains");
+            relay.info.send_modify(|info| {
+                if let Some(info) = info {
+                    info.draining = true;
+                }
+            });
+        }
+    }
+}

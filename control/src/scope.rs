@@ -1,0 +1,153 @@
+//! Scopes: who is there, what each publishes, who gets what.
+//!
+//! [`Roster`] is presence alone and knows no relay; [`plan`] decides what an offer means;
+//! [`Participant`] is one peer's stay in a scope and the only place that calls the relay.
+
+mod participant;
+pub mod plan;
+mod registry;
+mod roster;
+pub mod statistics;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+pub use participant::{Failed, Negotiated, Participant, PublishSpec, SubscribeSpec};
+pub use plan::Role;
+pub(crate) use registry::unix_now;
+pub use registry::{Scope, ScopeKey, Scopes};
+pub use roster::Roster;
+
+/// A peer, as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerView {
+    /// Identifier.
+    pub peer: String,
+    /// Display name.
+    pub name: String,
+    /// What it publishes.
+    pub publications: Vec<PublicationView>,
+}
+
+/// A publication, as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublicationView {
+    /// Identifier.
+    pub publication: String,
+    /// Audio or video.
+    pub kind: Kind,
+    /// What it shows.
+    pub source: Source,
+    /// Name given by the publisher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether the publisher muted it.
+    pub muted: bool,
+    /// Codec name.
+    pub codec: String,
+}
+
+/// Audio or video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Audio.
+    Audio,
+    /// Video.
+    Video,
+}
+
+/// What a publication shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// A camera.
+    Camera,
+    /// A microphone.
+    Microphone,
+    /// A screen or a window.
+    Screen,
+    /// The sound of what a screen shows.
+    ScreenAudio,
+    /// Anything else, such as a file.
+    Other,
+}
+
+/// What happens in a scope, as told to its peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A peer came.
+    Joined(PeerView),
+    /// A peer left. Its publications were reported as ended before.
+    Left {
+        /// Who.
+        peer: String,
+        /// Why.
+        reason: String,
+    },
+    /// A peer publishes something new.
+    Published {
+        /// Who.
+        peer: String,
+        /// What.
+        publication: PublicationView,
+    },
+    /// A publication ended.
+    Unpublished {
+        /// Whose.
+        peer: String,
+        /// Which.
+        publication: String,
+    },
+    /// A publication was muted or unmuted.
+    Muted {
+        /// Whose.
+        peer: String,
+        /// Which.
+        publication: String,
+        /// Which of the two.
+        muted: bool,
+    },
+    /// The receiver's own media path is up.
+    Connected,
+    /// The receiver's own transport is gone.
+    MediaLost {
+        /// Which transport: a peer can have a newer one meanwhile.
+        relay_peer: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where a peer's notices go.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    sender: mpsc::Sender<(u64, Arc<Notice>)>,
+    tag: u64,
+    is_lagging: Arc<AtomicBool>,
+}
+
+impl Sink {
+    /// A sink whose notices carry `tag`, by which the receiver tells its scopes apart.
+    pub fn new(sender: mpsc::Sender<(u64, Arc<Notice>)>, tag: u64) -> Self {
+        Self { sender, tag, is_lagging: Arc::default() }
+    }
+
+    /// Hands over a notice. One that finds the queue full marks the sink as lagging: its receiver
+    /// no longer knows the truth and must start anew.
+    pub fn send(&self, notice: &Arc<Notice>) {
+        if let Err(mpsc::error::TrySendError::Full(_)) =
+            self.sender.try_send((self.tag, Arc::clone(notice)))
+        {
+            self.is_lagging.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a notice was lost.
+    pub fn is_lagging(&self) -> bool {
+        self.is_lagging.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,697 @@
+//! One peer's stay in a scope: its transport, its publications, its slots.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use strait_proto::v1;
+use tracing::warn;
+
+use super::plan::{self, Leg, Role, Wanted};
+use super::registry::{Scope, ScopeKey, Scopes};
+use super::{Kind, Notice, PeerView, PublicationView, Sink, Source};
+use crate::auth::Identity;
+use crate::fault::{Class, Fault};
+use crate::id;
+use crate::limits;
+use crate::relay::{self, Transport};
+use crate::sdp::{
+    Answer, AnswerLine, Direction, Fingerprint, IceCredentials, Offer, Sending, Setup,
+};
+
+/// A publication as its publisher describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PublishSpec {
+    /// m-line.
+    pub mid: String,
+    /// What it shows.
+    pub source: Option<Source>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Whether it starts muted.
+    #[serde(default)]
+    pub muted: bool,
+}
+
+/// What a slot shall show.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SubscribeSpec {
+    /// m-line.
+    pub mid: String,
+    /// The publication; none frees the slot.
+    pub publication: Option<String>,
+}
+
+/// What could not be done for one m-line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// m-line.
+    pub mid: String,
+    /// Why.
+    pub fault: Fault,
+}
+
+/// The outcome of an offer.
+#[derive(Debug, Clone)]
+pub struct Negotiated {
+    /// The answer.
+    pub answer: String,
+    /// What failed, m-line by m-line.
+    pub failed: Vec<Failed>,
+}
+
+/// One peer's stay in a scope.
+pub struct Participant {
+    scopes: Arc<Scopes>,
+    scope: Arc<Scope>,
+    identity: Identity,
+    role: Role,
+    peer: String,
+    log_row: Option<i64>,
+    /// Transports so far: each has a name of its own at the relay.
+    transports: u32,
+    media: Option<Media>,
+}
+
+/// A peer's transport and m-lines.
+struct Media {
+    relay_peer: String,
+    local: Transport,
+    fingerprint: String,
+    remote_ice: IceCredentials,
+    remote_fingerprint: Fingerprint,
+    is_dtls_client: bool,
+    session_id: u64,
+    answers: u64,
+    lines: Vec<Line>,
+}
+
+/// What an m-line is in use for.
+#[derive(Debug, Clone)]
+enum Line {
+    Publication { mid: String, id: String, leg: Leg },
+    Slot(Slot),
+    Unused,
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    mid: String,
+    id: String,
+    leg: Leg,
+    ssrc: u32,
+    rtx_ssrc: u32,
+    bound: Option<String>,
+}
+
+impl Participant {
+    /// Enters a scope, without media yet. Returns who else is there.
+    ///
+    /// # Errors
+    /// The token is for another scope, or a limit is reached.
+    pub async fn enter(
+        scopes: &Arc<Scopes>,
+        identity: Identity,
+        role: Role,
+        scope: &str,
+        peer: &str,
+        name: &str,
+        sink: Sink,
+    ) -> Result<(Self, Vec<PeerView>), Fault> {
+        identity.check_scope(scope)?;
+        let key = ScopeKey { application: identity.application.clone(), scope: scope.into() };
+        let (scope, others) = scopes.enter(key, peer, name, sink)?;
+        let log_row = scopes.log_joined(&scope.key, peer, name).await;
+        let participant = Self {
+            scopes: Arc::clone(scopes),
+            scope,
+            identity,
+            role,
+            peer: peer.into(),
+            log_row,
+            transports: 0,
+            media: None,
+        };
+        Ok((participant, others))
+    }
+
+    /// Leaves: transport, publications and slots end.
+    pub async fn leave(mut self, reason: &str) {
+        self.close_media().await;
+        self.scopes.exit(&self.scope, &self.peer, reason).await;
+        self.scopes.log_left(self.log_row, reason).await;
+    }
+
+    /// The scope.
+    pub fn scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+
+    /// The peer's identifier.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// The relay's name for the transport, while there is one.
+    pub fn relay_peer(&self) -> Option<&str> {
+        self.media.as_ref().map(|media| media.relay_peer.as_str())
+    }
+
+    /// The peer's ICE user fragment, and the first m-line in use.
+    pub fn remote_ice(&self) -> Option<&IceCredentials> {
+        self.media.as_ref().map(|media| &media.remote_ice)
+    }
+
+    /// Publications: m-line and identifier.
+    pub fn publications(&self) -> Vec<(String, String)> {
+        let lines = self.lines().filter_map(|line| match line {
+            Line::Publication { mid, id, .. } => Some((mid.clone(), id.clone())),
+            _ => None,
+        });
+        lines.collect()
+    }
+
+    /// Slots: m-line and the publication that it shows.
+    pub fn subscriptions(&self) -> Vec<(String, Option<String>)> {
+        self.slots().map(|slot| (slot.mid.clone(), slot.bound.clone())).collect()
+    }
+
+    /// Slots that show nothing: m-line and kind.
+    pub fn free_slots(&self) -> Vec<(String, Kind)> {
+        let free = self.slots().filter(|slot| slot.bound.is_none());
+        free.map(|slot| (slot.mid.clone(), slot.leg.kind)).collect()
+    }
+
+    /// Takes an offer: the first makes the transport, a later one changes it.
+    ///
+    /// # Errors
+    /// The offer as a whole is refused. What fails for one m-line is in [`Negotiated::failed`].
+    pub async fn negotiate(
+        &mut self,
+        sdp: &str,
+        publish: &[PublishSpec],
+        subscribe: &[SubscribeSpec],
+    ) -> Result<Negotiated, Fault> {
+        let offer = Offer::parse(sdp)?;
+        let wanted = plan::plan(&offer, self.role)?;
+        if wanted.iter().any(|line| matches!(line, Wanted::Publication(_))) {
+            self.identity.check_publish()?;
+        }
+        if wanted.iter().any(|line| matches!(line, Wanted::Slot(_))) {
+            self.identity.check_subscribe()?;
+        }
+        let is_new = self.media.is_none();
+        self.prepare_transport(&offer).await?;
+        let outcome = self.apply(&offer, wanted, publish, subscribe).await;
+        if outcome.is_err() && is_new {
+            self.close_media().await;
+        }
+        outcome
+    }
+
+    /// Binds slots to publications, or frees them.
+    pub async fn bind(&mut self, subscribe: &[SubscribeSpec]) -> Vec<Failed> {
+        let mut failed = Vec::new();
+        for spec in subscribe {
+            if let Err(fault) = self.bind_one(&spec.mid, spec.publication.as_deref()).await {
+                failed.push(Failed { mid: spec.mid.clone(), fault });
+            }
+        }
+        failed
+    }
+
+    /// Says what the peer wants of a slot.
+    ///
+    /// # Errors
+    /// [`Class::NotFound`] for an m-line that is no slot; the relay's refusal.
+    pub async fn prefer(&self, mid: &str, preferences: v1::Preferences) -> Result<(), Fault> {
+        let slot = self.slots().find(|slot| slot.mid == mid).ok_or_else(|| no_slot(mid))?;
+        self.scopes.relay.set_preferences(&self.scope.relay_id, &slot.id, preferences).await
+    }
+
+    /// Mutes or unmutes one of the peer's own publications, and tells the others.
+    ///
+    /// # Errors
+    /// [`Class::NotFound`] for a publication that is not the peer's; the relay's refusal.
+    pub async fn set_muted(&self, publication: &str, muted: bool) -> Result<(), Fault> {
+        if !self.publications().iter().any(|(_, id)| id == publication) {
+            return Err(Fault::not_found(format!(
+                "{publication} is no publication of yours; it ended, or the identifier is wrong"
+            )));
+        }
+        self.scopes.relay.set_muted(&self.scope.relay_id, publication, muted).await?;
+        self.scope.set_muted(&self.peer, publication, muted);
+        Ok(())
+    }
+
+    /// Restarts ICE without an offer, as WHIP does.
+    ///
+    /// # Errors
+    /// [`Class::Conflict`] without media; the relay's refusal.
+    pub async fn restart_ice(&mut self, remote: &IceCredentials) -> Result<&Transport, Fault> {
+        let media = self.media.as_mut().ok_or_else(no_media)?;
+        let relay = &self.scopes.relay;
+        media.local = relay.restart_ice(&self.scope.relay_id, &media.relay_peer, remote).await?;
+        media.remote_ice = remote.clone();
+        Ok(&media.local)
+    }
+
+    /// Takes note of what happened. True when this peer's own media is gone.
+    pub fn on_notice(&mut self, notice: &Notice) -> bool {
+        match notice {
+            Notice::Unpublished { publication, .. } => {
+                for line in self.media.iter_mut().flat_map(|media| &mut media.lines) {
+                    if let Line::Slot(slot) = line
+                        && slot.bound.as_ref() == Some(publication)
+                    {
+                        slot.bound = None;
+                    }
+                }
+                false
+            }
+            Notice::MediaLost { relay_peer, .. } => {
+                let is_mine = self.relay_peer() == Some(relay_peer.as_str());
+                if is_mine {
+                    self.media = None;
+                }
+                is_mine
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends transport, publications and slots; presence stays.
+    pub async fn close_media(&mut self) {
+        let Some(media) = self.media.take() else { return };
+        self.scope.lose_media(&self.peer);
+        if let Err(fault) =
+            self.scopes.relay.remove_peer(&self.scope.relay_id, &media.relay_peer).await
+        {
+            // The relay removes it by itself when its consent runs out.
+            warn!(peer = self.peer, "the relay kept a peer that left: {fault}");
+        }
+    }
+
+    /// Ends the media and begins anew: presence stays, notices go to `sink` from now on. Returns
+    /// who else is there.
+    pub async fn restart(&mut self, sink: Sink) -> Vec<PeerView> {
+        self.close_media().await;
+        self.scope.renew_sink(&self.peer, sink)
+    }
+
+    /// The relay's counters for this peer.
+    ///
+    /// # Errors
+    /// [`Class::Conflict`] without media; the relay's refusal.
+    pub async fn statistics(&self) -> Result<v1::PeerStatistics, Fault> {
+        let media = self.media.as_ref().ok_or_else(no_media)?;
+        let statistics = self.scopes.relay.statistics(vec![self.scope.relay_id.clone()]).await?;
+        let mut peers = statistics.scopes.into_iter().flat_map(|scope| scope.peers);
+        peers
+            .find(|peer| peer.peer_id == media.relay_peer)
+            .ok_or_else(|| Fault::not_found("the relay has no statistics of this peer"))
+    }
+
+    async fn prepare_transport(&mut self, offer: &Offer) -> Result<(), Fault> {
+        let Some(media) = &mut self.media else { return self.add_transport(offer).await };
+        if media.remote_fingerprint != offer.fingerprint {
+            return Err(Fault::not_acceptable(
+                "the offer has another certificate than the session began with: it comes from a \
+                 new RTCPeerConnection; start anew",
+            ));
+        }
+        if media.lines.len() > offer.medias.len() {
+            return Err(Fault::not_acceptable(
+                "the offer has fewer m-lines than the last one; m-lines are never removed, only \
+                 disabled (RFC 8829 section 5.2.2)",
+            ));
+        }
+        if media.remote_ice != offer.ice {
+            self.restart_ice(&offer.ice).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_transport(&mut self, offer: &Offer) -> Result<(), Fault> {
+        let relay = &self.scopes.relay;
+        {
+            let mut is_created = self.scope.is_created.lock().await;
+            if !*is_created {
+                relay.create_scope(&self.scope.relay_id).await?;
+                *is_created = true;
+            }
+        }
+        let is_dtls_client = offer.setup == Setup::Passive;
+        let role = if is_dtls_client { v1::DtlsRole::Client } else { v1::DtlsRole::Server };
+        let number = self.transports.saturating_add(1);
+        let relay_peer = format!("{}.{number}", self.peer);
+        let request = v1::AddPeerRequest {
+            scope_id: self.scope.relay_id.clone(),
+            peer_id: relay_peer.clone(),
+            remote_ice: Some(relay::credentials(&offer.ice)),
+            remote_fingerprint: Some(relay::fingerprint(&offer.fingerprint)),
+            dtls_role: role.into(),
+        };
+        let (local, fingerprint) = match relay.add_peer(request.clone()).await {
+            // The relay restarted, and its event did not arrive yet.
+            Err(fault) if fault.class == Class::NotFound => {
+                relay.create_scope(&self.scope.relay_id).await?;
+                relay.add_peer(request).await?
+            }
+            other => other?,
+        };
+        let mut session = [0; 8];
+        id::fill(&mut session)?;
+        self.transports = number;
+        self.scope.roster().set_relay_peer(&self.peer, Some(relay_peer.clone()));
+        self.media = Some(Media {
+            relay_peer,
+            local,
+            fingerprint,
+            remote_ice: offer.ice.clone(),
+            remote_fingerprint: offer.fingerprint.clone(),
+            is_dtls_client,
+            // 63 bits: some parsers read it as a signed number.
+            session_id: u64::from_be_bytes(session) >> 1,
+            answers: 0,
+            lines: Vec::new(),
+        });
+        Ok(())
+    }
+
+    async fn apply(
+        &mut self,
+        offer: &Offer,
+        wanted: Vec<Wanted>,
+        publish: &[PublishSpec],
+        subscribe: &[SubscribeSpec],
+    ) -> Result<Negotiated, Fault> {
+        let mut failed = Vec::new();
+        self.end_changed_lines(offer, &wanted).await;
+        for (index, (media, wanted)) in offer.medias.iter().zip(&wanted).enumerate() {
+            let outcome = match (self.line(index), wanted) {
+                (Line::Unused, Wanted::Publication(leg)) => {
+                    let spec = publish.iter().find(|spec| spec.mid == media.mid);
+                    self.start_publication(&media.mid, leg, spec).await
+                }
+                (Line::Unused, Wanted::Slot(leg)) => {
+                    let spec = subscribe.iter().find(|spec| spec.mid == media.mid);
+                    let publication = spec.and_then(|spec| spec.publication.as_deref());
+                    let opened = self.open_slot(&media.mid, leg, publication).await;
+                    opened.map(|(line, unbound)| {
+                        failed
+                            .extend(unbound.map(|fault| Failed { mid: media.mid.clone(), fault }));
+                        line
+                    })
+                }
+                (line, _) => Ok(line),
+            };
+            let line = match outcome {
+                Ok(line) => line,
+                // Without the relay nothing of the offer can be done.
+                Err(fault) if fault.class == Class::Unavailable => return Err(fault),
+                Err(fault) => {
+                    failed.push(Failed { mid: media.mid.clone(), fault });
+                    Line::Unused
+                }
+            };
+            self.set_line(index, line);
+        }
+        for (media, wanted) in offer.medias.iter().zip(&wanted) {
+            if let Wanted::Rejected(Some(reason)) = wanted {
+                let fault = Fault::unsupported_codec(reason.clone());
+                failed.push(Failed { mid: media.mid.clone(), fault });
+            }
+        }
+        // Slots that were there before and are wanted for something else now.
+        for spec in subscribe {
+            let slot = self.slots().find(|slot| slot.mid == spec.mid);
+            let is_tried = failed.iter().any(|failed| failed.mid == spec.mid);
+            if slot.is_none_or(|slot| slot.bound != spec.publication) && !is_tried {
+                failed.extend(self.bind(std::slice::from_ref(spec)).await);
+            }
+        }
+        let answer = self.answer(offer, &wanted)?;
+        Ok(Negotiated { answer, failed })
+    }
+
+    /// Ends what the offer no longer has, or has otherwise now.
+    async fn end_changed_lines(&mut self, offer: &Offer, wanted: &[Wanted]) {
+        for (index, (media, wanted)) in offer.medias.iter().zip(wanted).enumerate() {
+            let is_same = match (self.line(index), wanted) {
+                (Line::Publication { mid, leg, .. }, Wanted::Publication(_)) => {
+                    mid == media.mid && leg.holds_in(media)
+                }
+                (Line::Slot(slot), Wanted::Slot(_)) => {
+                    slot.mid == media.mid && slot.leg.holds_in(media)
+                }
+                (Line::Unused, _) => true,
+                _ => false,
+            };
+            if is_same {
+                continue;
+            }
+            let scope_id = &self.scope.relay_id;
+            let ended = match self.line(index) {
+                Line::Publication { id, .. } => {
+                    self.scope.unpublish(&self.peer, &id);
+                    self.scopes.relay.unpublish(scope_id, &id).await
+                }
+                Line::Slot(slot) => self.scopes.relay.unsubscribe(scope_id, &slot.id).await,
+                Line::Unused => Ok(()),
+            };
+            if let Err(fault) = ended {
+                warn!(peer = self.peer, "the relay kept a stream that ended: {fault}");
+            }
+            self.set_line(index, Line::Unused);
+        }
+    }
+
+    async fn start_publication(
+        &self,
+        mid: &str,
+        leg: &Leg,
+        spec: Option<&PublishSpec>,
+    ) -> Result<Line, Fault> {
+        let media = self.media.as_ref().ok_or_else(no_media)?;
+        let name = spec.and_then(|spec| spec.name.clone());
+        if let Some(name) = &name {
+            id::check_name("the publication's name", name, limits::NAME_BYTES)?;
+        }
+        let view = PublicationView {
+            publication: id::random("pub")?,
+            kind: leg.kind,
+            source: spec.and_then(|spec| spec.source).unwrap_or(match leg.kind {
+                Kind::Audio => Source::Microphone,
+                Kind::Video => Source::Camera,
+            }),
+            name,
+            muted: spec.is_some_and(|spec| spec.muted),
+            codec: leg.codecs.first().map(|codec| codec.name.clone()).unwrap_or_default(),
+        };
+        let encodings = leg.encodings.iter().map(|encoding| v1::Encoding {
+            rid: encoding.rid.clone(),
+            ssrc: encoding.ssrc,
+            rtx_ssrc: encoding.rtx_ssrc,
+        });
+        let request = v1::PublishRequest {
+            scope_id: self.scope.relay_id.clone(),
+            peer_id: media.relay_peer.clone(),
+            publication_id: view.publication.clone(),
+            kind: relay_kind(leg.kind).into(),
+            mid: mid.into(),
+            codecs: leg.codecs.iter().map(relay::codec).collect(),
+            extensions: leg.extensions.iter().map(relay::extension).collect(),
+            encodings: encodings.collect(),
+            muted: view.muted,
+        };
+        self.scopes.relay.publish(request).await?;
+        let id = view.publication.clone();
+        self.scope.publish(&self.peer, view);
+        Ok(Line::Publication { mid: mid.into(), id, leg: leg.clone() })
+    }
+
+    /// Opens a slot. One that cannot show what was asked for is open all the same, with the reason.
+    async fn open_slot(
+        &self,
+        mid: &str,
+        leg: &Leg,
+        publication: Option<&str>,
+    ) -> Result<(Line, Option<Fault>), Fault> {
+        let media = self.media.as_ref().ok_or_else(no_media)?;
+        let id = id::random("sub")?;
+        let mut request = v1::SubscribeRequest {
+            scope_id: self.scope.relay_id.clone(),
+            peer_id: media.relay_peer.clone(),
+            subscription_id: id.clone(),
+            kind: relay_kind(leg.kind).into(),
+            mid: mid.into(),
+            codecs: leg.codecs.iter().map(relay::codec).collect(),
+            extensions: leg.extensions.iter().map(relay::extension).collect(),
+            publication_id: String::new(),
+            preferences: None,
+        };
+        let mut unbound = None;
+        let mut bound = None;
+        if let Some(publication) = publication {
+            match self.check_publication(publication, leg.kind) {
+                Ok(()) => {
+                    request.publication_id = publication.into();
+                    bound = Some(publication.to_owned());
+                }
+                Err(fault) => unbound = Some(fault),
+            }
+        }
+        let relay = &self.scopes.relay;
+        let (ssrc, rtx_ssrc) = match relay.subscribe(request.clone()).await {
+            Err(fault)
+                if bound.is_some()
+                    && matches!(fault.class, Class::UnsupportedCodec | Class::NotFound) =>
+            {
+                request.publication_id.clear();
+                (unbound, bound) = (Some(fault), None);
+                relay.subscribe(request).await?
+            }
+            other => other?,
+        };
+        let slot = Slot { mid: mid.into(), id, leg: leg.clone(), ssrc, rtx_ssrc, bound };
+        Ok((Line::Slot(slot), unbound))
+    }
+
+    async fn bind_one(&mut self, mid: &str, publication: Option<&str>) -> Result<(), Fault> {
+        let slot = self.slots().find(|slot| slot.mid == mid).ok_or_else(|| no_slot(mid))?.clone();
+        if let Some(publication) = publication {
+            self.check_publication(publication, slot.leg.kind)?;
+        }
+        if slot.bound.as_deref() == publication {
+            return Ok(());
+        }
+        self.scopes.relay.bind(&self.scope.relay_id, &slot.id, publication).await?;
+        for line in self.media.iter_mut().flat_map(|media| &mut media.lines) {
+            if let Line::Slot(slot) = line
+                && slot.mid == mid
+            {
+                slot.bound = publication.map(str::to_owned);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_publication(&self, publication: &str, kind: Kind) -> Result<(), Fault> {
+        let roster = self.scope.roster();
+        let (_, view) = roster.publication(publication).ok_or_else(|| {
+            Fault::not_found(format!(
+                "there is no publication {publication} in this scope; it ended meanwhile"
+            ))
+        })?;
+        if view.kind != kind {
+            return Err(Fault::conflict(format!(
+                "{publication} is {:?} and the m-line {kind:?}; use a slot of its kind",
+                view.kind
+            )));
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, offer: &Offer, wanted: &[Wanted]) -> Result<String, Fault> {
+        let peer = &self.peer;
+        let role = self.role;
+        let media = self.media.as_mut().ok_or_else(no_media)?;
+        media.answers += 1;
+        let unused = Line::Unused;
+        let lines = wanted.iter().enumerate().map(|(index, wanted)| {
+            let line = media.lines.get(index).unwrap_or(&unused);
+            let (direction, leg, sending) = match (wanted, line) {
+                (Wanted::Rejected(_), _) => return AnswerLine::Rejected,
+                (Wanted::Publication(_), Line::Publication { leg, .. }) => {
+                    (Direction::ReceiveOnly, leg, None)
+                }
+                (Wanted::Slot(_), Line::Slot(slot)) => {
+                    let leg = &slot.leg;
+                    // A player shows one thing: its streams belong together. A conference's slots
+                    // are bound one by one.
+                    let stream = match role {
+                        Role::Player => "strait".to_owned(),
+                        _ => format!("slot-{}", slot.mid),
+                    };
+                    let track = slot.id.clone();
+                    let (ssrc, rtx_ssrc) = (slot.ssrc, slot.rtx_ssrc);
+                    let rtx_ssrc =
+                        if leg.codecs.iter().any(|c| c.rtx.is_some()) { rtx_ssrc } else { 0 };
+                    (Direction::SendOnly, leg, Some(Sending { stream, track, ssrc, rtx_ssrc }))
+                }
+                (Wanted::Publication(leg) | Wanted::Slot(leg) | Wanted::Idle(leg), _) => {
+                    (Direction::Inactive, leg, None)
+                }
+            };
+            let rids = match direction {
+                Direction::ReceiveOnly => leg
+                    .encodings
+                    .iter()
+                    .map(|e| e.rid.clone())
+                    .filter(|rid| !rid.is_empty())
+                    .collect(),
+                _ => Vec::new(),
+            };
+            AnswerLine::Accepted {
+                direction,
+                codecs: leg.codecs.clone(),
+                extensions: leg.extensions.clone(),
+                rids,
+                sending,
+            }
+        });
+        let lines: Vec<AnswerLine> = lines.collect();
+        tracing::debug!(peer, lines = lines.len(), "answer {}", media.answers);
+        let answer = Answer {
+            session_id: media.session_id,
+            version: media.answers,
+            ice: &media.local.ice,
+            candidates: &media.local.candidates,
+            fingerprint: &media.fingerprint,
+            is_dtls_client: media.is_dtls_client,
+            lines,
+        };
+        Ok(answer.write(offer))
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.media.iter().flat_map(|media| &media.lines)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.lines().filter_map(|line| match line {
+            Line::Slot(slot) => Some(slot),
+            _ => None,
+        })
+    }
+
+    fn line(&self, index: usize) -> Line {
+        let line = self.media.as_ref().and_then(|media| media.lines.get(index));
+        line.cloned().unwrap_or(Line::Unused)
+    }
+
+    fn set_line(&mut self, index: usize, line: Line) {
+        let Some(media) = &mut self.media else { return };
+        if media.lines.len() <= index {
+            media.lines.resize(index + 1, Line::Unused);
+        }
+        if let Some(place) = media.lines.get_mut(index) {
+            *place = line;
+        }
+    }
+}
+
+fn relay_kind(kind: Kind) -> v1::Kind {
+    match kind {
+        Kind::Audio => v1::Kind::Audio,
+        Kind::Video => v1::Kind::Video,
+    }
+}
+
+fn no_media() -> Fault {
+    Fault::conflict("there is no media session; send an offer first")
+}
+
+fn no_slot(mid: &str) -> Fault {
+    Fault::not_found(format!("the m-line {mid:?} is no slot; offer it recvonly first"))
+}

@@ -1,0 +1,129 @@
+//! What an offer means: which m-line publishes, which is a slot, with which codecs. Pure.
+
+use crate::fault::Fault;
+use crate::scope::Kind;
+use crate::sdp::{Codec, Encoding, Extension, Media, MediaKind, Offer, extension};
+
+/// How a peer uses the m-lines that it offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// JsonRTC: sending m-lines publish, receive-only ones are slots.
+    Conference,
+    /// WHIP: sending m-lines publish, others stay unused.
+    Publisher,
+    /// WHEP: receiving m-lines are slots, others stay unused.
+    Player,
+}
+
+/// What one m-line becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// The peer sends a stream.
+    Publication(Leg),
+    /// The peer receives a stream.
+    Slot(Leg),
+    /// Accepted, nothing flows.
+    Idle(Leg),
+    /// Refused; the sentence says why, none when it is not in use anyway.
+    Rejected(Option<String>),
+}
+
+/// The agreed parameters of an m-line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leg {
+    /// Audio or video.
+    pub kind: Kind,
+    /// Codecs; exactly one for a publication, so that subscribers know it.
+    pub codecs: Vec<Codec>,
+    /// Header extensions.
+    pub extensions: Vec<Extension>,
+    /// What the peer sends; empty unless it publishes.
+    pub encodings: Vec<Encoding>,
+}
+
+impl Leg {
+    /// Whether these parameters, agreed before, still stand in a later offer's m-line: a client may
+    /// list its codecs in another order then, or more of them, and nothing changes for the relay.
+    pub fn holds_in(&self, media: &Media) -> bool {
+        let same = |a: &Codec, b: &Codec| {
+            a.payload_type == b.payload_type
+                && a.name.eq_ignore_ascii_case(&b.name)
+                && a.clock_rate_hz == b.clock_rate_hz
+                && a.rtx == b.rtx
+        };
+        self.codecs.iter().all(|codec| media.codecs.iter().any(|other| same(codec, other)))
+            && self.extensions.iter().all(|extension| media.extensions.contains(extension))
+            && (self.encodings.is_empty() || self.encodings == media.encodings)
+    }
+}
+
+/// Decides for each m-line of the offer, in its order.
+///
+/// # Errors
+/// [`crate::fault::Class::UnsupportedCodec`] when no m-line that the peer wants to use can be.
+pub fn plan(offer: &Offer, role: Role) -> Result<Vec<Wanted>, Fault> {
+    let lines: Vec<Wanted> = offer.medias.iter().map(|media| decide(media, role)).collect();
+    if lines.iter().all(|line| matches!(line, Wanted::Rejected(_))) {
+        let reasons: Vec<&str> = lines
+            .iter()
+            .filter_map(|line| match line {
+                Wanted::Rejected(Some(reason)) => Some(reason.as_str()),
+                _ => None,
+            })
+            .collect();
+        return Err(Fault::unsupported_codec(format!(
+            "no m-line of the offer can be accepted: {}",
+            reasons.join("; ")
+        )));
+    }
+    Ok(lines)
+}
+
+fn decide(media: &Media, role: Role) -> Wanted {
+    let kind = match media.kind {
+        MediaKind::Audio => Kind::Audio,
+        MediaKind::Video => Kind::Video,
+        MediaKind::Other => {
+            return Wanted::Rejected(Some(format!("m={} is not relayed", media.media)));
+        }
+    };
+    let refuse = |reason: &str| Wanted::Rejected(Some(format!("mid {}: {reason}", media.mid)));
+    if !media.is_active {
+        return Wanted::Rejected(None);
+    }
+    if !media.is_bundled {
+        return refuse("it is outside the BUNDLE group; set bundlePolicy to \"max-bundle\"");
+    }
+    if !media.rtcp_mux {
+        return refuse("it has no a=rtcp-mux; set rtcpMuxPolicy to \"require\"");
+    }
+    if !media.protocol.contains("SAVP") {
+        return refuse("its media is not encrypted; offer UDP/TLS/RTP/SAVPF");
+    }
+    let supported: Vec<&Codec> =
+        media.codecs.iter().filter(|codec| codec.is_supported(media.kind)).collect();
+    if supported.is_empty() {
+        return refuse("no codec in common; offer Opus, H.264, VP8, VP9, AV1 or H.265");
+    }
+    let publishes = media.direction.sends() && role != Role::Player;
+    let receives = media.direction.receives() && role != Role::Publisher;
+    if publishes {
+        let extensions = extension::for_publishing(&media.extensions);
+        let transport_cc = extensions.iter().any(|e| e.uri == extension::TRANSPORT_SEQUENCE);
+        let codecs = supported.into_iter().take(1).map(|codec| codec.answered(transport_cc));
+        Wanted::Publication(Leg {
+            kind,
+            codecs: codecs.collect(),
+            extensions,
+            encodings: media.encodings.clone(),
+        })
+    } else {
+        let leg = Leg {
+            kind,
+            codecs: supported.into_iter().map(|codec| codec.answered(false)).collect(),
+            extensions: extension::for_subscribing(&media.extensions),
+            encodings: Vec::new(),
+        };
+        if receives { Wanted::Slot(leg) } else { Wanted::Idle(leg) }
+    }
+}

@@ -1,0 +1,288 @@
+//! All scopes of this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::warn;
+
+use super::{Notice, PeerView, PublicationView, Roster, Sink};
+use crate::config::Limits;
+use crate::fault::Fault;
+use crate::id;
+use crate::limits;
+use crate::relay::Relay;
+use crate::store::Sessions;
+
+/// What names a scope: scopes of different applications never meet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ScopeKey {
+    /// Application.
+    pub application: String,
+    /// Scope name.
+    pub scope: String,
+}
+
+/// All scopes.
+pub struct Scopes {
+    scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
+    pub(super) relay: Relay,
+    log: Sessions,
+    limits: Limits,
+}
+
+/// One scope, for as long as somebody is in it.
+pub struct Scope {
+    /// Its name.
+    pub key: ScopeKey,
+    /// The relay's name for it: unique for each life of the scope, so that disposing the last one
+    /// cannot hit the next.
+    pub relay_id: String,
+    roster: Mutex<Roster<Sink>>,
+    /// Whether the relay has it. Held while that changes.
+    pub(super) is_created: tokio::sync::Mutex<bool>,
+}
+
+impl Scopes {
+    /// No scopes yet.
+    pub fn new(relay: Relay, log: Sessions, limits: Limits) -> Self {
+        Self { scopes: Mutex::default(), relay, log, limits }
+    }
+
+    /// Scopes and peers that there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let scopes = self.lock();
+        (scopes.len(), scopes.values().map(|scope| scope.roster().len()).sum())
+    }
+
+    /// The relay.
+    pub fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    /// Brings a member into the scope, which is made when absent, and tells the others. Returns who
+    /// is there besides; what happens after that comes to the sink.
+    ///
+    /// # Errors
+    /// As [`Roster::join`]; [`crate::fault::Class::TooMany`] at the limit of scopes.
+    pub(super) fn enter(
+        &self,
+        key: ScopeKey,
+        peer: &str,
+        name: &str,
+        sink: Sink,
+    ) -> Result<(Arc<Scope>, Vec<PeerView>), Fault> {
+        id::check_name("the scope's name", &key.scope, limits::SCOPE_NAME_BYTES)?;
+        let mut scopes = self.lock();
+        let scope = match scopes.get(&key) {
+            Some(scope) => Arc::clone(scope),
+            None if scopes.len() >= self.limits.scopes => {
+                return Err(Fault::too_many(format!(
+                    "there are {} scopes (limits.scopes); try again later",
+                    scopes.len()
+                )));
+            }
+            None => Arc::new(Scope::new(key.clone())?),
+        };
+        let others = {
+            let mut roster = scope.roster();
+            roster.join(peer, name, sink, self.limits.peers_per_scope)?;
+            if let Some(view) = roster.view(peer) {
+                tell(&roster, peer, Notice::Joined(view));
+            }
+            roster.others(peer)
+        };
+        // Under the lock of all scopes, so that the last leaver cannot remove it in between.
+        scopes.insert(key, Arc::clone(&scope));
+        Ok((scope, others))
+    }
+
+    /// Takes a member out, tells the others, and ends the scope with its last member.
+    pub(super) async fn exit(&self, scope: &Arc<Scope>, peer: &str, reason: &str) {
+        {
+            let mut scopes = self.lock();
+            let mut roster = scope.roster();
+            let Some(publications) = roster.leave(peer) else { return };
+            tell_ended(&roster, peer, publications);
+            tell(&roster, peer, Notice::Left { peer: peer.into(), reason: reason.into() });
+            if roster.is_empty() && scopes.get(&scope.key).is_some_and(|s| Arc::ptr_eq(s, scope)) {
+                scopes.remove(&scope.key);
+            }
+        }
+        if scope.roster().is_empty() {
+            let mut is_created = scope.is_created.lock().await;
+            if std::mem::take(&mut *is_created)
+                && let Err(fault) = self.relay.dispose_scope(&scope.relay_id).await
+            {
+                warn!(scope = scope.key.scope, "the relay kept an empty scope: {fault}");
+            }
+        }
+    }
+
+    /// Notes a stay in the log. A log that fails is no reason to refuse a call.
+    pub(super) async fn log_joined(&self, key: &ScopeKey, peer: &str, name: &str) -> Option<i64> {
+        let row = self.log.joined(&key.application, &key.scope, peer, name, unix_now()).await;
+        row.inspect_err(|fault| warn!("session log: {fault}")).ok()
+    }
+
+    /// Notes the end of a stay.
+    pub(super) async fn log_left(&self, row: Option<i64>, reason: &str) {
+        if let Some(row) = row
+            && let Err(fault) = self.log.left(row, reason, unix_now()).await
+        {
+            warn!("session log: {fault}");
+        }
+    }
+
+    /// A peer's media path is up.
+    pub fn peer_connected(&self, relay_scope: &str, relay_peer: &str) {
+        let Some(scope) = self.of_relay_id(relay_scope) else { return };
+        let roster = scope.roster();
+        if let Some(sink) = roster.of_relay_peer(relay_peer).and_then(|peer| roster.sink(peer)) {
+            sink.send(&Arc::new(Notice::Connected));
+        }
+    }
+
+    /// A peer's transport is gone at the relay.
+    pub fn peer_lost(&self, relay_scope: &str, relay_peer: &str, reason: &str) {
+        if let Some(scope) = self.of_relay_id(relay_scope) {
+            scope.lose(relay_peer, reason);
+        }
+    }
+
+    /// A scope is gone at the relay, with all transports.
+    pub fn scope_lost(&self, relay_scope: &str) {
+        let Some(scope) = self.of_relay_id(relay_scope) else { return };
+        if let Ok(mut is_created) = scope.is_created.try_lock() {
+            *is_created = false;
+        }
+        for relay_peer in scope.relay_peers() {
+            scope.lose(&relay_peer, "the relay disposed the scope");
+        }
+    }
+
+    /// Compares with what the relay has: whoever has no transport there lost it.
+    pub fn reconcile(&self, is_alive: impl Fn(&str, &str) -> bool) {
+        let scopes: Vec<_> = self.lock().values().cloned().collect();
+        for scope in scopes {
+            let mut lost = 0;
+            let relay_peers = scope.relay_peers();
+            for relay_peer in &relay_peers {
+                if !is_alive(&scope.relay_id, relay_peer) {
+                    scope.lose(relay_peer, "the relay restarted");
+                    lost += 1;
+                }
+            }
+            // CreateScope is idempotent: forgetting that the scope exists is always safe.
+            if lost == relay_peers.len()
+                && let Ok(mut is_created) = scope.is_created.try_lock()
+            {
+                *is_created = false;
+            }
+        }
+    }
+
+    fn of_relay_id(&self, relay_id: &str) -> Option<Arc<Scope>> {
+        self.lock().values().find(|scope| scope.relay_id == relay_id).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ScopeKey, Arc<Scope>>> {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Scope {
+    fn new(key: ScopeKey) -> Result<Self, Fault> {
+        let mut life = [0; 4];
+        id::fill(&mut life)?;
+        Ok(Self {
+            relay_id: format!("{}/{}#{}", key.application, key.scope, id::hex(&life)),
+            key,
+            roster: Mutex::default(),
+            is_created: tokio::sync::Mutex::new(false),
+        })
+    }
+
+    /// The members. Never held over an await.
+    pub fn roster(&self) -> MutexGuard<'_, Roster<Sink>> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a publication and tells the others, in one step: whoever comes in between gets it
+    /// once, either from the roster or as a notice.
+    pub(super) fn publish(&self, peer: &str, publication: PublicationView) {
+        let mut roster = self.roster();
+        if roster.publish(peer, publication.clone()) {
+            tell(&roster, peer, Notice::Published { peer: peer.into(), publication });
+        }
+    }
+
+    /// Ends a publication and tells the others.
+    pub(super) fn unpublish(&self, peer: &str, publication: &str) {
+        let mut roster = self.roster();
+        if roster.unpublish(peer, publication) {
+            let (peer_id, publication) = (peer.to_owned(), publication.to_owned());
+            tell(&roster, peer, Notice::Unpublished { peer: peer_id, publication });
+        }
+    }
+
+    /// Mutes or unmutes a publication and tells the others.
+    pub(super) fn set_muted(&self, peer: &str, publication: &str, muted: bool) {
+        let mut roster = self.roster();
+        if roster.set_muted(peer, publication, muted) {
+            let (peer_id, publication) = (peer.to_owned(), publication.to_owned());
+            tell(&roster, peer, Notice::Muted { peer: peer_id, publication, muted });
+        }
+    }
+
+    /// Ends all publications of a peer and tells the others; presence stays.
+    pub(super) fn lose_media(&self, peer: &str) {
+        let mut roster = self.roster();
+        let publications = roster.lose_media(peer);
+        tell_ended(&roster, peer, publications);
+    }
+
+    /// Sends a member's notices to another sink from now on. Returns who else is there.
+    pub(super) fn renew_sink(&self, peer: &str, sink: Sink) -> Vec<PeerView> {
+        let mut roster = self.roster();
+        roster.set_sink(peer, sink);
+        roster.others(peer)
+    }
+
+    fn relay_peers(&self) -> Vec<String> {
+        self.roster().relay_peers().map(|(_, relay_peer)| relay_peer.to_owned()).collect()
+    }
+
+    /// A transport is gone: its publications end, its owner is told.
+    fn lose(&self, relay_peer: &str, reason: &str) {
+        let mut roster = self.roster();
+        let Some(peer) = roster.of_relay_peer(relay_peer).map(str::to_owned) else { return };
+        let publications = roster.lose_media(&peer);
+        tell_ended(&roster, &peer, publications);
+        if let Some(sink) = roster.sink(&peer) {
+            let (relay_peer, reason) = (relay_peer.into(), reason.into());
+            sink.send(&Arc::new(Notice::MediaLost { relay_peer, reason }));
+        }
+    }
+}
+
+/// Tells everyone but `peer`.
+fn tell(roster: &Roster<Sink>, peer: &str, notice: Notice) {
+    let notice = Arc::new(notice);
+    for sink in roster.sinks_but(peer) {
+        sink.send(&notice);
+    }
+}
+
+fn tell_ended(roster: &Roster<Sink>, peer: &str, publications: Vec<PublicationView>) {
+    for publication in publications {
+        let publication = publication.publication;
+        tell(roster, peer, Notice::Unpublished { peer: peer.into(), publication });
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

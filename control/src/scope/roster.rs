@@ -1,0 +1,209 @@
+//! Presence: the members of a scope and what they publish. Pure state.
+
+use std::collections::BTreeMap;
+
+use super::{PeerView, PublicationView};
+use crate::fault::Fault;
+
+/// The members of one scope; `S` is where a member's notices go.
+#[derive(Debug)]
+pub struct Roster<S> {
+    members: BTreeMap<String, Member<S>>,
+}
+
+#[derive(Debug)]
+struct Member<S> {
+    name: String,
+    /// The relay's name for the member's transport, while it has one.
+    relay_peer: Option<String>,
+    publications: Vec<PublicationView>,
+    sink: S,
+}
+
+impl<S> Default for Roster<S> {
+    fn default() -> Self {
+        Self { members: BTreeMap::new() }
+    }
+}
+
+impl<S> Roster<S> {
+    /// Adds a member.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Conflict`] for one that is there,
+    /// [`crate::fault::Class::TooMany`] at `members_max`.
+    pub fn join(
+        &mut self,
+        peer: &str,
+        name: &str,
+        sink: S,
+        members_max: usize,
+    ) -> Result<(), Fault> {
+        if self.members.contains_key(peer) {
+            return Err(Fault::conflict(format!("peer {peer} is in this scope already")));
+        }
+        if self.members.len() >= members_max {
+            return Err(Fault::too_many(format!(
+                "the scope is full: {members_max} peers (limits.peers_per_scope)"
+            )));
+        }
+        let member = Member { name: name.into(), relay_peer: None, publications: Vec::new(), sink };
+        self.members.insert(peer.into(), member);
+        Ok(())
+    }
+
+    /// Removes a member and returns what it published.
+    pub fn leave(&mut self, peer: &str) -> Option<Vec<PublicationView>> {
+        self.members.remove(peer).map(|member| member.publications)
+    }
+
+    /// Adds a publication; false for a member that is not there.
+    pub fn publish(&mut self, peer: &str, publication: PublicationView) -> bool {
+        let member = self.members.get_mut(peer);
+        member.map(|member| member.publications.push(publication)).is_some()
+    }
+
+    /// Removes a publication; false for one that is not there.
+    pub fn unpublish(&mut self, peer: &str, publication: &str) -> bool {
+        let Some(member) = self.members.get_mut(peer) else { return false };
+        let before = member.publications.len();
+        member.publications.retain(|p| p.publication != publication);
+        member.publications.len() != before
+    }
+
+    /// Takes all publications of a member away, and its transport.
+    pub fn lose_media(&mut self, peer: &str) -> Vec<PublicationView> {
+        let Some(member) = self.members.get_mut(peer) else { return Vec::new() };
+        member.relay_peer = None;
+        std::mem::take(&mut member.publications)
+    }
+
+    /// Notes whether a publication is muted. False when it was so before, or is not there.
+    pub fn set_muted(&mut self, peer: &str, publication: &str, muted: bool) -> bool {
+        let publications = self.members.get_mut(peer).map(|member| &mut member.publications);
+        let mut found = publications.into_iter().flatten();
+        match found.find(|p| p.publication == publication && p.muted != muted) {
+            Some(publication) => {
+                publication.muted = muted;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Notes the relay's name for a member's transport.
+    pub fn set_relay_peer(&mut self, peer: &str, relay_peer: Option<String>) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.relay_peer = relay_peer;
+        }
+    }
+
+    /// The member whose transport has this name.
+    pub fn of_relay_peer(&self, relay_peer: &str) -> Option<&str> {
+        let mut members = self.members.iter();
+        members.find(|(_, m)| m.relay_peer.as_deref() == Some(relay_peer)).map(|(peer, _)| &**peer)
+    }
+
+    /// All transports: member and the relay's name.
+    pub fn relay_peers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.members.iter().filter_map(|(peer, m)| Some((&**peer, m.relay_peer.as_deref()?)))
+    }
+
+    /// A publication and whose it is.
+    pub fn publication(&self, id: &str) -> Option<(&str, &PublicationView)> {
+        self.members.iter().find_map(|(peer, member)| {
+            let publication = member.publications.iter().find(|p| p.publication == id)?;
+            Some((&**peer, publication))
+        })
+    }
+
+    /// All members but one, as others see them.
+    pub fn others(&self, peer: &str) -> Vec<PeerView> {
+        let others = self.members.iter().filter(|(other, _)| *other != peer);
+        others.map(|(peer, member)| member.view(peer)).collect()
+    }
+
+    /// One member, as others see it.
+    pub fn view(&self, peer: &str) -> Option<PeerView> {
+        self.members.get(peer).map(|member| member.view(peer))
+    }
+
+    /// The sinks of all members but one.
+    pub fn sinks_but(&self, peer: &str) -> impl Iterator<Item = &S> {
+        self.members.iter().filter(move |(other, _)| *other != peer).map(|(_, m)| &m.sink)
+    }
+
+    /// Sends a member's notices elsewhere.
+    pub fn set_sink(&mut self, peer: &str, sink: S) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.sink = sink;
+        }
+    }
+
+    /// The sink of one member.
+    pub fn sink(&self, peer: &str) -> Option<&S> {
+        self.members.get(peer).map(|member| &member.sink)
+    }
+
+    /// Members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+impl<S> Member<S> {
+    fn view(&self, peer: &str) -> PeerView {
+        PeerView {
+            peer: peer.into(),
+            name: self.name.clone(),
+            publications: self.publications.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scope::{Kind, Source};
+
+    fn camera(id: &str) -> PublicationView {
+        PublicationView {
+            publication: id.into(),
+            kind: Kind::Video,
+            source: Source::Camera,
+            name: None,
+            muted: false,
+            codec: "VP8".into(),
+        }
+    }
+
+    #[test]
+    fn members_come_publish_mute_and_go() {
+        let mut roster = Roster::default();
+        roster.join("p-1", "Alice", 1, 2).unwrap();
+        assert!(roster.join("p-1", "Alice", 1, 2).is_err());
+        roster.join("p-2", "Bob", 2, 2).unwrap();
+        assert!(roster.join("p-3", "Eve", 3, 2).unwrap_err().reason.contains("full"));
+        assert!(roster.publish("p-1", camera("pub-1")));
+        assert!(!roster.publish("p-9", camera("pub-9")));
+        assert_eq!(roster.publication("pub-1").unwrap().0, "p-1");
+        assert_eq!(roster.others("p-2")[0].publications.len(), 1);
+        assert!(roster.set_muted("p-1", "pub-1", true));
+        assert!(!roster.set_muted("p-1", "pub-1", true), "nothing new");
+        assert!(!roster.set_muted("p-2", "pub-1", false), "not Bob's");
+        assert_eq!(roster.sinks_but("p-1").collect::<Vec<_>>(), [&2]);
+        roster.set_relay_peer("p-1", Some("p-1.1".into()));
+        assert_eq!(roster.of_relay_peer("p-1.1"), Some("p-1"));
+        assert_eq!(roster.lose_media("p-1").len(), 1);
+        assert_eq!(roster.of_relay_peer("p-1.1"), None);
+        assert!(!roster.unpublish("p-1", "pub-1"));
+        assert_eq!(roster.leave("p-1").map(|p| p.len()), Some(0));
+        assert_eq!(roster.leave("p-1"), None);
+        assert_eq!(roster.len(), 1);
+    }
+}

@@ -1,0 +1,54 @@
+//! The relay's counters as JSON for clients: the proto's field names in camelCase.
+
+use serde_json::{Value, json};
+use strait_proto::v1;
+
+/// A peer's counters.
+pub fn peer(s: &v1::PeerStatistics) -> Value {
+    json!({
+        "connected": s.connected,
+        "packetsReceived": s.packets_received,
+        "bytesReceived": s.bytes_received,
+        "packetsSent": s.packets_sent,
+        "bytesSent": s.bytes_sent,
+        "publications": s.publications.iter().map(publication).collect::<Vec<_>>(),
+        "subscriptions": s.subscriptions.iter().map(subscription).collect::<Vec<_>>(),
+    })
+}
+
+fn publication(s: &v1::PublicationStatistics) -> Value {
+    json!({
+        "publicationId": s.publication_id,
+        "encodings": s.encodings.iter().map(encoding).collect::<Vec<_>>(),
+    })
+}
+
+fn encoding(s: &v1::EncodingStatistics) -> Value {
+    json!({
+        "rid": s.rid,
+        "ssrc": s.ssrc,
+        "packets": s.packets,
+        "bytes": s.bytes,
+        "packetsLost": s.packets_lost,
+        "jitterSeconds": s.jitter_seconds,
+        "keyFrames": s.key_frames,
+        "keyFrameRequestsSent": s.key_frame_requests_sent,
+    })
+}
+
+fn subscription(s: &v1::SubscriptionStatistics) -> Value {
+    json!({
+        "subscriptionId": s.subscription_id,
+        "publicationId": s.publication_id,
+        "ssrc": s.ssrc,
+        "layer": s.layer,
+        "packets": s.packets,
+        "bytes": s.bytes,
+        "packetsLost": s.packets_lost,
+        "fractionLost": s.fraction_lost,
+        "jitterSeconds": s.jitter_seconds,
+        "roundTripSeconds": s.round_trip_seconds,
+        "retransmissions": s.retransmissions,
+        "retransmissionsMissed": s.retransmissions_missed,
+    })
+}

@@ -1,0 +1,78 @@
+//! Codecs: what an m-line offers, and what is taken of it.
+
+use super::offer::MediaKind;
+
+/// One codec of an m-line, with its retransmission format and feedback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Codec {
+    /// RTP payload type, 0 to 127.
+    pub payload_type: u8,
+    /// Encoding name as offered.
+    pub name: String,
+    /// RTP clock rate in Hz.
+    pub clock_rate_hz: u32,
+    /// Channels; 1 where none are given, as for video.
+    pub channels: u8,
+    /// Format parameters, as offered.
+    pub fmtp: String,
+    /// Payload type of its RTX (RFC 4588).
+    pub rtx: Option<u8>,
+    /// RTCP feedback (RFC 4585), as offered.
+    pub feedback: Vec<String>,
+}
+
+/// Codecs that are relayed, by kind.
+const AUDIO: [&str; 4] = ["opus", "PCMU", "PCMA", "G722"];
+const VIDEO: [&str; 5] = ["H264", "VP8", "VP9", "AV1", "H265"];
+/// Feedback that the relay understands from subscribers, and gives to publishers.
+const FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "goog-remb", "transport-cc"];
+
+impl Codec {
+    /// Whether the relay carries this codec.
+    pub fn is_supported(&self, kind: MediaKind) -> bool {
+        let is = |name: &&str| name.eq_ignore_ascii_case(&self.name);
+        match kind {
+            MediaKind::Audio => AUDIO.iter().any(|name| is(&name)),
+            MediaKind::Video => VIDEO.iter().any(|name| is(&name)) && self.clock_rate_hz == 90_000,
+            MediaKind::Other => false,
+        }
+    }
+
+    /// The format parameters as pairs, keys in lower case. A text without `=` has an empty key.
+    pub fn parameters(&self) -> impl Iterator<Item = (String, String)> {
+        self.fmtp.split(';').map(str::trim).filter(|part| !part.is_empty()).map(|part| {
+            match part.split_once('=') {
+                Some((key, value)) => (key.trim().to_ascii_lowercase(), value.trim().to_owned()),
+                None => (String::new(), part.to_owned()),
+            }
+        })
+    }
+
+    /// This codec with the feedback alone that both sides know. `transport_cc` says whether
+    /// transport-wide feedback is among it.
+    pub fn answered(&self, transport_cc: bool) -> Self {
+        let mut codec = self.clone();
+        codec.feedback.retain(|feedback| {
+            FEEDBACK.contains(&feedback.as_str()) && (transport_cc || feedback != "transport-cc")
+        });
+        codec
+    }
+
+    /// Value of `a=rtpmap` after the payload type.
+    pub fn rtpmap(&self) -> String {
+        match self.channels {
+            0 | 1 => format!("{}/{}", self.name, self.clock_rate_hz),
+            channels => format!("{}/{}/{channels}", self.name, self.clock_rate_hz),
+        }
+    }
+}
+
+/// Static payload types (RFC 3551) that may come without `a=rtpmap`.
+pub(super) fn of_static_type(payload_type: u8) -> Option<(&'static str, u32)> {
+    match payload_type {
+        0 => Some(("PCMU", 8_000)),
+        8 => Some(("PCMA", 8_000)),
+        9 => Some(("G722", 8_000)),
+        _ => None,
+    }
+}

@@ -1,0 +1,209 @@
+//! The whole process: opens the store, finds the relay, listens, ends in order.
+
+pub mod certificate;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::Handle;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::admission::Admission;
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::http::{App, front_door::FrontDoor, metrics::Metrics, page, router, sessions::Sessions};
+use crate::limits;
+use crate::relay::{Relay, watch as relay_watch};
+use crate::scope::Scopes;
+use crate::signal::hub::Hub;
+use crate::store::Store;
+
+/// How long requests under way may take when the process ends.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A running control plane.
+pub struct Server {
+    /// Where HTTPS is served.
+    pub https: Vec<SocketAddr>,
+    /// Where plain HTTP is served.
+    pub http: Vec<SocketAddr>,
+    /// What all handlers share.
+    pub app: Arc<App>,
+    shutdown: watch::Sender<bool>,
+    handles: Vec<Handle<SocketAddr>>,
+    tasks: JoinSet<std::io::Result<()>>,
+    follower: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts everything. A relay that is away is no obstacle: it is found when it comes.
+    ///
+    /// # Errors
+    /// The store, the certificate or an address cannot be had; the sentence says which and why.
+    pub async fn start(config: Config) -> Result<Self, Fault> {
+        let store = Store::open(&config.store.url).await?;
+        let relay = Relay::new(&config.relay.rpc_socket);
+        let scopes = Arc::new(Scopes::new(relay.clone(), store.sessions(), config.limits.clone()));
+        let auth =
+            Arc::new(Authenticator::new(config.auth.dev_tokens.clone(), store.applications()));
+        let (shutdown, ends) = watch::channel(false);
+        let per_address = config.limits.sessions_per_address;
+        let websockets = Admission::new(config.limits.websocket_sessions, per_address);
+        let hub = Hub::new(
+            Arc::clone(&scopes),
+            Arc::clone(&auth),
+            websockets,
+            &config.signal,
+            ends.clone(),
+        );
+        let app = Arc::new(App {
+            auth,
+            hub,
+            sessions: Arc::new(Sessions::default()),
+            admission: Admission::new(config.limits.http_sessions, per_address),
+            store,
+            metrics: Metrics::default(),
+            shutdown: ends,
+            scopes: Arc::clone(&scopes),
+            config,
+        });
+        let follower = tokio::spawn(relay_watch::follow(relay, scopes));
+        let mut server = Self {
+            https: Vec::new(),
+            http: Vec::new(),
+            app,
+            shutdown,
+            handles: Vec::new(),
+            tasks: JoinSet::new(),
+            follower,
+        };
+        server.listen()?;
+        if !page::is_present() {
+            warn!("{}", page::MISSING);
+        }
+        Ok(server)
+    }
+
+    /// Runs until SIGTERM or SIGINT; a second one ends at once.
+    ///
+    /// # Errors
+    /// A listener broke, or signals cannot be had.
+    pub async fn run(mut self) -> Result<(), Fault> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signals =
+            |kind| signal(kind).map_err(|error| Fault::internal(format!("signals: {error}")));
+        let mut term = signals(SignalKind::terminate())?;
+        let mut int = signals(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = term.recv() => info!("SIGTERM: ending"),
+            _ = int.recv() => info!("SIGINT: ending"),
+            ended = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                return Err(Fault::internal(format!("a listener ended: {ended:?}")));
+            }
+        }
+        tokio::select! {
+            () = self.stop() => {}
+            _ = term.recv() => warn!("second signal: ending now"),
+            _ = int.recv() => warn!("second signal: ending now"),
+        }
+        Ok(())
+    }
+
+    /// Ends in order: no new sessions, the present ones are told, requests finish.
+    pub async fn stop(mut self) {
+        self.shutdown.send_replace(true);
+        self.app.sessions.end_all();
+        for handle in &self.handles {
+            handle.graceful_shutdown(Some(GRACE));
+        }
+        let rest = async {
+            while self.tasks.join_next().await.is_some() {}
+            // Sessions leave their scopes by themselves.
+            while self.app.scopes.counts().1 > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(GRACE + limits::RELAY_CALL, rest).await.is_err() {
+            warn!("some sessions did not end in time");
+        }
+        self.follower.abort();
+    }
+
+    fn listen(&mut self) -> Result<(), Fault> {
+        let config = self.app.config.clone();
+        if !config.http.https_listen.is_empty() {
+            let tls = RustlsConfig::from_config(certificate::tls(&config.http)?);
+            let door = FrontDoor::new(config.relay.ice_tcp, config.limits.spliced_connections);
+            for address in &config.http.https_listen {
+                let acceptor = RustlsAcceptor::new(tls.clone())
+                    .handshake_timeout(limits::FRONT_DOOR_TIME)
+                    .acceptor(door.clone());
+                let Some((listener, address)) = bind(*address, "http.https_listen")? else {
+                    continue;
+                };
+                info!("https://{address}");
+                self.https.push(address);
+                let handle = self.handle();
+                let service = self.service(false);
+                let server = axum_server::from_tcp(listener).map_err(|e| broken(address, &e))?;
+                let server = server.acceptor(acceptor).handle(handle);
+                self.tasks.spawn(server.serve(service));
+            }
+        }
+        for address in &config.http.http_listen {
+            let Some((listener, address)) = bind(*address, "http.http_listen")? else { continue };
+            info!("http://{address} (this machine only)");
+            self.http.push(address);
+            let handle = self.handle();
+            let service = self.service(true);
+            let server = axum_server::from_tcp(listener).map_err(|e| broken(address, &e))?;
+            self.tasks.spawn(server.handle(handle).serve(service));
+        }
+        if self.https.is_empty() && self.http.is_empty() {
+            return Err(Fault::internal("no address to listen on could be had"));
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self) -> Handle<SocketAddr> {
+        let handle = Handle::new();
+        self.handles.push(handle.clone());
+        handle
+    }
+
+    fn service(
+        &self,
+        is_plain: bool,
+    ) -> axum::extract::connect_info::IntoMakeServiceWithConnectInfo<axum::Router, SocketAddr> {
+        router(Arc::clone(&self.app), is_plain).into_make_service_with_connect_info()
+    }
+}
+
+/// Binds. None, with a warning, for an IPv6 address on a machine without IPv6.
+fn bind(address: SocketAddr, key: &str) -> Result<Option<(TcpListener, SocketAddr)>, Fault> {
+    let attempt = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    match attempt {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error) if address.is_ipv6() && error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+            warn!("{key}: {address} is not available, this machine has no IPv6 there: left out");
+            Ok(None)
+        }
+        Err(error) => Err(Fault::internal(format!(
+            "{key}: {address} cannot be listened on: {error}; is another process there \
+             (ss -ltnp), or is the port below 1024?"
+        ))),
+    }
+}
+
+fn broken(address: SocketAddr, error: &std::io::Error) -> Fault {
+    Fault::internal(format!("{address}: {error}"))
+}

@@ -1,0 +1,80 @@
+//! The certificate: given, or made here and kept.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tracing::info;
+
+use crate::config::Http;
+use crate::fault::Fault;
+
+/// TLS with the certificate of the configuration, or with a self-signed one.
+///
+/// # Errors
+/// A file cannot be read or written, or does not hold what it should; the sentence names it.
+pub fn tls(config: &Http) -> Result<Arc<ServerConfig>, Fault> {
+    let (certificate, key) = match config.certificate.as_os_str().is_empty() {
+        true => self_signed(config)?,
+        false => (read(&config.certificate)?, read(&config.key)?),
+    };
+    let unusable =
+        |error: &dyn std::fmt::Display| Fault::internal(format!("certificate or key: {error}"));
+    let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|error| unusable(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| unusable(&error))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| unusable(&error))?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
+}
+
+/// The self-signed certificate in the state directory, made when absent: kept, so that an
+/// exception given in a browser outlives a restart.
+fn self_signed(config: &Http) -> Result<(Vec<u8>, Vec<u8>), Fault> {
+    let (certificate_path, key_path) =
+        (config.state_dir.join("certificate.pem"), config.state_dir.join("key.pem"));
+    if certificate_path.exists() && key_path.exists() {
+        return Ok((read(&certificate_path)?, read(&key_path)?));
+    }
+    let made = rcgen::generate_simple_self_signed(config.certificate_names.clone())
+        .map_err(|error| Fault::internal(format!("http.certificate_names: {error}")))?;
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    fs::create_dir_all(&config.state_dir).map_err(|error| unwritable(&config.state_dir, &error))?;
+    write(&key_path, &key)?;
+    write(&certificate_path, &certificate)?;
+    info!("made a self-signed certificate: {}", certificate_path.display());
+    Ok((certificate.into_bytes(), key.into_bytes()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    fs::read(path).map_err(|error| {
+        Fault::internal(format!("{} cannot be read: {error}; check its path", path.display()))
+    })
+}
+
+/// Writes a file that nobody else may read.
+fn write(path: &Path, text: &str) -> Result<(), Fault> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Fault {
+    Fault::internal(format!(
+        "{} cannot be written: {error}; check http.state_dir and its permissions",
+        path.display()
+    ))
+}

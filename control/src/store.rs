@@ -1,0 +1,87 @@
+//! What outlives the process: applications and the session log, in SQLite.
+
+mod applications;
+mod sessions;
+
+use std::str::FromStr;
+
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+
+pub use applications::Applications;
+pub use sessions::{SessionRow, Sessions};
+
+use crate::fault::Fault;
+
+/// The store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+impl Store {
+    /// Opens the store at `url` (`sqlite:PATH`), makes file and directory when absent, and brings
+    /// its tables up to date.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`] with the path and the cause.
+    pub async fn open(url: &str) -> Result<Self, Fault> {
+        let fail = |cause: &dyn std::fmt::Display| {
+            Fault::internal(format!(
+                "the store {url} cannot be opened: {cause}; check the path, its permissions and \
+                 the free space"
+            ))
+        };
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|error| fail(&error))?
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal);
+        if let Some(folder) = options.get_filename().parent() {
+            std::fs::create_dir_all(folder).map_err(|error| fail(&error))?;
+        }
+        Self::start(options, 4).await.map_err(|error| fail(&error))
+    }
+
+    /// A store that is gone with the process, for tests.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn open_in_memory() -> Result<Self, Fault> {
+        // One connection: each would have a database of its own.
+        Self::start(SqliteConnectOptions::new().in_memory(true), 1).await
+    }
+
+    /// Whether the store answers.
+    pub async fn is_reachable(&self) -> bool {
+        sqlx::query("SELECT 1").execute(&self.pool).await.is_ok()
+    }
+
+    /// The applications.
+    pub fn applications(&self) -> Applications {
+        Applications::new(self.pool.clone())
+    }
+
+    /// The session log.
+    pub fn sessions(&self) -> Sessions {
+        Sessions::new(self.pool.clone())
+    }
+
+    async fn start(options: SqliteConnectOptions, connections: u32) -> Result<Self, Fault> {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(connections)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options)
+            .await
+            .map_err(|error| broken(&error))?;
+        sqlx::migrate!("./migrations").run(&pool).await.map_err(|error| broken(&error))?;
+        Ok(Self { pool })
+    }
+}
+
+/// A store's failure in the middle of work.
+fn broken(error: &dyn std::fmt::Display) -> Fault {
+    Fault::internal(format!("the store failed: {error}"))
+}
