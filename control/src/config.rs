@@ -261,14 +261,16 @@ impl Config {
         if name.is_empty() || !name.chars().all(token) {
             return fail("signal.websocket_subprotocol: must be a token as in RFC 9110 5.6.2");
         }
-        let header = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && c != '"');
-        if self.signal.ice_servers.iter().any(|s| {
-            !(header(&s.url) && header(&s.username) && header(&s.credential))
-                || !["stun:", "stuns:", "turn:", "turns:"].iter().any(|p| s.url.starts_with(p))
-        }) {
+        let printable = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && c != '"');
+        let is_good = |server: &IceServer| {
+            let texts = [&server.url, &server.username, &server.credential];
+            texts.into_iter().all(|text| printable(text))
+                && ["stun:", "stuns:", "turn:", "turns:"].iter().any(|p| server.url.starts_with(p))
+        };
+        if !self.signal.ice_servers.iter().all(is_good) {
             return fail(
-                "signal.ice_servers: a url starts with stun:, stuns:, turn: or turns:, \
-                         and holds, as user name and credential, printable ASCII only",
+                "signal.ice_servers: a url starts with stun:, stuns:, turn: or turns:, and holds, \
+                 as user name and credential, printable ASCII only",
             );
         }
         Ok(())

@@ -5,6 +5,28 @@ use axum::response::{IntoResponse, Response};
 
 use crate::fault::{Class, Fault};
 
+/// A refusal on its way out. Boxed, as most answers are none.
+#[derive(Debug)]
+pub struct Refusal(Box<Response>);
+
+impl From<Response> for Refusal {
+    fn from(response: Response) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        refuse(&fault).into()
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
 /// A refusal as text, with the headers that its status calls for.
 pub fn refuse(fault: &Fault) -> Response {
     let status = StatusCode::from_u16(fault.http_status());

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tracing::info;
 
-use super::answer::{accepts, encode_segment, has_content_type, refuse_with};
+use super::answer::{Refusal, accepts, encode_segment, has_content_type, refuse_with};
 use super::cors::add_ice_servers;
 use super::sessions::{self, Session, Wish, fill_slots};
 use super::{App, Shared, identify};
@@ -32,7 +32,7 @@ pub struct Options {
     name: Option<String>,
 }
 
-type Answer = Result<Response, Response>;
+type Answer = Result<Response, Refusal>;
 
 /// `POST /whip/{scope}`: publish.
 pub async fn whip(
@@ -67,16 +67,16 @@ async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let identity = identify(&app, &headers).await.map_err(IntoResponse::into_response)?;
+    let identity = identify(&app, &headers).await?;
     if !has_content_type(&headers, SDP) {
         let reason = "the body must be application/sdp; set Content-Type";
         let mut response = refuse_with(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
         response.headers_mut().insert("accept-post", HeaderValue::from_static(SDP));
-        return Err(response);
+        return Err(response.into());
     }
     if !accepts(&headers, SDP) {
         let reason = "the answer is application/sdp, which Accept rules out";
-        return Err(refuse_with(StatusCode::NOT_ACCEPTABLE, reason));
+        return Err(refuse_with(StatusCode::NOT_ACCEPTABLE, reason).into());
     }
     let offer = text(body, limits::SDP_BYTES).await?;
     let request = Create {
@@ -90,8 +90,7 @@ async fn create(
     // A task of its own: a client that goes away in the middle must not leave half a session.
     let outcome = tokio::spawn(request.run(offer)).await;
     let (location, etag, answer) = outcome
-        .unwrap_or_else(|_| Err(Fault::internal("the request broke off; see the server's log")))
-        .map_err(IntoResponse::into_response)?;
+        .unwrap_or_else(|_| Err(Fault::internal("the request broke off; see the server's log")))?;
     let mut response = (StatusCode::CREATED, answer).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(SDP));
@@ -128,6 +127,8 @@ impl Create {
         let permit = self.app.admission.enter(self.address)?;
         let wish = Wish { plays: self.role == Role::Player, peer: self.options.peer.clone() };
         let name = self.name()?;
+        let ids = sessions::Ids::new()?;
+        let session_id = ids.session.clone();
         let (sender, notices) = sessions::notices();
         let peer = id::random("p")?;
         let (mut participant, _) = Participant::enter(
@@ -147,15 +148,8 @@ impl Create {
                 return Err(fault);
             }
         };
-        let added =
-            self.app.sessions.add(participant, self.identity.clone(), wish, notices, permit);
-        let (session_id, session) = match added {
-            Ok(added) => added,
-            Err((participant, fault)) => {
-                participant.leave("server error").await;
-                return Err(fault);
-            }
-        };
+        let session =
+            self.app.sessions.add(ids, participant, self.identity.clone(), wish, notices, permit);
         let kind = if self.role == Role::Player { "whep" } else { "whip" };
         info!(kind, scope = self.scope, session = session_id, "session created");
         let location = format!("/{kind}/{}/{session_id}", encode_segment(&self.scope));
@@ -216,35 +210,35 @@ pub async fn patch(
         let reason = "the body must be application/trickle-ice-sdpfrag; set Content-Type";
         let mut response = refuse_with(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
         response.headers_mut().insert("accept-patch", HeaderValue::from_static(FRAGMENT));
-        return Err(response);
+        return Err(response.into());
     }
     let Some(condition) = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok())
     else {
         let reason = "If-Match is missing: send the ETag of the ICE session, or \"*\" to restart";
-        return Err(refuse_with(StatusCode::PRECONDITION_REQUIRED, reason));
+        return Err(refuse_with(StatusCode::PRECONDITION_REQUIRED, reason).into());
     };
     let condition = condition.trim().to_owned();
     let text = text(body, limits::FRAGMENT_BYTES).await?;
-    let fragment = Fragment::parse(&text).map_err(IntoResponse::into_response)?;
+    let fragment = Fragment::parse(&text)?;
     let outcome = tokio::spawn(async move { apply(&session, &condition, &fragment).await }).await;
-    outcome.unwrap_or_else(|_| Err(Fault::internal("the request broke off").into_response()))
+    outcome.unwrap_or_else(|_| Err(Fault::internal("the request broke off").into()))
 }
 
 async fn apply(session: &Session, condition: &str, fragment: &Fragment) -> Answer {
     let mut participant = session.participant.lock().await;
-    let participant = participant.as_mut().ok_or_else(|| gone().into_response())?;
+    let participant = participant.as_mut().ok_or_else(gone)?;
     let is_new = fragment.ice.as_ref().is_some_and(|ice| participant.remote_ice() != Some(ice));
     if condition == "*" {
         let Some(ice) = fragment.ice.as_ref().filter(|_| is_new) else {
             let reason = "an ICE restart (If-Match: *) needs new a=ice-ufrag and a=ice-pwd";
-            return Err(Fault::malformed(reason).into_response());
+            return Err(Fault::malformed(reason).into());
         };
         let mid = participant.publications().into_iter().map(|(mid, _)| mid);
         let mid = mid.chain(participant.subscriptions().into_iter().map(|(mid, _)| mid)).next();
-        let transport = participant.restart_ice(ice).await.map_err(IntoResponse::into_response)?;
+        let transport = participant.restart_ice(ice).await?;
         let mid = mid.unwrap_or_else(|| "0".into());
         let body = Fragment::write(&transport.ice, &mid, &transport.candidates);
-        let etag = session.renew_etag().map_err(IntoResponse::into_response)?;
+        let etag = session.renew_etag()?;
         let mut response = (StatusCode::OK, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(FRAGMENT));
@@ -256,7 +250,7 @@ async fn apply(session: &Session, condition: &str, fragment: &Fragment) -> Answe
     let etag = session.etag();
     if !condition.split(',').any(|tag| tag.trim() == etag) || is_new {
         let reason = "the ICE session is another: it was restarted meanwhile; use the new ETag";
-        return Err(refuse_with(StatusCode::PRECONDITION_FAILED, reason));
+        return Err(refuse_with(StatusCode::PRECONDITION_FAILED, reason).into());
     }
     // The candidates themselves are not needed: the relay learns addresses from the checks.
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -279,14 +273,14 @@ async fn find(
     scope: &str,
     session_id: &str,
     headers: &HeaderMap,
-) -> Result<Arc<Session>, Response> {
-    let identity = identify(app, headers).await.map_err(IntoResponse::into_response)?;
+) -> Result<Arc<Session>, Refusal> {
+    let identity = identify(app, headers).await?;
     let session = app.sessions.get(session_id).filter(|session| session.scope == scope);
-    let session = session.ok_or_else(|| gone().into_response())?;
+    let session = session.ok_or_else(gone)?;
     let owner = &session.identity;
     if (&owner.application, &owner.subject) != (&identity.application, &identity.subject) {
         let fault = Fault::forbidden("the session was made with another token; use that one");
-        return Err(fault.into_response());
+        return Err(fault.into());
     }
     Ok(session)
 }
@@ -295,11 +289,9 @@ fn gone() -> Fault {
     Fault::not_found("there is no such session: it ended, or its address is wrong")
 }
 
-async fn text(body: Body, bytes_max: usize) -> Result<String, Response> {
+async fn text(body: Body, bytes_max: usize) -> Result<String, Fault> {
     let bytes = to_bytes(body, bytes_max).await.map_err(|_| {
-        let fault = Fault::too_large(format!("the body is larger than {} KiB", bytes_max >> 10));
-        fault.into_response()
+        Fault::too_large(format!("the body broke off or is larger than {} KiB", bytes_max >> 10))
     })?;
-    String::from_utf8(bytes.into())
-        .map_err(|_| Fault::malformed("the body is no UTF-8 text").into_response())
+    String::from_utf8(bytes.into()).map_err(|_| Fault::malformed("the body is no UTF-8 text"))
 }

@@ -12,6 +12,28 @@ use crate::fault::Fault;
 use crate::scope::{Notice, Participant, PeerView, SubscribeSpec};
 use crate::{id, limits};
 
+/// Where the notices of a session come from.
+pub type Notices = mpsc::Receiver<(u64, Arc<Notice>)>;
+/// Where they are put in.
+pub type NoticeSender = mpsc::Sender<(u64, Arc<Notice>)>;
+
+/// What a new session is called.
+pub struct Ids {
+    /// The last part of its address.
+    pub session: String,
+    etag: String,
+}
+
+impl Ids {
+    /// New names.
+    ///
+    /// # Errors
+    /// The system has no randomness to give.
+    pub fn new() -> Result<Self, Fault> {
+        Ok(Self { session: id::random("h")?, etag: new_etag()? })
+    }
+}
+
 /// All WHIP and WHEP sessions.
 #[derive(Default)]
 pub struct Sessions {
@@ -46,22 +68,17 @@ impl Sessions {
         self.lock().len()
     }
 
-    /// Takes a session in and follows what happens to it. Returns its identifier.
-    ///
-    /// # Errors
-    /// The system has no randomness to give.
+    /// Takes a session in and follows what happens to it.
     pub fn add(
         self: &Arc<Self>,
+        ids: Ids,
         participant: Participant,
         identity: Identity,
         wish: Wish,
-        notices: mpsc::Receiver<(u64, Arc<Notice>)>,
+        notices: Notices,
         permit: Permit,
-    ) -> Result<(String, Arc<Session>), (Participant, Fault)> {
-        let (session_id, etag) = match (id::random("h"), new_etag()) {
-            (Ok(session_id), Ok(etag)) => (session_id, etag),
-            (Err(fault), _) | (_, Err(fault)) => return Err((participant, fault)),
-        };
+    ) -> Arc<Session> {
+        let Ids { session: session_id, etag } = ids;
         let session = Arc::new(Session {
             identity,
             scope: participant.scope().key.scope.clone(),
@@ -82,7 +99,7 @@ impl Sessions {
             }
             info!(session = id, reason, "WHIP or WHEP session ended");
         });
-        Ok((session_id, session))
+        session
     }
 
     /// A session by identifier.
@@ -181,6 +198,6 @@ fn new_etag() -> Result<String, Fault> {
 }
 
 /// A channel for the notices of one session.
-pub fn notices() -> (mpsc::Sender<(u64, Arc<Notice>)>, mpsc::Receiver<(u64, Arc<Notice>)>) {
+pub fn notices() -> (NoticeSender, Notices) {
     mpsc::channel(limits::NOTICES)
 }

@@ -32,8 +32,8 @@ impl Codec {
     pub fn is_supported(&self, kind: MediaKind) -> bool {
         let is = |name: &&str| name.eq_ignore_ascii_case(&self.name);
         match kind {
-            MediaKind::Audio => AUDIO.iter().any(|name| is(&name)),
-            MediaKind::Video => VIDEO.iter().any(|name| is(&name)) && self.clock_rate_hz == 90_000,
+            MediaKind::Audio => AUDIO.iter().any(is),
+            MediaKind::Video => VIDEO.iter().any(is) && self.clock_rate_hz == 90_000,
             MediaKind::Other => false,
         }
     }
