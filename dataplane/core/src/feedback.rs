@@ -41,7 +41,7 @@ impl Feedback {
     ) {
         self.sent_at = Some(now);
         let Some(first) = self.arrivals.first().map(|arrival| arrival.seq) else { return };
-        self.arrivals.sort_by_key(|arrival| seq::distance(first, arrival.seq));
+        self.arrivals.sort_unstable_by_key(|arrival| seq::distance(first, arrival.seq));
         self.arrivals.dedup_by_key(|arrival| arrival.seq);
         let mut rest = self.arrivals.as_slice();
         while !rest.is_empty() {

@@ -60,9 +60,7 @@ pub const RESEND_SHARE: u32 = 2;
 pub const FEEDBACK_ARRIVALS: usize = 512;
 /// Transport-wide feedback goes out this often.
 pub const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
-/// REMB goes out this often.
-pub const REMB_INTERVAL: Duration = Duration::from_secs(1);
-/// What REMB allows a publisher: generous, so that browsers ramp up to what their encoder wants.
+/// What REMB, with each report, allows a publisher: generous, so that browsers ramp up to what their encoder wants.
 pub const REMB_BPS: u64 = 20_000_000;
 /// Report intervals (RFC 3550 section 6.2, scaled for the bandwidths of video and audio).
 pub const REPORT_INTERVAL_VIDEO: Duration = Duration::from_secs(1);

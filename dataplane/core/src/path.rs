@@ -29,39 +29,30 @@ impl Worker {
             self.publications.get_mut(stream.publication).ok_or(DropReason::StreamUnknown)?;
         let packet = publication.take(now, meta, stream, bytes)?;
 
-        let mut refused = match publication.subscriptions.is_empty() {
-            _ if publication.muted => Err(DropReason::PublicationMuted),
-            true => Err(DropReason::NoSubscriber),
-            false => Err(DropReason::NotSelected),
-        };
+        let mut outcome = Err(publication.why_unsent());
         let mut key_frame_wanted = false;
-        if !publication.muted {
-            let active = publication.active(now.at);
-            let source = publication.encodings.get(stream.encoding as usize).map(|e| e.source);
-            let source = (source.ok_or(DropReason::StreamUnknown)?, stream.encoding);
-            for slot in &publication.subscriptions {
-                let Some(subscription) = self.subscriptions.get_mut(*slot) else { continue };
-                let Some(peer) = self.peers.get_mut(subscription.peer).filter(|p| p.is_ready())
-                else {
-                    self.drops.count(DropReason::SubscriberNotReady);
-                    continue;
-                };
-                let aligned = |from| publication.align(from, source.0, &packet);
-                match subscription.select(now, source, active, &packet, aligned) {
-                    Selected::Forward(route, rewrite) => {
-                        let way = (route, rewrite);
-                        match subscription.send(now, peer, &packet, way, Sending::First, egress) {
-                            Ok(()) => refused = Ok(()),
-                            Err(reason) => self.drops.count(reason),
-                        }
+        let active = publication.active(now.at);
+        let source = publication.source(stream)?;
+        for slot in publication.audience() {
+            let Some(subscription) = self.subscriptions.get_mut(*slot) else { continue };
+            let Some(peer) = self.peers.get_mut(subscription.peer).filter(|p| p.is_ready()) else {
+                self.drops.count(DropReason::SubscriberNotReady);
+                continue;
+            };
+            let aligned = |from| publication.align(from, source.0, &packet);
+            match subscription.select(now, source, active, &packet, aligned) {
+                Selected::Forward(way) => {
+                    match subscription.send(now, peer, &packet, way, Sending::First, egress) {
+                        Ok(()) => outcome = Ok(()),
+                        Err(reason) => self.drops.count(reason),
                     }
-                    Selected::AwaitKeyFrame => key_frame_wanted = true,
-                    Selected::Decline => {}
                 }
+                Selected::AwaitKeyFrame => key_frame_wanted = true,
+                Selected::Decline => {}
             }
         }
         self.after_packet(now, stream, key_frame_wanted, egress);
-        refused
+        outcome
     }
 
     /// Finds the stream of a decrypted packet, learning its SSRC if need be.

@@ -148,6 +148,28 @@ impl Publication {
         Ok(packet)
     }
 
+    /// Who gets its packets: nobody while it is muted.
+    pub(crate) fn audience(&self) -> &[u32] {
+        if self.muted { &[] } else { &self.subscriptions }
+    }
+
+    /// Why a packet that went to nobody went to nobody.
+    pub(crate) fn why_unsent(&self) -> DropReason {
+        if self.muted {
+            DropReason::PublicationMuted
+        } else if self.subscriptions.is_empty() {
+            DropReason::NoSubscriber
+        } else {
+            DropReason::NotSelected
+        }
+    }
+
+    /// The source behind a stream, and the number of its encoding.
+    pub(crate) fn source(&self, stream: Stream) -> Result<(Source, u8), DropReason> {
+        let encoding = self.encodings.get(stream.encoding as usize);
+        Ok((encoding.ok_or(DropReason::StreamUnknown)?.source, stream.encoding))
+    }
+
     /// The encodings that carry packets; while none does (a still picture), those that are known.
     pub(crate) fn active(&self, now: Instant) -> Active {
         let silent = !self.encodings.iter().any(|encoding| encoding.is_active(now));

@@ -69,7 +69,8 @@ pub(crate) enum Sending {
 /// What a subscription does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Selected {
-    Forward(Route, Rewrite),
+    /// With these payload types and numbers.
+    Forward((Route, Rewrite)),
     AwaitKeyFrame,
     Decline,
 }
@@ -100,7 +101,7 @@ impl Subscription {
         match self.rewriter.map(source, packet.seq) {
             Some(rewrite) if !self.selector.is_paused() => {
                 self.rewriter.advance(position, rewrite, now.at);
-                Selected::Forward(route, rewrite)
+                Selected::Forward((route, rewrite))
             }
             _ if choice == Choice::AwaitKeyFrame => Selected::AwaitKeyFrame,
             _ => Selected::Decline,

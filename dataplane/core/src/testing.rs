@@ -278,21 +278,26 @@ impl Client {
     }
 
     pub(crate) fn publish(&self, bench: &mut Bench, id: u32, kind: Kind, encodings: &[Encoding]) {
-        bench.command(Command::Publish {
-            peer: self.id,
-            publication: PublicationId(id),
-            kind,
-            mid: id.to_string(),
-            codecs: codecs(kind, 0),
-            extensions: IDS,
-            encodings: encodings.to_vec(),
-            muted: false,
-            report_ssrc: 900 + id,
-        });
+        bench.command(publish(self.id, id, kind, encodings));
     }
 
     pub(crate) fn subscribe(&self, bench: &mut Bench, id: u32, kind: Kind, to: Option<u32>) {
         bench.command(subscribe(self.id, id, kind, to));
+    }
+}
+
+/// A publication with this number as MID.
+pub(crate) fn publish(peer: PeerId, id: u32, kind: Kind, encodings: &[Encoding]) -> Command {
+    Command::Publish {
+        peer,
+        publication: PublicationId(id),
+        kind,
+        mid: id.to_string(),
+        codecs: codecs(kind, 0),
+        extensions: IDS,
+        encodings: encodings.to_vec(),
+        muted: false,
+        report_ssrc: 900 + id,
     }
 }
 

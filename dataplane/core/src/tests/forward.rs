@@ -3,7 +3,9 @@
 use crate::command::{Command, Encoding, Event, Kind, Preferences, PublicationId, SubscriptionId};
 use crate::drop::DropReason;
 use crate::limits::ENCODING_IDLE;
-use crate::testing::{Bench, Client, IDS, OPUS, VP8, VP8_RTX, encoding, ms, packet, read, vp8};
+use crate::testing::{
+    Bench, Client, IDS, OPUS, VP8, VP8_RTX, encoding, ms, packet, publish, read, vp8,
+};
 use strait_wire::rtcp;
 
 /// A publisher of video with SSRC 5 as publication 1, and a subscriber to it by subscription 1.
@@ -72,6 +74,57 @@ fn a_subscription_asks_for_a_key_frame_at_once() {
     publisher.send(&mut bench, &video(7, true));
     bench.run(ms(2000));
     assert_eq!(requests(&mut publisher, &mut bench), 0);
+}
+
+#[test]
+fn many_subscribers_ask_for_one_key_frame() {
+    let mut bench = Bench::new();
+    let mut publisher = Client::connected(&mut bench, 1);
+    publisher.publish(&mut bench, 1, Kind::Video, &[encoding(5)]);
+    let mut subscribers: Vec<_> = (2..12).map(|id| Client::connected(&mut bench, id)).collect();
+    for (subscription, subscriber) in (1..).zip(&subscribers) {
+        subscriber.subscribe(&mut bench, subscription, Kind::Video, Some(1));
+    }
+    assert_eq!(requests(&mut publisher, &mut bench), 1);
+    publisher.send(&mut bench, &video(1, true));
+    bench.run(ms(600));
+    bench.sent();
+    for (subscription, subscriber) in (1..).zip(&mut subscribers) {
+        subscriber.send_rtcp(&mut bench, |rtcp| rtcp.pli(9, 1000 + subscription).unwrap());
+        subscriber.send_rtcp(&mut bench, |rtcp| rtcp.fir(9, 1000 + subscription, 1).unwrap());
+    }
+    assert_eq!(requests(&mut publisher, &mut bench), 1);
+    let statistics = bench.worker.peer_statistics(publisher.id).unwrap();
+    let encoding = &statistics.publications[0].encodings[0];
+    assert_eq!((encoding.key_frames, encoding.key_frame_requests), (1, 2));
+}
+
+#[test]
+fn fir_is_sent_where_only_that_was_agreed() {
+    for (pli, fir) in [(false, true), (false, false)] {
+        let mut bench = Bench::new();
+        let mut publisher = Client::connected(&mut bench, 1);
+        let subscriber = Client::connected(&mut bench, 2);
+        let mut command = publish(publisher.id, 1, Kind::Video, &[encoding(5)]);
+        if let Command::Publish { codecs, .. } = &mut command {
+            codecs.iter_mut().for_each(|codec| (codec.pli, codec.fir) = (pli, fir));
+        }
+        bench.command(command);
+        subscriber.subscribe(&mut bench, 1, Kind::Video, Some(1));
+        publisher.send(&mut bench, &video(1, false));
+        bench.run(ms(600));
+        let sent = bench.sent();
+        let (_, reports) = publisher.open(&sent);
+        let packets = reports.iter().flat_map(|report| rtcp::packets(report));
+        let commands: Vec<_> = packets
+            .filter_map(|packet| match packet {
+                Ok(rtcp::Packet::Fir(fir)) => fir.entries().next().map(|e| (e.ssrc, e.seq)),
+                _ => None,
+            })
+            .collect();
+        let expected: &[_] = if fir { &[(5, 1), (5, 2)] } else { &[] };
+        assert_eq!(commands, expected);
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use crate::command::{
 };
 use crate::drop::DropReason;
 use crate::limits::{EGRESS_BYTES, EVENTS, PEERS_PER_SCOPE, SUBSCRIPTIONS_PER_PEER};
-use crate::testing::{Bench, Client, IDS, SCOPE, VP8, encoding, ms, packet, path, subscribe, vp8};
+use crate::testing::{
+    Bench, Client, IDS, SCOPE, VP8, encoding, ms, packet, path, publish, subscribe, vp8,
+};
 use proptest::prelude::*;
 
 fn key_frame(seq: u16) -> Vec<u8> {
@@ -113,18 +115,7 @@ fn commands_say_what_is_wrong() {
     let limit = PEERS_PER_SCOPE;
     let refusal = Err(CommandError::Limit { what: "peers in this scope", limit });
     assert_eq!(refuse(peer(99, "last")), refusal);
-    let four = vec![Encoding::default(); 4];
-    let publish = Command::Publish {
-        peer: publisher.id,
-        publication: PublicationId(9),
-        kind: Kind::Video,
-        mid: "9".into(),
-        codecs: crate::testing::codecs(Kind::Video, 0),
-        extensions: IDS,
-        encodings: four,
-        muted: false,
-        report_ssrc: 1,
-    };
+    let publish = publish(publisher.id, 9, Kind::Video, &vec![Encoding::default(); 4]);
     let limit = crate::limits::ENCODINGS_PER_PUBLICATION;
     let refusal = Err(CommandError::Limit { what: "encodings of a publication", limit });
     assert_eq!(refuse(publish), refusal);

@@ -1,7 +1,7 @@
 //! RTCP of both legs.
 
 use crate::command::{Command, Kind, SubscriptionId};
-use crate::testing::{Bench, Client, IDS, OPUS, VP8, codecs, encoding, ms, packet, read, vp8};
+use crate::testing::{Bench, Client, IDS, OPUS, VP8, encoding, ms, packet, publish, read, vp8};
 use crate::time::Duration;
 use strait_wire::rtcp;
 
@@ -133,20 +133,11 @@ fn arrivals_are_fed_back() {
 fn a_publisher_without_transport_feedback_gets_remb() {
     let mut bench = Bench::new();
     let mut publisher = Client::connected(&mut bench, 1);
-    let mut codecs = codecs(Kind::Video, 0);
-    codecs[0].transport_cc = false;
-    codecs[0].remb = true;
-    bench.command(Command::Publish {
-        peer: publisher.id,
-        publication: crate::command::PublicationId(1),
-        kind: Kind::Video,
-        mid: "1".into(),
-        codecs,
-        extensions: IDS,
-        encodings: vec![encoding(5)],
-        muted: false,
-        report_ssrc: 901,
-    });
+    let mut command = publish(publisher.id, 1, Kind::Video, &[encoding(5)]);
+    if let Command::Publish { codecs, .. } = &mut command {
+        codecs.iter_mut().for_each(|codec| (codec.transport_cc, codec.remb) = (false, true));
+    }
+    bench.command(command);
     publisher.send(&mut bench, &packet((5, VP8, 1, 0), &[], &vp8(1, 0, true)));
     bench.run(ms(1500));
     let sent = bench.sent();

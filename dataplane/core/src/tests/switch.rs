@@ -3,6 +3,8 @@
 use crate::command::{Command, Encoding, Kind, Preferences, PublicationId, SubscriptionId};
 use crate::limits::ENCODING_IDLE;
 use crate::testing::{Bench, Client, IDS, VP8, encoding, ms, packet, read, vp8};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
 use strait_wire::codec::vp8::Descriptor;
 use strait_wire::rtcp;
 
@@ -173,4 +175,123 @@ fn packets_that_only_pad_keep_their_number_and_lose_their_padding() {
     let seen: Vec<_> = media.iter().map(|b| (read(b).seq(), read(b).payload().len())).collect();
     assert_eq!(seen, [(100, 12), (101, 0), (102, 12)]);
     assert!(!read(&media[1]).has_padding());
+}
+
+/// One step of a publisher with two layers and a second publication, and of who watches.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A frame of one packet per layer; which of them the network loses, and which it delays by a few.
+    Frames {
+        lost: [bool; 3],
+        late: [bool; 3],
+        key_frame: bool,
+    },
+    Prefer(u8),
+    Pause(bool),
+    Mute(bool),
+    Bind(Option<u32>),
+    Nack,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let mostly_not = || prop::array::uniform3(prop::bool::weighted(0.15));
+    let frames = (mostly_not(), mostly_not(), prop::bool::weighted(0.2));
+    let step = (0_u8..28, frames, any::<bool>()).prop_map(|(choice, frames, yes)| match choice {
+        0 => Step::Prefer(u8::from(yes)),
+        1 => Step::Pause(yes),
+        2 => Step::Mute(yes),
+        3 => Step::Bind(None),
+        4 => Step::Bind(Some(1 + u32::from(yes))),
+        5 | 6 => Step::Nack,
+        _ => {
+            let (lost, late, key_frame) = frames;
+            Step::Frames { lost, late, key_frame }
+        }
+    });
+    prop::collection::vec(step, 1..300)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Through loss, reordering, switches of layer, pauses, mutes and rebinding the subscriber sees one stream: every
+    /// number once, time never backwards, pictures in order, and no source's packet twice.
+    #[test]
+    fn the_outgoing_stream_is_one(steps in steps(), starts in prop::array::uniform3(any::<u16>())) {
+        let mut bench = Bench::new();
+        let mut publisher = Client::connected(&mut bench, 1);
+        let mut subscriber = Client::connected(&mut bench, 2);
+        let layer = |rid: &str, ssrc| Encoding { rid: rid.into(), ssrc, rtx_ssrc: 0 };
+        publisher.publish(&mut bench, 1, Kind::Video, &[layer("q", 50), layer("f", 60)]);
+        publisher.publish(&mut bench, 2, Kind::Video, &[encoding(70)]);
+        subscriber.subscribe(&mut bench, 1, Kind::Video, Some(1));
+        let subscription = SubscriptionId(1);
+        let mut preferences = Preferences::default();
+        let mut late_packets = Vec::new();
+        let mut got: BTreeMap<i64, (u32, i64)> = BTreeMap::new();
+        let (mut newest, mut newest_picture) = (99_i64, -1_i64);
+        let mut frame = 0_u16;
+        for step in steps {
+            match step {
+                Step::Frames { lost, late, key_frame } => {
+                    frame += 1;
+                    let due = std::mem::take(&mut late_packets);
+                    for (number, ssrc) in [(0, 50), (1, 60), (2, 70)] {
+                        // Below 2^15, as RFC 3711 wants a sender to begin.
+                        let seq = (starts[number] >> 1).wrapping_add(frame);
+                        let timestamp = u32::from(starts[number]) * 7919 + u32::from(frame) * 3000;
+                        let bytes = publisher.protect(&video(ssrc, seq, timestamp, key_frame));
+                        match (lost[number], late[number]) {
+                            (true, _) => {}
+                            (_, true) => late_packets.push(bytes),
+                            _ => bench.receive(publisher.path, &bytes),
+                        }
+                    }
+                    due.iter().for_each(|bytes| bench.receive(publisher.path, bytes));
+                    bench.run(ms(33));
+                }
+                Step::Prefer(layer_max) => preferences.layer_max = Some(layer_max),
+                Step::Pause(paused) => preferences.paused = paused,
+                Step::Mute(muted) => {
+                    bench.command(Command::SetMuted { publication: PublicationId(1), muted });
+                }
+                Step::Bind(publication) => {
+                    let publication = publication.map(PublicationId);
+                    bench.command(Command::Bind { subscription, publication });
+                }
+                Step::Nack => subscriber.send_rtcp(&mut bench, |rtcp| {
+                    rtcp.nack(1, 1001, (0..20_u16).map(|back| newest as u16 - back)).unwrap();
+                }),
+            }
+            bench.command(Command::SetPreferences { subscription, preferences });
+            // The far side's own replay window would refuse a number that comes twice.
+            for bytes in subscriber.media(&mut bench) {
+                let packet = read(&bytes);
+                if packet.ssrc() != 1001 {
+                    continue;
+                }
+                let step = packet.seq().wrapping_sub(newest as u16).cast_signed();
+                let seq = newest + i64::from(step);
+                newest = newest.max(seq);
+                let picture = Descriptor::parse(packet.payload()).unwrap().picture_id.unwrap();
+                let near = newest_picture.max(0);
+                let step = (picture.value().wrapping_sub(near as u16) << 1).cast_signed() >> 1;
+                let picture = if got.is_empty() {
+                    i64::from(picture.value())
+                } else {
+                    near + i64::from(step)
+                };
+                newest_picture = newest_picture.max(picture);
+                prop_assert!(got.insert(seq, (packet.timestamp(), picture)).is_none());
+            }
+        }
+        if let Some((first, _)) = got.first_key_value() {
+            prop_assert_eq!(*first, 100, "the first number that was handed out");
+        }
+        let pairs = got.values().zip(got.values().skip(1));
+        for ((time, picture), (next_time, next_picture)) in pairs {
+            prop_assert!(next_time.wrapping_sub(*time).cast_signed() > 0, "{} {}", time, next_time);
+            prop_assert!(next_picture > picture, "{} {}", picture, next_picture);
+        }
+    }
 }
