@@ -1,1 +1,23 @@
-//! See ARCHITECTURE.md.
+//! The data plane: pinned workers driven over a local RPC. `main.rs` is the program around it.
+#![forbid(unsafe_code)]
+
+pub mod candidates;
+pub mod codecs;
+pub mod config;
+pub mod extensions;
+pub mod handshake;
+pub mod limits;
+pub mod mailbox;
+mod metrics;
+pub mod notify;
+pub mod random;
+pub mod registry;
+mod relay;
+pub mod report;
+mod rpc;
+pub mod steer;
+pub mod worker;
+
+pub use config::Config;
+pub use relay::{Relay, RelayError};
+pub use rpc::SocketError;

@@ -1,0 +1,144 @@
+//! Where peers reach this relay (ICE host candidates), best first.
+
+use std::net::{IpAddr, SocketAddr};
+use strait_proto::v1::{Candidate, candidate::Protocol};
+
+/// Type preference of a UDP host candidate (RFC 8445 section 5.1.2.2).
+const TYPE_UDP: u32 = 126;
+/// Of a TCP host candidate: below all UDP ones (RFC 6544 section 4.2).
+const TYPE_TCP: u32 = 90;
+/// Direction preference of a passive one (RFC 6544 section 4.2).
+const PASSIVE: u32 = 4;
+
+/// What the candidates are made of.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// Where UDP listens.
+    pub udp: Vec<SocketAddr>,
+    /// Where ICE-TCP listens.
+    pub tcp: Vec<SocketAddr>,
+    /// The addresses to tell peers instead, if configured.
+    pub announced: Vec<IpAddr>,
+    /// The TCP port to tell peers instead, if a front door accepts for us.
+    pub tcp_announced_port: Option<u16>,
+    /// The host's own addresses, for listeners on all of them.
+    pub interfaces: Vec<IpAddr>,
+}
+
+/// The candidates: UDP before TCP, IPv6 before IPv4 (RFC 8421 section 4), never an unspecified address.
+#[must_use]
+pub fn candidates(sources: &Sources) -> Vec<Candidate> {
+    let udp = reachable(&sources.udp, sources);
+    let tcp = match sources.tcp_announced_port {
+        // The front door listens on the same addresses as our UDP sockets.
+        Some(port) if !sources.tcp.is_empty() => {
+            udp.iter().map(|address| SocketAddr::new(address.ip(), port)).collect()
+        }
+        _ => reachable(&sources.tcp, sources),
+    };
+    let of = |protocol: Protocol, addresses: Vec<SocketAddr>| {
+        (0_u32..).zip(addresses).map(move |(index, address)| Candidate {
+            protocol: protocol.into(),
+            address: address.ip().to_string(),
+            port: address.port().into(),
+            priority: priority(protocol, index),
+        })
+    };
+    of(Protocol::Udp, udp).chain(of(Protocol::TcpPassive, tcp)).collect()
+}
+
+fn reachable(listeners: &[SocketAddr], sources: &Sources) -> Vec<SocketAddr> {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for listener in listeners {
+        let same_family = |ip: &&IpAddr| ip.is_ipv6() == listener.is_ipv6();
+        let announced: Vec<IpAddr> =
+            sources.announced.iter().filter(same_family).copied().collect();
+        let ips = if !announced.is_empty() {
+            announced
+        } else if listener.ip().is_unspecified() {
+            own(sources.interfaces.iter().filter(same_family).copied().collect())
+        } else {
+            vec![listener.ip()]
+        };
+        for ip in ips {
+            let address = SocketAddr::new(ip, listener.port());
+            if !ip.is_unspecified() && !found.contains(&address) {
+                found.push(address);
+            }
+        }
+    }
+    found.sort_by_key(SocketAddr::is_ipv4);
+    found
+}
+
+/// What others can reach; loopback if there is nothing else.
+fn own(interfaces: Vec<IpAddr>) -> Vec<IpAddr> {
+    let is_link_local = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let (loopback, mut others): (Vec<_>, Vec<_>) =
+        interfaces.into_iter().partition(IpAddr::is_loopback);
+    others.retain(|ip| !is_link_local(ip));
+    if others.is_empty() { loopback } else { others }
+}
+
+/// RFC 8445 section 5.1.2.1, component 1; the n-th address of a kind has the n-th best local preference.
+fn priority(protocol: Protocol, index: u32) -> u32 {
+    let (kind, local) = match protocol {
+        Protocol::TcpPassive => (TYPE_TCP, (PASSIVE << 13) + 0x1fff_u32.saturating_sub(index)),
+        _ => (TYPE_UDP, 0xffff_u32.saturating_sub(index)),
+    };
+    (kind << 24) + (local << 8) + 255
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+    fn shown(sources: &Sources) -> Vec<String> {
+        let made = candidates(sources);
+        assert!(made.windows(2).all(|pair| pair[0].priority > pair[1].priority), "{made:?}");
+        let protocol = |c: &Candidate| if c.protocol() == Protocol::Udp { "udp" } else { "tcp" };
+        made.iter().map(|c| format!("{} {} {}", protocol(c), c.address, c.port)).collect()
+    }
+
+    #[test]
+    fn udp_comes_before_tcp_and_ipv6_before_ipv4() {
+        let listeners = sockets(&["127.0.0.1:8443", "[::1]:8443"]);
+        let sources = Sources { udp: listeners.clone(), tcp: listeners, ..Sources::default() };
+        let expected = ["udp ::1 8443", "udp 127.0.0.1 8443", "tcp ::1 8443", "tcp 127.0.0.1 8443"];
+        assert_eq!(shown(&sources), expected);
+        assert_eq!(candidates(&sources)[0].priority, (126 << 24) + (65535 << 8) + 255);
+    }
+
+    #[test]
+    fn an_unspecified_address_is_never_told() {
+        let mut sources = Sources {
+            udp: sockets(&["0.0.0.0:1", "[::]:1"]),
+            interfaces: ips(&["127.0.0.1", "192.0.2.1", "169.254.1.1", "::1", "fe80::1"]),
+            ..Sources::default()
+        };
+        assert_eq!(shown(&sources), ["udp ::1 1", "udp 192.0.2.1 1"]);
+        sources.interfaces.clear();
+        assert_eq!(shown(&sources), [""; 0]);
+    }
+
+    #[test]
+    fn announced_addresses_and_the_front_doors_port_are_told_instead() {
+        let sources = Sources {
+            udp: sockets(&["10.0.0.5:8443"]),
+            tcp: sockets(&["127.0.0.1:40000"]),
+            announced: ips(&["203.0.113.9", "2001:db8::1"]),
+            tcp_announced_port: Some(8443),
+            ..Sources::default()
+        };
+        assert_eq!(shown(&sources), ["udp 203.0.113.9 8443", "tcp 203.0.113.9 8443"]);
+    }
+}

@@ -1,0 +1,63 @@
+//! Every maximum of the process around the core, with its reason. Those of the packet's path are in
+//! `strait_core::limits`, those of the sockets in `strait_io::limits`.
+
+use std::time::Duration;
+
+/// Workers: what two base-32 characters of a user fragment can name.
+pub const WORKERS: usize = 1024;
+/// Commands that wait for one worker. At 1 µs each, a full queue is done in a millisecond; the caller is told when full.
+pub const MAILBOX: usize = 1024;
+/// Commands that a worker takes up in one turn, so that a join storm does not delay media.
+pub const COMMANDS_PER_TURN: usize = 64;
+/// How long a caller waits for a worker: far longer than a turn, so that only a stalled worker is given up.
+pub const REPLY: Duration = Duration::from_secs(5);
+/// Datagrams that other workers read and that wait for the one whose peer they are from: two megabytes per worker.
+pub const HANDED_OVER: usize = 1024;
+/// ICE-TCP connections on their way from the worker that accepted them to the one whose peer they are.
+pub const HANDED_CONNECTIONS: usize = 256;
+/// Flows of other workers' peers that a worker remembers.
+pub const FLOWS: usize = 65_536;
+
+/// Peers whose DTLS handshake is not finished: 10 s of the joins that one core can do. A flood ends here.
+pub const HALF_OPEN: usize = 4096;
+/// DTLS datagrams that wait for the handshake thread; the peer retransmits what is lost.
+pub const HANDSHAKE_INPUTS: usize = 2048;
+/// New and removed peers that the handshake thread does not know yet.
+pub const HANDSHAKE_ORDERS: usize = 4096;
+
+/// Events that wait for the slowest reader of `WatchEvents`; beyond, it loses the oldest and is told how many.
+pub const EVENTS: usize = 4096;
+/// Readers of `WatchEvents`: a control plane, its successor, and some people looking on.
+pub const WATCHERS: usize = 16;
+/// Events of the workers that wait to be given to the readers.
+pub const WORKER_EVENTS: usize = 4096;
+
+/// Connections to the RPC socket.
+pub const RPC_CONNECTIONS: usize = 64;
+/// Calls in work at a time on one RPC connection.
+pub const RPC_CALLS: usize = 256;
+/// Longest request. A publication with every codec a browser has is 4 KiB.
+pub const RPC_REQUEST_BYTES: usize = 256 << 10;
+/// Characters of an identifier.
+pub const IDENTIFIER: usize = 128;
+/// Codecs of one leg; RTP has 128 payload types, of which 32 collide with RTCP (RFC 5761).
+pub const CODECS: usize = 96;
+/// Header extensions of one leg.
+pub const EXTENSIONS: usize = 64;
+/// Format parameters and feedback lines of one codec.
+pub const CODEC_LINES: usize = 32;
+/// Characters of a format parameter, a codec name, an extension's URI.
+pub const CODEC_CHARACTERS: usize = 512;
+
+/// A scope without peers is disposed of after this time when no control plane is there to do it.
+pub const ABANDONED: Duration = Duration::from_secs(60);
+/// How often that is looked for.
+pub const ABANDONED_SWEEP: Duration = Duration::from_secs(5);
+/// A worker that does not answer for this long is stalled: `/readyz` and the log say so.
+pub const STALLED: Duration = Duration::from_secs(2);
+/// How often the workers are asked.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Drain without a deadline of its own.
+pub const DRAIN: Duration = Duration::from_secs(60);
+/// Longest drain: a day.
+pub const DRAIN_MAX: Duration = Duration::from_secs(86_400);

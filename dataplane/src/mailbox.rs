@@ -1,0 +1,129 @@
+//! The bounded way from the control side to a worker, and the answers back.
+
+use crate::limits::{MAILBOX, REPLY};
+use crate::report::Report;
+use crossbeam_queue::ArrayQueue;
+use std::sync::Arc;
+use strait_core::command::{Command, CommandError, ScopeId};
+use strait_io::Waker;
+use tokio::sync::oneshot;
+
+/// What a worker is asked.
+#[derive(Debug)]
+pub enum Request {
+    /// To do something. The handshake thread wants no answer.
+    Command(Box<Command>, Option<oneshot::Sender<Result<(), CommandError>>>),
+    /// What it counted, and what of these scopes.
+    Report(Vec<ScopeId>, oneshot::Sender<Report>),
+    /// Whether it turns.
+    Ping(oneshot::Sender<()>),
+    /// To end its loop.
+    Stop,
+}
+
+/// Why a worker did not do as told.
+#[derive(Debug, thiserror::Error)]
+pub enum MailboxError {
+    /// [`MAILBOX`] requests wait already.
+    #[error(
+        "{MAILBOX} commands wait for worker {0} already: it is overloaded; call again later, or use more workers"
+    )]
+    Full(usize),
+    /// No answer within [`REPLY`].
+    #[error(
+        "worker {0} does not answer: it is stalled or ended; /readyz and the relay's log say more"
+    )]
+    Stalled(usize),
+    /// It could not.
+    #[error(transparent)]
+    Refused(#[from] CommandError),
+}
+
+/// The control side's end: cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    worker: usize,
+    queue: Arc<ArrayQueue<Request>>,
+    waker: Waker,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct Inbox {
+    queue: Arc<ArrayQueue<Request>>,
+}
+
+/// Makes the mailbox of a worker that `waker` wakes.
+#[must_use]
+pub fn mailbox(worker: usize, waker: Waker) -> (Mailbox, Inbox) {
+    let queue = Arc::new(ArrayQueue::new(MAILBOX));
+    (Mailbox { worker, queue: queue.clone(), waker }, Inbox { queue })
+}
+
+impl Mailbox {
+    /// Has a command carried out.
+    ///
+    /// # Errors
+    /// The worker is overloaded or stalled, or refused the command.
+    pub async fn command(&self, command: Command) -> Result<(), MailboxError> {
+        Ok(self.ask(|reply| Request::Command(Box::new(command), Some(reply))).await??)
+    }
+
+    /// What the worker counted.
+    ///
+    /// # Errors
+    /// The worker is overloaded or stalled.
+    pub async fn report(&self, scopes: Vec<ScopeId>) -> Result<Report, MailboxError> {
+        self.ask(|reply| Request::Report(scopes, reply)).await
+    }
+
+    /// Returns when the worker turned.
+    ///
+    /// # Errors
+    /// The worker is overloaded or stalled.
+    pub async fn ping(&self) -> Result<(), MailboxError> {
+        self.ask(Request::Ping).await
+    }
+
+    /// Leaves a request, or gives it back when there is no room.
+    ///
+    /// # Errors
+    /// The mailbox is full.
+    pub fn send(&self, request: Request) -> Result<(), Request> {
+        self.queue.push(request)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// How many requests wait.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.queue.len()
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, MailboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(request(reply)).map_err(|_| MailboxError::Full(self.worker))?;
+        match tokio::time::timeout(REPLY, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            _ => Err(MailboxError::Stalled(self.worker)),
+        }
+    }
+}
+
+impl Inbox {
+    /// The next request.
+    #[must_use]
+    pub fn take(&self) -> Option<Request> {
+        self.queue.pop()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}

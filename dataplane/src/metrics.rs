@@ -1,0 +1,242 @@
+//! Prometheus metrics and health, on a listener of their own.
+//!
+//! Counters are asked of the workers when somebody asks for them: on the path they are plain numbers.
+
+use crate::limits::STALLED;
+use crate::report::Report;
+use crate::rpc::State;
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Name, type, and what it means. docs/reference/metrics.md tells the same, and what to do.
+const METRICS: &[(&str, &str, &str)] = &[
+    ("relay_build_info", "gauge", "Always 1; the version is a label."),
+    ("relay_workers", "gauge", "Workers of the process."),
+    ("relay_workers_stalled", "gauge", "Workers that do not answer."),
+    ("relay_draining", "gauge", "1 while the relay takes nothing new."),
+    ("relay_scopes", "gauge", "Scopes, by worker."),
+    ("relay_peers", "gauge", "Peers, by worker."),
+    ("relay_publications", "gauge", "Publications, by worker."),
+    ("relay_subscriptions", "gauge", "Subscriptions, by worker."),
+    (
+        "relay_packets_received_total",
+        "counter",
+        "Datagrams and ICE-TCP frames received, by worker.",
+    ),
+    ("relay_bytes_received_total", "counter", "Their bytes, by worker."),
+    ("relay_packets_sent_total", "counter", "Datagrams and ICE-TCP frames sent, by worker."),
+    ("relay_bytes_sent_total", "counter", "Their bytes, by worker."),
+    (
+        "relay_packets_dropped_total",
+        "counter",
+        "Packets not forwarded, by reason (drop-reasons.md).",
+    ),
+    ("relay_packets_handed_over_total", "counter", "Datagrams read by one worker for another."),
+    (
+        "relay_receive_batches_total",
+        "counter",
+        "Calls of recvmmsg that returned something, by worker.",
+    ),
+    ("relay_send_batches_total", "counter", "Calls of sendmmsg, by worker."),
+    ("relay_turns_total", "counter", "Turns of the loop, by worker."),
+    ("relay_mailbox_depth", "gauge", "Commands that wait, by worker."),
+    ("relay_retransmission_cache_bytes", "gauge", "Bytes kept for retransmission, by worker."),
+    ("relay_tcp_connections", "gauge", "ICE-TCP connections that are open, by worker."),
+    ("relay_tcp_accepted_total", "counter", "ICE-TCP connections accepted, by worker."),
+    ("relay_tcp_refused_total", "counter", "ICE-TCP connections refused for a limit, by worker."),
+    (
+        "relay_tcp_expelled_total",
+        "counter",
+        "ICE-TCP connections closed for breaking rules, by worker.",
+    ),
+    ("relay_handshakes_open", "gauge", "DTLS handshakes under way."),
+    ("relay_handshake_drops_total", "counter", "DTLS datagrams that found no room."),
+    ("relay_event_readers", "gauge", "Readers of WatchEvents: control planes."),
+];
+
+/// What the watchdog knows of the workers.
+#[derive(Debug)]
+pub(crate) struct Health {
+    stalled: Vec<AtomicBool>,
+}
+
+impl Health {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { stalled: (0..workers).map(|_| AtomicBool::new(false)).collect() }
+    }
+
+    /// Whether no worker is stalled.
+    pub(crate) fn is_well(&self) -> bool {
+        self.stalled().next().is_none()
+    }
+
+    fn stalled(&self) -> impl Iterator<Item = usize> {
+        let stalled = self.stalled.iter().enumerate();
+        stalled.filter(|(_, flag)| flag.load(Ordering::Relaxed)).map(|(worker, _)| worker)
+    }
+
+    /// Asks each worker whether it turns.
+    pub(crate) async fn look(&self, state: &State) {
+        for ((worker, mailbox), flag) in state.workers.iter().enumerate().zip(&self.stalled) {
+            let answered = tokio::time::timeout(STALLED, mailbox.ping()).await;
+            let stalled = !matches!(answered, Ok(Ok(())));
+            if flag.swap(stalled, Ordering::Relaxed) != stalled {
+                match stalled {
+                    true => tracing::error!(worker, "stalled: no answer within {STALLED:?}"),
+                    false => tracing::warn!(worker, "turns again"),
+                }
+            }
+        }
+    }
+}
+
+type Context = Arc<(Arc<State>, Arc<Health>)>;
+
+/// `GET /metrics`, `/livez`, `/readyz`.
+pub(crate) fn router(state: Arc<State>, health: Arc<Health>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(Arc::new((state, health)))
+}
+
+/// 200 when this relay can take peers, with what is degraded; 503 with the reasons when it cannot.
+async fn ready(Shared(context): Shared<Context>) -> impl IntoResponse {
+    let (state, health) = &*context;
+    let mut problems = Vec::new();
+    if state.draining.load(Ordering::Relaxed) {
+        problems.push("draining".to_owned());
+    }
+    problems.extend(health.stalled().map(|worker| format!("worker {worker} is stalled")));
+    let degradations = state.identity.degradations.iter().map(|why| format!("degraded: {why}"));
+    let (status, word) = match problems.is_empty() {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    let lines: Vec<_> =
+        std::iter::once(word.to_owned()).chain(problems).chain(degradations).collect();
+    (status, lines.join("\n") + "\n")
+}
+
+async fn metrics(Shared(context): Shared<Context>) -> impl IntoResponse {
+    let (state, health) = &*context;
+    let mut reports = Vec::new();
+    for (worker, mailbox) in state.workers.iter().enumerate() {
+        // A stalled worker is missing from its own metrics, and counts in relay_workers_stalled.
+        if let Ok(Ok(report)) = tokio::time::timeout(STALLED, mailbox.report(Vec::new())).await {
+            reports.push((worker, report));
+        }
+    }
+    let text = render(state, health, &reports);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String {
+    let mut page = Page { text: String::new(), reports };
+    page.one("relay_build_info", &format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1);
+    page.one("relay_workers", "", state.workers.len());
+    page.one("relay_workers_stalled", "", health.stalled().count());
+    page.one("relay_draining", "", u8::from(state.draining.load(Ordering::Relaxed)));
+    page.each("relay_scopes", |report| report.worker.scopes);
+    page.each("relay_peers", |report| report.worker.peers);
+    page.each("relay_publications", |report| report.worker.publications);
+    page.each("relay_subscriptions", |report| report.worker.subscriptions);
+    page.each("relay_packets_received_total", |report| report.sockets.packets_received);
+    page.each("relay_bytes_received_total", |report| report.sockets.bytes_received);
+    page.each("relay_packets_sent_total", |report| report.sockets.packets_sent);
+    page.each("relay_bytes_sent_total", |report| report.sockets.bytes_sent);
+    page.drops("relay_packets_dropped_total");
+    page.each("relay_packets_handed_over_total", |report| report.handed_over);
+    page.each("relay_receive_batches_total", |report| report.sockets.receive_batches);
+    page.each("relay_send_batches_total", |report| report.sockets.send_batches);
+    page.each("relay_turns_total", |report| report.turns);
+    page.head("relay_mailbox_depth");
+    for (worker, mailbox) in state.workers.iter().enumerate() {
+        page.line("relay_mailbox_depth", &format!("{{worker=\"{worker}\"}}"), mailbox.depth());
+    }
+    page.each("relay_retransmission_cache_bytes", |report| report.worker.cache_bytes);
+    page.each("relay_tcp_connections", |report| report.sockets.tcp_open);
+    page.each("relay_tcp_accepted_total", |report| report.sockets.tcp_accepted);
+    page.each("relay_tcp_refused_total", |report| report.sockets.tcp_refused);
+    page.each("relay_tcp_expelled_total", |report| report.sockets.tcp_expelled);
+    page.one("relay_handshakes_open", "", state.handshakes.half_open());
+    page.one("relay_handshake_drops_total", "", state.handshakes.dropped());
+    page.one("relay_event_readers", "", state.watchers.load(Ordering::Relaxed));
+    page.text
+}
+
+/// The text as it grows.
+struct Page<'a> {
+    text: String,
+    reports: &'a [(usize, Report)],
+}
+
+impl Page<'_> {
+    fn head(&mut self, name: &str) {
+        let Some((_, kind, help)) = METRICS.iter().find(|(known, ..)| *known == name) else {
+            debug_assert!(false, "{name} is not in METRICS");
+            return;
+        };
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = writeln!(self.text, "{name}{labels} {value}");
+    }
+
+    fn one(&mut self, name: &str, labels: &str, value: impl Display) {
+        self.head(name);
+        self.line(name, labels, value);
+    }
+
+    fn each<T: Display>(&mut self, name: &str, value: impl Fn(&Report) -> T) {
+        self.head(name);
+        for (worker, report) in self.reports {
+            self.line(name, &format!("{{worker=\"{worker}\"}}"), value(report));
+        }
+    }
+
+    /// The sum over the workers: the reasons are many already.
+    fn drops(&mut self, name: &str) {
+        self.head(name);
+        let Some((_, first)) = self.reports.first() else { return };
+        for (at, (reason, _)) in first.drops.iter().enumerate() {
+            let counts = self.reports.iter().filter_map(|(_, report)| report.drops.get(at));
+            let sum: u64 = counts.map(|(_, count)| count).sum();
+            self.line(name, &format!("{{reason=\"{reason}\"}}"), sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::METRICS;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_page_names_every_metric_and_no_other() {
+        let page = include_str!("../../docs/reference/metrics.md");
+        let documented: BTreeSet<_> = page
+            .split('`')
+            .filter(|word| word.starts_with("relay_") && !word.contains([' ', '*', '\n']))
+            .map(|word| word.split('{').next().unwrap_or(word))
+            .collect();
+        let known: BTreeSet<_> = METRICS.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn counters_and_nothing_else_end_in_total() {
+        for (name, kind, help) in METRICS {
+            assert_eq!(name.ends_with("_total"), *kind == "counter", "{name}");
+            assert!(help.ends_with('.') && name.starts_with("relay_"), "{name}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The process put together: sockets, workers, the DTLS thread, the RPC, health; and its end.
+
+use crate::candidates::{Sources, candidates};
+use crate::config::Config;
+use crate::handshake;
+use crate::limits::{HEARTBEAT, WORKER_EVENTS};
+use crate::mailbox::{Mailbox, Request, mailbox};
+use crate::metrics::{self, Health};
+use crate::random::{self, NoRandomness};
+use crate::rpc::{self, Identity, Service, SocketError, State};
+use crate::steer::{Letterbox, Steering};
+use crate::worker::Turner;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use strait_core::worker::{Worker, WorkerConfig};
+use strait_crypt::dtls::{Certificate, CertificateError};
+use strait_io::{BindError, Mmsg, affinity, interfaces};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+/// How often a draining relay looks whether all peers are gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
+/// Why a relay did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The sockets for media.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The socket of the RPC.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The listener of metrics and health.
+    #[error("metrics_listen {address}: {error}: choose another port, or \"\" for none")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// No certificate can be made.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// No random numbers.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// No threads.
+    #[error("no thread can be started: {0}: raise the limit of processes (TasksMax= in systemd)")]
+    Thread(io::Error),
+    /// A worker ended that was not told to.
+    #[error(
+        "a worker ended unexpectedly: the log says why; the peers of the whole process reconnect"
+    )]
+    WorkerDied,
+    /// The RPC ended.
+    #[error("the RPC server ended: {0}")]
+    Rpc(String),
+}
+
+/// A relay that serves.
+#[derive(Debug)]
+pub struct Relay {
+    state: Arc<State>,
+    health: Arc<Health>,
+    metrics: Option<SocketAddr>,
+    threads: Vec<JoinHandle<()>>,
+    died: mpsc::Receiver<()>,
+    rpc_end: watch::Sender<bool>,
+    rpc: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Relay {
+    /// Opens everything and serves. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Something is taken, forbidden or missing; the message says what to do.
+    pub async fn start(config: &Config) -> Result<Self, RelayError> {
+        let cores = affinity::available();
+        let workers = match (config.workers, config.cpus.len()) {
+            (0, 0) => cores.len().max(1),
+            (0, cpus) => cpus,
+            (workers, _) => workers,
+        };
+        let bound = strait_io::bind(&sockets(config, workers))?;
+        let mut degradations = bound.degradations;
+        if workers > 1 {
+            degradations.push(
+                "the eBPF steering object is not built in: the kernel's hash spreads flows over the workers, \
+                 and they hand datagrams over to each other"
+                    .to_owned(),
+            );
+        }
+        let certificate = Certificate::generate()?;
+        let identity = Identity {
+            instance_id: random::instance_id()?,
+            fingerprint: certificate.fingerprint_sha256_hex(),
+            candidates: candidates(&Sources {
+                udp: bound.udp.clone(),
+                tcp: bound.tcp.clone(),
+                announced: config.announced.clone(),
+                tcp_announced_port: Some(config.ice_tcp_announced_port).filter(|port| *port != 0),
+                interfaces: interfaces::addresses(),
+            }),
+            degradations,
+        };
+        for why in &identity.degradations {
+            tracing::warn!("degraded: {why}");
+        }
+        let socket = rpc::socket::Socket::bind(&config.rpc_socket)?;
+        let listener = match config.metrics_listen {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|error| RelayError::Metrics { address, error })?,
+            ),
+            None => None,
+        };
+
+        let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) =
+            (0..).zip(&bound.ports).map(|(worker, port)| mailbox(worker, port.waker())).unzip();
+        let (handshakes, helper) =
+            handshake::start(certificate, mailboxes.clone()).map_err(RelayError::Thread)?;
+        let letterboxes: Vec<_> =
+            bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect();
+        let (events, happened) = mpsc::channel(WORKER_EVENTS);
+        let (alive, died) = mpsc::channel(workers);
+        let mut threads = vec![helper];
+        let pins = if config.cpus.is_empty() { cores } else { config.cpus.clone() };
+        for (me, (port, inbox)) in bound.ports.into_iter().zip(inboxes).enumerate() {
+            let random = random::bytes::<16>()?;
+            let (low, high) = random.split_at(8);
+            let word = |half: &[u8]| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            let turner = Turner {
+                core: Worker::new(WorkerConfig { hash_seed: [word(low), word(high)] }),
+                port,
+                inbox,
+                letterbox: letterboxes.get(me).cloned().ok_or(RelayError::WorkerDied)?,
+                steering: Steering::new(me, letterboxes.clone()),
+                handshakes: handshakes.clone(),
+                events: events.clone(),
+            };
+            let pin = (workers <= pins.len()).then(|| pins.get(me).copied()).flatten();
+            threads.push(run(me, pin, turner, alive.clone()).map_err(RelayError::Thread)?);
+        }
+
+        let state = Arc::new(State::new(identity, mailboxes, handshakes));
+        let health = Arc::new(Health::new(workers));
+        tokio::spawn(rpc::pump(state.clone(), happened));
+        tokio::spawn(rpc::sweep(state.clone()));
+        tokio::spawn(watch_over(state.clone(), health.clone()));
+        let metrics = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = listener {
+            let router = metrics::router(state.clone(), health.clone());
+            tokio::spawn(async move { axum::serve(listener, router).await });
+        }
+        let (rpc_end, mut end) = watch::channel(false);
+        let rpc = tokio::spawn(rpc::builder().serve_with_incoming_shutdown(
+            Service(state.clone()).server(),
+            socket.incoming(allowed(config)),
+            async move { drop(end.wait_for(|end| *end).await) },
+        ));
+        Ok(Self { state, health, metrics, threads, died, rpc_end, rpc })
+    }
+
+    /// Where metrics and health are.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let candidates = &self.state.identity.candidates;
+        let places: Vec<_> = candidates
+            .iter()
+            .map(|candidate| {
+                let protocol = match candidate.protocol() {
+                    strait_proto::v1::candidate::Protocol::TcpPassive => "tcp",
+                    _ => "udp",
+                };
+                let ip = &candidate.address;
+                let ip = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
+                format!("{protocol} {ip}:{}", candidate.port)
+            })
+            .collect();
+        format!("{} workers, media at {}", self.state.workers.len(), places.join(", "))
+    }
+
+    /// Whether all workers turn, as far as the watchdog knows.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.health.is_well()
+    }
+
+    /// Takes nothing new any more; [`Relay::ended`] returns when the last peer is gone or the time is up.
+    /// Returns how many peers there are.
+    pub fn drain(&self, patience: Duration) -> usize {
+        self.state.drain(patience)
+    }
+
+    /// How many peers there are.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.state.registry.peers()
+    }
+
+    /// Returns when the relay has drained, or when it cannot go on.
+    ///
+    /// # Errors
+    /// A worker or the RPC ended.
+    pub async fn ended(&mut self) -> Result<(), RelayError> {
+        let mut deadline = self.state.deadline.subscribe();
+        let state = self.state.clone();
+        let drained = async {
+            loop {
+                let until = *deadline.borrow_and_update();
+                match until {
+                    Some(until) if until <= Instant::now() || state.registry.peers() == 0 => return,
+                    Some(_) => tokio::time::sleep(DRAIN_LOOK).await,
+                    None => drop(deadline.changed().await),
+                }
+            }
+        };
+        tokio::select! {
+            () = drained => Ok(()),
+            _ = self.died.recv() => Err(RelayError::WorkerDied),
+            ended = &mut self.rpc => Err(RelayError::Rpc(format!("{ended:?}"))),
+        }
+    }
+
+    /// Ends everything now, and waits for the threads.
+    pub fn stop(self) {
+        let _ = self.rpc_end.send(true);
+        self.rpc.abort();
+        for mailbox in &self.state.workers {
+            let mut request = Request::Stop;
+            // A full mailbox is emptied within some turns; a dead worker's is not.
+            while let Err(back) = mailbox.send(request) {
+                if self.threads.iter().all(JoinHandle::is_finished) {
+                    break;
+                }
+                request = back;
+                std::thread::yield_now();
+            }
+        }
+        self.state.handshakes.stop();
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn sockets(config: &Config, workers: usize) -> strait_io::Options {
+    let (tcp, tcp_port) = match (config.ice_tcp, config.ice_tcp_listen) {
+        (false, _) => (Vec::new(), None),
+        (true, None) => (config.listen.clone(), None),
+        (true, Some(address)) => (vec![address.ip()], Some(address.port())),
+    };
+    strait_io::Options { udp: config.listen.clone(), port: config.port, tcp, tcp_port, workers }
+}
+
+/// Who may call: root, ourselves, and whom the configuration names.
+fn allowed(config: &Config) -> Vec<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let own = std::fs::metadata("/proc/self").map(|process| process.uid()).ok();
+    own.into_iter().chain([0]).chain(config.rpc_allowed_uids.iter().copied()).collect()
+}
+
+fn run(
+    worker: usize,
+    pin: Option<usize>,
+    turner: Turner,
+    alive: mpsc::Sender<()>,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
+        if let Some(cpu) = pin
+            && let Err(error) = affinity::pin(cpu)
+        {
+            tracing::warn!(worker, cpu, "not pinned: {error}");
+        }
+        // Tells of the end, also of one by panic.
+        struct Last(mpsc::Sender<()>);
+        impl Drop for Last {
+            fn drop(&mut self) {
+                let _ = self.0.try_send(());
+            }
+        }
+        let _last = Last(alive);
+        turner.run();
+    })
+}
+
+async fn watch_over(state: Arc<State>, health: Arc<Health>) {
+    loop {
+        health.look(&state).await;
+        tokio::time::sleep(HEARTBEAT).await;
+    }
+}
+
+const fn assert_send<T: Send>() {}
+const _: () = assert_send::<Mmsg>();

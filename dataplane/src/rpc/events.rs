@@ -1,0 +1,134 @@
+//! What happens, from the workers to every reader.
+
+use super::{State, peers};
+use crate::limits::WATCHERS;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use strait_core::command::{Event, LeaveReason};
+use strait_core::port::Protocol;
+use strait_proto::v1;
+use strait_proto::v1::event::Event as Told;
+use strait_proto::v1::peer_left::Reason;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+/// What a reader reads.
+pub(super) type Stream = ReceiverStream<Result<v1::Event, Status>>;
+
+/// Opens a reader: a snapshot, then what happens from before the snapshot on. What is in both is the same.
+pub(super) fn watch(state: Arc<State>) -> Result<Stream, Status> {
+    if state.watchers.fetch_add(1, Ordering::Relaxed) >= WATCHERS {
+        state.watchers.fetch_sub(1, Ordering::Relaxed);
+        return Err(Status::resource_exhausted(format!(
+            "the limit of {WATCHERS} readers of events is reached: end one"
+        )));
+    }
+    let mut happened = state.events.subscribe();
+    let (reader, stream) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let first = Told::Snapshot(snapshot(&state).await);
+        let mut next = Some(v1::Event { lost: 0, event: Some(first) });
+        let mut lost = 0;
+        loop {
+            if let Some(event) = next.take()
+                && reader.send(Ok(event)).await.is_err()
+            {
+                break;
+            }
+            let received = tokio::select! {
+                received = happened.recv() => received,
+                () = reader.closed() => break,
+            };
+            match received {
+                Ok(event) => {
+                    next = Some(v1::Event { lost: std::mem::take(&mut lost), event: Some(event) });
+                }
+                Err(RecvError::Lagged(missed)) => lost += missed,
+                Err(RecvError::Closed) => break,
+            }
+        }
+        state.watchers.fetch_sub(1, Ordering::Relaxed);
+    });
+    Ok(ReceiverStream::new(stream))
+}
+
+/// Takes the workers' events, until all workers ended.
+pub(crate) async fn pump(state: Arc<State>, mut events: mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::PeerConnected { peer, path } => {
+                let Some(scope) = state.registry.scope_of_peer(peer) else { continue };
+                let mut contents = scope.state.lock().await;
+                let Some(name) = contents.peer_named(peer).map(str::to_owned) else { continue };
+                if let Some(entry) = contents.peers.get_mut(&name) {
+                    entry.connected = true;
+                }
+                let protocol = match path.protocol {
+                    Protocol::Udp => "udp",
+                    Protocol::Tcp => "tcp",
+                };
+                state.tell(Told::PeerConnected(v1::PeerConnected {
+                    scope_id: scope.name.clone(),
+                    peer_id: name,
+                    remote_address: path.remote.to_string(),
+                    protocol: protocol.to_owned(),
+                }));
+            }
+            Event::PeerLeft { peer, reason, detail } => {
+                // Removed by a call: forgotten and told already.
+                let Some(scope) = state.registry.scope_of_peer(peer) else { continue };
+                let mut contents = scope.state.lock().await;
+                let Some(name) = contents.peer_named(peer).map(str::to_owned) else { continue };
+                let reason = match reason {
+                    LeaveReason::Removed => Reason::Removed,
+                    LeaveReason::ConsentExpired => Reason::ConsentExpired,
+                    LeaveReason::Closed => Reason::Closed,
+                    LeaveReason::HandshakeFailed => Reason::HandshakeFailed,
+                    LeaveReason::ScopeDisposed => Reason::ScopeDisposed,
+                };
+                peers::gone(&state, &scope, &mut contents, &name, reason, detail);
+            }
+            Event::PublicationStarted { publication } => {
+                let Some(scope) = state.registry.scope_of_publication(publication) else {
+                    continue;
+                };
+                let contents = scope.state.lock().await;
+                let found = contents.publications.iter().find(|(_, entry)| entry.id == publication);
+                let Some((name, entry)) = found else { continue };
+                state.tell(Told::PublicationStarted(v1::PublicationStarted {
+                    scope_id: scope.name.clone(),
+                    peer_id: entry.peer.clone(),
+                    publication_id: name.clone(),
+                }));
+            }
+        }
+    }
+}
+
+async fn snapshot(state: &State) -> v1::Snapshot {
+    let mut scopes = Vec::new();
+    for scope in state.registry.scopes() {
+        let contents = scope.state.lock().await;
+        if contents.disposed {
+            continue;
+        }
+        let peers = contents.peers.iter().map(|(name, peer)| {
+            let publications =
+                contents.publications.iter().filter(|(_, entry)| entry.peer == *name);
+            let subscriptions =
+                contents.subscriptions.iter().filter(|(_, entry)| entry.peer == *name);
+            v1::PeerState {
+                peer_id: name.clone(),
+                connected: peer.connected,
+                publication_ids: publications.map(|(name, _)| name.clone()).collect(),
+                subscription_ids: subscriptions.map(|(name, _)| name.clone()).collect(),
+            }
+        });
+        let peers = peers.collect();
+        scopes.push(v1::ScopeState { scope_id: scope.name.clone(), peers });
+    }
+    scopes.sort_by(|a, b| a.scope_id.cmp(&b.scope_id));
+    v1::Snapshot { scopes }
+}

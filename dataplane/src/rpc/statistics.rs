@@ -1,0 +1,131 @@
+//! Counters, by the caller's names.
+
+use super::{State, of_mailbox, validate};
+use crate::registry::Contents;
+use crate::report::Report;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use strait_core::statistics as core;
+use strait_proto::v1;
+use tonic::Status;
+
+pub(super) async fn get(
+    state: Arc<State>,
+    request: v1::GetStatisticsRequest,
+) -> Result<v1::GetStatisticsResponse, Status> {
+    let mut answer = v1::GetStatisticsResponse::default();
+    for (index, worker) in (0..).zip(&state.workers) {
+        let report = worker.report(Vec::new()).await.map_err(of_mailbox)?;
+        answer.workers.push(of_worker(index, &report));
+    }
+    for name in &request.scope_ids {
+        validate::id("scope_ids", name)?;
+        let scope = state.scope(name)?;
+        let report = state.worker(&scope)?.report(vec![scope.id]).await.map_err(of_mailbox)?;
+        let contents = scope.state.lock().await;
+        let names = Names::new(&contents);
+        let peers = report.scopes.into_iter().flat_map(|scope| scope.peers);
+        answer.scopes.push(v1::ScopeStatistics {
+            scope_id: name.clone(),
+            peers: peers.filter_map(|peer| names.peer(peer)).collect(),
+        });
+    }
+    Ok(answer)
+}
+
+fn of_worker(worker: u32, report: &Report) -> v1::WorkerStatistics {
+    let drops = report.drops.iter().filter(|(_, count)| *count > 0);
+    v1::WorkerStatistics {
+        worker,
+        scopes: report.worker.scopes,
+        peers: report.worker.peers,
+        subscriptions: report.worker.subscriptions,
+        packets_received: report.worker.received.packets,
+        bytes_received: report.worker.received.bytes,
+        packets_sent: report.worker.sent.packets,
+        bytes_sent: report.worker.sent.bytes,
+        packets_dropped: drops.map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+        packets_handed_over: report.handed_over,
+    }
+}
+
+/// The names of numbers in one scope. What has none (any more) is left out.
+struct Names<'a> {
+    peers: HashMap<strait_core::command::PeerId, &'a str>,
+    publications: HashMap<strait_core::command::PublicationId, &'a str>,
+    subscriptions: HashMap<strait_core::command::SubscriptionId, &'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn new(contents: &'a Contents) -> Self {
+        fn index<'a, K: Hash + Eq, V>(
+            named: impl Iterator<Item = (&'a String, V)>,
+            id: impl Fn(V) -> K,
+        ) -> HashMap<K, &'a str> {
+            named.map(|(name, value)| (id(value), name.as_str())).collect()
+        }
+        Self {
+            peers: index(contents.peers.iter(), |peer| peer.id),
+            publications: index(contents.publications.iter(), |publication| publication.id),
+            subscriptions: index(contents.subscriptions.iter(), |subscription| subscription.id),
+        }
+    }
+
+    fn peer(&self, peer: core::PeerStatistics) -> Option<v1::PeerStatistics> {
+        let publications = peer.publications.into_iter();
+        let subscriptions = peer.subscriptions.into_iter();
+        Some(v1::PeerStatistics {
+            peer_id: (*self.peers.get(&peer.peer)?).to_owned(),
+            connected: peer.connected,
+            remote_address: peer.path.map_or_else(String::new, |path| path.remote.to_string()),
+            packets_received: peer.received.packets,
+            bytes_received: peer.received.bytes,
+            packets_sent: peer.sent.packets,
+            bytes_sent: peer.sent.bytes,
+            publications: publications.filter_map(|entry| self.publication(entry)).collect(),
+            subscriptions: subscriptions.filter_map(|entry| self.subscription(entry)).collect(),
+        })
+    }
+
+    fn publication(&self, entry: core::PublicationStatistics) -> Option<v1::PublicationStatistics> {
+        Some(v1::PublicationStatistics {
+            publication_id: (*self.publications.get(&entry.publication)?).to_owned(),
+            encodings: entry.encodings.into_iter().map(of_encoding).collect(),
+        })
+    }
+
+    fn subscription(
+        &self,
+        entry: core::SubscriptionStatistics,
+    ) -> Option<v1::SubscriptionStatistics> {
+        let publication = entry.publication.and_then(|id| self.publications.get(&id));
+        Some(v1::SubscriptionStatistics {
+            subscription_id: (*self.subscriptions.get(&entry.subscription)?).to_owned(),
+            publication_id: publication.copied().unwrap_or_default().to_owned(),
+            ssrc: entry.ssrc,
+            layer: entry.layer.unwrap_or(0).into(),
+            packets: entry.sent.packets,
+            bytes: entry.sent.bytes,
+            packets_lost: entry.packets_lost,
+            fraction_lost: entry.fraction_lost,
+            jitter_seconds: entry.jitter.as_secs_f64(),
+            round_trip_seconds: entry.round_trip.map_or(0.0, |time| time.as_secs_f64()),
+            retransmissions: entry.retransmissions,
+            retransmissions_missed: entry.retransmissions_missed,
+        })
+    }
+}
+
+fn of_encoding(entry: core::EncodingStatistics) -> v1::EncodingStatistics {
+    v1::EncodingStatistics {
+        rid: entry.rid,
+        ssrc: entry.ssrc,
+        packets: entry.received.packets,
+        bytes: entry.received.bytes,
+        packets_lost: entry.packets_lost,
+        jitter_seconds: entry.jitter.as_secs_f64(),
+        key_frames: entry.key_frames,
+        key_frame_requests_sent: entry.key_frame_requests,
+    }
+}

@@ -1,0 +1,195 @@
+//! Publications and subscriptions.
+
+use super::{
+    State, lock, missing, of_mailbox, of_random, peer, publication, subscription, taken, validate,
+};
+use crate::mailbox::MailboxError;
+use crate::random;
+use crate::registry::{Contents, Publication, Subscription};
+use std::sync::Arc;
+use strait_core::command::{Command, CommandError, PublicationId, SubscriptionId};
+use strait_proto::v1;
+use tonic::Status;
+
+/// How often another random SSRC is tried when one is taken: twice in a row is a one in 10^13 chance.
+const SSRC_ATTEMPTS: usize = 3;
+
+pub(super) async fn publish(
+    state: Arc<State>,
+    request: v1::PublishRequest,
+) -> Result<v1::PublishResponse, Status> {
+    validate::id("publication_id", &request.publication_id)?;
+    validate::mid(&request.mid)?;
+    let kind = validate::kind(request.kind)?;
+    let codecs = validate::codecs(request.codecs)?;
+    let extensions = validate::extensions(&request.extensions)?;
+    let encodings = validate::encodings(request.encodings)?;
+    let scope = state.scope(&request.scope_id)?;
+    let mut contents = lock(&scope).await?;
+    let peer = peer(&contents, &request.peer_id)?.id;
+    if contents.publications.contains_key(&request.publication_id) {
+        return Err(taken("publication", &request.publication_id));
+    }
+    let id = PublicationId(state.registry.number());
+    state.registry.note_publication(id, &scope);
+    let command = Command::Publish {
+        peer,
+        publication: id,
+        kind,
+        mid: request.mid,
+        codecs,
+        extensions,
+        encodings,
+        muted: request.muted,
+        report_ssrc: random::ssrc().map_err(of_random)?,
+    };
+    if let Err(error) = state.worker(&scope)?.command(command).await {
+        state.registry.forget_publication(id);
+        return Err(of_mailbox(error));
+    }
+    let publication = Publication { id, peer: request.peer_id };
+    contents.publications.insert(request.publication_id, publication);
+    Ok(v1::PublishResponse {})
+}
+
+pub(super) async fn unpublish(
+    state: Arc<State>,
+    request: v1::UnpublishRequest,
+) -> Result<v1::UnpublishResponse, Status> {
+    validate::id("scope_id", &request.scope_id)?;
+    validate::id("publication_id", &request.publication_id)?;
+    if let Some(scope) = state.registry.scope(&request.scope_id) {
+        let mut contents = scope.state.lock().await;
+        if let Some(Publication { id, .. }) = contents.publications.get(&request.publication_id) {
+            let command = Command::Unpublish { publication: *id };
+            state.registry.forget_publication(*id);
+            ended(state.worker(&scope)?.command(command).await)?;
+            contents.remove_publication(&request.publication_id);
+        }
+    }
+    Ok(v1::UnpublishResponse {})
+}
+
+pub(super) async fn set_muted(
+    state: Arc<State>,
+    request: v1::SetMutedRequest,
+) -> Result<v1::SetMutedResponse, Status> {
+    let scope = state.scope(&request.scope_id)?;
+    let contents = lock(&scope).await?;
+    let publication = publication(&contents, &request.publication_id)?.id;
+    let command = Command::SetMuted { publication, muted: request.muted };
+    state.worker(&scope)?.command(command).await.map_err(of_mailbox)?;
+    Ok(v1::SetMutedResponse {})
+}
+
+pub(super) async fn subscribe(
+    state: Arc<State>,
+    request: v1::SubscribeRequest,
+) -> Result<v1::SubscribeResponse, Status> {
+    validate::id("subscription_id", &request.subscription_id)?;
+    validate::mid(&request.mid)?;
+    let kind = validate::kind(request.kind)?;
+    let codecs = validate::codecs(request.codecs)?;
+    let extensions = validate::extensions(&request.extensions)?;
+    let source = validate::optional_id("publication_id", request.publication_id)?;
+    let preferences = validate::preferences(request.preferences);
+    let scope = state.scope(&request.scope_id)?;
+    let mut contents = lock(&scope).await?;
+    let peer = peer(&contents, &request.peer_id)?.id;
+    if contents.subscriptions.contains_key(&request.subscription_id) {
+        return Err(taken("subscription", &request.subscription_id));
+    }
+    let bound = number_of(&contents, source.as_deref())?;
+    let id = SubscriptionId(state.registry.number());
+    let worker = state.worker(&scope)?;
+    let mut attempts = 0;
+    let (ssrc, rtx_ssrc) = loop {
+        let (ssrc, rtx_ssrc) =
+            (random::ssrc().map_err(of_random)?, random::ssrc().map_err(of_random)?);
+        let command = Command::Subscribe {
+            peer,
+            subscription: id,
+            kind,
+            mid: request.mid.clone(),
+            codecs: codecs.clone(),
+            extensions,
+            ssrc,
+            rtx_ssrc,
+            first_seq: random::first_seq().map_err(of_random)?,
+            publication: bound,
+            preferences,
+        };
+        attempts += 1;
+        match worker.command(command).await {
+            Ok(()) => break (ssrc, rtx_ssrc),
+            Err(MailboxError::Refused(CommandError::Exists(_))) if attempts < SSRC_ATTEMPTS => {}
+            Err(error) => return Err(of_mailbox(error)),
+        }
+    };
+    let subscription = Subscription { id, peer: request.peer_id, publication: source };
+    contents.subscriptions.insert(request.subscription_id, subscription);
+    Ok(v1::SubscribeResponse { ssrc, rtx_ssrc })
+}
+
+pub(super) async fn bind(
+    state: Arc<State>,
+    request: v1::BindRequest,
+) -> Result<v1::BindResponse, Status> {
+    let source = validate::optional_id("publication_id", request.publication_id)?;
+    let scope = state.scope(&request.scope_id)?;
+    let mut contents = lock(&scope).await?;
+    let id = subscription(&contents, &request.subscription_id)?.id;
+    let bound = number_of(&contents, source.as_deref())?;
+    let command = Command::Bind { subscription: id, publication: bound };
+    state.worker(&scope)?.command(command).await.map_err(of_mailbox)?;
+    if let Some(subscription) = contents.subscriptions.get_mut(&request.subscription_id) {
+        subscription.publication = source;
+    }
+    Ok(v1::BindResponse {})
+}
+
+pub(super) async fn set_preferences(
+    state: Arc<State>,
+    request: v1::SetPreferencesRequest,
+) -> Result<v1::SetPreferencesResponse, Status> {
+    let scope = state.scope(&request.scope_id)?;
+    let contents = lock(&scope).await?;
+    let command = Command::SetPreferences {
+        subscription: subscription(&contents, &request.subscription_id)?.id,
+        preferences: validate::preferences(request.preferences),
+    };
+    state.worker(&scope)?.command(command).await.map_err(of_mailbox)?;
+    Ok(v1::SetPreferencesResponse {})
+}
+
+pub(super) async fn unsubscribe(
+    state: Arc<State>,
+    request: v1::UnsubscribeRequest,
+) -> Result<v1::UnsubscribeResponse, Status> {
+    validate::id("scope_id", &request.scope_id)?;
+    validate::id("subscription_id", &request.subscription_id)?;
+    if let Some(scope) = state.registry.scope(&request.scope_id) {
+        let mut contents = scope.state.lock().await;
+        if let Some(found) = contents.subscriptions.get(&request.subscription_id) {
+            let command = Command::Unsubscribe { subscription: found.id };
+            ended(state.worker(&scope)?.command(command).await)?;
+            contents.subscriptions.remove(&request.subscription_id);
+        }
+    }
+    Ok(v1::UnsubscribeResponse {})
+}
+
+fn number_of(contents: &Contents, source: Option<&str>) -> Result<Option<PublicationId>, Status> {
+    source
+        .map(|name| contents.publications.get(name).ok_or_else(|| missing("publication", name)))
+        .transpose()
+        .map(|found| found.map(|publication| publication.id))
+}
+
+/// What its worker does not know any more has ended: its peer left a moment ago.
+fn ended(result: Result<(), MailboxError>) -> Result<(), Status> {
+    match result {
+        Ok(()) | Err(MailboxError::Refused(CommandError::NotFound(_))) => Ok(()),
+        Err(error) => Err(of_mailbox(error)),
+    }
+}

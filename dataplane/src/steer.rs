@@ -1,0 +1,287 @@
+//! Which worker a datagram belongs to, without eBPF: the kernel's hash spreads flows over the workers' sockets, and user
+//! space corrects it.
+//!
+//! Every user fragment that we hand out begins with its worker's tag. A STUN request names it, and so its flow is known:
+//! what comes on the same flow later (DTLS, media) goes the same way. Only a request on the very flow changes where it
+//! goes, so that nobody can take a flow away that is not theirs; a flow that nobody named stays where the kernel put it,
+//! where the core drops it, because no ICE check passed on it there.
+
+use crate::limits::{FLOWS, HANDED_CONNECTIONS, HANDED_OVER};
+use crate::random;
+use crossbeam_queue::ArrayQueue;
+use std::collections::HashMap;
+use std::sync::Arc;
+use strait_core::limits::DATAGRAM_BYTES;
+use strait_core::port::{Meta, Path};
+use strait_io::Waker;
+use strait_io::tcp::Connection;
+use strait_wire::demux::{self, Kind};
+use strait_wire::stun::Message;
+
+/// A datagram that another worker read.
+#[derive(Debug)]
+pub struct Handed {
+    meta: Meta,
+    length: u16,
+    bytes: [u8; DATAGRAM_BYTES],
+}
+
+impl Handed {
+    /// What is known of it, and its bytes.
+    pub fn parts(&mut self) -> (Meta, &mut [u8]) {
+        (self.meta, self.bytes.get_mut(..usize::from(self.length)).unwrap_or_default())
+    }
+}
+
+/// Where a worker finds what the others read for it.
+#[derive(Clone, Debug)]
+pub struct Letterbox {
+    datagrams: Arc<ArrayQueue<Handed>>,
+    connections: Arc<ArrayQueue<Connection>>,
+    waker: Waker,
+}
+
+impl Letterbox {
+    /// An empty one for the worker that `waker` wakes.
+    #[must_use]
+    pub fn new(waker: Waker) -> Self {
+        Self {
+            datagrams: Arc::new(ArrayQueue::new(HANDED_OVER)),
+            connections: Arc::new(ArrayQueue::new(HANDED_CONNECTIONS)),
+            waker,
+        }
+    }
+
+    /// The next datagram.
+    #[must_use]
+    pub fn datagram(&self) -> Option<Handed> {
+        self.datagrams.pop()
+    }
+
+    /// The next connection. To be asked for before a datagram that came by TCP is worked on: its connection was put in
+    /// first, and the answer leaves by it.
+    #[must_use]
+    pub fn connection(&self) -> Option<Connection> {
+        self.connections.pop()
+    }
+
+    /// Whether nothing is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty() && self.connections.is_empty()
+    }
+
+    fn put(&self, meta: Meta, datagram: &[u8]) -> bool {
+        let mut handed = Handed { meta, length: 0, bytes: [0; DATAGRAM_BYTES] };
+        let (Some(room), Ok(length)) =
+            (handed.bytes.get_mut(..datagram.len()), u16::try_from(datagram.len()))
+        else {
+            return false;
+        };
+        room.copy_from_slice(datagram);
+        handed.length = length;
+        let fits = self.datagrams.push(handed).is_ok();
+        self.waker.wake();
+        fits
+    }
+
+    /// `false`: no room, and the connection is closed.
+    fn put_connection(&self, connection: Connection) -> bool {
+        let fits = self.connections.push(connection).is_ok();
+        self.waker.wake();
+        fits
+    }
+}
+
+/// A datagram's owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This worker.
+    Me,
+    /// Another one; its flow was known, or is a UDP one.
+    Other(usize),
+    /// Another one, as this request says for the first time; an ICE-TCP connection is to be handed over as well.
+    Newly(usize),
+}
+
+/// One worker's knowledge of where flows belong.
+#[derive(Debug)]
+pub struct Steering {
+    me: usize,
+    letterboxes: Vec<Letterbox>,
+    flows: Flows,
+    /// Datagrams handed over.
+    pub handed_over: u64,
+    /// Datagrams that the owner had no room for.
+    pub full: u64,
+}
+
+impl Steering {
+    /// Of worker `me`; `letterboxes` are all workers', in order.
+    #[must_use]
+    pub fn new(me: usize, letterboxes: Vec<Letterbox>) -> Self {
+        Self { me, letterboxes, flows: Flows::default(), handed_over: 0, full: 0 }
+    }
+
+    /// Whose datagram it is.
+    pub fn owner(&mut self, path: Path, datagram: &[u8]) -> Owner {
+        if self.letterboxes.len() == 1 {
+            return Owner::Me;
+        }
+        if let Some(named) = self.named(datagram) {
+            if named == self.me {
+                self.flows.remove(path);
+                return Owner::Me;
+            }
+            let before = self.flows.get(path);
+            self.flows.insert(path, named);
+            return if before == Some(named) { Owner::Other(named) } else { Owner::Newly(named) };
+        }
+        self.flows.get(path).map_or(Owner::Me, Owner::Other)
+    }
+
+    /// Passes a datagram on; drops and counts it when its owner has no room.
+    pub fn hand_over(&mut self, owner: usize, meta: Meta, datagram: &[u8]) {
+        match self.letterboxes.get(owner).is_some_and(|letterbox| letterbox.put(meta, datagram)) {
+            true => self.handed_over += 1,
+            false => self.full += 1,
+        }
+    }
+
+    /// Passes a connection on; closes it when its owner has no room.
+    pub fn hand_over_connection(&mut self, owner: usize, connection: Connection) {
+        if let Some(letterbox) = self.letterboxes.get(owner)
+            && !letterbox.put_connection(connection)
+        {
+            self.full += 1;
+        }
+    }
+
+    /// The worker that a STUN request names, if it is one of ours.
+    fn named(&self, datagram: &[u8]) -> Option<usize> {
+        if demux::classify(datagram) != Kind::Stun {
+            return None;
+        }
+        let (ufrag, _) = Message::parse(datagram).ok()?.username_parts()?;
+        random::worker_of(ufrag).filter(|worker| *worker < self.letterboxes.len())
+    }
+}
+
+/// A bounded table in two generations: when the young one is full it becomes the old one, and what was used in neither
+/// is forgotten. A live flow is used all the time; a flood of requests that nobody follows up is forgotten first.
+#[derive(Debug, Default)]
+struct Flows {
+    young: HashMap<Path, usize>,
+    old: HashMap<Path, usize>,
+}
+
+impl Flows {
+    fn get(&mut self, path: Path) -> Option<usize> {
+        if let Some(worker) = self.young.get(&path) {
+            return Some(*worker);
+        }
+        let worker = self.old.remove(&path)?;
+        self.insert(path, worker);
+        Some(worker)
+    }
+
+    fn insert(&mut self, path: Path, worker: usize) {
+        if self.young.len() >= FLOWS / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(path, worker);
+    }
+
+    fn remove(&mut self, path: Path) {
+        self.young.remove(&path);
+        self.old.remove(&path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+    use strait_core::port::Protocol;
+    use strait_wire::stun::Builder;
+
+    fn path(n: u32) -> Path {
+        let remote = SocketAddr::new((0xc000_0200 + (n >> 16)).to_be_bytes().into(), n as u16);
+        Path { protocol: Protocol::Udp, local: [192, 0, 2, 1].into(), remote }
+    }
+
+    fn request(worker: usize) -> Vec<u8> {
+        let ufrag = random::credentials(worker).unwrap().ufrag;
+        let mut bytes = [0; 200];
+        let length = Builder::binding_request(&mut bytes, [7; 12])
+            .username(ufrag.as_bytes(), b"them")
+            .finish()
+            .unwrap();
+        bytes[..length].to_vec()
+    }
+
+    fn steering(workers: usize) -> Steering {
+        let options = strait_io::Options {
+            udp: vec![[127, 0, 0, 1].into()],
+            port: 0,
+            tcp: vec![],
+            tcp_port: None,
+            workers,
+        };
+        let bound = strait_io::bind(&options).unwrap();
+        Steering::new(0, bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect())
+    }
+
+    const MEDIA: [u8; 20] = [0x80; 20];
+
+    #[test]
+    fn a_request_says_where_its_flow_goes_from_then_on() {
+        let mut steering = steering(3);
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me, "not known");
+        assert_eq!(steering.owner(path(1), &request(2)), Owner::Newly(2));
+        assert_eq!(steering.owner(path(1), &request(2)), Owner::Other(2));
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Other(2));
+        assert_eq!(steering.owner(path(2), &MEDIA), Owner::Me, "another flow");
+        assert_eq!(steering.owner(path(1), &request(1)), Owner::Newly(1), "ICE restart elsewhere");
+        assert_eq!(steering.owner(path(1), &request(0)), Owner::Me);
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me);
+        assert_eq!(steering.owner(path(1), &request(3)), Owner::Me, "no such worker");
+        assert_eq!(steering.owner(path(1), &request(2)[..30]), Owner::Me, "broken");
+    }
+
+    #[test]
+    fn alone_nothing_is_looked_at() {
+        assert_eq!(steering(1).owner(path(1), &request(2)), Owner::Me);
+    }
+
+    #[test]
+    fn a_flood_does_not_push_out_a_flow_in_use() {
+        let mut steering = steering(2);
+        let request = request(1);
+        steering.owner(path(0), &request);
+        for n in 1..200_000 {
+            steering.owner(path(n), &request);
+            if n % 10_000 == 0 {
+                assert_eq!(steering.owner(path(0), &MEDIA), Owner::Other(1), "after {n}");
+            }
+        }
+        assert!(steering.flows.young.len() + steering.flows.old.len() <= FLOWS);
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me, "forgotten");
+    }
+
+    #[test]
+    fn what_the_owner_has_no_room_for_is_counted() {
+        let mut steering = steering(2);
+        let at = strait_core::time::Instant(5);
+        let meta = Meta { path: path(1), at, ecn: 2 };
+        for _ in 0..HANDED_OVER + 3 {
+            steering.hand_over(1, meta, &MEDIA);
+        }
+        assert_eq!((steering.handed_over, steering.full), (HANDED_OVER as u64, 3));
+        let mut handed = steering.letterboxes[1].datagram().unwrap();
+        let (meta, bytes) = handed.parts();
+        assert_eq!((meta.path, meta.at, meta.ecn, &*bytes), (path(1), at, 2, &MEDIA[..]));
+        steering.hand_over(9, meta, &MEDIA);
+        assert_eq!(steering.full, 4, "no such worker");
+    }
+}

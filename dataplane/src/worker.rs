@@ -1,0 +1,157 @@
+//! The loop of one worker. The only place where the path, the sockets and the other threads meet.
+
+use crate::handshake::Handshakes;
+use crate::limits::{COMMANDS_PER_TURN, HANDED_OVER};
+use crate::mailbox::{Inbox, Request};
+use crate::report::Report;
+use crate::steer::{Letterbox, Owner, Steering};
+use strait_core::command::{Event, ScopeId};
+use strait_core::drop::DropReason;
+use strait_core::egress::Egress;
+use strait_core::limits::EGRESS_FLUSH_BYTES;
+use strait_core::port::{Port, Protocol};
+use strait_core::time::Now;
+use strait_core::worker::Worker;
+use strait_io::{Clock, Drop, Mmsg};
+use tokio::sync::mpsc;
+
+/// A worker and all that it touches.
+pub struct Turner {
+    /// The path.
+    pub core: Worker,
+    /// Its sockets.
+    pub port: Mmsg,
+    /// What the control side asks.
+    pub inbox: Inbox,
+    /// What other workers read for it.
+    pub letterbox: Letterbox,
+    /// What it reads for others.
+    pub steering: Steering,
+    /// The DTLS thread.
+    pub handshakes: Handshakes,
+    /// To the control side.
+    pub events: mpsc::Sender<Event>,
+}
+
+impl Turner {
+    /// Turns until it is told to stop.
+    pub fn run(mut self) {
+        let mut egress = Egress::default();
+        let mut turns = 0_u64;
+        loop {
+            turns += 1;
+            self.wait();
+            let now = Clock.now();
+            self.receive(now, &mut egress);
+            self.take_handed(now, &mut egress);
+            if !self.obey(now, turns, &mut egress) {
+                return;
+            }
+            self.core.on_timeout(now, &mut egress);
+            self.port.send(&mut egress);
+            self.tell();
+        }
+    }
+
+    fn wait(&mut self) {
+        let now = Clock.instant();
+        // What did not fit into the last turn is there already: look at the sockets, do not sleep.
+        let busy = !self.inbox.is_empty() || !self.letterbox.is_empty();
+        let until = if busy { Some(now) } else { self.core.next_timeout() };
+        self.port.wait(now, until);
+    }
+
+    fn receive(&mut self, now: Now, egress: &mut Egress) {
+        for at in 0..self.port.fill(now.at) {
+            let Some((meta, bytes)) = self.port.datagram(at) else { continue };
+            match self.steering.owner(meta.path, bytes) {
+                Owner::Me => self.core.on_datagram(now, meta, bytes, egress),
+                Owner::Other(owner) => self.steering.hand_over(owner, meta, bytes),
+                Owner::Newly(owner) => {
+                    // The connection goes first: the answer to this datagram leaves by it.
+                    let mut copy = [0; strait_core::limits::DATAGRAM_BYTES];
+                    let Some(copy) = copy.get_mut(..bytes.len()) else { continue };
+                    copy.copy_from_slice(bytes);
+                    if meta.path.protocol == Protocol::Tcp
+                        && let Some(connection) = self.port.detach(meta.path)
+                    {
+                        self.steering.hand_over_connection(owner, connection);
+                    }
+                    self.steering.hand_over(owner, meta, copy);
+                }
+            }
+            self.flush_when_full(egress);
+        }
+    }
+
+    fn take_handed(&mut self, now: Now, egress: &mut Egress) {
+        for _ in 0..HANDED_OVER {
+            let Some(mut handed) = self.letterbox.datagram() else { break };
+            self.adopt();
+            let (meta, bytes) = handed.parts();
+            // Never handed on again: two workers that disagree must not play ping-pong.
+            self.core.on_datagram(now, meta, bytes, egress);
+            self.flush_when_full(egress);
+        }
+        self.adopt();
+    }
+
+    fn adopt(&mut self) {
+        while let Some(connection) = self.letterbox.connection() {
+            self.port.adopt(connection);
+        }
+    }
+
+    /// `false`: told to stop.
+    fn obey(&mut self, now: Now, turns: u64, egress: &mut Egress) -> bool {
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(request) = self.inbox.take() else { break };
+            match request {
+                Request::Command(command, reply) => {
+                    let result = self.core.on_command(now, *command, egress);
+                    // Who does not wait for the answer any more has given up on it.
+                    let _ = reply.map(|reply| reply.send(result));
+                }
+                Request::Report(scopes, reply) => drop(reply.send(self.report(turns, &scopes))),
+                Request::Ping(reply) => drop(reply.send(())),
+                Request::Stop => {
+                    self.port.send(egress);
+                    return false;
+                }
+            }
+            self.flush_when_full(egress);
+        }
+        true
+    }
+
+    fn flush_when_full(&mut self, egress: &mut Egress) {
+        if egress.bytes() > EGRESS_FLUSH_BYTES {
+            self.port.send(egress);
+        }
+    }
+
+    fn tell(&mut self) {
+        // What finds no place now waits in the core, which bounds it.
+        while let Ok(place) = self.events.try_reserve() {
+            let Some(event) = self.core.poll_event() else { break };
+            place.send(event);
+        }
+        while let Some(input) = self.core.poll_handshake() {
+            self.handshakes.input(input.peer, input.bytes);
+        }
+    }
+
+    fn report(&self, turns: u64, scopes: &[ScopeId]) -> Report {
+        let sockets = self.port.counters();
+        let path = DropReason::ALL.iter().map(|reason| reason.name()).zip(*self.core.drops());
+        let socket = Drop::ALL.iter().map(|&reason| (reason.name(), sockets.drops(reason)));
+        Report {
+            worker: self.core.statistics(),
+            scopes: scopes.iter().filter_map(|&scope| self.core.scope_statistics(scope)).collect(),
+            sockets,
+            drops: path.chain(socket).chain([("handed_over_full", self.steering.full)]).collect(),
+            handed_over: self.steering.handed_over,
+            turns,
+        }
+    }
+}
