@@ -32,6 +32,11 @@ impl Feedback {
         Some(sent_at + FEEDBACK_INTERVAL)
     }
 
+    /// Forgets the arrivals: nobody can be told.
+    pub(crate) fn forget(&mut self) {
+        self.arrivals.clear();
+    }
+
     /// Gives `send` the arrivals in order with the media SSRC and the running count, until none are left; it returns how
     /// many of them it told about.
     pub(crate) fn flush(

@@ -29,6 +29,8 @@ pub const SUBSCRIPTIONS_PER_PEER: usize = 200;
 pub const ENCODINGS_PER_PUBLICATION: usize = 3;
 /// Network paths that a peer can hold at a time: each is an address that passed an ICE check.
 pub const PATHS_PER_PEER: usize = 8;
+/// SSRCs of a peer whose SRTP state outlives their stream: with those in use, they leave half of the room to others.
+pub const PAST_SSRCS: usize = 160;
 /// Packets kept for retransmission per encoding of video: half a second at 10 Mbit/s.
 pub const CACHE_PACKETS_VIDEO: usize = 512;
 /// Packets kept for retransmission per encoding of audio: two seconds of 20 ms frames.

@@ -58,7 +58,9 @@ impl Worker {
     /// Finds the stream of a decrypted packet, learning its SSRC if need be.
     fn stream_of(&mut self, now: Now, sender: u32, bytes: &[u8]) -> Result<Stream, DropReason> {
         let header = rtp::Header::parse(bytes).map_err(|_| DropReason::RtpMalformed)?;
-        let ssrc = header.ssrc();
+        // Signalling and tables have 0 for an SSRC that is not known yet.
+        let ssrc =
+            Some(header.ssrc()).filter(|ssrc| *ssrc != 0).ok_or(DropReason::StreamUnknown)?;
         let peer = self.peers.get(sender).ok_or(DropReason::PathUnknown)?;
         if let Some(stream) = peer.streams.find(ssrc) {
             return Ok(stream);

@@ -5,13 +5,14 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::feedback::Feedback;
 use crate::ice::Agent;
-use crate::limits::{DATAGRAM_BYTES, RESEND_BYTES, RESEND_SHARE};
+use crate::limits::{DATAGRAM_BYTES, PAST_SSRCS, RESEND_BYTES, RESEND_SHARE};
 use crate::measure::ClockOffset;
 use crate::port::Path;
 use crate::publication::Streams;
 use crate::statistics::Traffic;
 use crate::time::Instant;
 use crate::timer::Alarm;
+use std::collections::VecDeque;
 use strait_crypt::srtp;
 use strait_wire::{Full, rtcp};
 
@@ -26,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) publications: Vec<u32>,
     pub(crate) subscriptions: Vec<u32>,
     pub(crate) streams: Streams,
+    /// SSRCs that were routed, the one that ended last at the back.
+    past: VecDeque<u32>,
     pub(crate) clock: ClockOffset,
     pub(crate) feedback: Feedback,
     pub(crate) resend: ResendBudget,
@@ -66,6 +69,7 @@ impl Peer {
             publications: Vec::new(),
             subscriptions: Vec::new(),
             streams: Streams::default(),
+            past: VecDeque::new(),
             clock: ClockOffset::default(),
             feedback: Feedback::default(),
             resend: ResendBudget::default(),
@@ -98,10 +102,16 @@ impl Peer {
         bytes.get(..len).ok_or(DropReason::RtcpMalformed)
     }
 
-    /// Forgets the replay state of SSRCs that are not routed any more.
+    /// SSRCs are not routed any more. Their rollover counters and replay state go when [`PAST_SSRCS`] others followed:
+    /// one that comes back (a track that is published again) must not be taken for new, or nothing of it decrypts.
     pub(crate) fn forget(&mut self, ssrcs: &[u32]) {
-        if let Some(keys) = &mut self.keys {
-            ssrcs.iter().for_each(|ssrc| keys.inbound.forget(*ssrc));
+        self.past.retain(|past| !ssrcs.contains(past));
+        self.past.extend(ssrcs);
+        while self.past.len() > PAST_SSRCS {
+            let oldest = self.past.pop_front().filter(|ssrc| self.streams.find(*ssrc).is_none());
+            if let Some((ssrc, keys)) = oldest.zip(self.keys.as_mut()) {
+                keys.inbound.forget(ssrc);
+            }
         }
     }
 

@@ -49,7 +49,11 @@ impl Worker {
     pub(crate) fn send_feedback(&mut self, now: Now, slot: u32, egress: &mut Egress) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let publication = peer.publications.first().and_then(|slot| self.publications.get(*slot));
-        let Some(ssrc) = publication.map(|publication| publication.report_ssrc) else { return };
+        let Some(ssrc) = publication.map(|publication| publication.report_ssrc) else {
+            // There is no name left to report under; what is kept would be due for ever.
+            peer.feedback.forget();
+            return;
+        };
         let mut feedback = std::mem::take(&mut peer.feedback);
         feedback.flush(now.at, |media_ssrc, count, arrivals| {
             let mut told = 0;

@@ -66,15 +66,18 @@ impl Worker {
         let publication = self.publications.get_mut(slot)?;
         let peer_slot = publication.peer;
         let peer = self.peers.get_mut(peer_slot).filter(|peer| peer.is_ready())?;
-        if publication.subscriptions.is_empty() {
-            publication.encodings.iter_mut().for_each(|encoding| encoding.requests.satisfy());
-        }
-        let Publication { encodings, leg, report_ssrc, .. } = publication;
+        let active = publication.active(now.at);
+        let Publication { encodings, leg, report_ssrc, subscriptions, muted, .. } = publication;
         let (pli, fir) = leg.codecs.first().map_or((false, false), |codec| (codec.pli, codec.fir));
         let mut next: Option<Instant> = None;
-        for encoding in encodings.iter_mut().filter(|encoding| encoding.ssrc != 0) {
-            if !pli && !fir {
-                encoding.requests.satisfy();
+        for (number, encoding) in (0..).zip(encodings.iter_mut()).filter(|(_, e)| e.ssrc != 0) {
+            // A request that nobody waits for any more would make the encoder repeat key frames of its other layers.
+            if encoding.requests.due(now.at) == Some(now.at) {
+                let mut waiting = subscriptions.iter().filter_map(|s| self.subscriptions.get(*s));
+                let awaited = waiting.any(|subscription| subscription.is_on(number, active));
+                if *muted || !awaited || (!pli && !fir) {
+                    encoding.requests.satisfy();
+                }
             }
             if encoding.requests.take(now.at) {
                 let result = ask_key_frame(peer, egress, encoding, *report_ssrc, pli);

@@ -39,7 +39,11 @@ impl Worker {
                     report.reports().for_each(|block| self.on_report(now, slot, block));
                 }
                 rtcp::Packet::Nack(nack) => {
-                    if let Some(subscription) = self.subscription_of(slot, nack.media_ssrc) {
+                    // Retransmissions are not sent again; their numbers would be taken for those of the media.
+                    let subscription = self.subscription_of(slot, nack.media_ssrc).filter(|s| {
+                        self.subscriptions.get(*s).is_some_and(|s| s.ssrc == nack.media_ssrc)
+                    });
+                    if let Some(subscription) = subscription {
                         let seqs = nack.seqs().take(NACKED_PACKETS);
                         self.on_nack(now, subscription, seqs, egress);
                     }

@@ -94,6 +94,11 @@ impl Subscription {
             if packet.payload.is_empty() {
                 return Selected::Decline;
             }
+            // Another SSRC, or a hole so long that the numbers close over it: the decoder cannot see what it misses.
+            if !packet.peek.enters {
+                self.restart();
+                return Selected::AwaitKeyFrame;
+            }
             let aligned = self.rewriter.running().and_then(aligned);
             self.rewriter.begin(source, position, now.at, route.clock_rate_hz, aligned);
         }
@@ -106,6 +111,12 @@ impl Subscription {
             _ if choice == Choice::AwaitKeyFrame => Selected::AwaitKeyFrame,
             _ => Selected::Decline,
         }
+    }
+
+    /// Whether it shows this encoding, or is to go there.
+    pub(crate) fn is_on(&self, encoding: u8, active: Active) -> bool {
+        let on = [self.selector.current(), self.selector.target(active)];
+        !self.selector.is_paused() && on.contains(&Some(encoding))
     }
 
     /// The way of a payload type of the publisher's leg.

@@ -19,6 +19,9 @@ use std::collections::VecDeque;
 use strait_wire::demux::{Kind, classify};
 use strait_wire::stun;
 
+/// When a peer leaves that could not, because nobody fetched the events.
+const EVENTS_RETRY: Duration = Duration::from_millis(100);
+
 /// What a worker is told when it starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WorkerConfig {
@@ -218,6 +221,11 @@ impl Worker {
             self.flows.remove(&path);
         }
         let setup_ends = peer.created_at + SETUP;
+        let leaves = if peer.connected { peer.ice.path().is_none() } else { setup_ends <= now.at };
+        if leaves && self.events.len() >= EVENTS {
+            // Whoever leaves unheard would stay in the control plane's books for ever.
+            return self.arm(slot, now.at + EVENTS_RETRY);
+        }
         if peer.connected && peer.ice.path().is_none() {
             let detail = format!("no ICE check within {} s", CONSENT.as_secs());
             return self.leave(slot, LeaveReason::ConsentExpired, detail);

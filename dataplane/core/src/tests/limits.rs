@@ -5,7 +5,7 @@ use crate::command::{
     SubscriptionId,
 };
 use crate::drop::DropReason;
-use crate::limits::{EGRESS_BYTES, EVENTS, PEERS_PER_SCOPE, SUBSCRIPTIONS_PER_PEER};
+use crate::limits::{EGRESS_BYTES, EVENTS, PEERS_PER_SCOPE, SETUP, SUBSCRIPTIONS_PER_PEER};
 use crate::testing::{
     Bench, Client, IDS, SCOPE, VP8, encoding, ms, packet, path, publish, subscribe, vp8,
 };
@@ -226,4 +226,52 @@ proptest! {
             bench.sent();
         }
     }
+}
+
+#[test]
+fn all_peers_that_leave_at_once_are_reported() {
+    let mut bench = Bench::new();
+    let peers = EVENTS as u32 + 100;
+    for scope in 2..2 + peers / PEERS_PER_SCOPE as u32 + 1 {
+        bench.command(Command::CreateScope { scope: ScopeId(scope) });
+    }
+    for id in 0..peers {
+        let credentials =
+            |side| IceCredentials { ufrag: format!("{side}{id}"), pwd: "x".repeat(24) };
+        bench.command(Command::AddPeer {
+            scope: ScopeId(2 + id / PEERS_PER_SCOPE as u32),
+            peer: PeerId(id),
+            local: credentials("l"),
+            remote: credentials("r"),
+        });
+    }
+    bench.advance(SETUP + ms(5));
+    let mut left = 0;
+    for _ in 0..3 {
+        bench.worker.on_timeout(bench.now, &mut bench.egress);
+        left += bench.events().len();
+        bench.advance(ms(105));
+    }
+    assert_eq!((left, bench.dropped(DropReason::EventsFull)), (peers as usize, 0));
+}
+
+#[test]
+fn an_ssrc_keeps_its_rollover_counter_when_it_is_published_again() {
+    let (mut bench, mut publisher, _) = pair();
+    for step in 0..5_u16 {
+        publisher.send(&mut bench, &key_frame(1 + step.wrapping_mul(16_384)));
+    }
+    bench.command(Command::Unpublish { publication: PublicationId(1) });
+    publisher.publish(&mut bench, 1, Kind::Video, &[encoding(5)]);
+    publisher.send(&mut bench, &key_frame(2));
+    assert_eq!(bench.dropped(DropReason::SrtpAuthentication), 0);
+}
+
+#[test]
+fn ssrc_zero_is_no_stream() {
+    let mut bench = Bench::new();
+    let mut publisher = Client::connected(&mut bench, 1);
+    publisher.publish(&mut bench, 1, Kind::Video, &[Encoding::default()]);
+    let nameless = packet((0, VP8, 1, 0), &[(IDS.mid, b"1")], &vp8(1, 0, true));
+    bench.drops(DropReason::StreamUnknown, |bench| publisher.send(bench, &nameless));
 }

@@ -133,3 +133,12 @@ fn retransmissions_are_limited() {
     assert!((most / 2..most * 11 / 10).contains(&bytes), "{bytes}");
     assert!(bench.dropped(DropReason::ResendLimited) > 300);
 }
+
+#[test]
+fn numbers_of_the_retransmission_stream_are_no_media_numbers() {
+    let (mut bench, mut publisher, mut subscriber) = pair();
+    publisher.send(&mut bench, &video(2));
+    bench.sent();
+    subscriber.send_rtcp(&mut bench, |rtcp| rtcp.nack(1, 2001, [101]).unwrap());
+    assert!(subscriber.media(&mut bench).is_empty());
+}

@@ -1,6 +1,6 @@
 //! RTCP of both legs.
 
-use crate::command::{Command, Kind, SubscriptionId};
+use crate::command::{Command, Kind, PublicationId, SubscriptionId};
 use crate::testing::{Bench, Client, IDS, OPUS, VP8, encoding, ms, packet, publish, read, vp8};
 use crate::time::Duration;
 use strait_wire::rtcp;
@@ -163,4 +163,22 @@ fn an_ended_subscription_says_goodbye() {
         panic!("a goodbye, not {packets:?}");
     };
     assert_eq!(bye.ssrcs().collect::<Vec<_>>(), [1001, 2001]);
+}
+
+#[test]
+fn arrivals_that_nobody_can_report_do_not_keep_the_timer_busy() {
+    let mut bench = Bench::new();
+    let mut publisher = Client::connected(&mut bench, 1);
+    publisher.publish(&mut bench, 1, Kind::Audio, &[encoding(5)]);
+    publisher.subscribe(&mut bench, 1, Kind::Audio, None);
+    publisher.send(&mut bench, &audio(1, 1));
+    publisher.send(&mut bench, &audio(2, 2));
+    bench.command(Command::Unpublish { publication: PublicationId(1) });
+    let mut rings = 0;
+    let end = bench.now.at + Duration::from_secs(10);
+    while let Some(at) = bench.worker.next_timeout().filter(|at| *at <= end) {
+        bench.run(at.since(bench.now.at));
+        rings += 1;
+    }
+    assert!(rings < 50, "{rings}");
 }

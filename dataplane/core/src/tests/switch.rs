@@ -2,7 +2,7 @@
 
 use crate::command::{Command, Encoding, Kind, Preferences, PublicationId, SubscriptionId};
 use crate::limits::ENCODING_IDLE;
-use crate::testing::{Bench, Client, IDS, VP8, encoding, ms, packet, read, vp8};
+use crate::testing::{Bench, Client, IDS, Sent, VP8, encoding, ms, packet, read, vp8};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use strait_wire::codec::vp8::Descriptor;
@@ -294,4 +294,83 @@ proptest! {
             prop_assert!(next_picture > picture, "{} {}", picture, next_picture);
         }
     }
+}
+#[test]
+fn a_hole_that_the_stream_closes_over_ends_with_a_key_frame() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    publisher.send(&mut bench, &video(60, 7, 0, true));
+    only(&mut bench, &mut subscriber);
+    bench.advance(ms(600));
+    // The publisher's network was away: the decoder would not see that its references are missing.
+    publisher.send(&mut bench, &video(60, 5000, 900_000, false));
+    let sent = bench.sent();
+    assert!(subscriber.open(&sent).0.is_empty());
+    assert!(asks_for_key_frame(&mut publisher, &sent, 60));
+    publisher.send(&mut bench, &video(60, 5001, 903_000, false));
+    assert!(subscriber.media(&mut bench).is_empty());
+    publisher.send(&mut bench, &video(60, 5002, 906_000, true));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 101);
+}
+
+#[test]
+fn a_new_ssrc_of_a_layer_is_entered_by_a_key_frame() {
+    let mut bench = Bench::new();
+    let mut publisher = Client::connected(&mut bench, 1);
+    let mut subscriber = Client::connected(&mut bench, 2);
+    publisher.publish(&mut bench, 1, Kind::Video, &[Encoding::default()]);
+    subscriber.subscribe(&mut bench, 1, Kind::Video, Some(1));
+    publisher.send(&mut bench, &video(60, 7, 0, true));
+    only(&mut bench, &mut subscriber);
+    bench.run(ENCODING_IDLE);
+    bench.sent();
+    publisher.send(&mut bench, &video(70, 1, 0, false));
+    let sent = bench.sent();
+    assert!(subscriber.open(&sent).0.is_empty(), "its key frame was lost, or is late");
+    assert!(asks_for_key_frame(&mut publisher, &sent, 70));
+    publisher.send(&mut bench, &video(70, 2, 0, true));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 101);
+}
+
+#[test]
+fn a_key_frame_that_nobody_waits_for_any_more_is_not_asked_for() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    publisher.send(&mut bench, &video(60, 7, 0, true));
+    publisher.send(&mut bench, &video(50, 7, 0, true));
+    bench.run(ms(600));
+    bench.sent();
+    // The best layer stops; the subscriber complains about it, and is moved to another one.
+    subscriber.send_rtcp(&mut bench, |rtcp| rtcp.pli(1, 1001).unwrap());
+    assert!(asks_for_key_frame(&mut publisher, &bench.sent(), 60));
+    bench.run(ENCODING_IDLE);
+    publisher.send(&mut bench, &video(50, 8, 0, true));
+    bench.sent();
+    for seq in 9..29 {
+        bench.run(ms(100));
+        publisher.send(&mut bench, &video(50, seq, 0, false));
+        let sent = bench.sent();
+        assert!(!asks_for_key_frame(&mut publisher, &sent, 60), "of a layer that nobody is on");
+    }
+}
+
+#[test]
+fn a_muted_publisher_is_not_asked_for_key_frames() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    publisher.send(&mut bench, &video(60, 7, 0, true));
+    subscriber.send_rtcp(&mut bench, |rtcp| rtcp.pli(1, 1001).unwrap());
+    bench.command(Command::SetMuted { publication: PublicationId(1), muted: true });
+    bench.sent();
+    bench.run(ms(2000));
+    let sent = bench.sent();
+    assert!(!asks_for_key_frame(&mut publisher, &sent, 60));
+    bench.command(Command::SetMuted { publication: PublicationId(1), muted: false });
+    let sent = bench.sent();
+    assert!(asks_for_key_frame(&mut publisher, &sent, 60));
+}
+
+fn asks_for_key_frame(publisher: &mut Client, sent: &[Sent], ssrc: u32) -> bool {
+    let (_, reports) = publisher.open(sent);
+    reports
+        .iter()
+        .flat_map(|report| rtcp::packets(report))
+        .any(|packet| matches!(packet, Ok(rtcp::Packet::Pli(pli)) if pli.media_ssrc == ssrc))
 }
