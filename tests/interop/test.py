@@ -36,7 +36,8 @@ class Publisher:
         line = self.process.stdout.readline()
         if line.strip() != "publishing":
             self.process.kill()
-            raise AssertionError(f"not publishing: {line} {self.process.stderr.read()}")
+            errors = self.process.communicate()[1]
+            raise AssertionError(f"not publishing: {line} {errors}")
         return self
 
     def end(self) -> str:

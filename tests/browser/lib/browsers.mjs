@@ -39,6 +39,9 @@ const CHROMIUM_FLAGS = [
 const FIREFOX_PREFS = {
   "media.navigator.streams.fake": true,
   "media.navigator.permission.disabled": true,
+  // Without a permission Firefox offers its default address only, which cannot reach loopback.
+  "permissions.default.camera": 1,
+  "permissions.default.microphone": 1,
   "media.getusermedia.insecure.enabled": true,
   "media.peerconnection.ice.obfuscate_host_addresses": false,
   "media.peerconnection.ice.loopback": true,
