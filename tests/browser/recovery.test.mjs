@@ -136,7 +136,7 @@ test("without a camera one can still watch, and is told why", { timeout: 60_000 
   }
 });
 
-test("the page and a call work over HTTPS, with media on TCP and UDP of its port", {
+test("the page and a call work over HTTPS", {
   timeout: 60_000,
 }, async () => {
   const tabs = [await browser.tab(), await browser.tab()];
