@@ -132,3 +132,47 @@ async fn snapshot(state: &State) -> v1::Snapshot {
     scopes.sort_by(|a, b| a.scope_id.cmp(&b.scope_id));
     v1::Snapshot { scopes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::EVENTS;
+    use crate::rpc::Identity;
+    use strait_crypt::dtls::Certificate;
+    use tokio_stream::StreamExt;
+
+    #[tokio::test]
+    async fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
+        let certificate = Certificate::generate().unwrap();
+        let (handshakes, thread) = crate::handshake::start(certificate, Vec::new()).unwrap();
+        let identity = Identity {
+            instance_id: String::new(),
+            fingerprint: String::new(),
+            candidates: Vec::new(),
+            degradations: Vec::new(),
+        };
+        let state = Arc::new(State::new(identity, Vec::new(), handshakes));
+        let mut slow = watch(state.clone()).unwrap();
+        let first = slow.next().await.unwrap().unwrap();
+        assert!(matches!(first.event, Some(Told::Snapshot(_))));
+
+        let sent = EVENTS + 1000;
+        for n in 0..sent {
+            state.tell(Told::ScopeDisposed(v1::ScopeDisposed { scope_id: n.to_string() }));
+        }
+        let (mut seen, mut lost, mut last) = (0, 0, None);
+        while last != Some(sent - 1) {
+            let event = slow.next().await.unwrap().unwrap();
+            lost += event.lost;
+            seen += 1;
+            let Some(Told::ScopeDisposed(told)) = event.event else { panic!("{event:?}") };
+            let n: usize = told.scope_id.parse().unwrap();
+            assert!(last < Some(n), "in order");
+            assert_eq!(n as u64 + 1, seen + lost, "what is missing is told");
+            last = Some(n);
+        }
+        assert_eq!(lost, 1000);
+        state.handshakes.stop();
+        thread.join().unwrap();
+    }
+}

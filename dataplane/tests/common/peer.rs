@@ -1,0 +1,254 @@
+//! A peer: ICE checks, DTLS, SRTP over one UDP socket or one TCP connection. Blocking.
+
+use super::Client;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+use strait_crypt::StunKey;
+use strait_crypt::dtls::{Certificate, Fingerprint, Handshake, Output, Role};
+use strait_crypt::srtp::{Inbound, Outbound};
+use strait_proto::v1;
+use strait_proto::v1::candidate::Protocol;
+use strait_wire::demux::{self, Kind};
+use strait_wire::rtp::{HeaderBuilder, Packet};
+use strait_wire::stun::{Builder, Class, Message};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Peer {
+    wire: Wire,
+    pub certificate: Certificate,
+    local: v1::IceCredentials,
+    remote: v1::IceCredentials,
+    theirs: Fingerprint,
+    inbound: Option<Inbound>,
+    outbound: Option<Outbound>,
+}
+
+enum Wire {
+    Udp(UdpSocket, SocketAddr),
+    Tcp(TcpStream, Vec<u8>),
+}
+
+/// A packet as the peer sees it after decryption.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Heard {
+    pub ssrc: u32,
+    pub pt: u8,
+    pub seq: u16,
+    pub timestamp: u32,
+    pub mid: Option<Vec<u8>>,
+    pub payload: Vec<u8>,
+}
+
+impl Peer {
+    /// Adds itself to a scope and connects.
+    pub async fn join(
+        client: &mut Client,
+        scope: &str,
+        name: &str,
+        over: Protocol,
+        ipv6: bool,
+    ) -> Self {
+        let mut peer = Self::add(client, scope, name, over, ipv6, None).await;
+        tokio::task::spawn_blocking(move || {
+            peer.check();
+            assert!(peer.try_shake(PATIENCE), "no DTLS handshake");
+            peer
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Adds itself to a scope, with another fingerprint if one is given.
+    pub async fn prepare(
+        client: &mut Client,
+        scope: &str,
+        name: &str,
+        fingerprint: Option<[u8; 32]>,
+    ) -> Self {
+        Self::add(client, scope, name, Protocol::Udp, false, fingerprint).await
+    }
+
+    async fn add(
+        client: &mut Client,
+        scope: &str,
+        name: &str,
+        over: Protocol,
+        ipv6: bool,
+        fingerprint: Option<[u8; 32]>,
+    ) -> Self {
+        let certificate = Certificate::generate().unwrap();
+        let shown = fingerprint.unwrap_or(certificate.fingerprint_sha256());
+        let local = super::ice(name.len() * 1000 + usize::from(name.as_bytes()[0]));
+        let request = v1::AddPeerRequest {
+            remote_ice: Some(local.clone()),
+            remote_fingerprint: Some(super::fingerprint(&shown)),
+            ..super::add_peer(scope, name)
+        };
+        let answer = client.add_peer(request).await.unwrap().into_inner();
+        let candidate = answer
+            .candidates
+            .iter()
+            .find(|c| c.protocol() == over && c.address.contains(':') == ipv6)
+            .unwrap();
+        let to = SocketAddr::new(candidate.address.parse().unwrap(), candidate.port as u16);
+        let wire = match over {
+            Protocol::TcpPassive => {
+                let stream = TcpStream::connect(to).unwrap();
+                stream.set_nodelay(true).unwrap();
+                Wire::Tcp(stream, Vec::new())
+            }
+            _ => Wire::Udp(UdpSocket::bind((to.ip(), 0)).unwrap(), to),
+        };
+        let remote = answer.local_ice.unwrap();
+        let theirs = fingerprint_of(&answer.fingerprint_sha256);
+        Self { wire, certificate, local, remote, theirs, inbound: None, outbound: None }
+    }
+
+    /// One ICE check that nominates, until it is answered.
+    pub fn check(&mut self) {
+        let mut bytes = [0; 300];
+        let key = StunKey::new(self.remote.pwd.as_bytes());
+        let length = Builder::binding_request(&mut bytes, [5; 12])
+            .username(self.remote.ufrag.as_bytes(), self.local.ufrag.as_bytes())
+            .priority(1 << 24)
+            .ice_controlling(77)
+            .use_candidate()
+            .integrity(|parts| key.sign(parts))
+            .fingerprint()
+            .finish()
+            .unwrap();
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            self.send(&bytes[..length]);
+            let Some(answer) = self.receive(Duration::from_millis(500)) else { continue };
+            let Ok(answer) = Message::parse(&answer) else { continue };
+            assert_eq!(answer.class(), Class::Success);
+            answer.check_integrity(|parts| key.sign(parts)).unwrap();
+            return;
+        }
+        panic!("no answer to an ICE check");
+    }
+
+    /// Whether DTLS comes to an end in time.
+    pub fn try_shake(&mut self, patience: Duration) -> bool {
+        let start = Instant::now();
+        let theirs = self.theirs.clone();
+        let mut handshake = Handshake::new(&self.certificate, Role::Client, theirs, start);
+        while start.elapsed() < patience {
+            loop {
+                match handshake.poll() {
+                    Output::Transmit(datagram) => self.send(&datagram),
+                    Output::Connected(keys) => {
+                        self.inbound = Some(keys.inbound().unwrap());
+                        self.outbound = Some(keys.outbound().unwrap());
+                    }
+                    Output::Timeout(_) => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+            if self.inbound.is_some() {
+                return true;
+            }
+            match self.receive(Duration::from_millis(50)) {
+                Some(datagram) if demux::classify(&datagram) == Kind::Dtls => {
+                    handshake.handle(Instant::now(), &datagram);
+                }
+                _ => handshake.handle_timeout(Instant::now()),
+            }
+        }
+        false
+    }
+
+    /// Sends one RTP packet with its MID in extension 1.
+    pub fn say(&mut self, ssrc: u32, seq: u16, payload: &[u8]) {
+        let mut packet = [0; 1500];
+        let header = HeaderBuilder {
+            pt: super::OPUS as u8,
+            seq,
+            timestamp: u32::from(seq) * 960,
+            ssrc,
+            ..HeaderBuilder::default()
+        };
+        let length = header.write(&[], [(1, &b"0"[..])], &mut packet).unwrap();
+        packet[length..length + payload.len()].copy_from_slice(payload);
+        let length = length + payload.len();
+        let protected = self.outbound.as_mut().unwrap().protect_rtp(&mut packet, length).unwrap();
+        self.send(&packet[..protected]);
+    }
+
+    /// The next RTP packet that comes within `patience`; RTCP is checked and passed over.
+    pub fn hear(&mut self, patience: Duration) -> Option<Heard> {
+        let start = Instant::now();
+        while let Some(left) = patience.checked_sub(start.elapsed()) {
+            let mut datagram = self.receive(left)?;
+            let inbound = self.inbound.as_mut().unwrap();
+            match demux::classify(&datagram) {
+                Kind::Rtp => {
+                    let length = inbound.unprotect_rtp(&mut datagram).unwrap();
+                    let packet = Packet::parse(&datagram[..length]).unwrap();
+                    let header = packet.header();
+                    return Some(Heard {
+                        ssrc: header.ssrc(),
+                        pt: header.pt(),
+                        seq: header.seq(),
+                        timestamp: header.timestamp(),
+                        mid: header.extension(3).map(<[u8]>::to_vec),
+                        payload: packet.payload().to_vec(),
+                    });
+                }
+                Kind::Rtcp => drop(inbound.unprotect_rtcp(&mut datagram).unwrap()),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    pub fn send(&mut self, datagram: &[u8]) {
+        match &mut self.wire {
+            Wire::Udp(socket, to) => drop(socket.send_to(datagram, *to).unwrap()),
+            Wire::Tcp(stream, _) => {
+                let header = (datagram.len() as u16).to_be_bytes();
+                stream.write_all(&[&header, datagram].concat()).unwrap();
+            }
+        }
+    }
+
+    pub fn receive(&mut self, patience: Duration) -> Option<Vec<u8>> {
+        let patience = patience.max(Duration::from_millis(1));
+        match &mut self.wire {
+            Wire::Udp(socket, _) => {
+                socket.set_read_timeout(Some(patience)).unwrap();
+                let mut bytes = [0; 2048];
+                let length = socket.recv(&mut bytes).ok()?;
+                Some(bytes[..length].to_vec())
+            }
+            Wire::Tcp(stream, waiting) => {
+                stream.set_read_timeout(Some(patience)).unwrap();
+                loop {
+                    if let Some((header, rest)) = waiting.split_first_chunk::<2>() {
+                        let length = usize::from(u16::from_be_bytes(*header));
+                        if let Some(frame) = rest.get(..length) {
+                            let frame = frame.to_vec();
+                            waiting.drain(..2 + length);
+                            return Some(frame);
+                        }
+                    }
+                    let mut bytes = [0; 2048];
+                    match stream.read(&mut bytes) {
+                        Ok(0) => return None,
+                        Ok(length) => waiting.extend_from_slice(&bytes[..length]),
+                        Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                        Err(_) => return None,
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn fingerprint_of(hex: &str) -> Fingerprint {
+    let bytes: Vec<u8> = hex.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    Fingerprint::new("sha-256", &bytes).unwrap()
+}
