@@ -304,6 +304,10 @@ impl Tcp {
     }
 
     fn insert(&mut self, mut connection: Connection, epoll: &Epoll) -> bool {
+        // Two with one name: the peer gave the older one up, but its end was not read yet.
+        if let Some(older) = self.by_path.get(&connection.path).copied() {
+            self.remove(older, epoll);
+        }
         let key = limit_key(connection.path.remote.ip());
         let siblings = self.per_address.get(&key).copied().unwrap_or(0);
         let crowded = siblings >= TCP_CONNECTIONS_PER_ADDRESS && !key.is_loopback();
@@ -487,6 +491,22 @@ mod tests {
         assert!(tcp.detach(gone, &epoll).is_none());
         assert!(tcp.adopt(connection_from(&listener, remote(1000)), &epoll));
         assert!(!tcp.adopt(connection_from(&listener, remote(1001)), &epoll));
+    }
+
+    #[test]
+    fn a_connection_takes_the_place_of_its_predecessor_from_the_same_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let epoll = Epoll::new().unwrap();
+        let mut tcp = Tcp::default();
+        let remote = "192.0.2.7:1".parse().unwrap();
+        assert!(tcp.adopt(connection_from(&listener, remote), &epoll));
+        let second = connection_from(&listener, remote);
+        let (path, local) = (second.path(), second.stream.local_addr().unwrap());
+        assert!(tcp.adopt(second, &epoll));
+        assert_eq!((tcp.open(), tcp.per_address.values().sum::<u32>()), (1, 1));
+        let held = tcp.detach(path, &epoll).unwrap();
+        assert_eq!(held.stream.local_addr().unwrap(), local);
+        assert!(tcp.slots.iter().all(|slot| slot.connection.is_none()), "nothing is left behind");
     }
 
     #[test]
