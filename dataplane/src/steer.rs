@@ -12,7 +12,7 @@ use crossbeam_queue::ArrayQueue;
 use std::collections::HashMap;
 use std::sync::Arc;
 use strait_core::limits::DATAGRAM_BYTES;
-use strait_core::port::{Meta, Path};
+use strait_core::port::{Meta, Path, Protocol};
 use strait_io::Waker;
 use strait_io::tcp::Connection;
 use strait_wire::demux::{self, Kind};
@@ -135,7 +135,9 @@ impl Steering {
             }
             let before = self.flows.get(path);
             self.flows.insert(path, named);
-            return if before == Some(named) { Owner::Other(named) } else { Owner::Newly(named) };
+            // A connection that we still hold is a new one, even if its flow was known: an earlier one had its port.
+            let known = before == Some(named) && path.protocol == Protocol::Udp;
+            return if known { Owner::Other(named) } else { Owner::Newly(named) };
         }
         self.flows.get(path).map_or(Owner::Me, Owner::Other)
     }
@@ -202,7 +204,6 @@ impl Flows {
 mod tests {
     use super::*;
     use std::net::SocketAddr;
-    use strait_core::port::Protocol;
     use strait_wire::stun::Builder;
 
     fn path(n: u32) -> Path {
@@ -247,6 +248,15 @@ mod tests {
         assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me);
         assert_eq!(steering.owner(path(1), &request(3)), Owner::Me, "no such worker");
         assert_eq!(steering.owner(path(1), &request(2)[..30]), Owner::Me, "broken");
+    }
+
+    #[test]
+    fn a_connection_that_comes_again_from_the_same_port_is_handed_over_again() {
+        let mut steering = steering(3);
+        let path = Path { protocol: Protocol::Tcp, ..path(1) };
+        assert_eq!(steering.owner(path, &request(2)), Owner::Newly(2));
+        assert_eq!(steering.owner(path, &request(2)), Owner::Newly(2), "the answer leaves by it");
+        assert_eq!(steering.owner(path, &MEDIA), Owner::Other(2));
     }
 
     #[test]
