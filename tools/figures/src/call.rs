@@ -24,6 +24,8 @@ const WARM_PEERS: usize = 30;
 const JOINS_AT_A_TIME: usize = 8;
 /// Subscriptions whose memory is measured.
 const SUBSCRIPTIONS: usize = 100;
+/// Cameras whose publication and retransmission cache are stated, each in a scope of its own.
+const CAMERAS: usize = 10;
 /// How long things settle before memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
 /// How long media flows before memory is read: every buffer has been used by then.
@@ -101,20 +103,23 @@ async fn idle_peers() -> io::Result<(Figure, Figure)> {
 
 async fn video_subscriptions() -> io::Result<Figure> {
     let setup = Setup::start().await?;
-    // A second scope warms the relay up, so that what is read belongs to the one that counts.
+    // Other scopes warm the relay up, so that what is read belongs to the peers that count.
     let _warm = join_many(setup.server, "warm", WARM_PEERS, Role::Silent).await?;
-    let warm_camera = Peer::join(setup.server, "warm-video", Role::Camera).await?;
-    let warm_watcher = Peer::join(setup.server, "warm-video", Role::Watch).await?;
-    sleep(SETTLE).await;
-    let before_camera = Memory::of(&setup)?;
-    let camera = Peer::join(setup.server, "video", Role::Camera).await?;
+    let before_cameras = Memory::of(&setup)?;
+    let mut watched = Vec::with_capacity(2 * CAMERAS);
+    for n in 0..CAMERAS {
+        let scope = format!("camera-{n}");
+        watched.push(Peer::join(setup.server, &scope, Role::Camera).await?);
+        watched.push(Peer::join(setup.server, &scope, Role::Watch).await?);
+    }
     sleep(FLOW).await;
-    let with_camera = Memory::of(&setup)?;
-    let watchers = join_one_scope(setup.server, "video", SUBSCRIPTIONS, Role::Watch).await?;
+    let before = Memory::of(&setup)?;
+    let cameras = before.since(before_cameras);
+    let watchers = join_one_scope(setup.server, "camera-0", SUBSCRIPTIONS, Role::Watch).await?;
     sleep(FLOW).await;
-    let grown = Memory::of(&setup)?.since(with_camera);
+    let grown = Memory::of(&setup)?.since(before);
     let fewest = watchers.iter().map(Peer::frames).min().unwrap_or(0);
-    drop((camera, watchers, warm_camera, warm_watcher));
+    drop((watched, watchers));
     setup.end().await;
     if fewest < FRAMES_MIN {
         return Err(io::Error::other(format!(
@@ -127,9 +132,9 @@ async fn video_subscriptions() -> io::Result<Figure> {
         format!(
             "growth of strait-relay's resident memory over {SUBSCRIPTIONS} WHEP peers that each \
              watch one VP8 stream, divided by {SUBSCRIPTIONS} (each got at least {fewest} frames); \
-             the publication with its peer and its retransmission cache besides: {:.0} KiB once; \
-             strait-control besides: {:.1} KiB a peer",
-            kib(with_camera.since(before_camera).relay),
+             a publisher with its publication, its retransmission cache and one watcher besides: \
+             {:.0} KiB (mean of {CAMERAS}); strait-control besides: {:.1} KiB a peer",
+            kib(cameras.relay) / CAMERAS as f64,
             kib(grown.control) / count
         ),
     ))
