@@ -241,6 +241,7 @@ impl Worker {
         self.publication_ids.insert(id, slot);
         if let Some(peer) = self.peers.get_mut(peer_slot) {
             peer.publications.push(slot);
+            ssrcs.iter().for_each(|ssrc| peer.ended.remove(*ssrc));
             for (number, encoding) in (0_u8..).zip(&encodings) {
                 let stream = Stream { publication: slot, encoding: number, rtx: false };
                 peer.streams.insert(encoding.ssrc, stream);
@@ -436,7 +437,7 @@ impl Worker {
         if let Some(peer) = self.peers.get_mut(publication.peer) {
             peer.publications.retain(|other| *other != slot);
             let ssrcs = peer.streams.remove_publication(slot);
-            peer.forget(&ssrcs);
+            peer.end(&ssrcs, &publication.leg.mid);
         }
     }
 

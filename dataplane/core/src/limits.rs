@@ -27,6 +27,8 @@ pub const PUBLICATIONS_PER_PEER: usize = 16;
 pub const SUBSCRIPTIONS_PER_PEER: usize = 200;
 /// Encodings of one publication: the simulcast layers that browsers send.
 pub const ENCODINGS_PER_PUBLICATION: usize = 3;
+/// SSRCs of ended streams that are remembered per peer: two of each encoding of a few publications.
+pub const ENDED_SSRCS: usize = 32;
 /// Network paths that a peer can hold at a time: each is an address that passed an ICE check.
 pub const PATHS_PER_PEER: usize = 8;
 /// SSRCs of a peer whose SRTP state outlives their stream: with those in use, they leave half of the room to others.

@@ -68,7 +68,8 @@ impl Worker {
         let publications = peer.publications.iter();
         let publications =
             publications.filter_map(|slot| Some((*slot, self.publications.get(*slot)?)));
-        let stream = recognise(&header, publications).ok_or(DropReason::StreamUnknown)?;
+        let stream =
+            recognise(&header, publications, &peer.ended).ok_or(DropReason::StreamUnknown)?;
         self.learn(now, sender, stream, ssrc)?;
         Ok(stream)
     }
@@ -103,6 +104,7 @@ impl Worker {
             peer.streams.remove(replaced);
             peer.forget(&[replaced]);
         }
+        peer.ended.remove(ssrc);
         peer.streams.insert(ssrc, stream);
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::ice::Agent;
 use crate::limits::{DATAGRAM_BYTES, PAST_SSRCS, RESEND_BYTES, RESEND_SHARE};
 use crate::measure::ClockOffset;
 use crate::port::Path;
-use crate::publication::Streams;
+use crate::publication::{Ended, Streams};
 use crate::statistics::Traffic;
 use crate::time::Instant;
 use crate::timer::Alarm;
@@ -29,6 +29,7 @@ pub(crate) struct Peer {
     pub(crate) streams: Streams,
     /// SSRCs that were routed, the one that ended last at the back.
     past: VecDeque<u32>,
+    pub(crate) ended: Ended,
     pub(crate) clock: ClockOffset,
     pub(crate) feedback: Feedback,
     pub(crate) resend: ResendBudget,
@@ -70,6 +71,7 @@ impl Peer {
             subscriptions: Vec::new(),
             streams: Streams::default(),
             past: VecDeque::new(),
+            ended: Ended::default(),
             clock: ClockOffset::default(),
             feedback: Feedback::default(),
             resend: ResendBudget::default(),
@@ -113,6 +115,12 @@ impl Peer {
                 keys.inbound.forget(ssrc);
             }
         }
+    }
+
+    /// A stream ended: its SSRCs are remembered, so that what comes late is known for what it is.
+    pub(crate) fn end(&mut self, ssrcs: &[u32], mid: &str) {
+        ssrcs.iter().for_each(|ssrc| self.ended.add(*ssrc, mid));
+        self.forget(ssrcs);
     }
 
     /// Whether packets can go out.

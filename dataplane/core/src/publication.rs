@@ -4,7 +4,7 @@ use crate::cache::Cache;
 use crate::command::{self, CodecKind, Kind, PublicationId};
 use crate::drop::DropReason;
 use crate::keyframe::KeyFrameRequests;
-use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE};
+use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENDED_SSRCS};
 use crate::measure::{Reception, ticks_between};
 use crate::packet::{Packet, unwrap_rtx};
 use crate::port::Meta;
@@ -14,6 +14,7 @@ use crate::route::Leg;
 use crate::select::Active;
 use crate::sequence::Window;
 use crate::time::{Instant, Now};
+use std::collections::VecDeque;
 use strait_wire::rtp;
 
 /// A stream that a peer publishes.
@@ -251,11 +252,38 @@ impl Streams {
     }
 }
 
+/// The SSRCs of streams that ended lately, with the MIDs that they had: what still comes of them is late, and must not pass
+/// for the first packets of another stream with the same payload type.
+#[derive(Debug, Default)]
+pub(crate) struct Ended(VecDeque<(u32, Box<str>)>);
+
+impl Ended {
+    /// Remembers an SSRC, if need be for the one that ended first.
+    pub(crate) fn add(&mut self, ssrc: u32, mid: &str) {
+        self.remove(ssrc);
+        self.0.push_back((ssrc, mid.into()));
+        if self.0.len() > ENDED_SSRCS {
+            self.0.pop_front();
+        }
+    }
+
+    /// It is in use again.
+    pub(crate) fn remove(&mut self, ssrc: u32) {
+        self.0.retain(|(ended, _)| *ended != ssrc);
+    }
+
+    /// The MID of the stream that the SSRC had.
+    fn mid(&self, ssrc: u32) -> Option<&str> {
+        self.0.iter().find(|(ended, _)| *ended == ssrc).map(|(_, mid)| &**mid)
+    }
+}
+
 /// Finds what a packet with an unknown SSRC belongs to: by MID and RID (RFC 8843 section 9.2, RFC 8853), or by a payload
-/// type that only one publication has.
+/// type that only one publication has. An SSRC keeps the MID that it had (RFC 8843 section 9.2) until a packet says otherwise.
 pub(crate) fn recognise<'p>(
     header: &rtp::Header<'_>,
     publications: impl Iterator<Item = (u32, &'p Publication)> + Clone,
+    ended: &Ended,
 ) -> Option<Stream> {
     let text = |id: u8| (id != 0).then(|| header.extension(id)).flatten();
     let pt = header.pt();
@@ -266,7 +294,10 @@ pub(crate) fn recognise<'p>(
             text(p.leg.extensions.mid) == Some(p.leg.mid.as_bytes()) && takes(&p.leg)
         })?
     } else {
-        let mut candidates = publications.into_iter().filter(|(_, p)| takes(&p.leg));
+        let had = ended.mid(header.ssrc());
+        let mut candidates = publications
+            .into_iter()
+            .filter(|(_, p)| takes(&p.leg) && had.is_none_or(|mid| *mid == *p.leg.mid));
         let only = candidates.next()?;
         if candidates.next().is_some() {
             return None;

@@ -1,6 +1,7 @@
 //! Many sources, one outgoing stream.
 
 use crate::command::{Command, Encoding, Kind, Preferences, PublicationId, SubscriptionId};
+use crate::drop::DropReason;
 use crate::limits::ENCODING_IDLE;
 use crate::testing::{Bench, Client, IDS, Sent, VP8, encoding, ms, packet, read, vp8};
 use proptest::prelude::*;
@@ -373,4 +374,34 @@ fn asks_for_key_frame(publisher: &mut Client, sent: &[Sent], ssrc: u32) -> bool 
         .iter()
         .flat_map(|report| rtcp::packets(report))
         .any(|packet| matches!(packet, Ok(rtcp::Packet::Pli(pli)) if pli.media_ssrc == ssrc))
+}
+
+#[test]
+fn what_comes_late_of_an_ended_stream_is_not_taken_for_the_next_one() {
+    let mut bench = Bench::new();
+    let mut publisher = Client::connected(&mut bench, 1);
+    let mut subscriber = Client::connected(&mut bench, 2);
+    publisher.publish(&mut bench, 1, Kind::Video, &[encoding(50)]);
+    publisher.send(&mut bench, &video(50, 7, 0, true));
+    let again = publisher.protect(&video(50, 8, 0, false));
+    bench.receive(publisher.path, &again);
+    bench.command(Command::Unpublish { publication: PublicationId(1) });
+    publisher.publish(&mut bench, 2, Kind::Video, &[encoding(0)]);
+    subscriber.subscribe(&mut bench, 1, Kind::Video, Some(2));
+    bench.sent();
+    bench.drops(DropReason::StreamUnknown, |bench| {
+        publisher.send(bench, &video(50, 9, 0, true));
+    });
+    bench.drops(DropReason::SrtpReplay, |bench| bench.receive(publisher.path, &again));
+    publisher.send(&mut bench, &video(60, 1, 0, true));
+    assert_eq!(subscriber.media(&mut bench).len(), 1, "the new stream is learned at once");
+    // The same MID again takes up the SSRC that it had, though no packet says so.
+    bench.command(Command::Unpublish { publication: PublicationId(2) });
+    publisher.publish(&mut bench, 2, Kind::Video, &[encoding(0)]);
+    bench.command(Command::Bind {
+        subscription: SubscriptionId(1),
+        publication: Some(PublicationId(2)),
+    });
+    publisher.send(&mut bench, &video(60, 2, 3000, true));
+    assert_eq!(subscriber.media(&mut bench).len(), 1);
 }
