@@ -36,3 +36,30 @@ pub fn note(extensions: &mut Extensions, uri: &str, id: u8) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_each_known_one() {
+        let page = include_str!("../../docs/reference/rpc.md");
+        for uri in KNOWN {
+            assert!(page.contains(&format!("`{uri}`")), "{uri}");
+        }
+    }
+
+    #[test]
+    fn each_known_one_has_a_place_of_its_own() {
+        let mut noted = Extensions::default();
+        for (id, uri) in (1..).zip(KNOWN) {
+            assert!(note(&mut noted, uri, id));
+        }
+        assert!(!note(&mut noted, "urn:ietf:params:rtp-hdrext:toffset", 14));
+        let Extensions { mid, rid, repaired_rid, audio_level, abs_send_time, .. } = noted;
+        assert_eq!([mid, rid, repaired_rid, audio_level, abs_send_time], [1, 2, 3, 4, 5]);
+        let Extensions { transport_cc, playout_delay, video_orientation, .. } = noted;
+        assert_eq!([transport_cc, playout_delay, video_orientation], [6, 7, 8]);
+        assert_eq!(noted.dependency_descriptor, 9);
+    }
+}

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::dtls::{Certificate, CertificateError};
-use strait_io::{BindError, Mmsg, affinity, interfaces};
+use strait_io::{BindError, Mmsg, affinity, interfaces, process};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -86,6 +86,13 @@ impl Relay {
         };
         let bound = strait_io::bind(&sockets(config, workers))?;
         let mut degradations = bound.degradations;
+        let wanted = strait_io::limits::TCP_CONNECTIONS * workers;
+        match process::raise_open_files() {
+            Ok(limit) if !bound.tcp.is_empty() && limit < wanted as u64 => degradations.push(format!(
+                "{limit} files may be open, fewer than {wanted} ICE-TCP connections need: raise LimitNOFILE= or `ulimit -n`"
+            )),
+            _ => {}
+        }
         if workers > 1 {
             degradations.push(
                 "the eBPF steering object is not built in: the kernel's hash spreads flows over the workers, \

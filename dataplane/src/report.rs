@@ -1,7 +1,15 @@
 //! What a worker counted, from the path, from the sockets, and from the passing of packets between workers.
 
+use std::fmt::Write as _;
+use strait_core::drop::DropReason;
 use strait_core::statistics::{ScopeStatistics, WorkerStatistics};
-use strait_io::Counters;
+use strait_io::{Counters, Drop};
+
+/// Name and description of the one reason that is this crate's own.
+pub const HANDED_OVER_FULL: (&str, &str) = (
+    "handed_over_full",
+    "Read by one worker for another whose queue of such datagrams is full: it is overloaded. More workers, or smaller scopes.",
+);
 
 /// A worker's answer to [`crate::mailbox::Request::Report`].
 #[derive(Clone, Debug)]
@@ -18,4 +26,27 @@ pub struct Report {
     pub handed_over: u64,
     /// Turns of the loop.
     pub turns: u64,
+}
+
+/// The table of docs/reference/drop-reasons.md, from the words beside each reason.
+#[must_use]
+pub fn drop_reasons() -> String {
+    let mut table = String::from("| reason | cause, whose doing, remedy |\n|---|---|\n");
+    let path = DropReason::ALL.iter().map(|reason| (reason.name(), reason.description()));
+    let sockets = Drop::ALL.iter().map(|reason| (reason.name(), reason.description()));
+    for (name, description) in path.chain(sockets).chain([HANDED_OVER_FULL]) {
+        let words: Vec<_> = description.split_whitespace().collect();
+        let _ = writeln!(table, "| `{name}` | {} |", words.join(" "));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_is_the_source() {
+        let page = include_str!("../../docs/reference/drop-reasons.md");
+        let table = super::drop_reasons();
+        assert!(page.ends_with(&table), "its table should be:\n{table}");
+    }
 }

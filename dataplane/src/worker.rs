@@ -3,7 +3,7 @@
 use crate::handshake::Handshakes;
 use crate::limits::{COMMANDS_PER_TURN, HANDED_OVER};
 use crate::mailbox::{Inbox, Request};
-use crate::report::Report;
+use crate::report::{HANDED_OVER_FULL, Report};
 use crate::steer::{Letterbox, Owner, Steering};
 use strait_core::command::{Event, ScopeId};
 use strait_core::drop::DropReason;
@@ -149,7 +149,7 @@ impl Turner {
             worker: self.core.statistics(),
             scopes: scopes.iter().filter_map(|&scope| self.core.scope_statistics(scope)).collect(),
             sockets,
-            drops: path.chain(socket).chain([("handed_over_full", self.steering.full)]).collect(),
+            drops: path.chain(socket).chain([(HANDED_OVER_FULL.0, self.steering.full)]).collect(),
             handed_over: self.steering.handed_over,
             turns,
         }

@@ -1,68 +1,59 @@
 //! What the sockets count.
 
-/// Why a datagram was not sent or not taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
+/// Declares the reasons once: the enum, [`Drop::ALL`], names and descriptions come from one table.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $reason:ident = $name:literal,)+) => {
+        /// Why a datagram was not sent or not taken in.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Drop { $($(#[doc = $doc])+ $reason,)+ }
+
+        impl Drop {
+            /// Each of them.
+            pub const ALL: &[Self] = &[$(Self::$reason,)+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// Its name in statistics, metrics and docs/reference/drop-reasons.md.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$reason => $name,)+ }
+            }
+
+            /// The text of the reference: cause, whose doing, remedy.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$reason => concat!($($doc, "\n"),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
     /// The socket's send buffer is full. Remedy: a larger net.core.wmem_max, more workers, or a faster link.
-    SendBufferFull,
+    SendBufferFull = "send_buffer_full",
     /// The kernel or the network card's queue has no room (ENOBUFS). Remedy: a longer txqueuelen, or a faster link.
-    SendNoBuffers,
+    SendNoBuffers = "send_no_buffers",
     /// A local firewall rule forbids the destination (EPERM, EACCES). Remedy: look at the host's output rules.
-    SendForbidden,
+    SendForbidden = "send_forbidden",
     /// Larger than the interface's MTU (EMSGSIZE); datagrams are never fragmented. Remedy: an MTU of 1280 or more.
-    SendTooBig,
+    SendTooBig = "send_too_big",
     /// No route to the destination, or it refused. The peer is gone, or its address family is not routed here.
-    SendUnreachable,
+    SendUnreachable = "send_unreachable",
     /// Any other error of the send call.
-    SendFailed,
+    SendFailed = "send_failed",
     /// Received, but longer than 2048 bytes. The sender's fault: no WebRTC datagram is.
-    ReceiveTooBig,
+    ReceiveTooBig = "receive_too_big",
     /// Received, but the kernel did not say to which address. Does not happen with a healthy kernel.
-    ReceiveNoAddress,
+    ReceiveNoAddress = "receive_no_address",
     /// The socket's receive buffer was full: the kernel dropped it. Remedy: a larger net.core.rmem_max, more workers.
-    ReceiveOverflow,
+    ReceiveOverflow = "receive_overflow",
     /// The ICE-TCP connection is closed.
-    TcpClosed,
+    TcpClosed = "tcp_closed",
     /// The ICE-TCP connection's reader is too slow for what it is sent.
-    TcpQueueFull,
+    TcpQueueFull = "tcp_queue_full",
 }
 
 impl Drop {
-    /// How many there are.
-    pub const COUNT: usize = 11;
-    /// Each of them.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::SendBufferFull,
-        Self::SendNoBuffers,
-        Self::SendForbidden,
-        Self::SendTooBig,
-        Self::SendUnreachable,
-        Self::SendFailed,
-        Self::ReceiveTooBig,
-        Self::ReceiveNoAddress,
-        Self::ReceiveOverflow,
-        Self::TcpClosed,
-        Self::TcpQueueFull,
-    ];
-
-    /// Its name in statistics, metrics and docs/reference/drop-reasons.md.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SendBufferFull => "send_buffer_full",
-            Self::SendNoBuffers => "send_no_buffers",
-            Self::SendForbidden => "send_forbidden",
-            Self::SendTooBig => "send_too_big",
-            Self::SendUnreachable => "send_unreachable",
-            Self::SendFailed => "send_failed",
-            Self::ReceiveTooBig => "receive_too_big",
-            Self::ReceiveNoAddress => "receive_no_address",
-            Self::ReceiveOverflow => "receive_overflow",
-            Self::TcpClosed => "tcp_closed",
-            Self::TcpQueueFull => "tcp_queue_full",
-        }
-    }
-
     /// The reason for an error of a send call.
     pub(crate) fn of_send_error(error: &std::io::Error) -> Self {
         match error.raw_os_error().unwrap_or(0) {
@@ -130,10 +121,10 @@ mod tests {
     fn each_reason_has_its_own_name_and_counter() {
         let mut counters = Counters::default();
         for (n, reason) in (1..).zip(Drop::ALL) {
-            counters.add_drops(reason, n);
+            counters.add_drops(*reason, n);
         }
         for (n, reason) in (1..).zip(Drop::ALL) {
-            assert_eq!(counters.drops(reason), n, "{}", reason.name());
+            assert_eq!(counters.drops(*reason), n, "{}", reason.name());
         }
         let names: std::collections::HashSet<_> = Drop::ALL.iter().map(|r| r.name()).collect();
         assert_eq!(names.len(), Drop::COUNT);

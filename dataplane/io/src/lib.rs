@@ -11,6 +11,7 @@ mod epoll;
 pub mod interfaces;
 pub mod limits;
 pub mod mmsg;
+pub mod process;
 mod sockaddr;
 mod sockopt;
 pub mod tcp;

@@ -1,12 +1,13 @@
 //! Scopes: made, removed, and cleared away when everybody left them.
 
-use super::{State, missing, of_mailbox, validate};
+use super::{State, of_mailbox, validate};
 use crate::limits::{ABANDONED, ABANDONED_SWEEP};
+use crate::mailbox::MailboxError;
 use crate::registry::{Contents, Scope};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use strait_core::command::Command;
+use strait_core::command::{Command, CommandError};
 use strait_core::limits::SCOPES;
 use strait_proto::v1;
 use tonic::Status;
@@ -23,25 +24,26 @@ pub(super) async fn create(
         return Ok(answer(&scope));
     }
     state.refuse_while_draining()?;
-    let Some(scope) = state.registry.place(&request.scope_id) else {
-        return Err(Status::resource_exhausted(format!(
-            "the limit of {SCOPES} scopes per worker is reached on all workers: dispose of some, or add relays"
-        )));
-    };
-    let contents = scope.state.lock().await;
-    if contents.disposed {
-        return Err(missing("scope", &scope.name));
-    }
-    // Two callers may have placed the same new scope: the worker says which of them was second.
-    match state.worker(&scope)?.command(Command::CreateScope { scope: scope.id }).await {
-        Ok(())
-        | Err(crate::mailbox::MailboxError::Refused(strait_core::command::CommandError::Exists(
-            _,
-        ))) => Ok(answer(&scope)),
-        Err(error) => {
-            forget(&state, &scope, contents);
-            Err(of_mailbox(error))
+    loop {
+        let Some(scope) = state.registry.place(&request.scope_id) else {
+            return Err(Status::resource_exhausted(format!(
+                "the limit of {SCOPES} scopes per worker is reached on all workers: dispose of some, or add relays"
+            )));
+        };
+        let contents = scope.state.lock().await;
+        if contents.disposed {
+            // Somebody removed it in this moment, and its name is free again.
+            continue;
         }
+        // Two callers may have placed the same new scope: the worker says which of them was second.
+        let command = Command::CreateScope { scope: scope.id };
+        return match state.worker(&scope)?.command(command).await {
+            Ok(()) | Err(MailboxError::Refused(CommandError::Exists(_))) => Ok(answer(&scope)),
+            Err(error) => {
+                forget(&state, &scope, contents);
+                Err(of_mailbox(error))
+            }
+        };
     }
 }
 
@@ -88,8 +90,6 @@ async fn remove(
     scope: &Arc<Scope>,
     contents: tokio::sync::MutexGuard<'_, Contents>,
 ) -> Result<(), Status> {
-    use crate::mailbox::MailboxError;
-    use strait_core::command::CommandError;
     match state.worker(scope)?.command(Command::DisposeScope { scope: scope.id }).await {
         Ok(()) | Err(MailboxError::Refused(CommandError::NotFound(_))) => {}
         Err(error) => return Err(of_mailbox(error)),

@@ -1,0 +1,31 @@
+//! What the process may use.
+
+use std::io;
+
+/// Raises the soft limit of open files to the hard one: each ICE-TCP connection is a file. Returns the limit.
+///
+/// # Errors
+/// The system refused.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid to write to. Worth it: std has no limits, and the usual soft one is 1024.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is valid to read.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_limit_is_raised_and_stays() {
+        let limit = super::raise_open_files().unwrap();
+        assert!(limit >= 256);
+        assert_eq!(super::raise_open_files().unwrap(), limit);
+    }
+}
