@@ -10,6 +10,10 @@ const TYPE_TCP: u32 = 90;
 /// Direction preference of a passive one (RFC 6544 section 4.2).
 const PASSIVE: u32 = 4;
 
+/// Addresses beside loopback, for each family, where only this host is served: a browser has the first one, and each more
+/// is a check more.
+const OTHERS_OF_THIS_HOST: usize = 2;
+
 /// What the candidates are made of.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -23,6 +27,9 @@ pub struct Sources {
     pub tcp_announced_port: Option<u16>,
     /// The host's own addresses, for listeners on all of them.
     pub interfaces: Vec<IpAddr>,
+    /// UDP takes datagrams from this host alone: loopback is the first address then, the others stand for browsers that
+    /// do not use it.
+    pub this_host_only: bool,
 }
 
 /// The candidates: UDP before TCP, IPv6 before IPv4 (RFC 8421 section 4), never an unspecified address.
@@ -30,10 +37,12 @@ pub struct Sources {
 pub fn candidates(sources: &Sources) -> Vec<Candidate> {
     let udp = reachable(&sources.udp, sources);
     let tcp = match sources.tcp_announced_port {
-        // The front door listens on the same addresses as our UDP sockets.
-        Some(port) if !sources.tcp.is_empty() => {
-            udp.iter().map(|address| SocketAddr::new(address.ip(), port)).collect()
-        }
+        // The front door listens on the same addresses as our UDP sockets, but for a loopback device's.
+        Some(port) if !sources.tcp.is_empty() => udp
+            .iter()
+            .filter(|address| !sources.this_host_only || address.ip().is_loopback())
+            .map(|address| SocketAddr::new(address.ip(), port))
+            .collect(),
         _ => reachable(&sources.tcp, sources),
     };
     let of = |protocol: Protocol, addresses: Vec<SocketAddr>| {
@@ -56,7 +65,8 @@ fn reachable(listeners: &[SocketAddr], sources: &Sources) -> Vec<SocketAddr> {
         let ips = if !announced.is_empty() {
             announced
         } else if listener.ip().is_unspecified() {
-            own(sources.interfaces.iter().filter(same_family).copied().collect())
+            let interfaces = sources.interfaces.iter().filter(same_family).copied();
+            own(interfaces.collect(), sources.this_host_only)
         } else {
             vec![listener.ip()]
         };
@@ -71,8 +81,8 @@ fn reachable(listeners: &[SocketAddr], sources: &Sources) -> Vec<SocketAddr> {
     found
 }
 
-/// What others can reach; loopback if there is nothing else.
-fn own(interfaces: Vec<IpAddr>) -> Vec<IpAddr> {
+/// What others can reach; loopback if there is nothing else, or if there are no others.
+fn own(interfaces: Vec<IpAddr>, this_host_only: bool) -> Vec<IpAddr> {
     let is_link_local = |ip: &IpAddr| match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
@@ -80,6 +90,10 @@ fn own(interfaces: Vec<IpAddr>) -> Vec<IpAddr> {
     let (loopback, mut others): (Vec<_>, Vec<_>) =
         interfaces.into_iter().partition(IpAddr::is_loopback);
     others.retain(|ip| !is_link_local(ip));
+    if this_host_only {
+        others.truncate(OTHERS_OF_THIS_HOST);
+        return loopback.into_iter().chain(others).collect();
+    }
     if others.is_empty() { loopback } else { others }
 }
 
@@ -128,6 +142,21 @@ mod tests {
         assert_eq!(shown(&sources), ["udp ::1 1", "udp 192.0.2.1 1"]);
         sources.interfaces.clear();
         assert_eq!(shown(&sources), [""; 0]);
+    }
+
+    #[test]
+    fn for_this_host_alone_loopback_comes_first_and_the_front_door_has_no_other() {
+        let sources = Sources {
+            udp: sockets(&["0.0.0.0:1", "[::]:1"]),
+            tcp: sockets(&["127.0.0.1:40000"]),
+            tcp_announced_port: Some(8443),
+            interfaces: ips(&["192.0.2.1", "127.0.0.1", "192.0.2.2", "192.0.2.3", "::1"]),
+            this_host_only: true,
+            ..Sources::default()
+        };
+        let udp = ["udp ::1 1", "udp 127.0.0.1 1", "udp 192.0.2.1 1", "udp 192.0.2.2 1"];
+        assert_eq!(shown(&sources)[..4], udp);
+        assert_eq!(shown(&sources)[4..], ["tcp ::1 8443", "tcp 127.0.0.1 8443"]);
     }
 
     #[test]

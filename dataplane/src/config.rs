@@ -18,6 +18,10 @@ pub struct Config {
     /// Addresses for media, at most one IPv4 and one IPv6 address. The default is loopback alone; "0.0.0.0" and "::" are
     /// all addresses of the host.
     pub listen: Vec<IpAddr>,
+    /// Takes media over UDP on every address of this host, but from programs of this host alone (the sockets belong to
+    /// the loopback device), whatever `listen` says. For trying things out: Firefox pairs no loopback candidates, so a
+    /// relay on 127.0.0.1 cannot be reached from a Firefox on the same host. TCP listens as ever.
+    pub this_host_only: bool,
     /// UDP port for all peers. 0 lets the system choose.
     pub port: u16,
     /// Addresses to tell peers instead of those listened on, for a host behind a one-to-one NAT.
@@ -49,6 +53,7 @@ impl Default for Config {
             rpc_socket: "/run/strait/relay.sock".into(),
             rpc_allowed_uids: Vec::new(),
             listen: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            this_host_only: false,
             port: 8443,
             announced: Vec::new(),
             ice_tcp: true,

@@ -11,7 +11,7 @@ use crate::rpc::{self, Identity, Service, SocketError, State};
 use crate::steer::{Letterbox, Steering};
 use crate::worker::Turner;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -110,6 +110,7 @@ impl Relay {
                 announced: config.announced.clone(),
                 tcp_announced_port: Some(config.ice_tcp_announced_port).filter(|port| *port != 0),
                 interfaces: interfaces::addresses(),
+                this_host_only: config.this_host_only,
             }),
             degradations,
         };
@@ -267,7 +268,16 @@ fn sockets(config: &Config, workers: usize) -> strait_io::Options {
         (true, None) => (config.listen.clone(), None),
         (true, Some(address)) => (vec![address.ip()], Some(address.port())),
     };
-    strait_io::Options { udp: config.listen.clone(), port: config.port, tcp, tcp_port, workers }
+    let any = |ip: &IpAddr| match ip {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    let udp = match config.this_host_only {
+        true => config.listen.iter().map(any).collect(),
+        false => config.listen.clone(),
+    };
+    let this_host_only = config.this_host_only;
+    strait_io::Options { udp, port: config.port, tcp, tcp_port, workers, this_host_only }
 }
 
 /// Who may call: root, ourselves, and whom the configuration names.

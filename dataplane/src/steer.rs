@@ -228,6 +228,7 @@ mod tests {
             tcp: vec![],
             tcp_port: None,
             workers,
+            this_host_only: false,
         };
         let bound = strait_io::bind(&options).unwrap();
         Steering::new(0, bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect())

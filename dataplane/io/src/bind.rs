@@ -2,7 +2,7 @@
 
 use crate::limits::SOCKET_BUFFER_BYTES;
 use crate::mmsg::Mmsg;
-use crate::sockopt;
+use crate::sockopt::{self, Reach, Wanted};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,6 +22,8 @@ pub struct Options {
     pub tcp_port: Option<u16>,
     /// How many workers, each with sockets of its own.
     pub workers: usize,
+    /// UDP takes datagrams from this host alone, whatever its address: the sockets belong to the loopback device.
+    pub this_host_only: bool,
 }
 
 /// What was opened.
@@ -112,16 +114,18 @@ pub fn bind(options: &Options) -> Result<Bound, BindError> {
 
 fn attempt(options: &Options) -> Result<Bound, BindError> {
     let mut degradations = Vec::new();
-    let udp = claim("UDP", &options.udp, options.port, &mut degradations)?;
+    let reach = if options.this_host_only { Reach::ThisHost } else { Reach::Everyone };
+    let udp = claim(Wanted::Udp(reach), &options.udp, options.port, &mut degradations)?;
     let port = udp.first().ok_or(BindError::NoAddress)?.port();
-    let tcp = claim("TCP", &options.tcp, options.tcp_port.unwrap_or(port), &mut degradations)?;
+    let tcp_port = options.tcp_port.unwrap_or(port);
+    let tcp = claim(Wanted::Tcp, &options.tcp, tcp_port, &mut degradations)?;
 
     let mut ports = Vec::new();
     let mut granted = [usize::MAX; 2];
     for _ in 0..options.workers.max(1) {
         let mut sockets = Vec::new();
         for &address in &udp {
-            let socket = sockopt::udp(address).map_err(|error| of("UDP", address, error))?;
+            let socket = sockopt::udp(address, reach).map_err(|error| of("UDP", address, error))?;
             let wanted = [libc::SO_RCVBUF, libc::SO_SNDBUF];
             for (granted, option) in granted.iter_mut().zip(wanted) {
                 let size = sockopt::enlarge(&socket, option);
@@ -152,15 +156,19 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
 
 /// Finds out which addresses are to be had, and the port if the system may choose it.
 fn claim(
-    what: &'static str,
+    wanted: Wanted,
     addresses: &[IpAddr],
     mut port: u16,
     degradations: &mut Vec<String>,
 ) -> Result<Vec<SocketAddr>, BindError> {
+    let what = match wanted {
+        Wanted::Udp(_) => "UDP",
+        Wanted::Tcp => "TCP",
+    };
     let mut claimed = Vec::new();
     for &ip in addresses {
         let address = SocketAddr::new(ip, port);
-        match sockopt::probe(address, what == "TCP") {
+        match sockopt::probe(address, wanted) {
             Ok(bound) => {
                 port = bound.port();
                 claimed.push(SocketAddr::new(ip, port));

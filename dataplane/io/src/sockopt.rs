@@ -9,10 +9,29 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// Connections that wait to be accepted.
 const BACKLOG: libc::c_int = 256;
 
+/// Who can send to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Whoever has a way to its address.
+    Everyone,
+    /// Programs of this host: what comes by the loopback device, which is all that they send to the host's addresses.
+    ThisHost,
+}
+
+/// What kind of socket is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// For datagrams.
+    Udp(Reach),
+    /// For connections.
+    Tcp,
+}
+
 /// A non-blocking UDP socket that shares its address with the other workers', with all that a datagram's
 /// [`crate::cmsg::Ancillary`] needs.
-pub(crate) fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+pub(crate) fn udp(address: SocketAddr, reach: Reach) -> io::Result<UdpSocket> {
     let socket = socket(address, libc::SOCK_DGRAM)?;
+    restrict(&socket, reach)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
@@ -42,16 +61,21 @@ pub(crate) fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Whether nobody else has the address: with SO_REUSEPORT a second relay of the same user would silently take half of
 /// the packets.
-pub(crate) fn probe(address: SocketAddr, tcp: bool) -> io::Result<SocketAddr> {
-    let socket = socket(address, if tcp { libc::SOCK_STREAM } else { libc::SOCK_DGRAM })?;
-    if tcp {
-        set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        bind(&socket, address)?;
-        listen(&socket)?;
-        TcpListener::from(socket).local_addr()
-    } else {
-        bind(&socket, address)?;
-        UdpSocket::from(socket).local_addr()
+pub(crate) fn probe(address: SocketAddr, wanted: Wanted) -> io::Result<SocketAddr> {
+    match wanted {
+        Wanted::Tcp => {
+            let socket = socket(address, libc::SOCK_STREAM)?;
+            set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+            bind(&socket, address)?;
+            listen(&socket)?;
+            TcpListener::from(socket).local_addr()
+        }
+        Wanted::Udp(reach) => {
+            let socket = socket(address, libc::SOCK_DGRAM)?;
+            restrict(&socket, reach)?;
+            bind(&socket, address)?;
+            UdpSocket::from(socket).local_addr()
+        }
     }
 }
 
@@ -80,6 +104,23 @@ fn socket(address: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
         set(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
     }
     Ok(socket)
+}
+
+fn restrict(socket: &OwnedFd, reach: Reach) -> io::Result<()> {
+    const LOOPBACK: &std::ffi::CStr = c"lo";
+    if reach == Reach::Everyone {
+        return Ok(());
+    }
+    // SAFETY: the name is valid for its length, with its terminator. Worth it: std cannot bind to a device.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            LOOPBACK.as_ptr().cast(),
+            LOOPBACK.to_bytes_with_nul().len() as libc::socklen_t,
+        )
+    })
 }
 
 fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {

@@ -11,8 +11,15 @@ const STUN: [u8; 20] = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7,
 
 fn open(workers: usize) -> Bound {
     let loopback = vec![[127, 0, 0, 1].into(), "::1".parse().unwrap()];
-    bind(&Options { udp: loopback.clone(), port: 0, tcp: loopback, tcp_port: None, workers })
-        .unwrap()
+    bind(&Options {
+        udp: loopback.clone(),
+        port: 0,
+        tcp: loopback,
+        tcp_port: None,
+        workers,
+        this_host_only: false,
+    })
+    .unwrap()
 }
 
 fn connect(address: SocketAddr) -> TcpStream {

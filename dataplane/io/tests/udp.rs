@@ -9,7 +9,8 @@ use strait_io::{BindError, Bound, Clock, Drop, Mmsg, Options, bind};
 
 fn open(udp: &[&str], workers: usize) -> Bound {
     let udp = udp.iter().map(|ip| ip.parse().unwrap()).collect();
-    bind(&Options { udp, port: 0, tcp: vec![], tcp_port: None, workers }).unwrap()
+    bind(&Options { udp, port: 0, tcp: vec![], tcp_port: None, workers, this_host_only: false })
+        .unwrap()
 }
 
 fn client(ip: &str) -> UdpSocket {
@@ -191,6 +192,7 @@ fn workers_share_a_port_and_a_stranger_does_not() {
         tcp: vec![],
         tcp_port: None,
         workers: 1,
+        this_host_only: false,
     };
     let error = bind(&again).unwrap_err();
     assert!(matches!(error, BindError::Taken { what: "UDP", .. }), "{error}");
@@ -205,8 +207,28 @@ fn addresses_that_cannot_be_listened_on_are_named() {
         tcp: vec![],
         tcp_port: None,
         workers: 1,
+        this_host_only: false,
     };
     assert!(matches!(bind(&options(&["192.0.2.1"])), Err(BindError::NotOurs { .. })));
     assert!(matches!(bind(&options(&[])), Err(BindError::NoAddress)));
     assert!(matches!(bind(&options(&["127.0.0.1", "127.0.0.2"])), Err(BindError::Twice(4))));
+}
+
+/// Firefox pairs no loopback candidates: it sends from an address of the host to another one, by the loopback device.
+#[test]
+fn a_port_for_this_host_alone_hears_every_address_of_it() {
+    let udp = vec![[0, 0, 0, 0].into()];
+    let options =
+        Options { udp, port: 0, tcp: vec![], tcp_port: None, workers: 1, this_host_only: true };
+    let mut bound = bind(&options).unwrap();
+    let port = bound.udp[0].port();
+    for ip in strait_io::interfaces::addresses().into_iter().filter(std::net::IpAddr::is_ipv4) {
+        let client = std::net::UdpSocket::bind((ip, 0)).unwrap();
+        client.send_to(b"from here", (ip, port)).unwrap();
+        let now = Clock.instant();
+        bound.ports[0].wait(now, Some(now + std::time::Duration::from_secs(5)));
+        let mut heard = Vec::new();
+        bound.ports[0].receive(now, |meta, bytes| heard.push((meta.path.local, bytes.to_vec())));
+        assert_eq!(heard, [(ip, b"from here".to_vec())]);
+    }
 }

@@ -1,7 +1,7 @@
 //! The two configuration files of a development setup, written from the options.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -56,6 +56,7 @@ fn relay(options: &Options, files: &Files, ice_tcp: Option<SocketAddr>) -> toml:
     let mut table = toml::Table::new();
     put(&mut table, "rpc_socket", files.socket.display().to_string());
     put(&mut table, "listen", strings(options.listen()));
+    put(&mut table, "this_host_only", options.listen().iter().all(IpAddr::is_loopback));
     put(&mut table, "port", i64::from(options.media_port));
     if let Some(workers) = options.workers {
         put(&mut table, "workers", i64::from(workers));
