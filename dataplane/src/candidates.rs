@@ -27,8 +27,7 @@ pub struct Sources {
     pub tcp_announced_port: Option<u16>,
     /// The host's own addresses, for listeners on all of them.
     pub interfaces: Vec<IpAddr>,
-    /// UDP takes datagrams from this host alone: loopback is the first address then, the others stand for browsers that
-    /// do not use it.
+    /// UDP takes datagrams from this host alone, on addresses that the front door does not listen on.
     pub this_host_only: bool,
 }
 
@@ -37,7 +36,7 @@ pub struct Sources {
 pub fn candidates(sources: &Sources) -> Vec<Candidate> {
     let udp = reachable(&sources.udp, sources);
     let tcp = match sources.tcp_announced_port {
-        // The front door listens on the same addresses as our UDP sockets, but for a loopback device's.
+        // The front door listens on the same addresses as our UDP sockets, but for those of this host alone.
         Some(port) if !sources.tcp.is_empty() => udp
             .iter()
             .filter(|address| !sources.this_host_only || address.ip().is_loopback())
@@ -65,8 +64,7 @@ fn reachable(listeners: &[SocketAddr], sources: &Sources) -> Vec<SocketAddr> {
         let ips = if !announced.is_empty() {
             announced
         } else if listener.ip().is_unspecified() {
-            let interfaces = sources.interfaces.iter().filter(same_family).copied();
-            own(interfaces.collect(), sources.this_host_only)
+            own(sources.interfaces.iter().filter(same_family).copied().collect())
         } else {
             vec![listener.ip()]
         };
@@ -81,20 +79,36 @@ fn reachable(listeners: &[SocketAddr], sources: &Sources) -> Vec<SocketAddr> {
     found
 }
 
-/// What others can reach; loopback if there is nothing else, or if there are no others.
-fn own(interfaces: Vec<IpAddr>, this_host_only: bool) -> Vec<IpAddr> {
-    let is_link_local = |ip: &IpAddr| match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
+/// What others can reach; loopback if there is nothing else.
+fn own(interfaces: Vec<IpAddr>) -> Vec<IpAddr> {
     let (loopback, mut others): (Vec<_>, Vec<_>) =
         interfaces.into_iter().partition(IpAddr::is_loopback);
     others.retain(|ip| !is_link_local(ip));
-    if this_host_only {
-        others.truncate(OTHERS_OF_THIS_HOST);
-        return loopback.into_iter().chain(others).collect();
-    }
     if others.is_empty() { loopback } else { others }
+}
+
+fn is_link_local(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// Where a relay for this host alone listens beside loopback: the first addresses of the families in `listen`, for
+/// browsers that do not pair loopback candidates.
+#[must_use]
+pub fn others_of_this_host(listen: &[IpAddr], interfaces: &[IpAddr]) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for ipv6 in [false, true] {
+        let wanted = |ip: &&IpAddr| ip.is_ipv6() == ipv6;
+        if !listen.iter().any(|ip| wanted(&ip)) {
+            continue;
+        }
+        let usable = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(ip) && !listen.contains(ip);
+        let others = interfaces.iter().filter(wanted).filter(usable);
+        found.extend(others.take(OTHERS_OF_THIS_HOST));
+    }
+    found
 }
 
 /// RFC 8445 section 5.1.2.1, component 1; the n-th address of a kind has the n-th best local preference.
@@ -145,18 +159,28 @@ mod tests {
     }
 
     #[test]
-    fn for_this_host_alone_loopback_comes_first_and_the_front_door_has_no_other() {
+    fn for_this_host_alone_there_are_some_more_addresses_and_the_front_door_has_none_of_them() {
+        let interfaces = ips(&[
+            "192.0.2.1",
+            "127.0.0.1",
+            "169.254.0.1",
+            "192.0.2.2",
+            "192.0.2.3",
+            "::1",
+            "fd00::1",
+        ]);
+        let loopback = ips(&["127.0.0.1"]);
+        let others = others_of_this_host(&loopback, &interfaces);
+        assert_eq!(others, ips(&["192.0.2.1", "192.0.2.2"]), "no IPv6 was asked for");
         let sources = Sources {
-            udp: sockets(&["0.0.0.0:1", "[::]:1"]),
+            udp: sockets(&["127.0.0.1:1", "192.0.2.1:1"]),
             tcp: sockets(&["127.0.0.1:40000"]),
             tcp_announced_port: Some(8443),
-            interfaces: ips(&["192.0.2.1", "127.0.0.1", "192.0.2.2", "192.0.2.3", "::1"]),
             this_host_only: true,
             ..Sources::default()
         };
-        let udp = ["udp ::1 1", "udp 127.0.0.1 1", "udp 192.0.2.1 1", "udp 192.0.2.2 1"];
-        assert_eq!(shown(&sources)[..4], udp);
-        assert_eq!(shown(&sources)[4..], ["tcp ::1 8443", "tcp 127.0.0.1 8443"]);
+        let expected = ["udp 127.0.0.1 1", "udp 192.0.2.1 1", "tcp 127.0.0.1 8443"];
+        assert_eq!(shown(&sources), expected);
     }
 
     #[test]

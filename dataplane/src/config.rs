@@ -18,9 +18,9 @@ pub struct Config {
     /// Addresses for media, at most one IPv4 and one IPv6 address. The default is loopback alone; "0.0.0.0" and "::" are
     /// all addresses of the host.
     pub listen: Vec<IpAddr>,
-    /// Takes media over UDP on every address of this host, but from programs of this host alone (the sockets belong to
-    /// the loopback device), whatever `listen` says. For trying things out: Firefox pairs no loopback candidates, so a
-    /// relay on 127.0.0.1 cannot be reached from a Firefox on the same host. TCP listens as ever.
+    /// Takes UDP from programs of this host alone (a socket filter lets in what the loopback device delivers), and on some
+    /// more of its addresses than `listen` names. For trying things out: Firefox pairs no loopback candidates, so a
+    /// Firefox on the same host cannot reach a relay that has nothing but 127.0.0.1.
     pub this_host_only: bool,
     /// UDP port for all peers. 0 lets the system choose.
     pub port: u16,

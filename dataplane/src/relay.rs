@@ -1,6 +1,6 @@
 //! The process put together: sockets, workers, the DTLS thread, the RPC, health; and its end.
 
-use crate::candidates::{Sources, candidates};
+use crate::candidates::{self, Sources};
 use crate::config::Config;
 use crate::handshake;
 use crate::limits::{HEARTBEAT, WORKER_EVENTS};
@@ -11,7 +11,7 @@ use crate::rpc::{self, Identity, Service, SocketError, State};
 use crate::steer::{Letterbox, Steering};
 use crate::worker::Turner;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -104,7 +104,7 @@ impl Relay {
         let identity = Identity {
             instance_id: random::instance_id()?,
             fingerprint: certificate.fingerprint_sha256_hex(),
-            candidates: candidates(&Sources {
+            candidates: candidates::candidates(&Sources {
                 udp: bound.udp.clone(),
                 tcp: bound.tcp.clone(),
                 announced: config.announced.clone(),
@@ -268,14 +268,10 @@ fn sockets(config: &Config, workers: usize) -> strait_io::Options {
         (true, None) => (config.listen.clone(), None),
         (true, Some(address)) => (vec![address.ip()], Some(address.port())),
     };
-    let any = |ip: &IpAddr| match ip {
-        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-    };
-    let udp = match config.this_host_only {
-        true => config.listen.iter().map(any).collect(),
-        false => config.listen.clone(),
-    };
+    let mut udp = config.listen.clone();
+    if config.this_host_only {
+        udp.extend(candidates::others_of_this_host(&config.listen, &interfaces::addresses()));
+    }
     let this_host_only = config.this_host_only;
     strait_io::Options { udp, port: config.port, tcp, tcp_port, workers, this_host_only }
 }

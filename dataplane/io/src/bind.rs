@@ -1,6 +1,6 @@
 //! Opens the sockets of all workers on one port, and says what is less than wished for.
 
-use crate::limits::SOCKET_BUFFER_BYTES;
+use crate::limits::{ADDRESSES, SOCKET_BUFFER_BYTES};
 use crate::mmsg::Mmsg;
 use crate::sockopt::{self, Reach, Wanted};
 use std::io;
@@ -12,17 +12,17 @@ const EPHEMERAL_ATTEMPTS: usize = 16;
 /// What to open.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Addresses for UDP, at most one per family.
+    /// Addresses for UDP; the unspecified one stands alone in its family.
     pub udp: Vec<IpAddr>,
     /// Port for UDP; 0 lets the system choose.
     pub port: u16,
-    /// Addresses for ICE-TCP, at most one per family; none for no ICE-TCP.
+    /// Addresses for ICE-TCP, likewise; none for no ICE-TCP.
     pub tcp: Vec<IpAddr>,
     /// Port for ICE-TCP; `None` for the same number as UDP.
     pub tcp_port: Option<u16>,
     /// How many workers, each with sockets of its own.
     pub workers: usize,
-    /// UDP takes datagrams from this host alone, whatever its address: the sockets belong to the loopback device.
+    /// UDP takes datagrams from programs of this host alone, whichever of its addresses they send to.
     pub this_host_only: bool,
 }
 
@@ -73,11 +73,11 @@ pub enum BindError {
     /// None of the addresses could be used.
     #[error("no address to listen on is left: name at least one IPv4 or IPv6 address")]
     NoAddress,
-    /// Two of one family.
+    /// More than can be told apart, or too many.
     #[error(
-        "more than one IPv{0} address to listen on: name one, or the unspecified address for all"
+        "addresses to listen on: name at most {ADDRESSES}, each once, and none beside the unspecified one of its family"
     )]
-    Twice(u8),
+    Ambiguous,
     /// Anything else.
     #[error("{what} {address}: {error}")]
     System {
@@ -98,8 +98,8 @@ pub enum BindError {
 /// # Errors
 /// The addresses cannot be listened on. An IPv6 that the host lacks is no error but a degradation.
 pub fn bind(options: &Options) -> Result<Bound, BindError> {
-    one_per_family(&options.udp)?;
-    one_per_family(&options.tcp)?;
+    unambiguous(&options.udp)?;
+    unambiguous(&options.tcp)?;
     let mut result = attempt(options);
     if options.port == 0 || options.tcp_port == Some(0) {
         for _ in 1..EPHEMERAL_ATTEMPTS {
@@ -115,7 +115,7 @@ pub fn bind(options: &Options) -> Result<Bound, BindError> {
 fn attempt(options: &Options) -> Result<Bound, BindError> {
     let mut degradations = Vec::new();
     let reach = if options.this_host_only { Reach::ThisHost } else { Reach::Everyone };
-    let udp = claim(Wanted::Udp(reach), &options.udp, options.port, &mut degradations)?;
+    let udp = claim(Wanted::Udp, &options.udp, options.port, &mut degradations)?;
     let port = udp.first().ok_or(BindError::NoAddress)?.port();
     let tcp_port = options.tcp_port.unwrap_or(port);
     let tcp = claim(Wanted::Tcp, &options.tcp, tcp_port, &mut degradations)?;
@@ -162,7 +162,7 @@ fn claim(
     degradations: &mut Vec<String>,
 ) -> Result<Vec<SocketAddr>, BindError> {
     let what = match wanted {
-        Wanted::Udp(_) => "UDP",
+        Wanted::Udp => "UDP",
         Wanted::Tcp => "TCP",
     };
     let mut claimed = Vec::new();
@@ -193,11 +193,14 @@ fn is_without_ipv6(error: &io::Error, ip: IpAddr) -> bool {
     }
 }
 
-fn one_per_family(addresses: &[IpAddr]) -> Result<(), BindError> {
-    for (name, ipv6) in [(4, false), (6, true)] {
-        if addresses.iter().filter(|ip| ip.is_ipv6() == ipv6).count() > 1 {
-            return Err(BindError::Twice(name));
-        }
+/// Whether the socket to answer from can be told by the address alone.
+fn unambiguous(addresses: &[IpAddr]) -> Result<(), BindError> {
+    let clash = |(at, ip): (usize, &IpAddr)| {
+        let others = addresses.iter().skip(at + 1).filter(|other| other.is_ipv6() == ip.is_ipv6());
+        others.into_iter().any(|other| other == ip || other.is_unspecified() || ip.is_unspecified())
+    };
+    if addresses.len() > ADDRESSES || addresses.iter().enumerate().any(clash) {
+        return Err(BindError::Ambiguous);
     }
     Ok(())
 }

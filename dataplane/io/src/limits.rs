@@ -26,3 +26,6 @@ pub const TCP_FIRST_FRAME: Duration = Duration::from_secs(10);
 pub const TCP_IDLE: Duration = Duration::from_secs(60);
 /// How often silent connections are looked for.
 pub const TCP_SWEEP: Duration = Duration::from_secs(1);
+
+/// Addresses to listen on: loopback and two more of each family, and some to spare.
+pub const ADDRESSES: usize = 8;

@@ -7,7 +7,7 @@ use crate::limits::{BATCH, TCP_SWEEP};
 use crate::tcp::{CONNECTION_TOKENS, Connection, LISTENER_TOKENS, Tcp};
 use crate::udp::{Buffers, Socket};
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use strait_core::egress::Egress;
 use strait_core::port::{Meta, Path, Port, Protocol};
 use strait_core::time::{Duration, Instant};
@@ -35,8 +35,17 @@ pub struct Mmsg {
 #[derive(Debug)]
 struct Udp {
     socket: Socket,
-    ipv6: bool,
+    /// What it is bound to.
+    address: IpAddr,
     readable: bool,
+}
+
+impl Udp {
+    /// Whether it is the socket to send from `local` with.
+    fn answers(&self, local: IpAddr) -> bool {
+        let is_any = self.address.is_unspecified() && self.address.is_ipv6() == local.is_ipv6();
+        is_any || self.address == local
+    }
 }
 
 impl Mmsg {
@@ -46,8 +55,8 @@ impl Mmsg {
         let mut sockets = Vec::new();
         for (token, socket) in (UDP_TOKENS..LISTENER_TOKENS).zip(udp) {
             epoll.add(&socket, token, Interest::Read)?;
-            let ipv6 = socket.local_addr()?.is_ipv6();
-            sockets.push(Udp { socket: Socket::new(socket), ipv6, readable: true });
+            let address = socket.local_addr()?.ip();
+            sockets.push(Udp { socket: Socket::new(socket), address, readable: true });
         }
         Ok(Self {
             udp: sockets,
@@ -143,8 +152,7 @@ impl Port for Mmsg {
             return;
         }
         for udp in &self.udp {
-            let ours =
-                |path: &Path| path.protocol == Protocol::Udp && path.remote.is_ipv6() == udp.ipv6;
+            let ours = |path: &Path| path.protocol == Protocol::Udp && udp.answers(path.local);
             udp.socket.send(egress.iter().filter(|(path, _)| ours(path)), &mut self.counters);
         }
         for (path, bytes) in egress.iter().filter(|(path, _)| path.protocol == Protocol::Tcp) {

@@ -14,7 +14,7 @@ const BACKLOG: libc::c_int = 256;
 pub(crate) enum Reach {
     /// Whoever has a way to its address.
     Everyone,
-    /// Programs of this host: what comes by the loopback device, which is all that they send to the host's addresses.
+    /// Programs of this host, whichever of its addresses they send to.
     ThisHost,
 }
 
@@ -22,7 +22,7 @@ pub(crate) enum Reach {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// For datagrams.
-    Udp(Reach),
+    Udp,
     /// For connections.
     Tcp,
 }
@@ -70,9 +70,8 @@ pub(crate) fn probe(address: SocketAddr, wanted: Wanted) -> io::Result<SocketAdd
             listen(&socket)?;
             TcpListener::from(socket).local_addr()
         }
-        Wanted::Udp(reach) => {
+        Wanted::Udp => {
             let socket = socket(address, libc::SOCK_DGRAM)?;
-            restrict(&socket, reach)?;
             bind(&socket, address)?;
             UdpSocket::from(socket).local_addr()
         }
@@ -106,19 +105,37 @@ fn socket(address: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Lets in what the loopback device delivers and nothing else. SO_BINDTODEVICE would not do: for a socket's lookup, what
+/// the host sends to an address of another device counts as coming from that device.
 fn restrict(socket: &OwnedFd, reach: Reach) -> io::Result<()> {
-    const LOOPBACK: &std::ffi::CStr = c"lo";
     if reach == Reach::Everyone {
         return Ok(());
     }
-    // SAFETY: the name is valid for its length, with its terminator. Worth it: std cannot bind to a device.
+    // SAFETY: the name ends in zero. No device is index 0, which no packet has.
+    let loopback = unsafe { libc::if_nametoindex(c"lo".as_ptr()) };
+    let op = |code: u32, jump_else: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: jump_else,
+        k,
+    };
+    let device = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX).cast_unsigned();
+    let mut program = [
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, device),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, loopback),
+        op(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: `filter` points to a program of that many instructions, which the kernel copies. Worth it: std attaches
+    // no filters.
     check(unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_BINDTODEVICE,
-            LOOPBACK.as_ptr().cast(),
-            LOOPBACK.to_bytes_with_nul().len() as libc::socklen_t,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of_val(&filter) as libc::socklen_t,
         )
     })
 }

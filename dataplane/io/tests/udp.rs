@@ -211,24 +211,42 @@ fn addresses_that_cannot_be_listened_on_are_named() {
     };
     assert!(matches!(bind(&options(&["192.0.2.1"])), Err(BindError::NotOurs { .. })));
     assert!(matches!(bind(&options(&[])), Err(BindError::NoAddress)));
-    assert!(matches!(bind(&options(&["127.0.0.1", "127.0.0.2"])), Err(BindError::Twice(4))));
+    for clash in [["127.0.0.1", "127.0.0.1"], ["127.0.0.1", "0.0.0.0"], ["::", "::1"]] {
+        assert!(matches!(bind(&options(&clash)), Err(BindError::Ambiguous)), "{clash:?}");
+    }
 }
 
 /// Firefox pairs no loopback candidates: it sends from an address of the host to another one, by the loopback device.
 #[test]
 fn a_port_for_this_host_alone_hears_every_address_of_it() {
-    let udp = vec![[0, 0, 0, 0].into()];
-    let options =
-        Options { udp, port: 0, tcp: vec![], tcp_port: None, workers: 1, this_host_only: true };
+    let all: Vec<IpAddr> =
+        strait_io::interfaces::addresses().into_iter().filter(IpAddr::is_ipv4).take(8).collect();
+    assert!(all.contains(&[127, 0, 0, 1].into()));
+    let options = Options {
+        udp: all.clone(),
+        port: 0,
+        tcp: vec![],
+        tcp_port: None,
+        workers: 1,
+        this_host_only: true,
+    };
     let mut bound = bind(&options).unwrap();
     let port = bound.udp[0].port();
-    for ip in strait_io::interfaces::addresses().into_iter().filter(std::net::IpAddr::is_ipv4) {
-        let client = std::net::UdpSocket::bind((ip, 0)).unwrap();
+    for ip in all {
+        let client = UdpSocket::bind((ip, 0)).unwrap();
+        client.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
         client.send_to(b"from here", (ip, port)).unwrap();
         let now = Clock.instant();
-        bound.ports[0].wait(now, Some(now + std::time::Duration::from_secs(5)));
+        bound.ports[0].wait(now, Some(now + Duration::from_secs(5)));
         let mut heard = Vec::new();
-        bound.ports[0].receive(now, |meta, bytes| heard.push((meta.path.local, bytes.to_vec())));
-        assert_eq!(heard, [(ip, b"from here".to_vec())]);
+        bound.ports[0].receive(now, |meta, bytes| heard.push((meta.path, bytes.to_vec())));
+        let [(path, bytes)] = heard.as_slice() else { panic!("{ip}: {heard:?}") };
+        assert_eq!((path.local, bytes.as_slice()), (ip, b"from here".as_slice()));
+        let mut egress = Egress::default();
+        assert!(egress.push(*path, b"back"));
+        bound.ports[0].send(&mut egress);
+        let mut room = [0; 16];
+        let (length, from) = client.recv_from(&mut room).unwrap();
+        assert_eq!((&room[..length], from), (b"back".as_slice(), (ip, port).into()));
     }
 }

@@ -44,7 +44,6 @@ const FIREFOX_PREFS = {
   "permissions.default.microphone": 1,
   "media.getusermedia.insecure.enabled": true,
   "media.peerconnection.ice.obfuscate_host_addresses": false,
-  "media.peerconnection.ice.loopback": true,
   "media.autoplay.default": 0,
   "media.autoplay.blocking_policy": 0,
   "app.update.enabled": false,
