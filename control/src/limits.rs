@@ -14,10 +14,10 @@ pub const BODY_BYTES: usize = 64 << 10;
 pub const TOKEN_BYTES: usize = 8 << 10;
 /// m-lines of one offer: 200 slots and 16 publications, the relay's own limits per peer.
 pub const MEDIA_LINES: usize = 216;
-/// Payload types of one m-line: all there are.
-pub const CODECS_PER_MEDIA: usize = 128;
-/// Header extensions of one m-line: what one-byte and two-byte identifiers can name.
-pub const EXTENSIONS_PER_MEDIA: usize = 255;
+/// Payload types of one m-line: all that RTP can use beside RTCP, and what the relay takes.
+pub const CODECS_PER_MEDIA: usize = 96;
+/// Header extensions of one m-line: thrice what browsers offer.
+pub const EXTENSIONS_PER_MEDIA: usize = 64;
 /// Simulcast layers taken from an offer: those that the relay carries.
 pub const ENCODINGS_PER_MEDIA: usize = 3;
 /// Longest scope name. With an application's it makes the relay's identifier of at most 128.

@@ -23,12 +23,11 @@ pub struct IceCredentials {
 }
 
 impl IceCredentials {
-    /// Takes credentials whose lengths are as the RFC says. Characters beyond ice-char that some
-    /// clients use (`-`, `_`, `=`) do no harm; a colon would break the STUN user name.
+    /// Takes credentials whose lengths and characters are as the RFC says.
     pub fn new(ufrag: &str, pwd: &str) -> Option<Self> {
         let fits = |text: &str, least: usize| {
             (least..=256).contains(&text.len())
-                && text.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
         };
         (fits(ufrag, 4) && fits(pwd, 22)).then(|| Self { ufrag: ufrag.into(), pwd: pwd.into() })
     }

@@ -22,6 +22,9 @@ use tracing::debug;
 
 use crate::limits;
 
+/// How long the rest of a request is waited for that gets no more than a hint.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+
 /// Sorts connections before TLS sees them.
 #[derive(Clone)]
 pub struct FrontDoor {
@@ -72,6 +75,11 @@ impl FrontDoor {
                 let text = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
                             Connection: close\r\n\r\nThis port speaks HTTPS: use https://\n";
                 timeout(limits::WRITE_TIME, stream.write_all(text.as_bytes())).await??;
+                stream.shutdown().await?;
+                // Closing with the request unread would reset the connection, and the answer with
+                // it.
+                let mut request = [0; 4096];
+                while timeout(DRAIN_TIME, stream.read(&mut request)).await?? > 0 {}
                 Err(refused("plain HTTP on the HTTPS port"))
             }
             Opening::Unclear | Opening::Stranger => Err(refused("neither TLS nor framed STUN")),

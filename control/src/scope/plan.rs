@@ -52,7 +52,7 @@ impl Leg {
                 && a.rtx == b.rtx
         };
         self.codecs.iter().all(|codec| media.codecs.iter().any(|other| same(codec, other)))
-            && self.extensions.iter().all(|extension| media.extensions.contains(extension))
+            && self.extensions.iter().all(|e| media.extensions.iter().any(|o| o.is_same(e)))
             && (self.encodings.is_empty() || self.encodings == media.encodings)
     }
 }

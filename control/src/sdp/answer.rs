@@ -129,7 +129,13 @@ impl Answer<'_> {
             write!(sdp, "a=rtcp-rsize\r\n")?;
         }
         for extension in extensions {
-            write!(sdp, "a=extmap:{} {}\r\n", extension.id, extension.uri)?;
+            // What is offered for one direction is answered for the other (RFC 8285 section 6).
+            let direction = match extension.direction {
+                Some(Direction::ReceiveOnly) => "/sendonly",
+                Some(Direction::SendOnly) => "/recvonly",
+                _ => "",
+            };
+            write!(sdp, "a=extmap:{}{direction} {}\r\n", extension.id, extension.uri)?;
         }
         for codec in codecs {
             write_codec(sdp, codec)?;

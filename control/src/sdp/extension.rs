@@ -1,5 +1,7 @@
 //! RTP header extensions (RFC 8285): those that the relay knows.
 
+use super::Direction;
+
 /// One header extension as mapped by an m-line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extension {
@@ -7,6 +9,15 @@ pub struct Extension {
     pub id: u8,
     /// What it is.
     pub uri: String,
+    /// The direction that it is offered for; none for both.
+    pub direction: Option<Direction>,
+}
+
+impl Extension {
+    /// Whether it is the same extension under the same identifier.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id && self.uri == other.uri
+    }
 }
 
 /// Media identification (RFC 9143).
@@ -48,18 +59,20 @@ const SUBSCRIBING: [&str; 6] =
 
 /// The offered extensions that are taken from a publisher.
 pub fn for_publishing(offered: &[Extension]) -> Vec<Extension> {
-    known(offered, &PUBLISHING)
+    known(offered, &PUBLISHING, Direction::sends)
 }
 
 /// The offered extensions that are sent to a subscriber.
 pub fn for_subscribing(offered: &[Extension]) -> Vec<Extension> {
-    known(offered, &SUBSCRIBING)
+    known(offered, &SUBSCRIBING, Direction::receives)
 }
 
-fn known(offered: &[Extension], uris: &[&str]) -> Vec<Extension> {
+fn known(offered: &[Extension], uris: &[&str], is_usable: fn(Direction) -> bool) -> Vec<Extension> {
     let mut taken: Vec<Extension> = Vec::new();
-    for extension in offered.iter().filter(|e| uris.contains(&e.uri.as_str())) {
-        if !taken.iter().any(|t| t.id == extension.id || t.uri == extension.uri) {
+    for extension in offered {
+        let is_known = uris.contains(&extension.uri.as_str());
+        let is_taken = taken.iter().any(|t| t.id == extension.id || t.uri == extension.uri);
+        if is_known && !is_taken && extension.direction.is_none_or(is_usable) {
             taken.push(extension.clone());
         }
     }

@@ -205,7 +205,10 @@ impl Offer {
             missing("ice-pwd", "the client does not speak ICE; use a WebRTC client")
         })?;
         let ice = IceCredentials::new(ufrag.trim(), pwd.trim()).ok_or_else(|| {
-            missing("ice-ufrag and a=ice-pwd", "4 and 22 characters at least (RFC 8839)")
+            missing(
+                "ice-ufrag and a=ice-pwd",
+                "4 and 22 letters, digits, + or / at least (RFC 8839)",
+            )
         })?;
         // A peer may offer several hashes; the strongest known one binds it best.
         let fingerprint = values(&lead.attributes, "fingerprint")
@@ -240,7 +243,10 @@ impl Offer {
             fingerprint,
             setup,
             trickle,
-            extmap_allow_mixed: has(&session.attributes, "extmap-allow-mixed"),
+            extmap_allow_mixed: has(&session.attributes, "extmap-allow-mixed")
+                || session.medias.iter().all(|media| {
+                    media.media == "application" || has(&media.attributes, "extmap-allow-mixed")
+                }),
             has_bundle: !groups.is_empty(),
             medias,
         })
@@ -309,7 +315,7 @@ fn read_codecs(media: &sdp_types::Media) -> Vec<Codec> {
     let mut codecs = Vec::new();
     let mut rtx: Vec<(u8, u8)> = Vec::new();
     let formats = media.fmt.split_ascii_whitespace().filter_map(|f| f.parse::<u8>().ok());
-    for payload_type in formats.filter(|pt| *pt < 128).take(limits::CODECS_PER_MEDIA) {
+    for payload_type in formats.filter(is_usable_type).take(limits::CODECS_PER_MEDIA) {
         // `a=rtpmap:96 VP8/90000`: the value after the payload type.
         let of_type = |name: &'static str| {
             values(&media.attributes, name).filter_map(move |text| {
@@ -347,17 +353,34 @@ fn read_codecs(media: &sdp_types::Media) -> Vec<Codec> {
             codecs.push(codec);
         }
     }
+    rtx.retain(|(_, rtx)| is_usable_type(rtx));
     for codec in &mut codecs {
         codec.rtx = rtx.iter().find(|(pt, _)| *pt == codec.payload_type).map(|(_, rtx)| *rtx);
     }
     codecs
 }
 
+/// 64 to 95 collide with RTCP on the same port (RFC 5761 section 4).
+fn is_usable_type(payload_type: &u8) -> bool {
+    matches!(payload_type, 0..=63 | 96..=127)
+}
+
 fn read_extension(text: &str) -> Option<Extension> {
     // `3/sendonly URI attributes`
     let mut words = text.split_ascii_whitespace();
-    let id = words.next()?.split('/').next()?.parse::<u8>().ok().filter(|id| *id > 0)?;
-    Some(Extension { id, uri: words.next()?.to_owned() })
+    let mut first = words.next()?.split('/');
+    let id = first.next()?.parse::<u8>().ok()?;
+    // 0 is padding, 15 stops a one-byte block (RFC 8285).
+    if matches!(id, 0 | 15) {
+        return None;
+    }
+    let direction = match first.next() {
+        None | Some("sendrecv") => None,
+        Some("sendonly") => Some(Direction::SendOnly),
+        Some("recvonly") => Some(Direction::ReceiveOnly),
+        Some(_) => Some(Direction::Inactive),
+    };
+    Some(Extension { id, uri: words.next()?.to_owned(), direction })
 }
 
 /// The encodings that the offerer sends, and whether by `a=simulcast` (RFC 8853).

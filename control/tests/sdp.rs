@@ -1,0 +1,299 @@
+//! Offers of real browsers, and what becomes of them. The offers in `offers/` were made for this
+//! purpose by Chromium 156 and Firefox 153.
+
+use proptest::prelude::*;
+use strait_control::fault::Class;
+use strait_control::scope::Kind;
+use strait_control::scope::plan::{Role, Wanted, plan};
+use strait_control::sdp::{
+    Answer, AnswerLine, Direction, IceCredentials, MediaKind, Offer, Sending, Setup, extension,
+};
+
+const CHROMIUM_PUBLISH: &str = include_str!("offers/chromium-publish.sdp");
+const CHROMIUM_PLAY: &str = include_str!("offers/chromium-play.sdp");
+const CHROMIUM_SIMULCAST: &str = include_str!("offers/chromium-simulcast.sdp");
+const CHROMIUM_CONFERENCE: &str = include_str!("offers/chromium-conference.sdp");
+const FIREFOX_PUBLISH: &str = include_str!("offers/firefox-publish.sdp");
+const FIREFOX_PLAY: &str = include_str!("offers/firefox-play.sdp");
+const FIREFOX_SIMULCAST: &str = include_str!("offers/firefox-simulcast.sdp");
+const FIREFOX_CONFERENCE: &str = include_str!("offers/firefox-conference.sdp");
+const ALL: [&str; 8] = [
+    CHROMIUM_PUBLISH,
+    CHROMIUM_PLAY,
+    CHROMIUM_SIMULCAST,
+    CHROMIUM_CONFERENCE,
+    FIREFOX_PUBLISH,
+    FIREFOX_PLAY,
+    FIREFOX_SIMULCAST,
+    FIREFOX_CONFERENCE,
+];
+
+/// The answer to an offer, with made-up streams on its slots.
+fn answer(offer: &Offer, role: Role) -> String {
+    let lines = plan(offer, role).unwrap().into_iter().enumerate().map(|(index, wanted)| {
+        let (direction, leg, sending) = match wanted {
+            Wanted::Rejected(_) => return AnswerLine::Rejected,
+            Wanted::Publication(leg) => (Direction::ReceiveOnly, leg, None),
+            Wanted::Slot(leg) => {
+                let sending = Sending {
+                    stream: format!("slot-{index}"),
+                    track: format!("track-{index}"),
+                    ssrc: 1000 + index as u32,
+                    rtx_ssrc: 2000 + index as u32,
+                };
+                (Direction::SendOnly, leg, Some(sending))
+            }
+            Wanted::Idle(leg) => (Direction::Inactive, leg, None),
+        };
+        let rids = leg.encodings.iter().map(|e| e.rid.clone()).filter(|rid| !rid.is_empty());
+        AnswerLine::Accepted {
+            direction,
+            rids: rids.collect(),
+            codecs: leg.codecs,
+            extensions: leg.extensions,
+            sending,
+        }
+    });
+    let lines = lines.collect();
+    Answer {
+        session_id: 42,
+        version: 1,
+        ice: &IceCredentials::new("ufra", "a-password-of-22-bytes").unwrap(),
+        candidates: &["1 1 udp 2130706431 192.0.2.1 8443 typ host".into()],
+        fingerprint: "AA:BB",
+        is_dtls_client: offer.setup == Setup::Passive,
+        lines,
+    }
+    .write(offer)
+}
+
+#[test]
+fn a_camera_and_a_microphone_publish() {
+    for (text, codec, ssrcs) in [(CHROMIUM_PUBLISH, "VP8", true), (FIREFOX_PUBLISH, "VP8", true)] {
+        let offer = Offer::parse(text).unwrap();
+        assert!(offer.has_bundle && offer.trickle && offer.extmap_allow_mixed);
+        assert_eq!(offer.setup, Setup::ActPass);
+        assert_eq!(offer.fingerprint.value.len(), 32);
+        let lines = plan(&offer, Role::Conference).unwrap();
+        let [Wanted::Publication(audio), Wanted::Publication(video)] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        assert_eq!((audio.kind, video.kind), (Kind::Audio, Kind::Video));
+        assert_eq!(audio.codecs[0].name, "opus");
+        assert_eq!(video.codecs.len(), 1, "the publication's codec is known");
+        assert_eq!(video.codecs[0].name, codec);
+        assert!(video.codecs[0].rtx.is_some());
+        for feedback in ["nack", "nack pli", "ccm fir", "transport-cc"] {
+            assert!(video.codecs[0].feedback.iter().any(|f| f == feedback), "{feedback}");
+        }
+        assert_eq!(video.encodings.len(), 1);
+        assert_eq!(video.encodings[0].ssrc != 0 && video.encodings[0].rtx_ssrc != 0, ssrcs);
+        assert!(video.extensions.iter().any(|e| e.uri == extension::TRANSPORT_SEQUENCE));
+        assert!(audio.extensions.iter().any(|e| e.uri == extension::AUDIO_LEVEL));
+    }
+}
+
+#[test]
+fn three_layers_publish() {
+    for text in [CHROMIUM_SIMULCAST, FIREFOX_SIMULCAST] {
+        let offer = Offer::parse(text).unwrap();
+        assert!(offer.medias[0].is_simulcast);
+        let rids: Vec<&str> = offer.medias[0].encodings.iter().map(|e| e.rid.as_str()).collect();
+        assert_eq!(rids, ["q", "h", "f"]);
+        let text = answer(&offer, Role::Conference);
+        for line in ["a=rid:q recv", "a=rid:h recv", "a=rid:f recv", "a=simulcast:recv q;h;f"] {
+            assert!(text.contains(&format!("{line}\r\n")), "{line}\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_conference_offer_publishes_and_opens_slots() {
+    for text in [CHROMIUM_CONFERENCE, FIREFOX_CONFERENCE] {
+        let offer = Offer::parse(text).unwrap();
+        let lines = plan(&offer, Role::Conference).unwrap();
+        let [
+            Wanted::Publication(_),
+            Wanted::Publication(_),
+            Wanted::Slot(audio),
+            Wanted::Slot(video),
+            Wanted::Rejected(Some(_)),
+        ] = &lines[..]
+        else {
+            panic!("{lines:?}");
+        };
+        assert_eq!(audio.codecs[0].name, "opus");
+        assert!(video.codecs.len() > 1, "a slot takes whatever is bound to it");
+        assert!(video.codecs.iter().all(|c| c.feedback.iter().all(|f| f != "transport-cc")));
+        assert!(video.extensions.iter().all(|e| e.uri != extension::TRANSPORT_SEQUENCE));
+        assert!(video.extensions.iter().any(|e| e.uri == extension::MID));
+    }
+}
+
+#[test]
+fn roles_take_what_is_theirs() {
+    let offer = Offer::parse(CHROMIUM_CONFERENCE).unwrap();
+    let lines = plan(&offer, Role::Publisher).unwrap();
+    assert!(matches!(lines[2], Wanted::Idle(_)), "WHIP does not play");
+    let lines = plan(&offer, Role::Player).unwrap();
+    assert!(matches!(lines[0], Wanted::Idle(_)), "WHEP does not publish");
+    assert!(matches!(lines[3], Wanted::Slot(_)));
+    let both = CHROMIUM_PUBLISH.replace("a=sendonly", "a=sendrecv");
+    let offer = Offer::parse(&both).unwrap();
+    assert!(matches!(plan(&offer, Role::Player).unwrap()[1], Wanted::Slot(_)));
+    assert!(matches!(plan(&offer, Role::Conference).unwrap()[1], Wanted::Publication(_)));
+}
+
+#[test]
+fn answers_are_what_the_rfcs_want() {
+    for text in ALL {
+        let offer = Offer::parse(text).unwrap();
+        let text = answer(&offer, Role::Conference);
+        let parsed = sdp_types::Session::parse(text.as_bytes()).unwrap();
+        assert_eq!(parsed.medias.len(), offer.medias.len(), "one m-line for each, in order");
+        assert!(parsed.has_attribute("ice-lite"));
+        let group = parsed.get_first_attribute_value("group").unwrap().unwrap();
+        let mut bundled = group.strip_prefix("BUNDLE ").unwrap().split(' ');
+        for (offered, answered) in offer.medias.iter().zip(&parsed.medias) {
+            assert_eq!(offered.media, answered.media);
+            assert_eq!(offered.protocol, answered.proto);
+            let value = |name: &str| answered.get_first_attribute_value(name).unwrap();
+            assert_eq!(value("mid"), Some(offered.mid.as_str()));
+            if offered.kind == MediaKind::Other {
+                assert_eq!(answered.port, 0);
+                continue;
+            }
+            assert_eq!(answered.port, 9);
+            assert_eq!(bundled.next(), Some(offered.mid.as_str()));
+            assert_eq!(value("setup"), Some("passive"));
+            assert_eq!(value("ice-ufrag"), Some("ufra"));
+            assert!(answered.has_attribute("rtcp-mux"));
+            for format in answered.fmt.split(' ') {
+                let is_offered = offered.formats.split(' ').any(|offered| offered == format);
+                assert!(is_offered, "payload type {format} was not offered");
+                let mut maps = answered.get_attribute_values("rtpmap").unwrap();
+                let maps_it = maps.any(|map| map.unwrap().starts_with(&format!("{format} ")));
+                assert!(maps_it, "payload type {format} has no rtpmap");
+            }
+        }
+        assert_eq!(bundled.next(), None);
+        assert_eq!(text.matches("a=candidate:").count(), 1, "on the first m-line alone");
+        assert_eq!(text.matches("a=end-of-candidates").count(), 1);
+    }
+}
+
+#[test]
+fn an_extension_of_one_direction_is_mirrored() {
+    // Firefox offers the playout delay as receive-only.
+    let offer = Offer::parse(FIREFOX_CONFERENCE).unwrap();
+    let text = answer(&offer, Role::Conference);
+    let lines = format!("a=extmap:6/sendonly {}", extension::PLAYOUT_DELAY);
+    assert_eq!(text.matches(&lines).count(), 1, "the video slot has it, the camera has not");
+}
+
+#[test]
+fn a_passive_peer_meets_an_active_relay() {
+    let text = CHROMIUM_PUBLISH.replace("a=setup:actpass", "a=setup:passive");
+    let offer = Offer::parse(&text).unwrap();
+    assert!(answer(&offer, Role::Conference).contains("a=setup:active"));
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_words() {
+    let without = |name: &str| {
+        let lines = CHROMIUM_PUBLISH.lines().filter(|line| !line.starts_with(name));
+        lines.map(|line| format!("{line}\r\n")).collect::<String>()
+    };
+    for (text, class, word) in [
+        ("hello".to_owned(), Class::Malformed, "no SDP"),
+        (String::new(), Class::Malformed, "no SDP"),
+        (
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n".into(),
+            Class::NotAcceptable,
+            "m-line",
+        ),
+        (without("a=fingerprint"), Class::NotAcceptable, "fingerprint"),
+        (without("a=ice-ufrag"), Class::NotAcceptable, "ice-ufrag"),
+        (without("a=ice-pwd"), Class::NotAcceptable, "ice-pwd"),
+        (without("a=group"), Class::NotAcceptable, "BUNDLE"),
+        (CHROMIUM_PUBLISH.replace(" 9 UDP", " 0 UDP"), Class::NotAcceptable, "port 0"),
+        (CHROMIUM_PUBLISH.replace("a=mid:1", "a=mid:0"), Class::Malformed, "two m-lines"),
+        (
+            CHROMIUM_PUBLISH.replace("t=0 0", "t=0 0\r\na=ice-lite"),
+            Class::NotAcceptable,
+            "ice-lite",
+        ),
+        ("x".repeat(300 << 10), Class::TooLarge, "larger"),
+    ] {
+        let fault = Offer::parse(&text).unwrap_err();
+        assert_eq!(fault.class, class, "{fault}");
+        assert!(fault.reason.contains(word), "{fault}");
+    }
+}
+
+#[test]
+fn plan_b_is_refused() {
+    let two_tracks = "a=ssrc:1 msid:s a\r\na=ssrc:2 msid:s b\r\nm=video";
+    let text = CHROMIUM_PUBLISH.replacen("m=video", two_tracks, 1);
+    let fault = Offer::parse(&text).unwrap_err();
+    assert!(fault.reason.contains("plan B"), "{fault}");
+}
+
+#[test]
+fn no_codec_in_common_is_refused() {
+    let text = CHROMIUM_SIMULCAST.replace("/90000", "/90001");
+    let fault = plan(&Offer::parse(&text).unwrap(), Role::Conference).unwrap_err();
+    assert_eq!(fault.class, Class::UnsupportedCodec);
+    assert!(fault.reason.contains("no codec in common"), "{fault}");
+}
+
+#[test]
+fn parameters_agreed_once_stand_when_the_offer_is_reordered() {
+    let offer = Offer::parse(CHROMIUM_PLAY).unwrap();
+    let Wanted::Slot(leg) = &plan(&offer, Role::Player).unwrap()[1] else { panic!() };
+    assert!(leg.holds_in(&offer.medias[1]));
+    let mut media = offer.medias[1].clone();
+    media.codecs.reverse();
+    media.extensions.reverse();
+    assert!(leg.holds_in(&media));
+    media.codecs.truncate(1);
+    assert!(!leg.holds_in(&media));
+}
+
+proptest! {
+    #[test]
+    fn no_text_breaks_the_parser(text in ".{0,2000}") {
+        strait_control::fuzz::sdp(text.as_bytes());
+        strait_control::fuzz::sdpfrag(text.as_bytes());
+        strait_control::fuzz::jsonrtc(text.as_bytes());
+        strait_control::fuzz::token(text.as_bytes());
+    }
+
+    /// Real offers with lines dropped, doubled, cut and swapped: parsed or refused, and what is
+    /// parsed is answered with as many m-lines.
+    #[test]
+    fn mangled_offers_are_parsed_or_refused(
+        which in 0..ALL.len(),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..4), 0..12),
+    ) {
+        let mut lines: Vec<String> = ALL[which].lines().map(str::to_owned).collect();
+        for (place, edit) in edits {
+            let index = place.index(lines.len());
+            match edit {
+                0 => drop(lines.remove(index)),
+                1 => lines.insert(index, lines[index].clone()),
+                2 => { let half = lines[index].len() / 2; lines[index].truncate(half) }
+                _ => { let last = lines.len() - 1; lines.swap(index, last) }
+            }
+            if lines.is_empty() { break }
+        }
+        let text = lines.join("\r\n") + "\r\n";
+        if let Ok(offer) = Offer::parse(&text)
+            && plan(&offer, Role::Conference).is_ok()
+        {
+            let answer = answer(&offer, Role::Conference);
+            let answered = answer.lines().filter(|line| line.starts_with("m=")).count();
+            prop_assert_eq!(answered, offer.medias.len());
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The package `scope` over WebSocket.
+
+use serde_json::{Value, json};
+use strait_proto::v1::{self, event::Event};
+
+use crate::socket::Client;
+use crate::{CONFERENCE, PUBLISH, Service, eventually};
+
+fn specs() -> Value {
+    json!([
+        {"mid": "0", "source": "microphone"},
+        {"mid": "1", "source": "camera", "name": "front"},
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_meet() {
+    let service = Service::start().await;
+    let mut alice = Client::connect(&service, "Alice");
+    let payload = json!({"sdp": CONFERENCE, "publish": specs()});
+    let (a, started) = alice.start("lobby", payload).unwrap();
+    assert!(started["sdp"].as_str().unwrap().starts_with("v=0\r\n"));
+    assert_eq!(started["peer"], alice.peer);
+    assert_eq!(started["peers"], json!([]));
+    assert_eq!(started["publications"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        started["subscriptions"],
+        json!([{"mid": "2", "publication": null}, {"mid": "3", "publication": null}])
+    );
+    assert_eq!(started["failed"][0]["mid"], "4", "the data channel: {}", started["failed"]);
+    alice.message(&a, "COMPLETE", json!({}));
+
+    // Bob sees Alice in the answer, and takes what she sends at once.
+    let mut bob = Client::connect(&service, "Bob");
+    let (b, started) = bob.start("lobby", json!({})).unwrap();
+    assert_eq!(started["peers"][0]["name"], "Alice");
+    let publications = started["peers"][0]["publications"].clone();
+    assert_eq!(publications[0]["kind"], "audio");
+    assert_eq!(publications[1]["source"], "camera");
+    assert_eq!(publications[1]["name"], "front");
+    assert_eq!(publications[1]["codec"], "VP8");
+    assert_eq!(publications[1]["muted"], false);
+    let (audio, video) =
+        (publications[0]["publication"].clone(), publications[1]["publication"].clone());
+    let joined = alice.expect_event("joined");
+    assert_eq!(joined["peer"], json!({"peer": bob.peer, "name": "Bob", "publications": []}));
+
+    let payload = json!({
+        "sdp": CONFERENCE,
+        "publish": specs(),
+        "subscribe": [{"mid": "2", "publication": audio}, {"mid": "3", "publication": video}],
+    });
+    let updated = bob.request(&b, "UPDATE", payload).unwrap();
+    assert_eq!(updated["subscriptions"][1], json!({"mid": "3", "publication": video}));
+    assert_eq!(alice.expect_event("published")["peer"], bob.peer);
+    let published = alice.expect_event("published");
+    let bobs_video = published["publication"]["publication"].clone();
+    assert_eq!(published["publication"]["kind"], "video");
+
+    // Alice has free slots: she needs no offer.
+    let payload = json!({"subscribe": [{"mid": "3", "publication": bobs_video}]});
+    let updated = alice.request(&a, "UPDATE", payload).unwrap();
+    assert!(updated.get("sdp").is_none());
+    assert_eq!(updated["failed"], json!([]));
+    let bound = service.relay.scope().1.subscriptions.into_values();
+    assert_eq!(bound.filter(|s| !s.publication_id.is_empty()).count(), 3);
+
+    // Wishes that cannot be: each is reported, the others are done.
+    let payload = json!({
+        "subscribe": [
+            {"mid": "2", "publication": bobs_video},
+            {"mid": "0", "publication": bobs_video},
+            {"mid": "3", "publication": "pub-none"},
+        ],
+        "preferences": [{"mid": "3", "paused": true, "layerMax": 1}, {"mid": "9"}],
+    });
+    let updated = alice.request(&a, "UPDATE", payload).unwrap();
+    let codes: Vec<u64> = updated["failed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failed| failed["error_code"].as_u64().unwrap())
+        .collect();
+    assert_eq!(codes, [409, 404, 404, 404], "{}", updated["failed"]);
+    let preferred = service.relay.scope().1.subscriptions.into_values();
+    let preferred: Vec<_> = preferred.filter_map(|s| s.preferences).collect();
+    assert_eq!((preferred[0].paused, preferred[0].layer_max), (true, Some(1)));
+
+    // Mute.
+    bob.message(&b, "NOTIFY", json!({"event": "mute", "publication": bobs_video}));
+    let muted = alice.expect_event("muted");
+    assert_eq!(muted, json!({"event": "muted", "peer": bob.peer, "publication": bobs_video}));
+    bob.request(&b, "NOTIFY", json!({"event": "unmute", "publication": bobs_video})).unwrap();
+    alice.expect_event("unmuted");
+    let foreign = json!({"event": "mute", "publication": video});
+    assert_eq!(bob.request(&b, "NOTIFY", foreign).unwrap_err()["error_code"], 404);
+
+    // Bob stops his camera by an offer that no longer sends it.
+    let offer = CONFERENCE.replacen("m=video 0 UDP/TLS/RTP/SAVPF 120 124 121 125 99 100 123 122 119\r\nc=IN IP4 0.0.0.0\r\na=bundle-only\r\na=sendonly",
+        "m=video 9 UDP/TLS/RTP/SAVPF 120 124 121 125 99 100 123 122 119\r\nc=IN IP4 0.0.0.0\r\na=inactive", 1);
+    assert_ne!(offer, CONFERENCE);
+    let updated = bob.request(&b, "UPDATE", json!({"sdp": offer})).unwrap();
+    assert_eq!(updated["publications"].as_array().unwrap().len(), 1);
+    let ended = alice.expect_event("unpublished");
+    assert_eq!(ended["publication"], bobs_video);
+    let freed = alice.request(&a, "UPDATE", json!({})).unwrap();
+    assert_eq!(freed["subscriptions"][1]["publication"], Value::Null, "the slot is free again");
+
+    // Statistics, and leaving.
+    let statistics = bob.request(&b, "NOTIFY", json!({"event": "statistics"})).unwrap();
+    assert_eq!(statistics["statistics"]["packetsReceived"], 7);
+    bob.request(&b, "SHUTDOWN", json!({})).unwrap();
+    alice.expect_event("unpublished");
+    let left = alice.expect_event("left");
+    assert_eq!((left["peer"].as_str(), left["reason"].as_str()), (Some(&*bob.peer), Some("left")));
+    assert_eq!(bob.request(&b, "UPDATE", json!({})).unwrap_err()["error_code"], 404);
+    alice.request(&a, "SHUTDOWN", json!({})).unwrap();
+    eventually("the relay has no scope", || service.relay.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_offer_again_changes_nothing_and_new_credentials_restart_ice() {
+    let service = Service::start().await;
+    let mut alice = Client::connect(&service, "Alice");
+    let payload = json!({"sdp": CONFERENCE, "publish": specs()});
+    let (a, started) = alice.start("lobby", payload).unwrap();
+    let before = service.relay.scope().1;
+    let updated = alice.request(&a, "UPDATE", json!({"sdp": CONFERENCE})).unwrap();
+    assert_eq!(updated["publications"], started["publications"]);
+    let after = service.relay.scope().1;
+    assert_eq!(before.subscriptions, after.subscriptions);
+    assert_eq!(after.restarts, 0);
+    let restarted = CONFERENCE.replace("a=ice-ufrag:5ead1b7c", "a=ice-ufrag:restarted");
+    let updated = alice.request(&a, "UPDATE", json!({"sdp": restarted})).unwrap();
+    assert!(updated["sdp"].as_str().unwrap().contains("a=ice-ufrag:ab9001"));
+    assert_eq!(service.relay.scope().1.publications, before.publications);
+    let other = CONFERENCE.replace("sha-256 2F:", "sha-256 30:");
+    let refused = alice.request(&a, "UPDATE", json!({"sdp": other})).unwrap_err();
+    assert_eq!(refused["error_code"], 488, "{refused}");
+    assert!(refused["reason"].as_str().unwrap().contains("certificate"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_media_is_told_and_a_new_start_keeps_the_peer() {
+    let service = Service::start().await;
+    let mut alice = Client::connect(&service, "Alice");
+    let (_, _) = alice.start("lobby", json!({"sdp": PUBLISH, "publish": specs()})).unwrap();
+    let mut bob = Client::connect(&service, "Bob");
+    bob.start("lobby", json!({})).unwrap();
+    alice.expect_event("joined");
+    let (scope_id, scope) = service.relay.scope();
+    let peer_id = scope.peers.into_keys().next().unwrap();
+    service.relay.emit(Event::PeerConnected(v1::PeerConnected {
+        scope_id: scope_id.clone(),
+        peer_id: peer_id.clone(),
+        ..Default::default()
+    }));
+    alice.expect_event("connected");
+    service.relay.emit(Event::PeerLeft(v1::PeerLeft {
+        scope_id,
+        peer_id,
+        reason: v1::peer_left::Reason::Closed.into(),
+        detail: "close_notify".into(),
+    }));
+    let lost = alice.expect_event("media-lost");
+    assert!(lost["reason"].as_str().unwrap().contains("close_notify"), "{lost}");
+    bob.expect_event("unpublished");
+    bob.expect_event("unpublished");
+    let (_, started) = alice.start("lobby", json!({"sdp": PUBLISH, "publish": specs()})).unwrap();
+    assert_eq!(started["peers"][0]["name"], "Bob");
+    assert_eq!(bob.expect_event("published")["peer"], alice.peer, "no leaving, no joining");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_cannot_be_are_refused_and_the_session_goes_on() {
+    let service = Service::start().await;
+    let mut alice = Client::connect(&service, "Alice");
+    let start = |alice: &mut Client, control: Value, header: Value, payload: Value| {
+        alice.ask(control, header, payload).unwrap_err()
+    };
+    let scope = || json!({"package_type": "scope"});
+    let header = |scope: &str| json!({"action": "START", "target": scope});
+    let refused = start(&mut alice, json!({}), header("lobby"), json!({}));
+    assert_eq!(refused["error_code"], 404, "the package call is not served");
+    let refused = start(&mut alice, scope(), header(""), json!({}));
+    assert_eq!(refused["error_code"], 400, "no target");
+    let refused = start(&mut alice, scope(), header("lobby"), json!({"sdp": 5}));
+    assert_eq!(refused["error_code"], 400);
+    let refused = start(&mut alice, scope(), header("lobby"), json!({"sdp": "v=0"}));
+    assert_eq!(refused["error_code"], 488);
+    assert_eq!(refused["action"], "START");
+    let refused = start(&mut alice, scope(), json!({"action": "CONNECT"}), json!({}));
+    assert_eq!(refused["error_code"], 409);
+    assert_eq!(service.server.app.scopes.counts(), (0, 0), "nothing stays of a refused START");
+    alice.start("lobby", json!({"sdp": PUBLISH})).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conference_of_25_costs_few_calls_and_small_frames() {
+    let service = Service::start().await;
+    let mut people: Vec<(Client, String)> = Vec::new();
+    for number in 0..25 {
+        let mut client = Client::connect(&service, &format!("person {number}"));
+        let payload = json!({"sdp": CONFERENCE, "publish": specs()});
+        let (subsession, started) = client.start("hall", payload).unwrap();
+        assert_eq!(started["peers"].as_array().unwrap().len(), number);
+        for (other, _) in &mut people {
+            assert_eq!(other.expect_event("joined")["peer"]["name"], format!("person {number}"));
+            for _ in 0..2 {
+                let event = other.expect_event("published");
+                assert!(event.to_string().len() < 512, "{event}");
+            }
+        }
+        people.push((client, subsession));
+    }
+    let (_, scope) = service.relay.scope();
+    assert_eq!((scope.peers.len(), scope.publications.len()), (25, 50));
+    assert_eq!(scope.subscriptions.len(), 50, "slots that were offered, and no more");
+    drop(people);
+}

@@ -1,0 +1,332 @@
+//! A relay that forwards nothing: it keeps the books as `relay.proto` says, and emits the events
+//! that a test asks for. What needs media is tested against the real one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use strait_proto::v1::relay_server::{Relay, RelayServer};
+use strait_proto::v1::{self, event};
+use tokio::net::UnixListener;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+
+#[derive(Clone)]
+pub struct FakeRelay {
+    pub state: Arc<Mutex<State>>,
+    events: broadcast::Sender<v1::Event>,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub scopes: BTreeMap<String, Scope>,
+    pub ssrcs: u32,
+    pub refuse_peers: Option<Status>,
+}
+
+#[derive(Default, Clone, Debug)]
+pub struct Scope {
+    pub peers: BTreeMap<String, v1::AddPeerRequest>,
+    pub publications: BTreeMap<String, v1::PublishRequest>,
+    pub subscriptions: BTreeMap<String, v1::SubscribeRequest>,
+    pub restarts: u32,
+}
+
+impl FakeRelay {
+    /// Serves on `socket` until the task is aborted.
+    pub fn start(socket: &Path) -> (Self, tokio::task::JoinHandle<()>) {
+        let relay = Self { state: Arc::default(), events: broadcast::channel(64).0 };
+        let _ = std::fs::remove_file(socket);
+        let listener = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
+        let service = RelayServer::new(relay.clone());
+        let server = tonic::transport::Server::builder().serve_with_incoming(service, listener);
+        (relay, tokio::spawn(async move { server.await.unwrap() }))
+    }
+
+    pub fn emit(&self, event: event::Event) {
+        self.events.send(v1::Event { lost: 0, event: Some(event) }).unwrap();
+    }
+
+    /// The only scope there is.
+    pub fn scope(&self) -> (String, Scope) {
+        let state = self.state.lock().unwrap();
+        assert_eq!(state.scopes.len(), 1, "{:?}", state.scopes.keys());
+        state.scopes.first_key_value().map(|(id, scope)| (id.clone(), scope.clone())).unwrap()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().unwrap().scopes.is_empty()
+    }
+
+    fn with<T>(
+        &self,
+        scope_id: &str,
+        change: impl FnOnce(&mut Scope) -> Result<T, Status>,
+    ) -> Result<Response<T>, Status> {
+        let mut state = self.state.lock().unwrap();
+        let scope = state.scopes.get_mut(scope_id);
+        change(scope.ok_or_else(|| Status::not_found("no such scope"))?).map(Response::new)
+    }
+}
+
+fn candidates() -> Vec<v1::Candidate> {
+    vec![v1::Candidate {
+        protocol: v1::candidate::Protocol::Udp.into(),
+        address: "127.0.0.1".into(),
+        port: 8443,
+        priority: 2_130_706_431,
+    }]
+}
+
+fn credentials(number: usize) -> Option<v1::IceCredentials> {
+    Some(v1::IceCredentials {
+        ufrag: format!("ab{number:04}"),
+        pwd: "a-password-of-the-fake-relay".into(),
+    })
+}
+
+fn check_codec(scope: &Scope, codecs: &[v1::Codec], publication: &str) -> Result<(), Status> {
+    if publication.is_empty() {
+        return Ok(());
+    }
+    let publication = scope.publications.get(publication);
+    let publication = publication.ok_or_else(|| Status::not_found("no such publication"))?;
+    let name = &publication.codecs[0].name;
+    match codecs.iter().any(|codec| codec.name.eq_ignore_ascii_case(name)) {
+        true => Ok(()),
+        false => Err(Status::failed_precondition(format!("{name} is not taken"))),
+    }
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Relay for FakeRelay {
+    type WatchEventsStream = Events;
+
+    async fn get_info(
+        &self,
+        _: Request<v1::GetInfoRequest>,
+    ) -> Result<Response<v1::GetInfoResponse>, Status> {
+        Ok(Response::new(v1::GetInfoResponse {
+            version: "fake".into(),
+            instance_id: "1".into(),
+            workers: 1,
+            ..Default::default()
+        }))
+    }
+
+    async fn create_scope(
+        &self,
+        request: Request<v1::CreateScopeRequest>,
+    ) -> Result<Response<v1::CreateScopeResponse>, Status> {
+        let id = request.into_inner().scope_id;
+        assert!(id.len() <= 128);
+        self.state.lock().unwrap().scopes.entry(id).or_default();
+        Ok(Response::new(v1::CreateScopeResponse { worker: 0 }))
+    }
+
+    async fn dispose_scope(
+        &self,
+        request: Request<v1::DisposeScopeRequest>,
+    ) -> Result<Response<v1::DisposeScopeResponse>, Status> {
+        self.state.lock().unwrap().scopes.remove(&request.into_inner().scope_id);
+        Ok(Response::new(v1::DisposeScopeResponse {}))
+    }
+
+    async fn add_peer(
+        &self,
+        request: Request<v1::AddPeerRequest>,
+    ) -> Result<Response<v1::AddPeerResponse>, Status> {
+        let request = request.into_inner();
+        if let Some(status) = self.state.lock().unwrap().refuse_peers.clone() {
+            return Err(status);
+        }
+        self.with(&request.scope_id.clone(), |scope| {
+            let number = scope.peers.len();
+            if scope.peers.insert(request.peer_id.clone(), request).is_some() {
+                return Err(Status::already_exists("peer"));
+            }
+            Ok(v1::AddPeerResponse {
+                local_ice: credentials(number),
+                candidates: candidates(),
+                fingerprint_sha256: "AA:BB".into(),
+            })
+        })
+    }
+
+    async fn restart_ice(
+        &self,
+        request: Request<v1::RestartIceRequest>,
+    ) -> Result<Response<v1::RestartIceResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id, |scope| {
+            scope.restarts += 1;
+            Ok(v1::RestartIceResponse {
+                local_ice: credentials(9000 + scope.restarts as usize),
+                candidates: candidates(),
+            })
+        })
+    }
+
+    async fn remove_peer(
+        &self,
+        request: Request<v1::RemovePeerRequest>,
+    ) -> Result<Response<v1::RemovePeerResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id, |scope| {
+            scope.peers.remove(&request.peer_id);
+            scope.publications.retain(|_, publication| publication.peer_id != request.peer_id);
+            scope.subscriptions.retain(|_, subscription| subscription.peer_id != request.peer_id);
+            Ok(v1::RemovePeerResponse {})
+        })
+    }
+
+    async fn publish(
+        &self,
+        request: Request<v1::PublishRequest>,
+    ) -> Result<Response<v1::PublishResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id.clone(), |scope| {
+            assert!(scope.peers.contains_key(&request.peer_id));
+            scope.publications.insert(request.publication_id.clone(), request);
+            Ok(v1::PublishResponse {})
+        })
+    }
+
+    async fn unpublish(
+        &self,
+        request: Request<v1::UnpublishRequest>,
+    ) -> Result<Response<v1::UnpublishResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id, |scope| {
+            scope.publications.remove(&request.publication_id);
+            Ok(v1::UnpublishResponse {})
+        })
+    }
+
+    async fn set_muted(
+        &self,
+        request: Request<v1::SetMutedRequest>,
+    ) -> Result<Response<v1::SetMutedResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id, |scope| {
+            let publication = scope.publications.get_mut(&request.publication_id);
+            publication.ok_or_else(|| Status::not_found("publication"))?.muted = request.muted;
+            Ok(v1::SetMutedResponse {})
+        })
+    }
+
+    async fn subscribe(
+        &self,
+        request: Request<v1::SubscribeRequest>,
+    ) -> Result<Response<v1::SubscribeResponse>, Status> {
+        let request = request.into_inner();
+        let ssrc = {
+            let mut state = self.state.lock().unwrap();
+            state.ssrcs += 2;
+            state.ssrcs
+        };
+        self.with(&request.scope_id.clone(), |scope| {
+            check_codec(scope, &request.codecs, &request.publication_id)?;
+            scope.subscriptions.insert(request.subscription_id.clone(), request);
+            Ok(v1::SubscribeResponse { ssrc, rtx_ssrc: ssrc + 1 })
+        })
+    }
+
+    async fn bind(
+        &self,
+        request: Request<v1::BindRequest>,
+    ) -> Result<Response<v1::BindResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id, |scope| {
+            let codecs = scope.subscriptions.get(&request.subscription_id);
+            let codecs = codecs.ok_or_else(|| Status::not_found("subscription"))?.codecs.clone();
+            check_codec(scope, &codecs, &request.publication_id)?;
+            if let Some(subscription) = scope.subscriptions.get_mut(&request.subscription_id) {
+                subscription.publication_id = request.publication_id;
+            }
+            Ok(v1::BindResponse {})
+        })
+    }
+
+    async fn set_preferences(
+        &self,
+        request: Request<v1::SetPreferencesRequest>,
+    ) -> Result<Response<v1::SetPreferencesResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id, |scope| {
+            let subscription = scope.subscriptions.get_mut(&request.subscription_id);
+            subscription.ok_or_else(|| Status::not_found("subscription"))?.preferences =
+                request.preferences;
+            Ok(v1::SetPreferencesResponse {})
+        })
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: Request<v1::UnsubscribeRequest>,
+    ) -> Result<Response<v1::UnsubscribeResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id, |scope| {
+            scope.subscriptions.remove(&request.subscription_id);
+            Ok(v1::UnsubscribeResponse {})
+        })
+    }
+
+    async fn watch_events(
+        &self,
+        _: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Events>, Status> {
+        let events = BroadcastStream::new(self.events.subscribe());
+        let scopes = self.state.lock().unwrap().scopes.clone().into_iter();
+        let snapshot = v1::Snapshot {
+            scopes: scopes
+                .map(|(scope_id, scope)| v1::ScopeState {
+                    scope_id,
+                    peers: scope
+                        .peers
+                        .into_keys()
+                        .map(|peer_id| v1::PeerState { peer_id, ..Default::default() })
+                        .collect(),
+                })
+                .collect(),
+        };
+        let first = v1::Event { lost: 0, event: Some(event::Event::Snapshot(snapshot)) };
+        let stream = tokio_stream::once(Ok(first)).chain(events.filter_map(|e| Some(Ok(e.ok()?))));
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn get_statistics(
+        &self,
+        request: Request<v1::GetStatisticsRequest>,
+    ) -> Result<Response<v1::GetStatisticsResponse>, Status> {
+        let state = self.state.lock().unwrap();
+        let ids = request.into_inner().scope_ids.into_iter();
+        let scopes = ids.filter_map(|scope_id| {
+            let peers = state.scopes.get(&scope_id)?.peers.keys();
+            let peers = peers.map(|peer_id| v1::PeerStatistics {
+                peer_id: peer_id.clone(),
+                connected: true,
+                packets_received: 7,
+                ..Default::default()
+            });
+            Some(v1::ScopeStatistics { peers: peers.collect(), scope_id })
+        });
+        let workers = vec![v1::WorkerStatistics {
+            packets_dropped: [("replayed".to_owned(), 3)].into(),
+            ..Default::default()
+        }];
+        Ok(Response::new(v1::GetStatisticsResponse { scopes: scopes.collect(), workers }))
+    }
+
+    async fn drain(
+        &self,
+        _: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        Ok(Response::new(v1::DrainResponse { peers: 0 }))
+    }
+}

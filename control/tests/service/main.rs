@@ -1,0 +1,76 @@
+//! The running service over HTTP and WebSocket, with a relay that only keeps the books.
+
+mod conference;
+mod fake_relay;
+mod http;
+mod reconnect;
+mod socket;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use strait_control::Config;
+use strait_control::server::Server;
+use tempfile::TempDir;
+
+use fake_relay::FakeRelay;
+
+pub const PUBLISH: &str = include_str!("../offers/chromium-publish.sdp");
+pub const PLAY: &str = include_str!("../offers/chromium-play.sdp");
+pub const CONFERENCE: &str = include_str!("../offers/firefox-conference.sdp");
+
+/// A service with its relay, in a folder of its own, on ports of its own.
+pub struct Service {
+    pub server: Server,
+    pub relay: FakeRelay,
+    pub relay_task: tokio::task::JoinHandle<()>,
+    pub folder: TempDir,
+}
+
+impl Service {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (relay, relay_task) = FakeRelay::start(&socket(&folder));
+        let mut config = Config::default();
+        config.http.https_listen.clear();
+        config.http.http_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.http.state_dir = folder.path().into();
+        config.relay.rpc_socket = socket(&folder);
+        config.store.url = format!("sqlite:{}", folder.path().join("control.db").display());
+        config.auth.dev_tokens = vec!["dev".into()];
+        change(&mut config);
+        let server = Server::start(config).await.unwrap();
+        let service = Self { server, relay, relay_task, folder };
+        eventually("the relay is found", || service.server.app.scopes.relay().info().is_some())
+            .await;
+        service
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.http[0]
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+}
+
+pub fn socket(folder: &TempDir) -> PathBuf {
+    folder.path().join("relay.sock")
+}
+
+/// Waits until something is so. Fails after ten seconds, which nothing here takes.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{what}: not in ten seconds");
+}

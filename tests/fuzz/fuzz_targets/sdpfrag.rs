@@ -1,0 +1,5 @@
+//! `./dev fuzz sdpfrag`; the body is `strait_control::fuzz::sdpfrag`.
+#![no_main]
+#![forbid(unsafe_code)]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| strait_control::fuzz::sdpfrag(bytes));
