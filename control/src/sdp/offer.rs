@@ -272,7 +272,7 @@ fn read_media(
         _ => read_encodings(attributes),
     };
     // Plan B puts several tracks into one m-line, each with SSRCs and an msid of its own.
-    if encodings.is_empty() && !is_simulcast && plan_b_tracks(attributes) > 1 {
+    if !is_simulcast && plan_b_tracks(attributes) > 1 {
         return Err(Fault::not_acceptable(
             "an m-line carries several tracks (plan B); use unified plan, one m-line per track",
         ));

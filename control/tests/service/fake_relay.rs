@@ -20,6 +20,23 @@ pub struct FakeRelay {
     events: broadcast::Sender<v1::Event>,
 }
 
+/// The fake's process, so to say.
+pub struct Running(Option<tokio::runtime::Runtime>);
+
+impl Running {
+    pub fn kill(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 #[derive(Default)]
 pub struct State {
     pub scopes: BTreeMap<String, Scope>,
@@ -36,14 +53,23 @@ pub struct Scope {
 }
 
 impl FakeRelay {
-    /// Serves on `socket` until the task is aborted.
-    pub fn start(socket: &Path) -> (Self, tokio::task::JoinHandle<()>) {
+    /// Serves on `socket` until [`Running::kill`].
+    pub fn start(socket: &Path) -> (Self, Running) {
         let relay = Self { state: Arc::default(), events: broadcast::channel(64).0 };
         let _ = std::fs::remove_file(socket);
+        // A runtime of its own: its end ends the connections too, as that of a process would.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let inside = runtime.enter();
         let listener = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
         let service = RelayServer::new(relay.clone());
         let server = tonic::transport::Server::builder().serve_with_incoming(service, listener);
-        (relay, tokio::spawn(async move { server.await.unwrap() }))
+        runtime.spawn(async move { server.await.unwrap() });
+        drop(inside);
+        (relay, Running(Some(runtime)))
     }
 
     pub fn emit(&self, event: event::Event) {
@@ -84,7 +110,7 @@ fn candidates() -> Vec<v1::Candidate> {
 fn credentials(number: usize) -> Option<v1::IceCredentials> {
     Some(v1::IceCredentials {
         ufrag: format!("ab{number:04}"),
-        pwd: "a-password-of-the-fake-relay".into(),
+        pwd: "aPasswordOfTheFakeRelay".into(),
     })
 }
 

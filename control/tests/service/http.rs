@@ -117,7 +117,7 @@ async fn trickle_and_restart_follow_the_entity_tag() {
     let own = line("a=ice-ufrag") + &line("a=ice-pwd");
     let candidate = "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
                      a=candidate:1 1 udp 1 192.0.2.1 5000 typ host\r\n";
-    let fresh = "a=ice-ufrag:fresh\r\na=ice-pwd:fresh-password-of-22-bytes\r\n";
+    let fresh = "a=ice-ufrag:fresh\r\na=ice-pwd:freshPasswordOf22Bytes\r\n";
     let patch = |condition: Option<&str>, body: &str| {
         let request = request(&service, Method::PATCH, &location)
             .bearer_auth("dev")
@@ -239,7 +239,7 @@ async fn a_transport_that_the_relay_lost_ends_the_session() {
 
 #[tokio::test]
 async fn a_full_relay_and_an_absent_one() {
-    let service = Service::start().await;
+    let mut service = Service::start().await;
     service.relay.state.lock().unwrap().refuse_peers =
         Some(tonic::Status::resource_exhausted("peers_per_scope is 500"));
     let response = post(&service, "/whip/a", PUBLISH).send().await.unwrap();
@@ -247,7 +247,7 @@ async fn a_full_relay_and_an_absent_one() {
     assert!(response.text().await.unwrap().contains("peers_per_scope"));
     let ready = request(&service, Method::GET, "/readyz").send().await.unwrap();
     assert_eq!(ready.status(), StatusCode::OK, "{}", ready.text().await.unwrap());
-    service.relay_task.abort();
+    service.relay_process.kill();
     std::fs::remove_file(crate::socket(&service.folder)).unwrap();
     eventually("the loss is seen", || service.server.app.scopes.relay().info().is_none()).await;
     let response = post(&service, "/whip/a", PUBLISH).send().await.unwrap();
@@ -266,9 +266,9 @@ async fn a_full_relay_and_an_absent_one() {
 
 #[tokio::test]
 async fn a_relay_that_restarted_has_forgotten_the_sessions() {
-    let service = Service::start().await;
+    let mut service = Service::start().await;
     created(&service, "/whip/a", PUBLISH).await;
-    service.relay_task.abort();
+    service.relay_process.kill();
     let (relay, _task) = crate::fake_relay::FakeRelay::start(&crate::socket(&service.folder));
     eventually("the session is gone", || service.server.app.sessions.count() == 0).await;
     created(&service, "/whip/a", PUBLISH).await;

@@ -16,26 +16,26 @@ use tempfile::TempDir;
 
 use fake_relay::FakeRelay;
 
-pub const PUBLISH: &str = include_str!("../offers/chromium-publish.sdp");
-pub const PLAY: &str = include_str!("../offers/chromium-play.sdp");
-pub const CONFERENCE: &str = include_str!("../offers/firefox-conference.sdp");
+pub(crate) const PUBLISH: &str = include_str!("../offers/chromium-publish.sdp");
+pub(crate) const PLAY: &str = include_str!("../offers/chromium-play.sdp");
+pub(crate) const CONFERENCE: &str = include_str!("../offers/firefox-conference.sdp");
 
 /// A service with its relay, in a folder of its own, on ports of its own.
-pub struct Service {
-    pub server: Server,
-    pub relay: FakeRelay,
-    pub relay_task: tokio::task::JoinHandle<()>,
-    pub folder: TempDir,
+pub(crate) struct Service {
+    pub(crate) server: Server,
+    pub(crate) relay: FakeRelay,
+    pub(crate) relay_process: fake_relay::Running,
+    pub(crate) folder: TempDir,
 }
 
 impl Service {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (relay, relay_task) = FakeRelay::start(&socket(&folder));
+        let (relay, relay_process) = FakeRelay::start(&socket(&folder));
         let mut config = Config::default();
         config.http.https_listen.clear();
         config.http.http_listen = vec!["127.0.0.1:0".parse().unwrap()];
@@ -45,27 +45,27 @@ impl Service {
         config.auth.dev_tokens = vec!["dev".into()];
         change(&mut config);
         let server = Server::start(config).await.unwrap();
-        let service = Self { server, relay, relay_task, folder };
+        let service = Self { server, relay, relay_process, folder };
         eventually("the relay is found", || service.server.app.scopes.relay().info().is_some())
             .await;
         service
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.server.http[0]
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address())
     }
 }
 
-pub fn socket(folder: &TempDir) -> PathBuf {
+pub(crate) fn socket(folder: &TempDir) -> PathBuf {
     folder.path().join("relay.sock")
 }
 
 /// Waits until something is so. Fails after ten seconds, which nothing here takes.
-pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..2000 {
         if is_so() {
             return;
