@@ -1,11 +1,13 @@
 //! `strait`: what a person types.
 #![forbid(unsafe_code)]
 
+mod configuration;
 mod dev;
 mod doctor;
 mod fault;
 mod ports;
 mod state;
+mod token;
 
 use std::process::ExitCode;
 
@@ -27,12 +29,18 @@ enum Verb {
     Dev(dev::Options),
     /// Say whether this host is fit, and what to do where it is not.
     Doctor(doctor::Options),
+    /// Print default configurations, check files.
+    Config(configuration::Options),
+    /// Sign a token for a user of an application.
+    Token(token::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Dev(options) => dev::run(options),
         Verb::Doctor(options) => doctor::run(&options),
+        Verb::Config(options) => configuration::run(&options),
+        Verb::Token(options) => token::run(&options),
     };
     match outcome {
         Ok(code) => code,
