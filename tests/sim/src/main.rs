@@ -1,4 +1,5 @@
 //! `strait-sim`: replays one seed with its trace, or runs many and says which fail.
+#![forbid(unsafe_code)]
 
 use std::ops::Range;
 use std::process::ExitCode;
