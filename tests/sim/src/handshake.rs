@@ -1,6 +1,6 @@
 //! A real DTLS handshake on the virtual clock.
 //!
-//! The library draws the jitter of its timers itself (a quarter of 1, 2, 4... s), and a run must be the same
+//! The library draws the jitter of its timers itself (up to a quarter), and a run must be the same
 //! twice. So its clock is bent: what it wants to do after a jittered time is done after the time without
 //! jitter, and until then its clock stands before that moment.
 
@@ -78,12 +78,12 @@ impl Handshake {
     }
 }
 
-/// The power of two of seconds that the jitter of a quarter was put on. Other times are whole milliseconds.
+/// The time that the jitter of a quarter was put on: the library waits for its first timeout of 250 ms doubled again and
+/// again, and for a quarter of it before it acknowledges. Other times are rounded up to whole milliseconds.
 fn without_jitter(time: Duration) -> Duration {
-    let plain = [1, 2, 4, 8, 16].map(Duration::from_secs).into_iter();
     let within = |plain: &Duration| (plain.mul_f64(0.74)..plain.mul_f64(1.26)).contains(&time);
     let whole = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(0) + 1);
-    plain.into_iter().find(within).unwrap_or(whole)
+    (0..10).map(|doubled| Duration::from_micros(62_500 << doubled)).find(within).unwrap_or(whole)
 }
 
 #[cfg(test)]
@@ -92,11 +92,10 @@ mod tests {
 
     #[test]
     fn jitter_is_taken_off() {
-        for (with, without) in
-            [(760, 1000), (1240, 1000), (1510, 2000), (3001, 4000), (40_000, 40_001)]
-        {
-            let without = Duration::from_millis(without);
-            assert_eq!(without_jitter(Duration::from_millis(with)), without);
+        let times = [(50, 62), (210, 250), (310, 250), (2500, 2000), (60_000, 60_001)];
+        for (with, without) in times {
+            let found = without_jitter(Duration::from_millis(with)).as_millis();
+            assert_eq!(found, without);
         }
     }
 }

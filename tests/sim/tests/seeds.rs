@@ -11,7 +11,8 @@ fn a_kept_seeds() {
 /// One seed, one run: a failure can be looked at again.
 #[test]
 fn b_same_seed_same_run() {
-    for seed in (0..1000).step_by(40) {
+    // The last ones have real handshakes on bad lines, whose library has timers of its own.
+    for seed in (0..1000).step_by(40).chain([44, 73, 109, 132, 152, 220, 376, 440]) {
         let (one, two) = (run(random::plan(seed)), run(random::plan(seed)));
         assert_eq!(one.hash, two.hash, "seed {seed} ran in two ways");
         assert_eq!(one.datagrams, two.datagrams, "seed {seed} ran in two ways");
