@@ -89,6 +89,34 @@ test("a restarted control is found again and the call goes on", { timeout: 90_00
   await assertFlowing(both(), 1);
 });
 
+test("an operator's restart of control brings everyone back, not to the lobby", {
+  timeout: 90_000,
+}, async () => {
+  for (const tab of [pair.anna, pair.bert]) {
+    await tab.evaluate(() => {
+      const scope = globalThis.strait;
+      globalThis.restart = [];
+      globalThis.scopeBefore = scope;
+      scope.on("closed", ({ error }) => globalThis.restart.push(`closed: ${error?.reason}`));
+      scope.on("reconnected", ({ fresh }) => globalThis.restart.push(`reconnected, fresh: ${fresh}`));
+    });
+  }
+  server.kill("strait-control", "SIGTERM");
+  const tabs = [pair.anna, pair.bert];
+  const leaving = () => globalThis.scopeBefore.state !== "connected";
+  await Promise.all(tabs.map((tab) => tab.until("the end of the stay", leaving)));
+  await server.ready(30_000);
+  await Promise.all(tabs.map((tab) => connected(tab, 30_000)));
+  await untilOthers(pair.anna, ["bert"], 30_000);
+  await untilOthers(pair.bert, ["anna"], 30_000);
+  for (const tab of tabs) {
+    assert.deepEqual(await tab.evaluate(() => globalThis.restart), ["reconnected, fresh: true"]);
+    assert.equal(await tab.evaluate(() => globalThis.scopeBefore === globalThis.strait), true);
+  }
+  await Promise.all([untilReceived(pair.anna, "bert"), untilReceived(pair.bert, "anna")]);
+  await assertFlowing(both(), 1);
+});
+
 test("a restarted relay is found again and the call goes on", { timeout: 90_000 }, async () => {
   server.kill("strait-relay");
   await pair.anna.until("reconnecting", () => globalThis.strait.state === "reconnecting");

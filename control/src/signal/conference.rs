@@ -446,9 +446,10 @@ impl Session {
         self.send(frame);
     }
 
+    /// Ends a stay that the client should begin again: only clients end one for good.
     fn shut_down(&mut self, index: usize, reason: &str) {
         let Some(subsession) = self.subsessions.get(index) else { return };
-        let frame = Outgoing::request(Action::Shutdown, json!({"reason": reason}))
+        let frame = Outgoing::request(Action::Shutdown, json!({"reason": reason, "again": true}))
             .in_subsession(&subsession.id);
         self.send(frame);
     }

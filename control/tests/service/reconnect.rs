@@ -191,6 +191,7 @@ async fn ending_the_server_tells_everyone() {
     assert_eq!(frame["header"]["action"], "SHUTDOWN");
     assert_eq!(frame["control"]["type"], "request");
     assert_eq!(frame["payload"]["reason"], "server is ending");
+    assert_eq!(frame["payload"]["again"], true, "clients come back after a restart");
     drop(alice);
     stop.await.unwrap();
     eventually("the relay is told", || service.relay.is_empty()).await;

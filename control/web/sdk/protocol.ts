@@ -77,3 +77,10 @@ export interface ScopeNotice {
   publication?: string | PublicationInfo;
   reason?: string;
 }
+
+/** Payload of a SHUTDOWN from the server. */
+export interface ShutdownRequest {
+  reason?: string;
+  /** The client should come back after 1 to 2 s, at random, with a START. */
+  again?: boolean;
+}

@@ -13,6 +13,7 @@ import type {
   ScopeAnswer,
   ScopeNotice,
   ScopeRequest,
+  ShutdownRequest,
 } from "./protocol.js";
 import { LocalPublication, type PublicationHost, type PublishOptions } from "./publication.js";
 import { type Statistics, StatisticsReader } from "./statistics.js";
@@ -80,6 +81,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private connectedOnce = false;
   private freshStart = false;
   private rejoining = false;
+  /** The server ended the stay and asked to come back, which has not begun yet. */
+  private sentAway = false;
   private offersBefore = 0;
   private joinAttempt = 0;
   private cancelRejoin: () => void = () => {};
@@ -106,7 +109,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
     });
     this.link.on("resumed", () => {
       this.linkDown = false;
-      this.restored();
+      if (this.sentAway) void this.rejoin("signalling");
+      else this.restored();
     });
     this.link.on("renewed", (answer) => {
       this.linkDown = false;
@@ -245,8 +249,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   }
 
   private async openMedia(): Promise<void> {
-    this.offersBefore += this.media?.offers ?? 0;
-    this.media?.close();
+    this.closeMedia();
     const media = new MediaSession(
       this.mediaHost(),
       { iceServers: this.connectAnswer.iceServers ?? [] },
@@ -262,11 +265,18 @@ export class Scope extends TypedEvents<ScopeEvents> {
     await media.start();
   }
 
+  private closeMedia(): void {
+    this.offersBefore += this.media?.offers ?? 0;
+    this.media?.close();
+    this.media = undefined;
+  }
+
   /** Joins anew in the same session or a new one; keeps trying while the server is away. */
   private async rejoin(cause: "signalling" | "media"): Promise<void> {
     if (this.currentState === "closed") return;
     if (this.rejoining && cause === "media") return;
     this.rejoining = true;
+    this.sentAway = false;
     this.cancelRejoin();
     this.watch.reset();
     this.freshStart = true;
@@ -362,11 +372,29 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private onFrame({ control, header, payload }: Frame): void {
     if (control.subsession_id !== undefined && control.subsession_id !== this.subsession) return;
     if (header.action === "SHUTDOWN") {
-      const reason = (payload as { reason?: string }).reason ?? header.reason;
-      this.finish(new StraitError("closed", reason ?? "the server ended the call"));
+      const { reason = header.reason, again } = payload as ShutdownRequest;
+      if (again === true) this.comeBack();
+      else this.finish(new StraitError("closed", reason ?? "the server ended the call"));
     } else if (header.action === "NOTIFY") {
       this.onNotice(payload as ScopeNotice);
     }
+  }
+
+  /** The stay is over but the call is not: the server restarts, drains, or lost track of us. */
+  private comeBack(): void {
+    this.sentAway = this.freshStart = true;
+    this.subsession = undefined;
+    this.watch.reset();
+    // What is published from here on goes into the fresh join, not into a START of its own.
+    this.closeMedia();
+    this.interrupted("signalling", 1);
+    // At random, so that not all clients come back at once. When the link breaks meanwhile, as
+    // with a restart, its own wait counts and the join follows it.
+    const waitMs = limits.RECONNECT_WAIT_MS * (1 + this.settings.timers.random());
+    this.cancelRejoin();
+    this.cancelRejoin = this.settings.timers.after(waitMs, () => {
+      if (!this.linkDown) void this.rejoin("signalling");
+    });
   }
 
   private onNotice(notice: ScopeNotice): void {

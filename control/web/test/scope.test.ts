@@ -351,3 +351,73 @@ test("the server can end the call with a reason", async () => {
   server.push(control, { action: "SHUTDOWN" }, { reason: "draining" });
   assert.equal(reason, "draining");
 });
+
+const SENT_AWAY = { type: "request", subsession_id: "c2" };
+const AGAIN = { reason: "server is ending", again: true };
+
+test("an end that is not final is followed by a fresh join in the same session", async () => {
+  const { server, timers, scope, log, starts } = await joined(
+    [bob("cam-1")],
+    [new FakeTrack("video")],
+  );
+  FakeConnection.last.setState("connected");
+  const before = FakeConnection.last;
+  server.push(SENT_AWAY, { action: "SHUTDOWN" }, AGAIN);
+  assert.equal(scope.state, "reconnecting");
+  assert.equal(before.connectionState, "closed");
+  // What is published meanwhile comes along, and opens nothing by itself.
+  const late = scope.publish(asTrack(new FakeTrack("audio")));
+  await timers.pass(1_499);
+  assert.equal(starts().length, 1, "the wait is 1 to 2 s, here 1.5 s");
+  await timers.pass(1);
+  assert.equal(starts().length, 2);
+  assert.equal(starts()[1]?.publish?.length, 2);
+  assert.ok((await late).id);
+  FakeConnection.last.setState("connected");
+  assert.equal(server.sessions, 1);
+  assert.equal(scope.state, "connected");
+  assert.ok(scope.peers.get("p-bob")?.find("camera")?.track);
+  assert.equal(log.at(-1), "reconnected");
+  assert.ok(!log.includes("closed"));
+});
+
+test("a server that restarts is joined once, when it is there again", async () => {
+  const { server, timers, scope, log, starts } = await joined([], [new FakeTrack("video")]);
+  FakeConnection.last.setState("connected");
+  server.push(SENT_AWAY, { action: "SHUTDOWN" }, AGAIN);
+  server.forget();
+  server.reachable = false;
+  server.socket.break();
+  await timers.pass(5_000);
+  assert.equal(scope.state, "reconnecting");
+  server.reachable = true;
+  await timers.pass(10_000);
+  FakeConnection.last.setState("connected");
+  assert.equal(server.sessions, 2);
+  assert.equal(starts().length, 2);
+  assert.equal(scope.publications[0]?.id, "pub-own-2");
+  assert.equal(log.at(-1), "reconnected");
+  assert.equal(log.filter((each) => each === "reconnected").length, 1);
+});
+
+test("an end that is not final survives a break of the WebSocket alone", async () => {
+  const { server, timers, scope, starts } = await joined();
+  FakeConnection.last.setState("connected");
+  server.push(SENT_AWAY, { action: "SHUTDOWN" }, AGAIN);
+  server.socket.break();
+  await timers.pass(5_000);
+  FakeConnection.last.setState("connected");
+  assert.equal(server.sessions, 1);
+  assert.equal(starts().length, 2);
+  assert.equal(scope.state, "connected");
+});
+
+test("leaving while away ends it", async () => {
+  const { server, timers, scope, starts } = await joined();
+  server.push(SENT_AWAY, { action: "SHUTDOWN" }, AGAIN);
+  const left = scope.leave();
+  await timers.pass(10_000);
+  await left;
+  assert.equal(scope.state, "closed");
+  assert.equal(starts().length, 1);
+});

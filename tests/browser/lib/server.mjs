@@ -75,15 +75,15 @@ export class Server {
     }
   }
 
-  /** Kills one of the two programs at once; `strait dev` starts it again. */
-  kill(name) {
+  /** Ends one of the two programs, by default at once; `strait dev` starts it again. */
+  kill(name, signal = "SIGKILL") {
     const own = this.process.pid;
     for (const entry of readdirSync("/proc")) {
       if (!/^\d+$/.test(entry)) continue;
       try {
         const [, parent] = readFileSync(`/proc/${entry}/stat`, "utf8").split(") ")[1].split(" ");
         const command = readFileSync(`/proc/${entry}/cmdline`, "utf8").split("\0")[0];
-        if (Number(parent) === own && command.endsWith(name)) process.kill(Number(entry), "SIGKILL");
+        if (Number(parent) === own && command.endsWith(name)) process.kill(Number(entry), signal);
       } catch {
         // The process ended while it was looked at.
       }
