@@ -184,3 +184,37 @@ impl Port for Mmsg {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, bind, sockopt};
+
+    #[test]
+    fn ecn_bits_arrive() {
+        let options = Options {
+            udp: vec![[127, 0, 0, 1].into(), "::1".parse().unwrap()],
+            port: 0,
+            tcp: vec![],
+            tcp_port: None,
+            workers: 1,
+        };
+        let mut bound = bind(&options).unwrap();
+        let port = &mut bound.ports[0];
+        for (address, level, option) in [
+            (bound.udp[0], libc::IPPROTO_IP, libc::IP_TOS),
+            (bound.udp[1], libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        ] {
+            let client = UdpSocket::bind((address.ip(), 0)).unwrap();
+            for ecn in [0, 1, 2, 3] {
+                sockopt::set(&client, level, option, 0xb8 | ecn).unwrap();
+                client.send_to(b"x", address).unwrap();
+                let now = Clock.instant();
+                port.wait(now, Some(now + Duration::from_secs(5)));
+                let mut seen = None;
+                port.receive(now, |meta, _| seen = Some(i32::from(meta.ecn)));
+                assert_eq!(seen, Some(ecn), "{address}");
+            }
+        }
+    }
+}

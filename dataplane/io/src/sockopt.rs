@@ -151,7 +151,7 @@ fn listen(socket: &OwnedFd) -> io::Result<()> {
     check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })
 }
 
-fn set(
+pub(crate) fn set(
     socket: &impl AsRawFd,
     level: libc::c_int,
     option: libc::c_int,

@@ -1,7 +1,6 @@
 //! UDP through real sockets on loopback.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 use strait_core::egress::Egress;
 use strait_core::port::{Meta, Path, Port, Protocol};
@@ -74,27 +73,6 @@ fn answers_leave_from_the_address_that_was_asked() {
         assert!(egress.push(meta.path, b"!"));
         bound.ports[0].send(&mut egress);
         assert_eq!(client.recv_from(&mut [0; 8]).unwrap().1, asked);
-    }
-}
-
-#[test]
-fn ecn_bits_arrive() {
-    let mut bound = open(&["127.0.0.1", "::1"], 1);
-    for (client, address, level, option) in [
-        (client("127.0.0.1"), bound.udp[0], libc::IPPROTO_IP, libc::IP_TOS),
-        (client("::1"), bound.udp[1], libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-    ] {
-        for ecn in [0, 1, 2, 3] {
-            let class: libc::c_int = 0xb8 | ecn;
-            // SAFETY: `class` is an int, valid for its size.
-            let result = unsafe {
-                let size = size_of_val(&class) as u32;
-                libc::setsockopt(client.as_raw_fd(), level, option, (&raw const class).cast(), size)
-            };
-            assert_eq!(result, 0);
-            client.send_to(b"x", address).unwrap();
-            assert_eq!(i32::from(receive(&mut bound.ports[0], 1)[0].0.ecn), ecn, "{address}");
-        }
     }
 }
 
