@@ -198,6 +198,7 @@ mod tests {
             tcp: vec![],
             tcp_port: None,
             workers: 1,
+            this_host_only: false,
         };
         let mut bound = bind(&options).unwrap();
         let port = &mut bound.ports[0];
