@@ -519,6 +519,7 @@ impl Participant {
     ) -> Result<(Line, Option<Fault>), Fault> {
         let media = self.media.as_ref().ok_or_else(no_media)?;
         let id = id::random("sub")?;
+        let sent = leg.extensions.iter().filter(|each| crate::sdp::extension::is_sent(each));
         let mut request = v1::SubscribeRequest {
             scope_id: self.scope.relay_id.clone(),
             peer_id: media.relay_peer.clone(),
@@ -526,7 +527,7 @@ impl Participant {
             kind: relay_kind(leg.kind).into(),
             mid: mid.into(),
             codecs: leg.codecs.iter().map(relay::codec).collect(),
-            extensions: leg.extensions.iter().map(relay::extension).collect(),
+            extensions: sent.map(relay::extension).collect(),
             publication_id: String::new(),
             preferences: None,
         };

@@ -59,20 +59,31 @@ const SUBSCRIBING: [&str; 6] =
 
 /// The offered extensions that are taken from a publisher.
 pub fn for_publishing(offered: &[Extension]) -> Vec<Extension> {
-    known(offered, &PUBLISHING, Direction::sends)
+    known(offered, |uri| PUBLISHING.contains(&uri), Direction::sends)
 }
 
-/// The offered extensions that are sent to a subscriber.
+/// The offered extensions that a slot's answer takes: those that are sent, and those of simulcast.
+/// Chromium holds what no answer took for stopped on every m-line that it adds later, and then
+/// refuses its own offer of simulcast there, which needs them.
 pub fn for_subscribing(offered: &[Extension]) -> Vec<Extension> {
-    known(offered, &SUBSCRIBING, Direction::receives)
+    let is_known = |uri: &str| SUBSCRIBING.contains(&uri) || uri == RID || uri == REPAIRED_RID;
+    known(offered, is_known, Direction::receives)
 }
 
-fn known(offered: &[Extension], uris: &[&str], is_usable: fn(Direction) -> bool) -> Vec<Extension> {
+/// Whether packets to a subscriber carry it, where it was agreed.
+pub fn is_sent(extension: &Extension) -> bool {
+    SUBSCRIBING.contains(&extension.uri.as_str())
+}
+
+fn known(
+    offered: &[Extension],
+    is_known: impl Fn(&str) -> bool,
+    is_usable: fn(Direction) -> bool,
+) -> Vec<Extension> {
     let mut taken: Vec<Extension> = Vec::new();
     for extension in offered {
-        let is_known = uris.contains(&extension.uri.as_str());
         let is_taken = taken.iter().any(|t| t.id == extension.id || t.uri == extension.uri);
-        if is_known && !is_taken && extension.direction.is_none_or(is_usable) {
+        if is_known(&extension.uri) && !is_taken && extension.direction.is_none_or(is_usable) {
             taken.push(extension.clone());
         }
     }

@@ -1,0 +1,108 @@
+// Simulcast: a publisher sends three sizes, and each watcher gets the one that it wants.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Browser } from "./lib/browsers.mjs";
+import { join, untilOthers } from "./lib/page.mjs";
+import { Server, TOKEN } from "./lib/server.mjs";
+
+/** Large enough for the three layers that browsers make of it, small enough for two cores. */
+const CAMERA = { width: 960, height: 540, frameRate: 15 };
+/** A change of the layer waits for a key frame, and nothing stands still for longer than this. */
+const FREEZE_MS_MAX = 1_500;
+
+let server;
+let browser;
+const tabs = {};
+
+before(async () => {
+  server = await Server.start();
+  browser = await Browser.chromium();
+  for (const name of ["sender", "watcher"]) {
+    tabs[name] = await browser.tab();
+    const address = `${server.address}/?scope=simulcast`;
+    await join(tabs[name], address, { name, token: TOKEN, devices: false });
+  }
+  await untilOthers(tabs.watcher, ["sender"]);
+}, { timeout: 120_000 });
+
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+/** Sets a preference, then looks for `ms` every 50 ms: heights in order, longest standstill. */
+function heightsAfter(tab, preference, ms) {
+  return tab.evaluate(
+    async ([wanted, length]) => {
+      const { strait } = globalThis;
+      const publication = [...strait.peers.values()][0].find("camera");
+      const read = async () => {
+        const report = await publication.receiver.getStats();
+        return [...report.values()].find(({ type }) => type === "inbound-rtp");
+      };
+      const heights = [];
+      let frames = (await read()).framesDecoded;
+      let movedAt = performance.now();
+      let standstillMs = 0;
+      const began = movedAt;
+      await strait.prefer(publication, wanted);
+      while (performance.now() - began < length) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        const { framesDecoded, frameHeight } = await read();
+        const now = performance.now();
+        if (framesDecoded > frames) movedAt = now;
+        frames = framesDecoded;
+        standstillMs = Math.max(standstillMs, now - movedAt);
+        if (heights.at(-1) !== frameHeight) heights.push(frameHeight);
+      }
+      return { heights, standstillMs };
+    },
+    [preference, ms],
+  );
+}
+
+test("a simulcast publisher sends three encodings", { timeout: 60_000 }, async () => {
+  await tabs.sender.evaluate(async (video) => {
+    // The page's own captures are made small for the other tests.
+    const { getUserMedia } = MediaDevices.prototype;
+    const stream = await getUserMedia.call(navigator.mediaDevices, { video });
+    const [track] = stream.getVideoTracks();
+    await globalThis.strait.publish(track, { simulcast: true, source: "camera" });
+  }, CAMERA);
+  await tabs.sender.until(
+    "three encodings that carry frames",
+    async () => {
+      const { connection } = globalThis.strait.media;
+      const report = [...(await connection.getStats()).values()];
+      const sending = report.filter(
+        ({ type, kind, framesEncoded, packetsSent }) =>
+          type === "outbound-rtp" && kind === "video" && framesEncoded > 0 && packetsSent > 0,
+      );
+      const heights = sending.map(({ rid, frameHeight }) => `${rid} ${frameHeight}`).sort();
+      return heights.join() === "f 540,h 270,q 135" || heights.join();
+    },
+    { timeoutMs: 30_000 },
+  );
+});
+
+test("a watcher gets the layer that it prefers, without a freeze", { timeout: 90_000 }, async () => {
+  await tabs.watcher.until(
+    "the largest picture",
+    async () => {
+      const { subscriptions } = await globalThis.strait.statistics();
+      return subscriptions[0]?.frameHeight === 540 || subscriptions[0]?.frameHeight;
+    },
+    { timeoutMs: 30_000 },
+  );
+  for (const [preference, height] of [
+    [{ layerMax: 0 }, 135],
+    [{}, 540],
+    [{ layerMax: 1 }, 270],
+    [{}, 540],
+  ]) {
+    const { heights, standstillMs } = await heightsAfter(tabs.watcher, preference, 4_000);
+    const what = `${JSON.stringify(preference)}: heights ${heights}`;
+    assert.equal(heights.at(-1), height, what);
+    assert.ok(standstillMs <= FREEZE_MS_MAX, `${what}, stood still for ${standstillMs} ms`);
+  }
+});
