@@ -30,6 +30,8 @@ const _: () = assert!(SCOPE_NAME_BYTES + APPLICATION_BYTES + 10 <= 128);
 pub const NAME_BYTES: usize = 128;
 /// Frames kept until the other side acknowledges them.
 pub const RETAINED_FRAMES: usize = 512;
+/// Bytes of them: a hundred answers with 50 slots each would be 15 MiB for one session.
+pub const RETAINED_BYTES: usize = 4 << 20;
 /// Frames received after which an acknowledgement is sent if nothing else carried one.
 pub const UNACKNOWLEDGED_FRAMES: u32 = 16;
 /// Frames that wait for a slow WebSocket; when it is full the socket is closed, the session kept.
@@ -54,6 +56,10 @@ pub const WRITE_TIME: Duration = Duration::from_secs(10);
 pub const RELAY_CALL: Duration = Duration::from_secs(5);
 /// How long a connection may take to say what it is (TLS or framed STUN).
 pub const FRONT_DOOR_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take for the headers of a request, and idle between two of them.
+pub const HEADER_TIME: Duration = Duration::from_secs(30);
+/// How long a client may take for the body of a request.
+pub const BODY_TIME: Duration = Duration::from_secs(15);
 /// A spliced ICE-TCP connection without a byte either way is closed after this time. ICE consent
 /// (RFC 7675) makes live ones talk every few seconds.
 pub const SPLICE_IDLE: Duration = Duration::from_secs(60);

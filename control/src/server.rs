@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -151,7 +153,8 @@ impl Server {
                 let handle = self.handle();
                 let service = self.service(false);
                 let server = axum_server::from_tcp(listener).map_err(|e| broken(address, &e))?;
-                let server = server.acceptor(acceptor).handle(handle);
+                let mut server = server.acceptor(acceptor).handle(handle);
+                set_timers(server.http_builder());
                 self.tasks.spawn(server.serve(service));
             }
         }
@@ -161,7 +164,8 @@ impl Server {
             self.http.push(address);
             let handle = self.handle();
             let service = self.service(true);
-            let server = axum_server::from_tcp(listener).map_err(|e| broken(address, &e))?;
+            let mut server = axum_server::from_tcp(listener).map_err(|e| broken(address, &e))?;
+            set_timers(server.http_builder());
             self.tasks.spawn(server.handle(handle).serve(service));
         }
         if self.https.is_empty() && self.http.is_empty() {
@@ -202,6 +206,14 @@ fn bind(address: SocketAddr, key: &str) -> Result<Option<(TcpListener, SocketAdd
              (ss -ltnp), or is the port below 1024?"
         ))),
     }
+}
+
+/// Without a timer a client that never ends its headers, or vanished, holds its connection forever.
+fn set_timers(builder: &mut Builder<TokioExecutor>) {
+    let mut http1 = builder.http1();
+    http1.timer(TokioTimer::new()).header_read_timeout(limits::HEADER_TIME);
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(limits::PING_INTERVAL);
 }
 
 fn broken(address: SocketAddr, error: &std::io::Error) -> Fault {

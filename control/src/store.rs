@@ -3,6 +3,7 @@
 mod applications;
 mod sessions;
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::str::FromStr;
 
 use sqlx::SqlitePool;
@@ -39,6 +40,13 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal);
         if let Some(folder) = options.get_filename().parent() {
             std::fs::create_dir_all(folder).map_err(|error| fail(&error))?;
+        }
+        // The applications' secrets are in it: nobody else may read it. SQLite gives its journals
+        // the same permissions. `file:` is how a database in memory is called.
+        if !options.get_filename().to_string_lossy().starts_with("file:") {
+            let mut file = std::fs::OpenOptions::new();
+            file.append(true).create(true).mode(0o600);
+            file.open(options.get_filename()).map_err(|error| fail(&error))?;
         }
         Self::start(options, 4).await.map_err(|error| fail(&error))
     }

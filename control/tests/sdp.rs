@@ -297,3 +297,43 @@ proptest! {
         }
     }
 }
+
+/// Offers of clients that are no browsers, by their shape: transport at session level or on the
+/// m-line, no extensions, no SSRC, no BUNDLE with a single m-line, line feeds alone.
+#[test]
+fn offers_of_other_clients_are_understood() {
+    const TRANSPORT: &str = "a=setup:actpass\na=ice-ufrag:abcd\na=ice-pwd:0123456789abcdefghijkl\n\
+        a=ice-options:ice2,trickle\na=fingerprint:SHA-256 \
+        00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff\n";
+    const HEAD: &str = "v=0\no=- 1 0 IN IP4 0.0.0.0\ns=-\nt=0 0\n";
+    const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\nc=IN IP4 0.0.0.0\na=sendonly\n\
+        a=rtcp-mux\na=rtcp-rsize\na=rtpmap:96 h264/90000\na=rtcp-fb:* nack pli\n\
+        a=fmtp:96 profile-level-id=42e01f;packetization-mode=1\na=rtpmap:97 RTX/90000\n\
+        a=fmtp:97 apt=96\na=candidate:1 1 UDP 2015363327 192.0.2.1 5000 typ host\n";
+    const AUDIO: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111\na=mid:audio0\na=sendonly\na=rtcp-mux\n\
+        a=rtpmap:111 OPUS/48000/2\na=ssrc:5 msid:s t\na=ssrc:5 cname:c\n";
+    let both = |session: &str, media: &str| {
+        let bundle = "a=group:BUNDLE video0 audio0\na=msid-semantic:WMS *\n";
+        format!("{HEAD}{bundle}{session}{VIDEO}a=mid:video0\n{media}{AUDIO}{media}")
+    };
+    for text in [
+        both(TRANSPORT, ""),
+        both("", TRANSPORT),
+        format!("{HEAD}{TRANSPORT}{VIDEO}a=mid:video0\n"),
+        format!("{HEAD}{VIDEO}{TRANSPORT}"),
+    ] {
+        for text in [text.clone(), text.replace('\n', "\r\n")] {
+            let offer = Offer::parse(&text).unwrap();
+            let wanted = plan(&offer, Role::Publisher).unwrap();
+            assert!(wanted.iter().all(|w| matches!(w, Wanted::Publication(_))), "{text}");
+            let Wanted::Publication(leg) = &wanted[0] else { unreachable!() };
+            assert_eq!(leg.codecs[0].rtx, Some(97));
+            assert_eq!(leg.codecs[0].feedback, ["nack pli"]);
+            assert_eq!(offer.setup, Setup::ActPass);
+            let answer = answer(&offer, Role::Publisher);
+            assert_eq!(answer.matches("a=recvonly").count(), wanted.len(), "{answer}");
+            // What was not offered is not answered (RFC 5888 section 9.1).
+            assert_eq!(answer.contains("a=mid:"), text.contains("a=mid:"), "{answer}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use tokio::time::timeout;
 use tracing::info;
 
 use super::answer::{Refusal, accepts, encode_segment, has_content_type, refuse_with};
@@ -228,7 +229,8 @@ async fn apply(session: &Session, condition: &str, fragment: &Fragment) -> Answe
     let mut participant = session.participant.lock().await;
     let participant = participant.as_mut().ok_or_else(gone)?;
     let is_new = fragment.ice.as_ref().is_some_and(|ice| participant.remote_ice() != Some(ice));
-    if condition == "*" {
+    // RFC 9725 shows it in quotes in an example, which clients copy.
+    if matches!(condition, "*" | "\"*\"") {
         let Some(ice) = fragment.ice.as_ref().filter(|_| is_new) else {
             let reason = "an ICE restart (If-Match: *) needs new a=ice-ufrag and a=ice-pwd";
             return Err(Fault::malformed(reason).into());
@@ -290,7 +292,9 @@ fn gone() -> Fault {
 }
 
 async fn text(body: Body, bytes_max: usize) -> Result<String, Fault> {
-    let bytes = to_bytes(body, bytes_max).await.map_err(|_| {
+    let bytes = timeout(limits::BODY_TIME, to_bytes(body, bytes_max)).await;
+    let bytes = bytes.map_err(|_| Fault::malformed("the body did not arrive in 15 s"))?;
+    let bytes = bytes.map_err(|_| {
         Fault::too_large(format!("the body broke off or is larger than {} KiB", bytes_max >> 10))
     })?;
     String::from_utf8(bytes.into()).map_err(|_| Fault::malformed("the body is no UTF-8 text"))

@@ -148,7 +148,8 @@ impl Session {
         loop {
             let notice = tokio::select! {
                 notice = notices.recv() => notice,
-                _ = end.changed() => return "left".into(),
+                // It may have been asked to end before this ran.
+                _ = end.wait_for(|ends| *ends) => return "left".into(),
             };
             let Some((_, notice)) = notice else { return "scope ended".into() };
             let mut participant = self.participant.lock().await;

@@ -67,8 +67,6 @@ pub struct Participant {
     role: Role,
     peer: String,
     log_row: Option<i64>,
-    /// Transports so far: each has a name of its own at the relay.
-    transports: u32,
     media: Option<Media>,
 }
 
@@ -128,7 +126,6 @@ impl Participant {
             role,
             peer: peer.into(),
             log_row,
-            transports: 0,
             media: None,
         };
         Ok((participant, others))
@@ -342,8 +339,7 @@ impl Participant {
         }
         let is_dtls_client = offer.setup == Setup::Passive;
         let role = if is_dtls_client { v1::DtlsRole::Client } else { v1::DtlsRole::Server };
-        let number = self.transports.saturating_add(1);
-        let relay_peer = format!("{}.{number}", self.peer);
+        let relay_peer = format!("{}.{}", self.peer, self.scopes.next_transport());
         let request = v1::AddPeerRequest {
             scope_id: self.scope.relay_id.clone(),
             peer_id: relay_peer.clone(),
@@ -361,7 +357,6 @@ impl Participant {
         };
         let mut session = [0; 8];
         id::fill(&mut session)?;
-        self.transports = number;
         self.scope.roster().set_relay_peer(&self.peer, Some(relay_peer.clone()));
         self.media = Some(Media {
             relay_peer,

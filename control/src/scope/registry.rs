@@ -1,6 +1,7 @@
 //! All scopes of this process.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +9,7 @@ use tracing::warn;
 
 use super::{Notice, PeerView, PublicationView, Roster, Sink};
 use crate::config::Limits;
-use crate::fault::Fault;
+use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
 use crate::relay::Relay;
@@ -29,6 +30,7 @@ pub struct Scopes {
     pub(super) relay: Relay,
     log: Sessions,
     limits: Limits,
+    transports: AtomicU64,
 }
 
 /// One scope, for as long as somebody is in it.
@@ -39,14 +41,21 @@ pub struct Scope {
     /// cannot hit the next.
     pub relay_id: String,
     roster: Mutex<Roster<Sink>>,
-    /// Whether the relay has it. Held while that changes.
+    /// Whether the relay was told of it, and must be told of its end: it may have forgotten it
+    /// since, which shows when a peer is added. Held while that changes.
     pub(super) is_created: tokio::sync::Mutex<bool>,
 }
 
 impl Scopes {
     /// No scopes yet.
     pub fn new(relay: Relay, log: Sessions, limits: Limits) -> Self {
-        Self { scopes: Mutex::default(), relay, log, limits }
+        Self { scopes: Mutex::default(), relay, log, limits, transports: AtomicU64::new(0) }
+    }
+
+    /// The number of the next transport. A peer that leaves a scope and comes back must not get the
+    /// name again that late events of its old transport carry, or that the relay still knows.
+    pub(super) fn next_transport(&self) -> u64 {
+        self.transports.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Scopes and peers that there are.
@@ -113,6 +122,7 @@ impl Scopes {
             let mut is_created = scope.is_created.lock().await;
             if std::mem::take(&mut *is_created)
                 && let Err(fault) = self.relay.dispose_scope(&scope.relay_id).await
+                && fault.class != Class::NotFound
             {
                 warn!(scope = scope.key.scope, "the relay kept an empty scope: {fault}");
             }
@@ -153,9 +163,6 @@ impl Scopes {
     /// A scope is gone at the relay, with all transports.
     pub fn scope_lost(&self, relay_scope: &str) {
         let Some(scope) = self.of_relay_id(relay_scope) else { return };
-        if let Ok(mut is_created) = scope.is_created.try_lock() {
-            *is_created = false;
-        }
         for relay_peer in scope.relay_peers() {
             scope.lose(&relay_peer, "the relay disposed the scope");
         }
@@ -165,19 +172,10 @@ impl Scopes {
     pub fn reconcile(&self, is_alive: impl Fn(&str, &str) -> bool) {
         let scopes: Vec<_> = self.lock().values().cloned().collect();
         for scope in scopes {
-            let mut lost = 0;
-            let relay_peers = scope.relay_peers();
-            for relay_peer in &relay_peers {
-                if !is_alive(&scope.relay_id, relay_peer) {
-                    scope.lose(relay_peer, "the relay restarted");
-                    lost += 1;
+            for relay_peer in scope.relay_peers() {
+                if !is_alive(&scope.relay_id, &relay_peer) {
+                    scope.lose(&relay_peer, "the relay restarted");
                 }
-            }
-            // CreateScope is idempotent: forgetting that the scope exists is always safe.
-            if lost == relay_peers.len()
-                && let Ok(mut is_created) = scope.is_created.try_lock()
-            {
-                *is_created = false;
             }
         }
     }

@@ -111,7 +111,8 @@ impl Answer<'_> {
         for rtx in codecs.iter().filter_map(|codec| codec.rtx) {
             write!(sdp, " {rtx}")?;
         }
-        write!(sdp, "\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\n", media.mid)?;
+        write!(sdp, "\r\nc=IN IP4 0.0.0.0\r\n")?;
+        write_mid(sdp, media)?;
         write!(sdp, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", self.ice.ufrag, self.ice.pwd)?;
         if offer.trickle {
             write!(sdp, "a=ice-options:trickle\r\n")?;
@@ -155,7 +156,13 @@ impl Answer<'_> {
 
 fn write_rejected(sdp: &mut String, media: &Media) -> std::fmt::Result {
     write!(sdp, "m={} 0 {} {}\r\n", media.media, media.protocol, media.formats)?;
-    write!(sdp, "c=IN IP4 0.0.0.0\r\na=mid:{}\r\na=inactive\r\n", media.mid)
+    write!(sdp, "c=IN IP4 0.0.0.0\r\n")?;
+    write_mid(sdp, media)?;
+    write!(sdp, "a=inactive\r\n")
+}
+
+fn write_mid(sdp: &mut String, media: &Media) -> std::fmt::Result {
+    if media.has_mid { write!(sdp, "a=mid:{}\r\n", media.mid) } else { Ok(()) }
 }
 
 fn write_codec(sdp: &mut String, codec: &Codec) -> std::fmt::Result {

@@ -31,6 +31,8 @@ pub struct Offer {
 pub struct Media {
     /// Media identification; made up from the index where the offer has none.
     pub mid: String,
+    /// Whether the offer has it; only then has the answer (RFC 5888 section 9.1).
+    pub has_mid: bool,
     /// Audio, video, or something that is refused.
     pub kind: MediaKind,
     /// The first word of the m-line, for the answer.
@@ -284,6 +286,7 @@ fn read_media(
             ["sendonly", "recvonly", "inactive"].iter().find(|n| has(&session.attributes, n))
         });
     Ok(Media {
+        has_mid: !mid.is_empty(),
         mid: if mid.is_empty() { format!("x{index}") } else { mid },
         kind,
         media: media.media.clone(),

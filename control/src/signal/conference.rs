@@ -78,12 +78,10 @@ impl Session {
         attached: mpsc::Receiver<Attach>,
     ) -> Result<Self, Fault> {
         let (notices_in, notices) = mpsc::channel(limits::NOTICES);
-        let mut series = Series::default();
-        // The CONNECT of a fresh session is its first frame; that of a reconnect stands outside.
-        let is_first = connect.control.sequence == Some(1);
-        if is_first {
-            series.receive(1);
-        }
+        // The CONNECT of a fresh session begins its series, also where one before it was refused;
+        // that of a reconnect stands outside.
+        let first = connect.control.sequence.filter(|sequence| *sequence > 0);
+        let series = first.map(Series::begun_at).unwrap_or_default();
         Ok(Self {
             registration,
             identity,
@@ -96,7 +94,7 @@ impl Session {
             notices_in,
             subsessions: Vec::new(),
             tags: 0,
-            connect: is_first.then(|| connect.correlation()).flatten(),
+            connect: first.and_then(|_| connect.correlation()),
         })
     }
 
@@ -137,6 +135,11 @@ impl Session {
             }
         }
         info!(session = self.id(), reason, "session closed");
+        // A reconnect that came a moment too late begins afresh.
+        self.attached.close();
+        while let Ok(attach) = self.attached.try_recv() {
+            let _ = attach.refused.send(attach.wire);
+        }
         for subsession in std::mem::take(&mut self.subsessions) {
             subsession.participant.leave(reason).await;
         }
@@ -197,7 +200,13 @@ impl Session {
         }
         let refusal = match frame.control.frame_type {
             FrameType::Acknowledgement | FrameType::Error => return,
-            _ if frame.action == Action::Ping => return self.write(Outgoing::pong()),
+            _ if frame.action == Action::Ping => {
+                // It should carry no number. One that does must not leave a gap.
+                if let Some(sequence) = frame.control.sequence {
+                    self.series.receive(sequence);
+                }
+                return self.write(Outgoing::pong());
+            }
             _ => self.check(&frame),
         };
         match refusal {
@@ -546,8 +555,18 @@ fn change(frame: &Frame) -> Result<Change, Fault> {
     if frame.payload.is_null() {
         return Ok(Change::default());
     }
-    serde_json::from_value(frame.payload.clone())
-        .map_err(|error| Fault::malformed(format!("payload: {error}")))
+    let change: Change = serde_json::from_value(frame.payload.clone())
+        .map_err(|error| Fault::malformed(format!("payload: {error}")))?;
+    // Each entry can cost a call of the relay.
+    let longest = change.publish.len().max(change.subscribe.len()).max(change.preferences.len());
+    if longest > limits::MEDIA_LINES {
+        return Err(Fault::too_large(format!(
+            "publish, subscribe or preferences has {longest} entries; {} m-lines is the most there \
+             are",
+            limits::MEDIA_LINES
+        )));
+    }
+    Ok(change)
 }
 
 fn no_subsession() -> Fault {

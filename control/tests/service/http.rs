@@ -134,6 +134,7 @@ async fn trickle_and_restart_follow_the_entity_tag() {
     assert_eq!(status(patch(Some("\"other\""), &(own.clone() + candidate))).await, 412);
     assert_eq!(status(patch(Some(&etag), "nonsense")).await, 400);
     assert_eq!(status(patch(Some("*"), &own)).await, 400, "the same credentials are no restart");
+    assert_eq!(status(patch(Some("\"*\""), &own)).await, 400, "as RFC 9725 has it in figure 5");
     let wrong_type = patch(Some(&etag), candidate).header("content-type", "text/plain");
     // reqwest appends: the first one counts, so make a request of its own.
     drop(wrong_type);

@@ -1,6 +1,7 @@
 //! Sessions: how they open, break, and go on.
 
 use serde_json::{Value, json};
+use strait_proto::v1::{self, event::Event};
 
 use crate::socket::Client;
 use crate::{PUBLISH, Service, eventually};
@@ -195,4 +196,65 @@ async fn ending_the_server_tells_everyone() {
     drop(alice);
     stop.await.unwrap();
     eventually("the relay is told", || service.relay.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_frames_leave_no_gap() {
+    let service = Service::start().await;
+    let mut client = Client::open(&service, "");
+    let connect = |token: &str| json!({"action": "CONNECT", "token": token});
+    assert_eq!(client.ask(json!({}), connect("wrong"), json!({})).unwrap_err()["error_code"], 401);
+    let answer = client.ask(json!({}), connect("dev"), json!({})).unwrap();
+    assert_eq!(answer["control"]["ack_sequence"], 2, "the second CONNECT is frame 2");
+    let long = json!({"sdp": " ".repeat(300 << 10)});
+    assert_eq!(client.start("lobby", long).unwrap_err()["error_code"], 413);
+    client.sent += 1;
+    let control = json!({"type": "message", "sequence": client.sent});
+    client.send(&json!({"control": control, "header": {"action": "PING"}}));
+    let (sub, _) = client.start("lobby", json!({})).unwrap();
+    let many = vec![json!({"mid": "0", "publication": null}); 300];
+    let refused = client.request(&sub, "UPDATE", json!({"subscribe": many})).unwrap_err();
+    assert_eq!(refused["error_code"], 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_comes_back_has_a_transport_of_another_name() {
+    let service = Service::start().await;
+    let mut other = Client::connect(&service, "Bob");
+    other.start("lobby", json!({"sdp": PUBLISH})).unwrap();
+    let names = || -> Vec<String> { service.relay.scope().1.peers.into_keys().collect() };
+    let mut client = Client::connect(&service, "Alice");
+    let (sub, _) = client.start("lobby", json!({"sdp": PUBLISH})).unwrap();
+    let before = names();
+    client.request(&sub, "SHUTDOWN", json!({})).unwrap();
+    client.start("lobby", json!({"sdp": PUBLISH})).unwrap();
+    let is_old = |name: &String| name.starts_with(&client.peer) && before.contains(name);
+    assert!(!names().iter().any(is_old), "late events of the old one would end the new one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_ends_at_the_relay_also_after_all_lost_their_media() {
+    let service = Service::start().await;
+    let mut client = Client::connect(&service, "Alice");
+    let (sub, _) = client.start("lobby", json!({"sdp": PUBLISH})).unwrap();
+    let (scope_id, scope) = service.relay.scope();
+    let peer_id = scope.peers.keys().next().unwrap().clone();
+    service.relay.emit(Event::PeerLeft(v1::PeerLeft {
+        scope_id,
+        peer_id,
+        reason: v1::peer_left::Reason::Closed.into(),
+        ..Default::default()
+    }));
+    client.expect_event("media-lost");
+    service.server.app.scopes.reconcile(|_, _| false);
+    client.request(&sub, "SHUTDOWN", json!({})).unwrap();
+    eventually("the relay's scope is gone", || service.relay.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let service = Service::start().await;
+    let metadata = std::fs::metadata(service.folder.path().join("control.db")).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o077, 0);
 }

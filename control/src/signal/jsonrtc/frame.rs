@@ -106,7 +106,12 @@ impl Frame {
         };
         if text.len() > limits::FRAME_BYTES {
             let fault = Fault::too_large("the frame is larger than 256 KiB; send less at a time");
-            return Err(FrameError { fault, sequence: None, action: None });
+            // Its number counts all the same, or the series could never go on. The WebSocket bounds
+            // what is read here.
+            let root: Value = serde_json::from_str(text).unwrap_or_default();
+            let control = root.get("control").and_then(Value::as_object);
+            let sequence = control.and_then(|control| number(control, "sequence").ok().flatten());
+            return Err(FrameError { fault, sequence, action: None });
         }
         let mut root = match serde_json::from_str(text) {
             Ok(Value::Object(root)) => root,
@@ -372,6 +377,9 @@ mod tests {
             assert!(error.fault.reason.contains(word), "{text}: {}", error.fault);
         }
         assert_eq!(Frame::parse(&" ".repeat(300 << 10)).unwrap_err().fault.code(), 413);
+        let long = json!({"control": {"sequence": 7}, "payload": " ".repeat(300 << 10)});
+        let error = Frame::parse(&long.to_string()).unwrap_err();
+        assert_eq!((error.fault.code(), error.sequence), (413, Some(7)));
     }
 
     #[test]

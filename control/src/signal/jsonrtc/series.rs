@@ -11,6 +11,8 @@ pub struct Series {
     sent: u64,
     /// Frames sent and not acknowledged, without gaps, the last one being `sent`.
     retained: VecDeque<String>,
+    /// Their bytes together.
+    retained_bytes: usize,
     /// Number of the last frame received.
     received: u64,
     /// Frames received since the last acknowledgement went out.
@@ -52,6 +54,11 @@ pub struct Resumed {
 }
 
 impl Series {
+    /// Both series of a session whose first frame from the client has the number `first`.
+    pub fn begun_at(first: u64) -> Self {
+        Self { received: first, unacknowledged: 1, ..Self::default() }
+    }
+
     /// The number of the next frame to send, which [`Series::retain`] must follow.
     pub fn next_sent(&self) -> u64 {
         self.sent + 1
@@ -61,10 +68,18 @@ impl Series {
     /// dropped beyond the limit.
     pub fn retain(&mut self, text: String) {
         self.sent += 1;
+        self.retained_bytes += text.len();
         self.retained.push_back(text);
-        if self.retained.len() > limits::RETAINED_FRAMES {
-            self.retained.pop_front();
+        while self.retained.len() > limits::RETAINED_FRAMES
+            || self.retained_bytes > limits::RETAINED_BYTES
+        {
+            self.forget_oldest();
         }
+    }
+
+    fn forget_oldest(&mut self) {
+        let bytes = self.retained.pop_front().map_or(0, |text| text.len());
+        self.retained_bytes = self.retained_bytes.saturating_sub(bytes);
     }
 
     /// Judges the number of a frame that arrived, and counts it when it is the next one.
@@ -88,7 +103,7 @@ impl Series {
         }
         let missing = usize::try_from(self.sent - ack).unwrap_or(usize::MAX);
         while self.retained.len() > missing {
-            self.retained.pop_front();
+            self.forget_oldest();
         }
     }
 
@@ -175,6 +190,16 @@ mod tests {
             series.resume(Reconnect { received: 10, retained_after: 0, sent: 0 }).unwrap();
         assert_eq!(resumed.resend.len(), limits::RETAINED_FRAMES);
         assert_eq!(resumed.resend[0], "11");
+
+        let mut series = Series::default();
+        for _ in 0..9 {
+            series.retain("x".repeat(limits::RETAINED_BYTES / 8));
+        }
+        let resume = |received| Reconnect { received, retained_after: 0, sent: 0 };
+        assert_eq!(series.resume(resume(0)), None);
+        assert_eq!(series.resume(resume(1)).unwrap().resend.len(), 8);
+        series.acknowledged(9);
+        assert_eq!(series.retained_bytes, 0);
     }
 
     proptest! {
