@@ -21,6 +21,10 @@ use strait_crypt::dtls::{Certificate, Fingerprint, Handshake, Output, Role};
 const NAP: Duration = Duration::from_millis(100);
 /// Inputs taken between two looks at the timers.
 const INPUTS_PER_TURN: usize = 64;
+/// Timers per peer, stale ones included, beyond which the stale ones are thrown out.
+const STALE_TIMERS: usize = 4;
+/// So many timers are kept anyway: a few peers are no reason to tidy up all the time.
+const TIMERS_MIN: usize = 64;
 
 /// Too many handshakes are under way.
 #[derive(Debug, thiserror::Error)]
@@ -243,16 +247,17 @@ impl Helper {
             }
         };
         let connected = handshake.is_connected();
-        if peer.wake != wake {
-            peer.wake = wake;
-            self.timers.extend(wake.map(|at| Reverse((at, id))));
-        }
+        let moved = peer.wake != wake;
+        peer.wake = wake;
         let worker = peer.worker;
         let settled = peer.half_open && (connected || wake.is_none());
         peer.half_open &= !settled;
         if wake.is_none() {
             // Over: what comes after is ignored.
             self.peers.remove(&id);
+        }
+        if moved {
+            self.arm(id, wake);
         }
         self.settle(settled);
         // The last flight goes out before the keys: the peer's media comes only after it.
@@ -261,6 +266,16 @@ impl Helper {
         }
         for command in commands {
             self.post(worker, command);
+        }
+    }
+
+    /// Notes when a peer wants to be woken, as its `wake` says.
+    fn arm(&mut self, id: PeerId, wake: Option<Instant>) {
+        self.timers.extend(wake.map(|at| Reverse((at, id))));
+        // Every datagram may move its peer's timer: a flood would pile up stale entries until they are due.
+        if self.timers.len() > STALE_TIMERS * self.peers.len() + TIMERS_MIN {
+            let live = self.peers.iter().filter_map(|(&id, peer)| Some(Reverse((peer.wake?, id))));
+            self.timers = live.collect();
         }
     }
 
@@ -320,5 +335,56 @@ impl Helper {
         if settled {
             self.shared.half_open.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn helper() -> Helper {
+        Helper {
+            certificate: Certificate::generate().unwrap(),
+            workers: Vec::new(),
+            waiting: Vec::new(),
+            shared: Arc::new(Shared {
+                orders: ArrayQueue::new(1),
+                inputs: ArrayQueue::new(1),
+                half_open: AtomicUsize::new(0),
+                dropped: AtomicU64::new(0),
+                stop: AtomicBool::new(false),
+            }),
+            peers: HashMap::new(),
+            timers: BinaryHeap::new(),
+        }
+    }
+
+    #[test]
+    fn a_peer_that_moves_its_timer_all_the_time_fills_nothing() {
+        let mut helper = helper();
+        let now = Instant::now();
+        for id in 0..10 {
+            let fingerprint = Fingerprint::new("sha-256", &[7; 32]).unwrap();
+            let role = Role::Client;
+            helper.obey(Order::Add { worker: 0, peer: PeerId(id), role, fingerprint }, now);
+        }
+        assert_eq!(helper.timers.len(), 10);
+        let mut most = 0;
+        for step in 0..100_000 {
+            let at = now + Duration::from_micros(step);
+            helper.peers.get_mut(&PeerId(3)).unwrap().wake = Some(at);
+            helper.arm(PeerId(3), Some(at));
+            most = most.max(helper.timers.len());
+        }
+        assert!(most <= STALE_TIMERS * 10 + TIMERS_MIN, "{most}");
+        for (id, peer) in &helper.peers {
+            let entry = (peer.wake.unwrap(), *id);
+            assert!(helper.timers.iter().any(|Reverse(timer)| *timer == entry), "{id:?} sleeps on");
+        }
+        // And those who left leave nothing that is not due some time.
+        (0..9).for_each(|id| helper.obey(Order::Remove(PeerId(id)), now));
+        assert_eq!(helper.peers.len(), 1);
+        helper.fire(now + Duration::from_secs(100));
+        assert_eq!(helper.timers.len(), helper.peers.len(), "the last one's next try, if any");
     }
 }

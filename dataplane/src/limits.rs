@@ -15,6 +15,8 @@ pub const REPLY: Duration = Duration::from_secs(5);
 pub const HANDED_OVER: usize = 1024;
 /// ICE-TCP connections on their way from the worker that accepted them to the one whose peer they are.
 pub const HANDED_CONNECTIONS: usize = 256;
+/// Flows that other workers confirmed and that the reader has not looked at: checks repeat every few seconds.
+pub const CONFIRMATIONS: usize = 1024;
 /// Flows of other workers' peers that a worker remembers.
 pub const FLOWS: usize = 65_536;
 

@@ -1,12 +1,14 @@
 //! Which worker a datagram belongs to, without eBPF: the kernel's hash spreads flows over the workers' sockets, and user
 //! space corrects it.
 //!
-//! Every user fragment that we hand out begins with its worker's tag. A STUN request names it, and so its flow is known:
-//! what comes on the same flow later (DTLS, media) goes the same way. Only a request on the very flow changes where it
-//! goes, so that nobody can take a flow away that is not theirs; a flow that nobody named stays where the kernel put it,
-//! where the core drops it, because no ICE check passed on it there.
+//! Every user fragment that we hand out begins with its worker's tag. A STUN request names it, and goes there. When it
+//! passes as an ICE check, that worker confirms the flow to the one that reads it: what comes on the same flow later
+//! (DTLS, media) goes the same way. A request alone changes nothing: anybody can send one from anybody's address. A flow
+//! that nobody confirmed stays where the kernel put it, where the core drops it, because no ICE check passed on it there.
+//!
+//! A connection of ICE-TCP moves with the first request that it brings, for no stranger can write into it.
 
-use crate::limits::{FLOWS, HANDED_CONNECTIONS, HANDED_OVER};
+use crate::limits::{CONFIRMATIONS, FLOWS, HANDED_CONNECTIONS, HANDED_OVER};
 use crate::random;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashMap;
@@ -21,12 +23,19 @@ use strait_wire::stun::Message;
 /// A datagram that another worker read.
 #[derive(Debug)]
 pub struct Handed {
+    reader: usize,
     meta: Meta,
     length: u16,
     bytes: [u8; DATAGRAM_BYTES],
 }
 
 impl Handed {
+    /// The worker that read it.
+    #[must_use]
+    pub fn reader(&self) -> usize {
+        self.reader
+    }
+
     /// What is known of it, and its bytes.
     pub fn parts(&mut self) -> (Meta, &mut [u8]) {
         (self.meta, self.bytes.get_mut(..usize::from(self.length)).unwrap_or_default())
@@ -38,6 +47,8 @@ impl Handed {
 pub struct Letterbox {
     datagrams: Arc<ArrayQueue<Handed>>,
     connections: Arc<ArrayQueue<Connection>>,
+    /// Flows that this worker reads, and whose they proved to be.
+    confirmed: Arc<ArrayQueue<(Path, usize)>>,
     waker: Waker,
 }
 
@@ -48,6 +59,7 @@ impl Letterbox {
         Self {
             datagrams: Arc::new(ArrayQueue::new(HANDED_OVER)),
             connections: Arc::new(ArrayQueue::new(HANDED_CONNECTIONS)),
+            confirmed: Arc::new(ArrayQueue::new(CONFIRMATIONS)),
             waker,
         }
     }
@@ -65,14 +77,14 @@ impl Letterbox {
         self.connections.pop()
     }
 
-    /// Whether nothing is there.
+    /// Whether nothing is there to work on. Confirmations wait for the next datagram of their flow.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.datagrams.is_empty() && self.connections.is_empty()
     }
 
-    fn put(&self, meta: Meta, datagram: &[u8]) -> bool {
-        let mut handed = Handed { meta, length: 0, bytes: [0; DATAGRAM_BYTES] };
+    fn put(&self, reader: usize, meta: Meta, datagram: &[u8]) -> bool {
+        let mut handed = Handed { reader, meta, length: 0, bytes: [0; DATAGRAM_BYTES] };
         let (Some(room), Ok(length)) =
             (handed.bytes.get_mut(..datagram.len()), u16::try_from(datagram.len()))
         else {
@@ -98,10 +110,10 @@ impl Letterbox {
 pub enum Owner {
     /// This worker.
     Me,
-    /// Another one; its flow was known, or is a UDP one.
+    /// Another one.
     Other(usize),
-    /// Another one, as this request says for the first time; an ICE-TCP connection is to be handed over as well.
-    Newly(usize),
+    /// Another one, as this request says; the ICE-TCP connection that it came by is to be handed over as well.
+    WithConnection(usize),
 }
 
 /// One worker's knowledge of where flows belong.
@@ -123,28 +135,69 @@ impl Steering {
         Self { me, letterboxes, flows: Flows::default(), handed_over: 0, full: 0 }
     }
 
+    /// This worker.
+    #[must_use]
+    pub fn me(&self) -> usize {
+        self.me
+    }
+
     /// Whose datagram it is.
     pub fn owner(&mut self, path: Path, datagram: &[u8]) -> Owner {
         if self.letterboxes.len() == 1 {
             return Owner::Me;
         }
         if let Some(named) = self.named(datagram) {
-            if named == self.me {
-                self.flows.remove(path);
-                return Owner::Me;
-            }
-            let before = self.flows.get(path);
-            self.flows.insert(path, named);
             // A connection that we still hold is a new one, even if its flow was known: an earlier one had its port.
-            let known = before == Some(named) && path.protocol == Protocol::Udp;
-            return if known { Owner::Other(named) } else { Owner::Newly(named) };
+            let tcp = path.protocol == Protocol::Tcp;
+            if tcp {
+                self.learn(path, named);
+            }
+            return match named == self.me {
+                true => Owner::Me,
+                false if tcp => Owner::WithConnection(named),
+                false => Owner::Other(named),
+            };
         }
         self.flows.get(path).map_or(Owner::Me, Owner::Other)
     }
 
+    /// An ICE check of one of our peers passed on this path: tells the worker that reads it, which may be this one.
+    pub fn confirm(&mut self, reader: usize, path: Path) {
+        if self.letterboxes.len() == 1 || path.protocol == Protocol::Tcp {
+            return;
+        }
+        if reader == self.me {
+            self.learn(path, self.me);
+        } else if let Some(letterbox) = self.letterboxes.get(reader) {
+            // The oldest makes room: checks repeat, and the last word counts.
+            letterbox.confirmed.force_push((path, self.me));
+        }
+    }
+
+    /// Takes in what others confirmed. To be called between receiving datagrams and asking for their owners: who
+    /// answers a check confirms it first, so that what the peer sends upon the answer finds its way.
+    pub fn take_confirmed(&mut self) {
+        for _ in 0..CONFIRMATIONS {
+            let Some(mine) = self.letterboxes.get(self.me) else { return };
+            let Some((path, owner)) = mine.confirmed.pop() else { return };
+            self.learn(path, owner);
+        }
+    }
+
+    fn learn(&mut self, path: Path, owner: usize) {
+        match owner == self.me {
+            true => self.flows.remove(path),
+            false => self.flows.insert(path, owner),
+        }
+    }
+
     /// Passes a datagram on; drops and counts it when its owner has no room.
     pub fn hand_over(&mut self, owner: usize, meta: Meta, datagram: &[u8]) {
-        match self.letterboxes.get(owner).is_some_and(|letterbox| letterbox.put(meta, datagram)) {
+        match self
+            .letterboxes
+            .get(owner)
+            .is_some_and(|letterbox| letterbox.put(self.me, meta, datagram))
+        {
             true => self.handed_over += 1,
             false => self.full += 1,
         }
@@ -170,7 +223,7 @@ impl Steering {
 }
 
 /// A bounded table in two generations: when the young one is full it becomes the old one, and what was used in neither
-/// is forgotten. A live flow is used all the time; a flood of requests that nobody follows up is forgotten first.
+/// is forgotten. A live flow is used all the time; flows that nobody follows up are forgotten first.
 #[derive(Debug, Default)]
 struct Flows {
     young: HashMap<Path, usize>,
@@ -236,42 +289,98 @@ mod tests {
 
     const MEDIA: [u8; 20] = [0x80; 20];
 
-    #[test]
-    fn a_request_says_where_its_flow_goes_from_then_on() {
-        let mut steering = steering(3);
-        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me, "not known");
-        assert_eq!(steering.owner(path(1), &request(2)), Owner::Newly(2));
-        assert_eq!(steering.owner(path(1), &request(2)), Owner::Other(2));
-        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Other(2));
-        assert_eq!(steering.owner(path(2), &MEDIA), Owner::Me, "another flow");
-        assert_eq!(steering.owner(path(1), &request(1)), Owner::Newly(1), "ICE restart elsewhere");
-        assert_eq!(steering.owner(path(1), &request(0)), Owner::Me);
-        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me);
-        assert_eq!(steering.owner(path(1), &request(3)), Owner::Me, "no such worker");
-        assert_eq!(steering.owner(path(1), &request(2)[..30]), Owner::Me, "broken");
+    fn confirmed(steering: &mut Steering, by: usize, path: Path) {
+        let mut other = Steering::new(by, steering.letterboxes.clone());
+        other.confirm(steering.me, path);
+        steering.take_confirmed();
     }
 
     #[test]
-    fn a_connection_that_comes_again_from_the_same_port_is_handed_over_again() {
+    fn a_request_goes_where_it_says_and_a_confirmation_takes_its_flow_along() {
+        let mut steering = steering(3);
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me, "not known");
+        assert_eq!(steering.owner(path(1), &request(2)), Owner::Other(2));
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me, "not confirmed");
+        confirmed(&mut steering, 2, path(1));
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Other(2));
+        assert_eq!(steering.owner(path(2), &MEDIA), Owner::Me, "another flow");
+        assert_eq!(steering.owner(path(1), &request(1)), Owner::Other(1), "ICE restart elsewhere");
+        confirmed(&mut steering, 1, path(1));
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Other(1));
+        assert_eq!(steering.owner(path(1), &request(3)), Owner::Other(1), "no such worker");
+        assert_eq!(steering.owner(path(1), &request(2)[..30]), Owner::Other(1), "broken");
+        assert_eq!(steering.owner(path(1), &request(0)), Owner::Me);
+        steering.confirm(0, path(1));
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me);
+    }
+
+    #[test]
+    fn a_forged_request_takes_no_flow_away() {
+        let mut steering = steering(3);
+        confirmed(&mut steering, 2, path(1));
+        steering.confirm(0, path(2));
+        for forger in 0..3 {
+            for flow in [path(1), path(2)] {
+                // It goes to the worker that it names, whose core refuses it and confirms nothing.
+                let named = if forger == 0 { Owner::Me } else { Owner::Other(forger) };
+                assert_eq!(steering.owner(flow, &request(forger)), named);
+                steering.take_confirmed();
+            }
+            assert_eq!(steering.owner(path(1), &MEDIA), Owner::Other(2), "after {forger}");
+            assert_eq!(steering.owner(path(2), &MEDIA), Owner::Me, "after {forger}");
+        }
+    }
+
+    #[test]
+    fn confirmations_that_nobody_fetches_are_bounded_and_the_last_word_counts() {
+        let mut steering = steering(3);
+        let mut others = [1, 2].map(|me| Steering::new(me, steering.letterboxes.clone()));
+        let [one, two] = &mut others;
+        for n in 0..CONFIRMATIONS as u32 + 5 {
+            one.confirm(0, path(n));
+        }
+        two.confirm(0, path(9));
+        one.confirm(7, path(1));
+        assert_eq!(steering.letterboxes[0].confirmed.len(), CONFIRMATIONS);
+        assert!(steering.letterboxes[0].is_empty(), "no reason to stay awake");
+        steering.take_confirmed();
+        assert_eq!(steering.owner(path(0), &MEDIA), Owner::Me, "lost; the next check tells again");
+        assert_eq!(steering.owner(path(6), &MEDIA), Owner::Other(1));
+        assert_eq!(steering.owner(path(9), &MEDIA), Owner::Other(2));
+    }
+
+    #[test]
+    fn a_connection_is_handed_over_with_its_first_request() {
         let mut steering = steering(3);
         let path = Path { protocol: Protocol::Tcp, ..path(1) };
-        assert_eq!(steering.owner(path, &request(2)), Owner::Newly(2));
-        assert_eq!(steering.owner(path, &request(2)), Owner::Newly(2), "the answer leaves by it");
-        assert_eq!(steering.owner(path, &MEDIA), Owner::Other(2));
+        assert_eq!(steering.owner(path, &request(2)), Owner::WithConnection(2));
+        let again = steering.owner(path, &request(2));
+        assert_eq!(
+            again,
+            Owner::WithConnection(2),
+            "another of the same port; the answer leaves by it"
+        );
+        assert_eq!(steering.owner(path, &MEDIA), Owner::Other(2), "read before it left");
+        assert_eq!(steering.owner(path, &request(0)), Owner::Me);
+        assert_eq!(steering.owner(path, &MEDIA), Owner::Me);
+        confirmed(&mut steering, 2, path);
+        assert_eq!(steering.owner(path, &MEDIA), Owner::Me, "who holds a connection needs no word");
     }
 
     #[test]
     fn alone_nothing_is_looked_at() {
-        assert_eq!(steering(1).owner(path(1), &request(2)), Owner::Me);
+        let mut steering = steering(1);
+        assert_eq!(steering.owner(path(1), &request(2)), Owner::Me);
+        steering.confirm(0, path(1));
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me);
     }
 
     #[test]
     fn a_flood_does_not_push_out_a_flow_in_use() {
         let mut steering = steering(2);
-        let request = request(1);
-        steering.owner(path(0), &request);
+        confirmed(&mut steering, 1, path(0));
         for n in 1..200_000 {
-            steering.owner(path(n), &request);
+            confirmed(&mut steering, 1, path(n));
             if n % 10_000 == 0 {
                 assert_eq!(steering.owner(path(0), &MEDIA), Owner::Other(1), "after {n}");
             }
@@ -290,6 +399,7 @@ mod tests {
         }
         assert_eq!((steering.handed_over, steering.full), (HANDED_OVER as u64, 3));
         let mut handed = steering.letterboxes[1].datagram().unwrap();
+        assert_eq!(handed.reader(), 0);
         let (meta, bytes) = handed.parts();
         assert_eq!((meta.path, meta.at, meta.ecn, &*bytes), (path(1), at, 2, &MEDIA[..]));
         steering.hand_over(9, meta, &MEDIA);

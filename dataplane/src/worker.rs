@@ -9,7 +9,7 @@ use strait_core::command::{Event, ScopeId};
 use strait_core::drop::DropReason;
 use strait_core::egress::Egress;
 use strait_core::limits::EGRESS_FLUSH_BYTES;
-use strait_core::port::{Port, Protocol};
+use strait_core::port::Port;
 use strait_core::time::Now;
 use strait_core::worker::Worker;
 use strait_io::{Clock, Drop, Mmsg};
@@ -62,19 +62,22 @@ impl Turner {
     }
 
     fn receive(&mut self, now: Now, egress: &mut Egress) {
-        for at in 0..self.port.fill(now.at) {
+        let received = self.port.fill(now.at);
+        self.steering.take_confirmed();
+        for at in 0..received {
             let Some((meta, bytes)) = self.port.datagram(at) else { continue };
             match self.steering.owner(meta.path, bytes) {
-                Owner::Me => self.core.on_datagram(now, meta, bytes, egress),
+                Owner::Me => {
+                    self.core.on_datagram(now, meta, bytes, egress);
+                    self.confirm(self.steering.me());
+                }
                 Owner::Other(owner) => self.steering.hand_over(owner, meta, bytes),
-                Owner::Newly(owner) => {
+                Owner::WithConnection(owner) => {
                     // The connection goes first: the answer to this datagram leaves by it.
                     let mut copy = [0; strait_core::limits::DATAGRAM_BYTES];
                     let Some(copy) = copy.get_mut(..bytes.len()) else { continue };
                     copy.copy_from_slice(bytes);
-                    if meta.path.protocol == Protocol::Tcp
-                        && let Some(connection) = self.port.detach(meta.path)
-                    {
+                    if let Some(connection) = self.port.detach(meta.path) {
                         self.steering.hand_over_connection(owner, connection);
                     }
                     self.steering.hand_over(owner, meta, copy);
@@ -88,12 +91,22 @@ impl Turner {
         for _ in 0..HANDED_OVER {
             let Some(mut handed) = self.letterbox.datagram() else { break };
             self.adopt();
+            let reader = handed.reader();
             let (meta, bytes) = handed.parts();
             // Never handed on again: two workers that disagree must not play ping-pong.
             self.core.on_datagram(now, meta, bytes, egress);
+            self.confirm(reader);
             self.flush_when_full(egress);
         }
         self.adopt();
+    }
+
+    /// Tells the reader of the last datagram whose its path is, if that was a check that passed. Before the answer goes
+    /// out, so that what the peer sends next is not misled.
+    fn confirm(&mut self, reader: usize) {
+        if let Some(path) = self.core.checked() {
+            self.steering.confirm(reader, path);
+        }
     }
 
     fn adopt(&mut self) {

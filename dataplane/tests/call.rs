@@ -108,6 +108,33 @@ async fn with_several_workers_every_flow_finds_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_check_for_another_worker_diverts_no_call() {
+    let Setup { client, .. } = &mut start(2).await;
+    client.create_scope(scope("room")).await.unwrap();
+    client.create_scope(scope("elsewhere")).await.unwrap();
+    let mut ann = Peer::join(client, "room", "ann", Protocol::Udp, false).await;
+    let mut bob = Peer::join(client, "room", "bob", Protocol::Udp, false).await;
+    let eve = Peer::join(client, "elsewhere", "eve", Protocol::Udp, false).await;
+    client.publish(publish("room", "ann", "voice")).await.unwrap();
+    client.subscribe(subscribe("room", "bob", "s", "voice")).await.unwrap();
+    let statistics = client.get_statistics(v1::GetStatisticsRequest::default()).await.unwrap();
+    let workers = statistics.into_inner().workers;
+    assert!(workers.iter().all(|worker| worker.scopes == 1), "spread: {workers:?}");
+    tokio::task::spawn_blocking(move || {
+        call(&mut ann, &mut bob, 9, 1);
+        // As if eve had written ann's address into her packet: the relay cannot tell.
+        for seq in 1000..1010 {
+            ann.forge(&eve);
+            ann.say(9, seq, &seq.to_be_bytes());
+            let heard = bob.hear(PATIENCE).expect("a packet after a forged check");
+            assert_eq!(heard.payload, seq.to_be_bytes());
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_does_not_disturb_a_call() {
     let mut setup = start(2).await;
     let client = &mut setup.client;

@@ -282,6 +282,15 @@ pub enum CommandError {
         /// How many there may be.
         limit: usize,
     },
+    /// As many SSRCs as can be remembered were used towards this peer: none may begin anew under its keys.
+    #[error(
+        "the limit of {limit} SSRCs under one set of keys is reached after thousands of subscriptions: have the peer \
+         leave and join again; bind and pause its subscriptions instead of ending them"
+    )]
+    KeysUsedUp {
+        /// How many there may be, [`srtp::RETIRED_SSRCS`].
+        limit: usize,
+    },
     /// The subscription takes none of the publication's codecs.
     #[error(
         "the subscriber takes none of the publication's codecs ({0}): offer one of them, or publish another"

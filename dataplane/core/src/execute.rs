@@ -18,6 +18,7 @@ use crate::statistics::Traffic;
 use crate::subscription::{Reported, Subscription};
 use crate::time::Now;
 use crate::worker::Worker;
+use strait_crypt::srtp::RETIRED_SSRCS;
 
 impl Worker {
     /// Carries out a command, and queues what it makes the worker send.
@@ -313,6 +314,16 @@ impl Worker {
         if others.any(taken) {
             return Err(CommandError::Exists("SSRC"));
         }
+        if let Some(Keys { outbound, .. }) = &peer.keys {
+            // Each subscription retires up to two when it ends. Reserved now, because what cannot be retired fills the
+            // table, and then new streams would stay black without a word.
+            if outbound.retired() + 2 * (peer.subscriptions.len() + 1) > RETIRED_SSRCS {
+                return Err(CommandError::KeysUsedUp { limit: RETIRED_SSRCS });
+            }
+            if outbound.is_retired(ssrc) || outbound.is_retired(rtx_ssrc) {
+                return Err(CommandError::Exists("SSRC"));
+            }
+        }
         let mut subscription = Subscription {
             id,
             peer: peer_slot,
@@ -420,7 +431,7 @@ impl Worker {
         if let Some(peer) = self.peers.get_mut(subscription.peer) {
             peer.subscriptions.retain(|other| *other != slot);
             if let Some(keys) = &mut peer.keys {
-                // Past the limit of retired SSRCs their state stays until new keys come: still bounded.
+                // There is room: it was reserved when the subscription began.
                 let _ = keys.outbound.retire(subscription.ssrc);
                 let _ = keys.outbound.retire(subscription.rtx_ssrc);
             }

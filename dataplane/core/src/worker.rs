@@ -62,6 +62,7 @@ pub struct Worker {
     events: VecDeque<Event>,
     handshakes: VecDeque<HandshakeInput>,
     sources: u64,
+    checked: Option<Path>,
 }
 
 impl Worker {
@@ -86,6 +87,7 @@ impl Worker {
             events: VecDeque::new(),
             handshakes: VecDeque::new(),
             sources: 0,
+            checked: None,
         }
     }
 
@@ -94,6 +96,7 @@ impl Worker {
     pub fn on_datagram(&mut self, now: Now, meta: Meta, bytes: &mut [u8], egress: &mut Egress) {
         let before = (egress.len(), egress.bytes());
         self.received.count(bytes.len());
+        self.checked = None;
         let result = match classify(bytes) {
             Kind::Rtp => self.on_rtp(now, meta, bytes, egress),
             Kind::Rtcp => self.on_rtcp(now, meta, bytes, egress),
@@ -105,6 +108,13 @@ impl Worker {
             self.drops.count(reason);
         }
         self.count_sent(before, egress);
+    }
+
+    /// Where the last datagram came from, if it was an ICE check of one of our peers that passed. Whoever spreads
+    /// datagrams over workers may send that path's to this one from now on.
+    #[must_use]
+    pub fn checked(&self) -> Option<Path> {
+        self.checked
     }
 
     /// Does what is due.
@@ -182,6 +192,7 @@ impl Worker {
                 peer.ice.forget(meta.path);
             }
         }
+        self.checked = Some(meta.path);
         self.arm(slot, now.at + CONSENT);
         self.check_connected(now, slot, egress);
         Ok(())

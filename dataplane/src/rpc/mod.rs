@@ -143,7 +143,9 @@ fn of_mailbox(error: MailboxError) -> Status {
         MailboxError::Refused(error) => match error {
             CommandError::NotFound(_) => Status::not_found(message),
             CommandError::Exists(_) => Status::already_exists(message),
-            CommandError::Limit { .. } => Status::resource_exhausted(message),
+            CommandError::Limit { .. } | CommandError::KeysUsedUp { .. } => {
+                Status::resource_exhausted(message)
+            }
             CommandError::NoCommonCodec(_) => Status::failed_precondition(message),
             CommandError::Invalid(_) => Status::invalid_argument(message),
         },

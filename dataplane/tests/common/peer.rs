@@ -131,6 +131,22 @@ impl Peer {
         panic!("no answer to an ICE check");
     }
 
+    /// Sends an ICE check from its own address for somebody else's user fragment, whose password it does not know.
+    pub fn forge(&mut self, other: &Self) {
+        let mut bytes = [0; 300];
+        let key = StunKey::new(b"a guess");
+        let length = Builder::binding_request(&mut bytes, [6; 12])
+            .username(other.remote.ufrag.as_bytes(), other.local.ufrag.as_bytes())
+            .priority(1 << 24)
+            .ice_controlling(78)
+            .use_candidate()
+            .integrity(|parts| key.sign(parts))
+            .fingerprint()
+            .finish()
+            .unwrap();
+        self.send(&bytes[..length]);
+    }
+
     /// Whether DTLS comes to an end in time.
     pub fn try_shake(&mut self, patience: Duration) -> bool {
         let start = Instant::now();

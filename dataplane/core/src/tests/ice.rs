@@ -15,6 +15,7 @@ fn a_check_is_answered_and_makes_the_path() {
     bench.drops(DropReason::PathUnknown, |bench| bench.receive(client.path, &DTLS));
     let request = client.request(&client.local.pwd.clone(), false, true);
     bench.receive(client.path, &request);
+    assert_eq!(bench.worker.checked(), Some(client.path));
     let sent = bench.sent();
     assert_eq!((sent.len(), sent[0].path), (1, client.path));
     assert!(sent[0].bytes.len() <= request.len());
@@ -26,6 +27,7 @@ fn a_check_is_answered_and_makes_the_path() {
     assert_eq!(answer.check_integrity(|parts| key.sign(parts)), Ok(()));
 
     bench.receive(client.path, &DTLS);
+    assert_eq!(bench.worker.checked(), None, "only of the last datagram");
     let input = HandshakeInput { peer: client.id, bytes: DTLS.to_vec() };
     assert_eq!(bench.worker.poll_handshake(), Some(input));
     bench.command(Command::SendHandshake { peer: client.id, datagrams: vec![vec![1], vec![2]] });
@@ -42,6 +44,9 @@ fn strangers_get_no_answer() {
     let mut client = Client::connected(&mut bench, 1);
     let wrong = client.request("another password entirely", false, true);
     bench.drops(DropReason::StunBadIntegrity, |bench| bench.receive(path(9), &wrong));
+    assert_eq!(bench.worker.checked(), None);
+    bench.drops(DropReason::StunBadIntegrity, |bench| bench.receive(client.path, &wrong));
+    assert_eq!(bench.worker.checked(), None, "though the path is valid");
     let mut unknown = Client::added(&mut bench, 2);
     bench.command(Command::RemovePeer { peer: unknown.id });
     bench.drops(DropReason::StunUnknownUser, |bench| unknown.check(bench));

@@ -122,6 +122,52 @@ fn commands_say_what_is_wrong() {
 }
 
 #[test]
+fn a_peer_whose_keys_served_too_many_ssrcs_is_told_at_subscribe() {
+    let (mut bench, mut publisher, subscriber) = pair();
+    let with = |id: u32, first: u32| {
+        let mut command = subscribe(subscriber.id, 10 + id, Kind::Video, Some(1));
+        if let Command::Subscribe { ssrc, rtx_ssrc, .. } = &mut command {
+            (*ssrc, *rtx_ssrc) = (first, first + 1);
+        }
+        command
+    };
+    let mut cycles = 0;
+    let refusal = loop {
+        let command = with(cycles, 100_000 + 2 * cycles);
+        if let Err(refusal) = bench.worker.on_command(bench.now, command, &mut bench.egress) {
+            break refusal;
+        }
+        publisher.send(&mut bench, &key_frame(cycles as u16));
+        let sent = bench.sent();
+        let media = |sent: &&crate::testing::Sent| {
+            sent.path == subscriber.path && !(192..=223).contains(&sent.bytes[1])
+        };
+        assert_eq!(sent.iter().filter(media).count(), 2, "{cycles}: the lasting one and this");
+        bench.command(Command::Unsubscribe { subscription: SubscriptionId(10 + cycles) });
+        bench.sent();
+        cycles += 1;
+    };
+    let limit = strait_crypt::srtp::RETIRED_SSRCS;
+    assert_eq!(refusal, CommandError::KeysUsedUp { limit });
+    assert!(refusal.to_string().contains("join again"), "{refusal}");
+    // The lasting one and the next could retire two each.
+    assert_eq!(cycles as usize, limit - 3);
+    let again = with(cycles, 100_000);
+    let again = bench.worker.on_command(bench.now, again, &mut bench.egress);
+    assert_eq!(again, Err(CommandError::KeysUsedUp { limit }));
+}
+
+#[test]
+fn an_ssrc_that_ended_is_not_used_again() {
+    let (mut bench, mut publisher, subscriber) = pair();
+    publisher.send(&mut bench, &key_frame(1));
+    bench.command(Command::Unsubscribe { subscription: SubscriptionId(1) });
+    let again = subscribe(subscriber.id, 1, Kind::Video, Some(1));
+    let again = bench.worker.on_command(bench.now, again, &mut bench.egress);
+    assert_eq!(again, Err(CommandError::Exists("SSRC")), "SRTP would refuse all its packets");
+}
+
+#[test]
 fn everything_that_left_is_forgotten() {
     let (mut bench, mut publisher, _) = pair();
     publisher.send(&mut bench, &key_frame(1));

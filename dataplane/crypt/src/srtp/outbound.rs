@@ -149,6 +149,18 @@ impl Outbound {
         Ok(())
     }
 
+    /// How many SSRCs were retired.
+    #[must_use]
+    pub fn retired(&self) -> usize {
+        self.retired.len()
+    }
+
+    /// Whether this SSRC was retired: packets of it are refused.
+    #[must_use]
+    pub fn is_retired(&self, ssrc: u32) -> bool {
+        self.retired.binary_search(&ssrc).is_ok()
+    }
+
     /// The profile.
     #[must_use]
     pub fn profile(&self) -> Profile {
@@ -194,7 +206,7 @@ impl Outbound {
                 }
                 index
             }
-            Err(_) if self.retired.binary_search(&ssrc).is_ok() => return Err(Error::Retired),
+            Err(_) if self.is_retired(ssrc) => return Err(Error::Retired),
             Err(_) => {
                 self.windows.check_room()?;
                 u64::from(seq)
