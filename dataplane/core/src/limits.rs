@@ -15,6 +15,11 @@ pub const EGRESS_FLUSH_BYTES: usize = 128 << 10;
 const _: () =
     assert!(EGRESS_FLUSH_BYTES + SUBSCRIPTIONS_PER_PUBLICATION * DATAGRAM_BYTES <= EGRESS_BYTES);
 
+/// Datagrams of one run: what UDP_SEGMENT takes on every kernel that has it (UDP_MAX_SEGMENTS, 64 before Linux 6.9).
+pub const RUN_DATAGRAMS: usize = 64;
+/// Bytes of one run: the largest UDP payload is 65,507 over IPv4, a little less with IPv6.
+pub const RUN_BYTES: usize = 65_000;
+
 /// Scopes of one worker.
 pub const SCOPES: usize = 16_384;
 /// Peers of one worker.
