@@ -19,7 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Leaves may know everything; nothing that ships may know them.
-const LEAVES: &[&str] = &["strait-benches", "strait-tests", "strait-cli", "strait-figures"];
+const LEAVES: &[&str] =
+    &["strait-benches", "strait-tests", "strait-cli", "strait-figures", "strait-load"];
 
 /// The whole list of foreign crates that the sans-IO crates and the sockets may use. A new name here is a decision.
 const FOREIGN: &[(&str, &[&str])] = &[

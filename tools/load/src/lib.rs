@@ -1,0 +1,50 @@
+//! Load for a media relay: publishers and subscribers in the thousands from one thread, and a receiver that checks
+//! every packet.
+//!
+//! [`run`] carries out a [`Plan`] against the server that a [`Signalling`] speaks to, and returns a [`Report`]. The
+//! first implementation, [`StraitRpc`], drives a relay over its RPC socket.
+#![forbid(unsafe_code)]
+
+pub mod limits;
+mod plan;
+mod report;
+pub mod signalling;
+mod strait;
+
+pub use plan::{KEY_INTERVAL, Plan, Shape};
+pub use report::{Generator, Latency, Quartiles, Report, Server, Window};
+pub use signalling::{Signalling, SignallingError};
+pub use strait::StraitRpc;
+
+/// Why a run came to no report.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The plan cannot be carried out.
+    #[error("{0}")]
+    Plan(String),
+    /// The server cannot be reached or refused a peer.
+    #[error("{0}")]
+    Signalling(#[from] SignallingError),
+    /// A peer's transport was not connected.
+    #[error("{0}")]
+    Transport(String),
+    /// The system refused something.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// Carries out a plan: joins the peers, lets media flow, counts, and removes what was made.
+///
+/// # Errors
+/// It could not come to a count. A run that counted returns a report, also when packets were lost or wrong:
+/// [`Report::failures`] says so.
+pub fn run(plan: &Plan, signalling: Box<dyn Signalling>) -> Result<Report, LoadError> {
+    let _ = signalling;
+    plan.check().map_err(LoadError::Plan)?;
+    Err(LoadError::Plan("media does not flow yet".into()))
+}
