@@ -62,7 +62,7 @@ impl Bench {
     fn new(profile: Profile, subscribers: u32) -> Self {
         let publisher = keys(profile, 0);
         let mut bench = Self {
-            worker: Worker::new(WorkerConfig { hash_seed: [3, 5] }),
+            worker: Worker::new(WorkerConfig { hash_seed: [3, 5], ..WorkerConfig::default() }),
             egress: Egress::default(),
             now: Now::default(),
             publisher: Outbound::new(profile, &publisher.remote_key, &publisher.remote_salt)

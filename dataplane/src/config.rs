@@ -1,7 +1,7 @@
 //! The configuration: a TOML file with strict keys, overridden by environment and flags. The words beside each field are
 //! the reference: `--print-default-config` and docs/reference/relay-config.md show them.
 
-use crate::limits::WORKERS;
+use crate::limits::{GATHER_US_MAX, WORKERS};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -38,6 +38,9 @@ pub struct Config {
     pub workers: usize,
     /// Cores to pin the workers to, in order. Empty: the cores of the process.
     pub cpus: Vec<usize>,
+    /// How long the first packets of a video frame may wait for the others, in microseconds, so that they leave in one run:
+    /// most of what a relay costs is paid per run. A frame that is complete never waits. 0: each packet leaves by itself.
+    pub gather_us: u32,
     /// Address and port of /metrics, /livez and /readyz. Keep it off public networks. Empty: none.
     #[serde(deserialize_with = "optional_address", serialize_with = "address_or_empty")]
     pub metrics_listen: Option<SocketAddr>,
@@ -61,6 +64,7 @@ impl Default for Config {
             ice_tcp_announced_port: 0,
             workers: 0,
             cpus: Vec::new(),
+            gather_us: 250,
             metrics_listen: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9464)),
             drain_seconds: 60,
             log: "info".to_owned(),
@@ -145,6 +149,10 @@ impl Config {
                 "announced",
                 "names an address that no peer can reach: name the public one",
             );
+        }
+        if self.gather_us > GATHER_US_MAX {
+            let problem = format!("is {}: at most {GATHER_US_MAX}", self.gather_us);
+            return wrong("gather_us", &problem);
         }
         if self.workers > WORKERS {
             let problem = format!("is {}: at most {WORKERS}", self.workers);

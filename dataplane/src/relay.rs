@@ -142,7 +142,10 @@ impl Relay {
             let (low, high) = random.split_at(8);
             let word = |half: &[u8]| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
             let turner = Turner {
-                core: Worker::new(WorkerConfig { hash_seed: [word(low), word(high)] }),
+                core: Worker::new(WorkerConfig {
+                    hash_seed: [word(low), word(high)],
+                    gather: Duration::from_micros(config.gather_us.into()),
+                }),
                 port,
                 inbox,
                 letterbox: letterboxes.get(me).cloned().ok_or(RelayError::WorkerDied)?,
@@ -290,6 +293,9 @@ fn run(
     alive: mpsc::Sender<()>,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
+        if let Err(error) = affinity::exact_timers() {
+            tracing::debug!(worker, "timers are rounded: {error}");
+        }
         if let Some(cpu) = pin
             && let Err(error) = affinity::pin(cpu)
         {

@@ -44,6 +44,9 @@ impl Turner {
             let now = Clock.now();
             self.receive(now, &mut egress);
             self.take_handed(now, &mut egress);
+            if self.core.is_due(now.at) || !self.inbox.is_empty() {
+                self.forward(now, &mut egress);
+            }
             if !self.obey(now, turns, &mut egress) {
                 return;
             }
@@ -83,7 +86,7 @@ impl Turner {
                     self.steering.hand_over(owner, meta, copy);
                 }
             }
-            self.flush_when_full(egress);
+            self.flush_when_full(now, egress);
         }
     }
 
@@ -96,7 +99,7 @@ impl Turner {
             // Never handed on again: two workers that disagree must not play ping-pong.
             self.core.on_datagram(now, meta, bytes, egress);
             self.confirm(reader);
-            self.flush_when_full(egress);
+            self.flush_when_full(now, egress);
         }
         self.adopt();
     }
@@ -132,12 +135,21 @@ impl Turner {
                     return false;
                 }
             }
-            self.flush_when_full(egress);
+            self.flush_when_full(now, egress);
         }
         true
     }
 
-    fn flush_when_full(&mut self, egress: &mut Egress) {
+    fn forward(&mut self, now: Now, egress: &mut Egress) {
+        let Self { core, port, .. } = self;
+        core.forward(now, egress, |egress| port.send(egress));
+    }
+
+    /// After a datagram: makes room for the next.
+    fn flush_when_full(&mut self, now: Now, egress: &mut Egress) {
+        if self.core.is_full() {
+            self.forward(now, egress);
+        }
         if egress.bytes() > EGRESS_FLUSH_BYTES {
             self.port.send(egress);
         }

@@ -101,8 +101,13 @@ impl Default for Drops {
 impl Drops {
     /// Counts one.
     pub fn count(&mut self, reason: DropReason) {
+        self.add(reason, 1);
+    }
+
+    /// Counts so many.
+    pub fn add(&mut self, reason: DropReason, count: u64) {
         if let Some(counter) = self.0.get_mut(reason as usize) {
-            *counter += 1;
+            *counter += count;
         }
     }
 

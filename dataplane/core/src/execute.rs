@@ -31,6 +31,8 @@ impl Worker {
         command: Command,
         egress: &mut Egress,
     ) -> Result<(), CommandError> {
+        // What is held names slots that a command may give to others.
+        self.forward(now, egress, |_| {});
         let before = (egress.len(), egress.bytes());
         let result = self.execute(now, command, egress);
         self.count_sent(before, egress);

@@ -12,13 +12,22 @@ pub const EGRESS_DATAGRAMS: usize = 2048;
 pub const EGRESS_BYTES: usize = 2 << 20;
 /// The worker flushes its egress when it holds this much, so that the send buffers stay in the cache.
 pub const EGRESS_FLUSH_BYTES: usize = 128 << 10;
-const _: () =
-    assert!(EGRESS_FLUSH_BYTES + SUBSCRIPTIONS_PER_PUBLICATION * DATAGRAM_BYTES <= EGRESS_BYTES);
+const _: () = assert!(EGRESS_FLUSH_BYTES + GATHERED_PACKETS * DATAGRAM_BYTES <= EGRESS_BYTES);
 
 /// Datagrams of one run: what UDP_SEGMENT takes on every kernel that has it (UDP_MAX_SEGMENTS, 64 before Linux 6.9).
 pub const RUN_DATAGRAMS: usize = 64;
 /// Bytes of one run: the largest UDP payload is 65,507 over IPv4, a little less with IPv6.
 pub const RUN_BYTES: usize = 65_000;
+
+/// Packets that wait to be forwarded together: two large frames of video, and no more than a run holds.
+pub const GATHERED_PACKETS: usize = RUN_DATAGRAMS;
+/// Bytes of the packets that wait: all of them at a usual MTU, half of them at the largest.
+pub const GATHERED_BYTES: usize = 96 << 10;
+/// Bytes of RTP padding (RFC 3550 section 5.1) that a packet gets to be as long as its neighbours in a run. Encoders split
+/// a frame into packets that differ by a byte or two; each run saved is worth some 2 µs, the bytes cost 1 % at most.
+pub const PADDING_BYTES: usize = 12;
+/// Payloads shorter than this are not padded: there the bytes would weigh.
+pub const PADDED_BYTES_MIN: usize = 600;
 
 /// Scopes of one worker.
 pub const SCOPES: usize = 16_384;

@@ -17,6 +17,10 @@ pub(crate) struct Packet<'a> {
     pub(crate) timestamp: u32,
     /// Without padding. Empty when the packet only pads: its number is forwarded, its padding is not.
     pub(crate) payload: &'a [u8],
+    /// The payload, and behind it the padding that the relay adds to make packets of one size; none at first.
+    pub(crate) padded: &'a [u8],
+    /// Header and payload as they came.
+    pub(crate) bytes: &'a [u8],
     pub(crate) peek: Peek,
     pub(crate) carried: Carried<'a>,
 }
@@ -36,6 +40,7 @@ impl<'a> Packet<'a> {
         let packet = rtp::Packet::parse(bytes).map_err(|_| DropReason::RtpMalformed)?;
         let codec = leg.codec(packet.pt()).ok_or(DropReason::PayloadTypeUnknown)?;
         let payload = packet.payload();
+        let bytes = bytes.get(..packet.payload_range().end).unwrap_or_default();
         let carried = Carried::read(&packet, &leg.extensions);
         Ok(Self {
             pt: packet.pt(),
@@ -43,6 +48,8 @@ impl<'a> Packet<'a> {
             seq,
             timestamp: packet.timestamp(),
             payload,
+            padded: payload,
+            bytes,
             peek: peek(codec.kind, payload, packet.marker(), carried.dependency_descriptor),
             carried,
         })

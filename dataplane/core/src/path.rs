@@ -1,16 +1,29 @@
 //! The way of a media packet through the worker.
 
+use crate::command::Kind;
 use crate::drop::DropReason;
 use crate::egress::Egress;
+use crate::fan_out::FanOut;
+use crate::gather::{Gather, Held, Packets, bit};
+use crate::limits::{EGRESS_DATAGRAMS, EGRESS_FLUSH_BYTES, GATHERED_PACKETS};
 use crate::port::Meta;
 use crate::publication::{Stream, recognise};
 use crate::subscription::{Selected, Sending};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use crate::worker::Worker;
 use strait_wire::{ext, rtp};
 
+/// What became of the gathered packets, as sets of their places.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    /// Somebody got it.
+    forwarded: u64,
+    /// Somebody needs a key frame to begin with.
+    awaited: u64,
+}
+
 impl Worker {
-    /// demux → unprotect → measure → for each subscription { select → rewrite → protect } → egress.
+    /// The way in: demux → unprotect → measure → gather.
     pub(crate) fn on_rtp(
         &mut self,
         now: Now,
@@ -28,31 +41,126 @@ impl Worker {
         let publication =
             self.publications.get_mut(stream.publication).ok_or(DropReason::StreamUnknown)?;
         let packet = publication.take(now, meta, stream, bytes)?;
-
-        let mut outcome = Err(publication.why_unsent());
-        let mut key_frame_wanted = false;
-        let active = publication.active(now.at);
         let source = publication.source(stream)?;
-        for slot in publication.audience() {
-            let Some(subscription) = self.subscriptions.get_mut(*slot) else { continue };
-            let Some(peer) = self.peers.get_mut(subscription.peer).filter(|p| p.is_ready()) else {
-                self.drops.count(DropReason::SubscriberNotReady);
+        if publication.audience().is_empty() {
+            let reason = publication.why_unsent();
+            self.after_packet(now, stream, egress);
+            return Err(reason);
+        }
+        let open = publication.kind == Kind::Video && !packet.marker && !packet.payload.is_empty();
+        self.gather.hold(now, stream, source, &packet, open)
+    }
+
+    /// Whether [`Worker::forward`] is to be called before the next turn: all frames are complete, were held long enough,
+    /// or no more can be held.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.is_full() || self.gather.due().is_some_and(|due| due <= now)
+    }
+
+    /// Whether [`Worker::forward`] is to be called before the next datagram, which finds no room otherwise.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.gather.is_full()
+    }
+
+    /// The way out: for each subscription { for each packet { select → rewrite → protect } } → egress.
+    ///
+    /// Forwards what was gathered, and calls `send`, which is to empty the egress, whenever that has filled up. To be
+    /// called when [`Worker::is_due`] says so, and before a command.
+    pub fn forward(&mut self, now: Now, egress: &mut Egress, send: impl FnMut(&mut Egress)) {
+        if self.gather.held().is_empty() {
+            return;
+        }
+        // Both are put back: their memory is used again.
+        let mut gather = std::mem::take(&mut self.gather);
+        let mut fan_out = std::mem::take(&mut self.fan_out);
+        gather.equalise();
+        fan_out.plan(now.at, &gather, &self.publications, &self.subscriptions);
+        let outcome = self.fan_out(&gather, &fan_out, egress, send);
+        self.account(now, gather.held(), outcome, egress);
+        gather.clear();
+        (self.gather, self.fan_out) = (gather, fan_out);
+    }
+
+    fn fan_out(
+        &mut self,
+        gather: &Gather,
+        fan_out: &FanOut,
+        egress: &mut Egress,
+        mut send: impl FnMut(&mut Egress),
+    ) -> Outcome {
+        let mut packets = [const { None }; GATHERED_PACKETS];
+        for (packet, held) in packets.iter_mut().zip(gather.held()) {
+            let publication = self.publications.get(held.stream.publication);
+            *packet = publication.and_then(|publication| gather.packet(held, &publication.leg));
+        }
+        let mut outcome = Outcome::default();
+        for (step, group) in fan_out.steps() {
+            if egress.bytes() > EGRESS_FLUSH_BYTES
+                || egress.len() + GATHERED_PACKETS > EGRESS_DATAGRAMS
+            {
+                send(egress);
+            }
+            let Some(publication) = self.publications.get(group.publication) else { continue };
+            let Some(subscription) = self.subscriptions.get_mut(step.subscription) else {
                 continue;
             };
-            let aligned = |from| publication.align(from, source.0, &packet);
-            match subscription.select(now, source, active, &packet, aligned) {
-                Selected::Forward(way) => {
-                    match subscription.send(now, peer, &packet, way, Sending::First, egress) {
-                        Ok(()) => outcome = Ok(()),
-                        Err(reason) => self.drops.count(reason),
+            let Some(peer) = self.peers.get_mut(step.peer).filter(|peer| peer.is_ready()) else {
+                self.drops.add(DropReason::SubscriberNotReady, group.packets.count_ones().into());
+                continue;
+            };
+            let before = (egress.len(), egress.bytes());
+            for at in Packets(group.packets) {
+                let (Some(held), Some(Some(packet))) = (gather.held().get(at), packets.get(at))
+                else {
+                    continue;
+                };
+                let source = (held.source, held.stream.encoding);
+                let aligned = |from| publication.align(from, held.source, packet);
+                match subscription.select(held.received, source, group.active, packet, aligned) {
+                    Selected::Forward(way) => {
+                        let first = Sending::First;
+                        match subscription.send(held.received, peer, packet, way, first, egress) {
+                            Ok(()) => outcome.forwarded |= bit(at),
+                            Err(reason) => self.drops.count(reason),
+                        }
                     }
+                    Selected::AwaitKeyFrame => outcome.awaited |= bit(at),
+                    Selected::Decline => {}
                 }
-                Selected::AwaitKeyFrame => key_frame_wanted = true,
-                Selected::Decline => {}
+            }
+            self.count_sent(before, egress);
+        }
+        outcome
+    }
+
+    /// Counts what went to nobody, and asks the publishers for what is missing.
+    fn account(&mut self, now: Now, held: &[Held], outcome: Outcome, egress: &mut Egress) {
+        let before = (egress.len(), egress.bytes());
+        for (at, packet) in held.iter().enumerate() {
+            let Some(publication) = self.publications.get_mut(packet.stream.publication) else {
+                self.drops.count(DropReason::StreamUnknown);
+                continue;
+            };
+            if outcome.forwarded & bit(at) == 0 {
+                self.drops.count(publication.why_unsent());
+            }
+            if let Some(encoding) = publication.encodings.get_mut(packet.stream.encoding as usize) {
+                if outcome.awaited & bit(at) != 0 {
+                    encoding.requests.want();
+                }
+                // Whoever waited before a key frame goes on with it.
+                if packet.key_frame && outcome.forwarded & bit(at) != 0 {
+                    encoding.requests.satisfy();
+                }
+            }
+            let mut later = held.iter().skip(at + 1);
+            if !later.any(|later| later.stream.is_beside(packet.stream)) {
+                self.after_packet(now, packet.stream, egress);
             }
         }
-        self.after_packet(now, stream, key_frame_wanted, egress);
-        outcome
+        self.count_sent(before, egress);
     }
 
     /// Finds the stream of a decrypted packet, learning its SSRC if need be.

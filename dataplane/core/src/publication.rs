@@ -165,10 +165,10 @@ impl Publication {
         }
     }
 
-    /// The source behind a stream, and the number of its encoding.
-    pub(crate) fn source(&self, stream: Stream) -> Result<(Source, u8), DropReason> {
+    /// The source behind a stream.
+    pub(crate) fn source(&self, stream: Stream) -> Result<Source, DropReason> {
         let encoding = self.encodings.get(stream.encoding as usize);
-        Ok((encoding.ok_or(DropReason::StreamUnknown)?.source, stream.encoding))
+        Ok(encoding.ok_or(DropReason::StreamUnknown)?.source)
     }
 
     /// The encodings that carry packets; while none does (a still picture), those that are known.
@@ -218,6 +218,13 @@ pub(crate) struct Stream {
     pub(crate) publication: u32,
     pub(crate) encoding: u8,
     pub(crate) rtx: bool,
+}
+
+impl Stream {
+    /// Whether both carry packets of one encoding, be it for the first time or again.
+    pub(crate) fn is_beside(self, other: Self) -> bool {
+        (self.publication, self.encoding) == (other.publication, other.encoding)
+    }
 }
 
 /// The SSRCs of a peer, at most two for each encoding. Sorted: there are few, and they are looked up often.

@@ -9,23 +9,14 @@ use crate::time::{Duration, Instant, Now};
 use crate::worker::Worker;
 
 impl Worker {
-    /// After a packet: announces the first one of a publication, and asks for what its subscribers wait for.
-    pub(crate) fn after_packet(
-        &mut self,
-        now: Now,
-        stream: Stream,
-        key_frame_wanted: bool,
-        egress: &mut Egress,
-    ) {
+    /// After packets: announces the first one of a publication, and asks for what its subscribers wait for.
+    pub(crate) fn after_packet(&mut self, now: Now, stream: Stream, egress: &mut Egress) {
         let Some(publication) = self.publications.get_mut(stream.publication) else { return };
         let (id, peer) = (publication.id, publication.peer);
         let first = !std::mem::replace(&mut publication.started, true);
         let Some(encoding) = publication.encodings.get_mut(stream.encoding as usize) else {
             return;
         };
-        if key_frame_wanted {
-            encoding.requests.want();
-        }
         let missing = encoding.missing.due();
         let due = [encoding.requests.due(now.at), missing];
         if due.into_iter().flatten().any(|at| at <= now.at) {

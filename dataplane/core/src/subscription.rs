@@ -143,7 +143,10 @@ impl Subscription {
     ) -> Result<(), DropReason> {
         let rtx = sending == Sending::Rtx;
         let (path, outbound) = peer.outgoing()?;
-        let capacity = HEADER_BYTES + OSN_BYTES + packet.payload.len() + TAG_MAX;
+        // What may be repeated as it was must not depend on its neighbours.
+        let pads = sending == Sending::First && self.rtx_ssrc != 0 && route.to_rtx.is_some();
+        let payload = if pads { packet.padded } else { packet.payload };
+        let capacity = HEADER_BYTES + OSN_BYTES + payload.len() + TAG_MAX;
         let room = egress.reserve(capacity).ok_or(DropReason::EgressFull)?;
         let header = rtp::HeaderBuilder {
             marker: packet.marker,
@@ -151,7 +154,7 @@ impl Subscription {
             seq: if rtx { self.rtx_seq } else { rewrite.seq as u16 },
             timestamp: packet.timestamp.wrapping_add(rewrite.timestamp_offset),
             ssrc: if rtx { self.rtx_ssrc } else { self.ssrc },
-            padding: false,
+            padding: payload.len() > packet.payload.len(),
         };
         let send_time = AbsSendTime::from_ntp(received.ntp).bytes();
         let ids = &self.leg.extensions;
@@ -176,18 +179,18 @@ impl Subscription {
                 put(room, at, &(rewrite.seq as u16).to_be_bytes())?;
                 at += OSN_BYTES;
             }
-            put(room, at, packet.payload)?;
-            let payload = room.get_mut(at..).and_then(|rest| rest.get_mut(..packet.payload.len()));
-            renumber_pictures(route.kind, payload.unwrap_or_default(), rewrite);
-            let len = at + packet.payload.len();
+            put(room, at, payload)?;
+            let end = at + packet.payload.len();
+            renumber_pictures(route.kind, room.get_mut(at..end).unwrap_or_default(), rewrite);
+            let len = at + payload.len();
             match sending {
                 Sending::Again => outbound.resend_rtp(room, len),
                 Sending::First | Sending::Rtx => outbound.protect_rtp(room, len),
             }
         } else {
             match sending {
-                Sending::Again => outbound.resend_rtp_into(room, header_len, packet.payload),
-                _ => outbound.protect_rtp_into(room, header_len, packet.payload),
+                Sending::Again => outbound.resend_rtp_into(room, header_len, payload),
+                _ => outbound.protect_rtp_into(room, header_len, payload),
             }
         }
         .ok()

@@ -51,8 +51,13 @@ pub(crate) struct Sent {
 impl Bench {
     /// With an empty scope.
     pub(crate) fn new() -> Self {
+        Self::gathering(Duration::ZERO)
+    }
+
+    /// With an empty scope, whose open frames are held for so long.
+    pub(crate) fn gathering(gather: Duration) -> Self {
         let mut bench = Self {
-            worker: Worker::new(WorkerConfig { hash_seed: [3, 5] }),
+            worker: Worker::new(WorkerConfig { hash_seed: [3, 5], gather }),
             egress: Egress::default(),
             now: Now::default(),
         };

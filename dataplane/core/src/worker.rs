@@ -3,6 +3,8 @@
 use crate::command::{Event, LeaveReason, PeerId, PublicationId, ScopeId, SubscriptionId};
 use crate::drop::{DropReason, Drops};
 use crate::egress::Egress;
+use crate::fan_out::FanOut;
+use crate::gather::Gather;
 use crate::hash::{Map, Seed};
 use crate::ice;
 use crate::limits::{CONSENT, EVENTS, HANDSHAKE_DATAGRAMS, SETUP};
@@ -27,6 +29,9 @@ const EVENTS_RETRY: Duration = Duration::from_millis(100);
 pub struct WorkerConfig {
     /// Random: keeps strangers from choosing addresses and SSRCs that collide in the worker's tables.
     pub hash_seed: [u64; 2],
+    /// How long the packets of a frame may wait for the others, to be sent together. Zero: every packet is forwarded by
+    /// itself as it comes.
+    pub gather: Duration,
 }
 
 /// A DTLS datagram for the handshake thread.
@@ -40,9 +45,10 @@ pub struct HandshakeInput {
 
 /// All that one core serves.
 ///
-/// The caller drives it in turns: [`Worker::on_datagram`] for what was received, [`Worker::on_command`],
-/// [`Worker::on_timeout`], then it sends what [`Egress`] holds and fetches events and handshake datagrams. It flushes the
-/// egress in between when that holds more than [`crate::limits::EGRESS_FLUSH_BYTES`].
+/// The caller drives it in turns: [`Worker::on_datagram`] for what was received, [`Worker::forward`] when it is due and
+/// before commands, [`Worker::on_command`], [`Worker::on_timeout`], then it sends what [`Egress`] holds and fetches events
+/// and handshake datagrams. It flushes the egress in between when that holds more than
+/// [`crate::limits::EGRESS_FLUSH_BYTES`].
 pub struct Worker {
     pub(crate) peers: Slab<Peer>,
     pub(crate) publications: Slab<Publication>,
@@ -62,6 +68,9 @@ pub struct Worker {
     events: VecDeque<Event>,
     handshakes: VecDeque<HandshakeInput>,
     sources: u64,
+    gathers: bool,
+    pub(crate) gather: Gather,
+    pub(crate) fan_out: FanOut,
     checked: Option<Path>,
 }
 
@@ -87,6 +96,9 @@ impl Worker {
             events: VecDeque::new(),
             handshakes: VecDeque::new(),
             sources: 0,
+            gathers: config.gather > Duration::ZERO,
+            gather: Gather::new(config.gather),
+            fan_out: FanOut::default(),
             checked: None,
         }
     }
@@ -108,6 +120,9 @@ impl Worker {
             self.drops.count(reason);
         }
         self.count_sent(before, egress);
+        if !self.gathers {
+            self.forward(now, egress, |_| {});
+        }
     }
 
     /// Where the last datagram came from, if it was an ICE check of one of our peers that passed. Whoever spreads
@@ -131,7 +146,7 @@ impl Worker {
     /// When [`Worker::on_timeout`] has something to do next; always later than its last `now`.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.gather.due()).min()
     }
 
     /// The oldest event that was not fetched.

@@ -1,4 +1,4 @@
-//! Which core a worker runs on.
+//! Which core a worker runs on, and how exact its timers are.
 
 use std::io;
 
@@ -16,6 +16,16 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: thread 0 is the caller, and `set` is valid for its size.
     let failed = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } != 0;
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has the calling thread's timers ring when they are due: by default the kernel may be 50 µs late to save power.
+///
+/// # Errors
+/// A seccomp filter forbids it.
+pub fn exact_timers() -> io::Result<()> {
+    // SAFETY: no pointers. Worth it: frames are held back for a few hundred microseconds.
+    let failed = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) } != 0;
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -93,17 +93,38 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_DEL, fd, 0, Interest::Nothing)
     }
 
-    /// Waits at most `timeout` (`None`: for as long as it takes), rounded up to milliseconds so that a timer is never
-    /// early. Calls `each` with the token, and whether it can be written.
+    /// Waits at most `timeout` (`None`: for as long as it takes), to the nanosecond where the kernel can (Linux 5.11),
+    /// otherwise rounded up to milliseconds so that a timer is never early. Calls `each` with the token, and whether it
+    /// can be written.
     pub(crate) fn wait(&self, timeout: Option<Duration>, mut each: impl FnMut(u64, bool)) {
-        let milliseconds = timeout.map_or(-1, |timeout| {
-            i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-        });
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
-        // SAFETY: `events` is valid to write EVENTS entries to.
-        let count = unsafe {
-            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), EVENTS as i32, milliseconds)
+        let exact = timeout.map(|timeout| libc::timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let exact = exact.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: `events` is valid to write EVENTS entries to; the time is there or null, no signal mask is given.
+        let mut count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.0.as_raw_fd(),
+                events.as_mut_ptr(),
+                EVENTS as i32,
+                exact,
+                std::ptr::null::<libc::sigset_t>(),
+                0_usize,
+            )
         };
+        if count < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+            let milliseconds = timeout.map_or(-1, |timeout| {
+                i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+            });
+            let room = (events.as_mut_ptr(), EVENTS as i32);
+            // SAFETY: as above.
+            count = unsafe {
+                libc::epoll_wait(self.0.as_raw_fd(), room.0, room.1, milliseconds).into()
+            };
+        }
         // An interrupted wait is a wait that ended early.
         for event in events.iter().take(usize::try_from(count).unwrap_or(0)) {
             each(event.u64, event.events & libc::EPOLLOUT as u32 != 0);

@@ -307,6 +307,13 @@ pub fn set_seq(packet: &mut [u8], seq: u16) -> Option<()> {
     put(fixed_mut(packet)?, 2, &seq.to_be_bytes())
 }
 
+/// Overwrites the padding bit; `None` when there are less than 12 bytes.
+pub fn set_padding(packet: &mut [u8], padding: bool) -> Option<()> {
+    let [first, ..] = fixed_mut(packet)?;
+    *first = (*first & !0x20) | (u8::from(padding) << 5);
+    Some(())
+}
+
 /// Overwrites the timestamp; `None` when there are less than 12 bytes.
 pub fn set_timestamp(packet: &mut [u8], timestamp: u32) -> Option<()> {
     put(fixed_mut(packet)?, 4, &timestamp.to_be_bytes())

@@ -92,9 +92,15 @@ impl Relay {
             if egress.bytes() > EGRESS_FLUSH_BYTES {
                 port.send(egress);
             }
+            if worker.is_due(now.at) {
+                worker.forward(now, egress, |egress| port.send(egress));
+            }
             if count < port.batch() {
                 break;
             }
+        }
+        if !mailbox.is_empty() {
+            worker.forward(now, egress, |egress| port.send(egress));
         }
         let asked = mailbox.len().min(COMMANDS_PER_TURN);
         for command in mailbox.drain(..asked) {

@@ -117,7 +117,8 @@ impl World {
                 })
             })
             .collect();
-        let config = WorkerConfig { hash_seed: [rng.bits(), rng.bits()] };
+        let gather = Duration::from_micros(Rng::new(plan.seed).fork(2).pick(&[0, 200, 1000]));
+        let config = WorkerConfig { hash_seed: [rng.bits(), rng.bits()], gather };
         let batch = rng.pick(&[1, 4, 64]);
         let members =
             plan.media.peers.iter().map(|spec| Member { spec: spec.clone(), life: None }).collect();

@@ -1,6 +1,7 @@
 //! The whole worker, with peers made by hand.
 
 mod forward;
+mod gather;
 mod ice;
 mod limits;
 mod repair;
