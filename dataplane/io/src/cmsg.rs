@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Room for all that we ask for: timestamp, packet information, traffic class, overflow count.
 pub(crate) const BYTES: usize = 192;
 
-const HEADER: usize = align(size_of::<libc::cmsghdr>());
-const LEVEL: usize = offset_of!(libc::cmsghdr, cmsg_level);
-const TYPE: usize = offset_of!(libc::cmsghdr, cmsg_type);
+pub(crate) const HEADER: usize = align(size_of::<libc::cmsghdr>());
+pub(crate) const LEVEL: usize = offset_of!(libc::cmsghdr, cmsg_level);
+pub(crate) const TYPE: usize = offset_of!(libc::cmsghdr, cmsg_type);
 
 /// A control buffer.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,7 @@ pub(crate) fn write_source(control: &mut Control, local: IpAddr, interface: u32)
 }
 
 /// Level, type, data of the first message, and the bytes after it.
-fn split(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
+pub(crate) fn split(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
     let length = usize::from_ne_bytes(number(control, 0)?);
     let level = i32::from_ne_bytes(number(control, LEVEL)?);
     let kind = i32::from_ne_bytes(number(control, TYPE)?);
@@ -103,7 +103,7 @@ fn number<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 /// `CMSG_ALIGN`.
-const fn align(length: usize) -> usize {
+pub(crate) const fn align(length: usize) -> usize {
     length.saturating_add(size_of::<usize>() - 1) & !(size_of::<usize>() - 1)
 }
 

@@ -3,6 +3,7 @@
 //! The only crate of the packet's path with `unsafe`: each block is one system call that `std` does not offer.
 
 pub mod affinity;
+pub mod batch;
 mod bind;
 pub mod clock;
 mod cmsg;
