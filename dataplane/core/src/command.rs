@@ -147,6 +147,15 @@ pub enum Command {
         /// Theirs.
         remote: IceCredentials,
     },
+    /// Opens a transport without ICE to a peer whose address is known: it needs no consent and stays until it is removed.
+    AddFixedPeer {
+        /// Where.
+        scope: ScopeId,
+        /// Who.
+        peer: PeerId,
+        /// Our side and its side; UDP.
+        path: Path,
+    },
     /// New credentials; the old ones hold until a check with the new ones passes.
     RestartIce {
         /// Who.
@@ -174,6 +183,18 @@ pub enum Command {
         peer: PeerId,
         /// Master keys of both directions.
         keys: srtp::SessionKeys,
+    },
+    /// Instead of a handshake: the session key, which is the same for all peers of the scope that have one.
+    ShareKey {
+        /// Whose.
+        peer: PeerId,
+        /// The key.
+        key: srtp::SharedKey,
+    },
+    /// Instead of a handshake: RTP and RTCP as they are.
+    SetPlain {
+        /// Whose.
+        peer: PeerId,
     },
     /// The handshake failed or the peer closed DTLS.
     CloseHandshake {
@@ -237,6 +258,9 @@ pub enum Command {
         rtx_ssrc: u32,
         /// First sequence number.
         first_seq: u16,
+        /// Packets go out as the publisher sent them, byte for byte, where both have the session key or are plain: with the
+        /// publisher's SSRC, payload types, extensions and numbers. Then `ssrc`, `rtx_ssrc` and `first_seq` are not used.
+        as_sent: bool,
         /// The source, if any yet.
         publication: Option<PublicationId>,
         /// What is wanted.

@@ -52,6 +52,8 @@ pub struct Egress {
     used: usize,
     spans: Vec<Span>,
     datagrams: usize,
+    /// Runs before this one are complete.
+    begun: usize,
 }
 
 impl Default for Egress {
@@ -61,6 +63,7 @@ impl Default for Egress {
             used: 0,
             spans: Vec::with_capacity(EGRESS_DATAGRAMS),
             datagrams: 0,
+            begun: 0,
         }
     }
 }
@@ -81,14 +84,39 @@ impl Egress {
         let end = (self.used + len).min(self.arena.len());
         debug_assert_eq!(end, self.used + len, "committed more than was reserved");
         self.datagrams += 1;
+        let complete = self.spans.len() <= self.begun;
         match self.spans.last_mut() {
-            Some(span) if span.takes(path, len) => {
+            Some(span) if !complete && span.takes(path, len) => {
                 span.bytes.end = end;
                 span.count += 1;
             }
             _ => self.spans.push(Span { path, bytes: self.used..end, size: len, count: 1 }),
         }
         self.used = end;
+    }
+
+    /// Begins a new run. Says where, for [`Egress::repeat`].
+    pub fn begin(&mut self) -> usize {
+        self.begun = self.spans.len();
+        self.begun
+    }
+
+    /// Queues these runs once more towards another path; their bytes are there once. How many datagrams and bytes that
+    /// are; `None` when the turn is full.
+    pub fn repeat(&mut self, runs: Range<usize>, path: Path) -> Option<(usize, usize)> {
+        let spans = self.spans.get(runs.clone())?;
+        let datagrams: usize = spans.iter().map(|span| span.count).sum();
+        let bytes: usize = spans.iter().map(|span| span.bytes.len()).sum();
+        if self.datagrams + datagrams > EGRESS_DATAGRAMS {
+            return None;
+        }
+        for at in runs {
+            let span = self.spans.get(at)?.clone();
+            self.spans.push(Span { path, ..span });
+        }
+        self.datagrams += datagrams;
+        self.begun = self.spans.len();
+        Some((datagrams, bytes))
     }
 
     /// Copies a datagram in. `false` when the turn is full.
@@ -137,6 +165,7 @@ impl Egress {
     pub fn clear(&mut self) {
         self.used = 0;
         self.datagrams = 0;
+        self.begun = 0;
         self.spans.clear();
     }
 }

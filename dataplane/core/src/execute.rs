@@ -5,20 +5,26 @@ use crate::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::ice::Agent;
+use crate::keys::{Keys, SessionKey};
 use crate::limits::{
     ENCODINGS_PER_PUBLICATION, PEERS, PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, SCOPES, SETUP,
     SUBSCRIPTIONS_PER_PEER, SUBSCRIPTIONS_PER_PUBLICATION,
 };
-use crate::peer::{Keys, Peer};
+use crate::peer::Peer;
+use crate::port::Path;
 use crate::publication::{Encoding, Publication, Stream};
 use crate::rewrite::Rewriter;
-use crate::route::{Leg, compile};
+use crate::route::{Leg, Route, compile};
 use crate::select::Selector;
 use crate::statistics::Traffic;
 use crate::subscription::{Reported, Subscription};
 use crate::time::Now;
 use crate::worker::Worker;
-use strait_crypt::srtp::RETIRED_SSRCS;
+use strait_crypt::srtp::{self, RETIRED_SSRCS};
+
+/// Why packets cannot go out as they came.
+const AS_SENT: &str = "as_sent: both peers need the scope's session key, or be plain, and the same payload types and \
+                       extension ids: subscribe without it";
 
 impl Worker {
     /// Carries out a command, and queues what it makes the worker send.
@@ -51,6 +57,9 @@ impl Worker {
             Command::AddPeer { scope, peer, local, remote: _ } => {
                 self.add_peer(now, scope, peer, &local)
             }
+            Command::AddFixedPeer { scope, peer, path } => {
+                self.add_fixed_peer(now, scope, peer, path)
+            }
             Command::RestartIce { peer, local, remote: _ } => self.restart_ice(peer, &local),
             Command::RemovePeer { peer } => {
                 let slot = self.peer_slot(peer)?;
@@ -62,16 +71,13 @@ impl Worker {
             }
             Command::SetKeys { peer, keys } => {
                 let slot = self.peer_slot(peer)?;
-                let keys = Keys::new(&keys)
-                    .map_err(|_| CommandError::Invalid("a key or salt has the wrong length"))?;
-                let peer = self.peers.get_mut(slot).ok_or(CommandError::NotFound("peer"))?;
-                // A second context of the same keys would repeat nonces.
-                if peer.keys.is_some() {
-                    return Err(CommandError::Exists("set of keys"));
-                }
-                peer.keys = Some(keys);
-                self.check_connected(now, slot, egress);
-                Ok(())
+                let keys = Keys::own(&keys).map_err(wrong_key)?;
+                self.set_keys(now, slot, keys, egress)
+            }
+            Command::ShareKey { peer, key } => self.share_key(now, peer, &key, egress),
+            Command::SetPlain { peer } => {
+                let slot = self.peer_slot(peer)?;
+                self.set_keys(now, slot, Keys::Plain, egress)
             }
             Command::CloseHandshake { peer, closed, detail } => {
                 let slot = self.peer_slot(peer)?;
@@ -128,6 +134,7 @@ impl Worker {
             self.leave(slot, LeaveReason::ScopeDisposed, "its scope was disposed of".into());
         }
         self.scopes.remove(&scope);
+        self.session_keys.remove(&scope);
         Ok(())
     }
 
@@ -138,20 +145,86 @@ impl Worker {
         id: PeerId,
         local: &IceCredentials,
     ) -> Result<(), CommandError> {
+        if self.ufrags.contains_key(local.ufrag.as_bytes()) {
+            return Err(CommandError::Exists("user fragment"));
+        }
+        let slot = self.insert_peer(now, scope, id, Agent::new(local))?;
+        self.ufrags.insert(local.ufrag.as_bytes().into(), slot);
+        Ok(())
+    }
+
+    fn add_fixed_peer(
+        &mut self,
+        now: Now,
+        scope: ScopeId,
+        id: PeerId,
+        path: Path,
+    ) -> Result<(), CommandError> {
+        if self.flows.contains_key(&path) {
+            return Err(CommandError::Exists("address of a peer"));
+        }
+        let slot = self.insert_peer(now, scope, id, Agent::fixed(now.at, path))?;
+        self.flows.insert(path, slot);
+        Ok(())
+    }
+
+    fn insert_peer(
+        &mut self,
+        now: Now,
+        scope: ScopeId,
+        id: PeerId,
+        ice: Agent,
+    ) -> Result<u32, CommandError> {
         let in_scope = self.scopes.get(&scope).ok_or(CommandError::NotFound("scope"))?.len();
         limit("peers in this scope", in_scope, PEERS_PER_SCOPE)?;
         limit("peers on this worker", self.peers.len(), PEERS)?;
         if self.peer_ids.contains_key(&id) {
             return Err(CommandError::Exists("peer"));
         }
-        if self.ufrags.contains_key(local.ufrag.as_bytes()) {
-            return Err(CommandError::Exists("user fragment"));
-        }
-        let slot = self.peers.insert(Peer::new(id, scope, Agent::new(local), now.at));
+        let slot = self.peers.insert(Peer::new(id, scope, ice, now.at));
         self.peer_ids.insert(id, slot);
-        self.ufrags.insert(local.ufrag.as_bytes().into(), slot);
         self.scopes.entry(scope).or_default().push(slot);
         self.arm(slot, now.at + SETUP);
+        Ok(slot)
+    }
+
+    fn share_key(
+        &mut self,
+        now: Now,
+        id: PeerId,
+        key: &srtp::SharedKey,
+        egress: &mut Egress,
+    ) -> Result<(), CommandError> {
+        let slot = self.peer_slot(id)?;
+        let scope = self.peers.get(slot).ok_or(CommandError::NotFound("peer"))?.scope;
+        let keys = Keys::shared(key).map_err(wrong_key)?;
+        match self.session_keys.get(&scope) {
+            Some(held) if !held.is(key) => {
+                return Err(CommandError::Exists("scope's session key, and it is another:"));
+            }
+            Some(_) => {}
+            None => {
+                let held = SessionKey::new(key.clone()).map_err(wrong_key)?;
+                self.session_keys.insert(scope, held);
+            }
+        }
+        self.set_keys(now, slot, keys, egress)
+    }
+
+    fn set_keys(
+        &mut self,
+        now: Now,
+        slot: u32,
+        keys: Keys,
+        egress: &mut Egress,
+    ) -> Result<(), CommandError> {
+        let peer = self.peers.get_mut(slot).ok_or(CommandError::NotFound("peer"))?;
+        // A second context of the same keys would repeat nonces.
+        if peer.keys.is_some() {
+            return Err(CommandError::Exists("set of keys"));
+        }
+        peer.keys = Some(keys);
+        self.check_connected(now, slot, egress);
         Ok(())
     }
 
@@ -161,6 +234,9 @@ impl Worker {
             return Err(CommandError::Exists("user fragment"));
         }
         let peer = self.peers.get_mut(slot).ok_or(CommandError::NotFound("peer"))?;
+        if peer.ice.is_fixed() {
+            return Err(CommandError::Invalid("a peer at a fixed address has no ICE to restart"));
+        }
         if let Some(gone) = peer.ice.restart(local) {
             self.ufrags.remove(gone.as_bytes());
         }
@@ -220,7 +296,7 @@ impl Worker {
         limit("publications of this peer", peer.publications.len(), PUBLICATIONS_PER_PEER)?;
         let ssrcs = encodings.iter().flat_map(|encoding| [encoding.ssrc, encoding.rtx_ssrc]);
         let mut ssrcs: Vec<u32> = ssrcs.filter(|ssrc| *ssrc != 0).collect();
-        if ssrcs.iter().any(|ssrc| peer.streams.find(*ssrc).is_some()) {
+        if ssrcs.iter().any(|s| peer.streams.find(*s).is_some() || self.clashes(peer, *s)) {
             return Err(CommandError::Exists("SSRC"));
         }
         ssrcs.sort_unstable();
@@ -239,6 +315,7 @@ impl Worker {
             report_ssrc,
             subscriptions: Vec::new(),
             repairs: false,
+            hands_on: false,
             started: false,
         });
         self.publication_ids.insert(id, slot);
@@ -292,6 +369,7 @@ impl Worker {
             ssrc,
             rtx_ssrc,
             first_seq,
+            as_sent,
             publication,
             preferences,
         } = command
@@ -307,7 +385,7 @@ impl Worker {
                 "the SSRCs of a subscription must differ, and exist",
             ));
         }
-        let peer = self.peers.get(peer_slot).ok_or(CommandError::NotFound("peer"))?;
+        let peer = self.peers.get_mut(peer_slot).ok_or(CommandError::NotFound("peer"))?;
         limit("subscriptions of this peer", peer.subscriptions.len(), SUBSCRIPTIONS_PER_PEER)?;
         let mut others = peer.subscriptions.iter().filter_map(|slot| self.subscriptions.get(*slot));
         let taken = |other: &Subscription| {
@@ -316,15 +394,25 @@ impl Worker {
         if others.any(taken) {
             return Err(CommandError::Exists("SSRC"));
         }
-        if let Some(Keys { outbound, .. }) = &peer.keys {
+        let subscriptions = peer.subscriptions.len();
+        let (scope, keys) = (peer.scope, peer.keys.as_mut());
+        if as_sent && !keys.as_ref().is_some_and(|keys| keys.is_common()) {
+            return Err(CommandError::Invalid(AS_SENT));
+        }
+        if let Some(keys) = keys {
             // Each subscription retires up to two when it ends. Reserved now, because what cannot be retired fills the
             // table, and then new streams would stay black without a word.
-            if outbound.retired() + 2 * (peer.subscriptions.len() + 1) > RETIRED_SSRCS {
+            let protection = keys.protection(scope, &mut self.session_keys);
+            let protection = protection.ok_or(CommandError::NotFound("session key"))?;
+            if !protection.takes_streams(2 * subscriptions) {
                 return Err(CommandError::KeysUsedUp { limit: RETIRED_SSRCS });
             }
-            if outbound.is_retired(ssrc) || outbound.is_retired(rtx_ssrc) {
+            if protection.is_retired(ssrc) || protection.is_retired(rtx_ssrc) {
                 return Err(CommandError::Exists("SSRC"));
             }
+        }
+        if [ssrc, rtx_ssrc].into_iter().any(|ssrc| self.is_sent_under_session_key(scope, ssrc)) {
+            return Err(CommandError::Exists("SSRC"));
         }
         let mut subscription = Subscription {
             id,
@@ -333,6 +421,7 @@ impl Worker {
             leg: Leg { mid: mid.into(), codecs, extensions },
             ssrc,
             rtx_ssrc,
+            as_sent,
             publication: None,
             routes: Vec::new(),
             selector: Selector::new(preferences),
@@ -347,7 +436,7 @@ impl Worker {
         let source =
             publication.map(|publication| self.publication_slot(publication)).transpose()?;
         if let Some(source) = source {
-            subscription.routes = self.routes(source, &subscription.leg)?;
+            subscription.routes = self.routes(source, &subscription)?;
         }
         let slot = self.subscriptions.insert(subscription);
         self.subscription_ids.insert(id, slot);
@@ -376,7 +465,7 @@ impl Worker {
             return Ok(());
         }
         let routes = match source {
-            Some(source) => self.routes(source, &subscription.leg)?,
+            Some(source) => self.routes(source, subscription)?,
             None => Vec::new(),
         };
         self.detach(slot);
@@ -388,8 +477,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The routes from a publication to a leg, if it may have one subscription more.
-    fn routes(&self, source: u32, leg: &Leg) -> Result<Vec<crate::route::Route>, CommandError> {
+    /// The routes from a publication to a subscription, if it may have one more.
+    fn routes(&self, source: u32, to: &Subscription) -> Result<Vec<Route>, CommandError> {
         let publication =
             self.publications.get(source).ok_or(CommandError::NotFound("publication"))?;
         limit(
@@ -397,7 +486,35 @@ impl Worker {
             publication.subscriptions.len(),
             SUBSCRIPTIONS_PER_PUBLICATION,
         )?;
-        compile(&publication.leg, leg)
+        let routes = compile(&publication.leg, &to.leg)?;
+        if to.as_sent {
+            let keys = |slot| self.peers.get(slot).and_then(|peer| peer.keys.as_ref());
+            let both = keys(publication.peer).zip(keys(to.peer));
+            let opens = both.is_some_and(|(from, to)| from.opens_as_sent(to));
+            let same = routes.iter().all(|route| route.from == route.to);
+            if !opens || !same || publication.leg.extensions != to.leg.extensions {
+                return Err(CommandError::Invalid(AS_SENT));
+            }
+        }
+        Ok(routes)
+    }
+
+    /// Whether an SSRC of this peer's would be used twice under the session key.
+    pub(crate) fn clashes(&self, peer: &Peer, ssrc: u32) -> bool {
+        matches!(peer.keys, Some(Keys::Shared { .. }))
+            && (self.is_sent_under_session_key(peer.scope, ssrc)
+                || self.session_keys.get(&peer.scope).is_some_and(|key| key.is_used(ssrc)))
+    }
+
+    /// Whether a peer of the scope sends from this SSRC under the key that the relay sends under as well.
+    pub(crate) fn is_sent_under_session_key(&self, scope: ScopeId, ssrc: u32) -> bool {
+        if !self.session_keys.contains_key(&scope) {
+            return false;
+        }
+        let peers = self.scopes.get(&scope).into_iter().flatten();
+        let mut peers = peers.filter_map(|slot| self.peers.get(*slot));
+        let sends = |peer: &Peer| peer.streams.find(ssrc).is_some();
+        peers.any(|peer| matches!(peer.keys, Some(Keys::Shared { .. })) && sends(peer))
     }
 
     fn attach(&mut self, slot: u32, source: Option<u32>) {
@@ -405,6 +522,7 @@ impl Worker {
         subscription.publication = source;
         if let Some(publication) = source.and_then(|source| self.publications.get_mut(source)) {
             publication.subscriptions.push(slot);
+            publication.hands_on |= subscription.as_sent;
             publication.repairs |= subscription.leg.codecs.iter().any(|codec| codec.nack);
         }
     }
@@ -419,9 +537,11 @@ impl Worker {
         publication.subscriptions.retain(|other| *other != slot);
         if publication.subscriptions.is_empty() {
             publication.repairs = false;
+            publication.hands_on = false;
             for encoding in &mut publication.encodings {
                 encoding.requests.satisfy();
                 encoding.cache.clear();
+                encoding.sealed.clear();
             }
         }
     }
@@ -432,10 +552,11 @@ impl Worker {
         self.subscription_ids.remove(&subscription.id);
         if let Some(peer) = self.peers.get_mut(subscription.peer) {
             peer.subscriptions.retain(|other| *other != slot);
-            if let Some(keys) = &mut peer.keys {
-                // There is room: it was reserved when the subscription began.
-                let _ = keys.outbound.retire(subscription.ssrc);
-                let _ = keys.outbound.retire(subscription.rtx_ssrc);
+            let keys = peer.keys.as_mut();
+            if let Some(protection) =
+                keys.and_then(|keys| keys.protection(peer.scope, &mut self.session_keys))
+            {
+                protection.retire([subscription.ssrc, subscription.rtx_ssrc]);
             }
         }
     }
@@ -490,4 +611,8 @@ impl Worker {
 
 fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), CommandError> {
     if count >= limit { Err(CommandError::Limit { what, limit }) } else { Ok(()) }
+}
+
+fn wrong_key(_: srtp::Error) -> CommandError {
+    CommandError::Invalid("a key or salt has not the length that its profile asks for")
 }

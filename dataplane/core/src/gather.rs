@@ -27,6 +27,8 @@ pub(crate) struct Held {
     pub(crate) key_frame: bool,
     /// Its frame goes on: what comes next belongs to the same run.
     open: bool,
+    /// In the arena as it came, if others can open that; empty otherwise.
+    sealed: Range<usize>,
     /// Header and payload in the arena. Room for the padding follows.
     bytes: Range<usize>,
     payload_len: usize,
@@ -72,16 +74,34 @@ impl Gather {
         (!self.held.is_empty()).then(|| self.first_at + wait)
     }
 
+    /// Copies a packet as it came, before it is decrypted in place. It is forgotten unless [`Gather::hold`] follows.
+    pub(crate) fn keep_sealed(&mut self, sealed: &[u8]) -> Range<usize> {
+        let place = self.used..self.used + sealed.len();
+        match self.arena.get_mut(place.clone()) {
+            Some(room) => {
+                room.copy_from_slice(sealed);
+                place
+            }
+            None => self.used..self.used,
+        }
+    }
+
+    /// What [`Gather::keep_sealed`] copied.
+    pub(crate) fn sealed(&self, place: Range<usize>) -> &[u8] {
+        self.arena.get(place).unwrap_or_default()
+    }
+
     /// Copies a packet in. `open` says that its frame goes on.
     pub(crate) fn hold(
         &mut self,
         received: Now,
-        stream: Stream,
-        source: Source,
+        (stream, source): (Stream, Source),
         packet: &Packet<'_>,
+        sealed: Range<usize>,
         open: bool,
     ) -> Result<(), DropReason> {
-        let bytes = self.used..self.used + packet.bytes.len();
+        let start = sealed.end.max(self.used);
+        let bytes = start..start + packet.bytes.len();
         let room = self.arena.get_mut(bytes.clone()).filter(|_| self.held.len() < GATHERED_PACKETS);
         let room = room.ok_or(DropReason::EgressFull)?;
         room.copy_from_slice(packet.bytes);
@@ -101,6 +121,7 @@ impl Gather {
             received,
             key_frame: packet.peek.key_frame,
             open,
+            sealed,
             bytes,
             payload_len: packet.payload.len(),
             padding: 0,
@@ -155,6 +176,11 @@ impl Gather {
         Some(packet)
     }
 
+    /// A packet as it came.
+    pub(crate) fn as_sent(&self, held: &Held) -> Option<&[u8]> {
+        self.arena.get(held.sealed.clone()).filter(|bytes| !bytes.is_empty())
+    }
+
     /// Forgets what waited.
     pub(crate) fn clear(&mut self) {
         self.used = 0;
@@ -183,5 +209,5 @@ pub(crate) fn bit(at: usize) -> u64 {
 
 const _: () = assert!(GATHERED_PACKETS <= u64::BITS as usize);
 /// Bytes that a packet takes at most.
-const HELD_BYTES_MAX: usize = DATAGRAM_BYTES + PADDING_BYTES;
+const HELD_BYTES_MAX: usize = 2 * DATAGRAM_BYTES + PADDING_BYTES;
 const _: () = assert!(PADDING_BYTES <= u8::MAX as usize && HELD_BYTES_MAX <= GATHERED_BYTES);

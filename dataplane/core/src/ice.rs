@@ -36,6 +36,8 @@ pub(crate) struct Agent {
     old: Option<Local>,
     valid: Vec<Valid>,
     nominated: Option<Path>,
+    /// The one path was told, not checked: it needs no consent.
+    fixed: bool,
 }
 
 /// What a check that passed changed.
@@ -50,7 +52,20 @@ pub(crate) struct Change {
 impl Agent {
     /// With our credentials.
     pub(crate) fn new(local: &IceCredentials) -> Self {
-        Self { local: Local::new(local), old: None, valid: Vec::new(), nominated: None }
+        let local = Local::new(local);
+        Self { local, old: None, valid: Vec::new(), nominated: None, fixed: false }
+    }
+
+    /// Of a peer without ICE, that is where it was said to be.
+    pub(crate) fn fixed(now: Instant, path: Path) -> Self {
+        let nobody = IceCredentials { ufrag: String::new(), pwd: String::new() };
+        let valid = vec![Valid { path, checked_at: now }];
+        Self { valid, nominated: Some(path), fixed: true, ..Self::new(&nobody) }
+    }
+
+    /// Whether it has no ICE.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.fixed
     }
 
     /// New credentials (RFC 8445 section 9). Returns a user fragment that is not ours any more: that of an earlier
@@ -67,7 +82,8 @@ impl Agent {
 
     /// Our user fragments.
     pub(crate) fn ufrags(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(&*self.local.ufrag).chain(self.old.as_ref().map(|old| &*old.ufrag))
+        let old = self.old.as_ref().map(|old| &*old.ufrag);
+        std::iter::once(&*self.local.ufrag).chain(old).filter(|_| !self.fixed)
     }
 
     /// Checks the integrity of a binding request for `ufrag`, and returns the key to answer with.
@@ -135,14 +151,16 @@ impl Agent {
 
     /// Removes and returns a path whose consent has expired.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Path> {
-        let path = self.valid.iter().find(|v| v.checked_at + CONSENT <= now)?.path;
+        let mut checked = self.valid.iter().filter(|_| !self.fixed);
+        let path = checked.find(|v| v.checked_at + CONSENT <= now)?.path;
         self.forget(path);
         Some(path)
     }
 
     /// When the next path expires without another check.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.valid.iter().map(|valid| valid.checked_at + CONSENT).min()
+        let checked = self.valid.iter().filter(|_| !self.fixed);
+        checked.map(|valid| valid.checked_at + CONSENT).min()
     }
 
     /// Removes the path checked longest ago, but not the nominated one.

@@ -12,6 +12,7 @@ mod gather;
 mod hash;
 mod ice;
 mod keyframe;
+mod keys;
 pub mod limits;
 mod measure;
 mod packet;

@@ -33,6 +33,8 @@ impl Worker {
     ) -> Result<(), DropReason> {
         let sender = *self.flows.get(&meta.path).ok_or(DropReason::PathUnknown)?;
         let peer = self.peers.get_mut(sender).ok_or(DropReason::PathUnknown)?;
+        let common = peer.keys.as_ref().is_some_and(|keys| keys.is_common());
+        let sealed = if common { self.gather.keep_sealed(bytes) } else { 0..0 };
         let bytes = peer.unprotect_rtp(bytes)?;
         peer.received.count(bytes.len());
 
@@ -41,6 +43,11 @@ impl Worker {
         let publication =
             self.publications.get_mut(stream.publication).ok_or(DropReason::StreamUnknown)?;
         let packet = publication.take(now, meta, stream, bytes)?;
+        if publication.hands_on && publication.repairs {
+            let encoding = publication.encodings.get_mut(stream.encoding as usize);
+            let sealed = self.gather.sealed(sealed.clone());
+            encoding.into_iter().for_each(|e| e.sealed.insert(now, packet.seq, sealed));
+        }
         let source = publication.source(stream)?;
         if publication.audience().is_empty() {
             let reason = publication.why_unsent();
@@ -48,7 +55,7 @@ impl Worker {
             return Err(reason);
         }
         let open = publication.kind == Kind::Video && !packet.marker && !packet.payload.is_empty();
-        self.gather.hold(now, stream, source, &packet, open)
+        self.gather.hold(now, (stream, source), &packet, sealed, open)
     }
 
     /// Whether [`Worker::forward`] is to be called before the next turn: all frames are complete, were held long enough,
@@ -96,11 +103,13 @@ impl Worker {
             *packet = publication.and_then(|publication| gather.packet(held, &publication.leg));
         }
         let mut outcome = Outcome::default();
+        let mut handed_on = None;
         for (step, group) in fan_out.steps() {
             if egress.bytes() > EGRESS_FLUSH_BYTES
                 || egress.len() + GATHERED_PACKETS > EGRESS_DATAGRAMS
             {
                 send(egress);
+                handed_on = None;
             }
             let Some(publication) = self.publications.get(group.publication) else { continue };
             let Some(subscription) = self.subscriptions.get_mut(step.subscription) else {
@@ -111,6 +120,7 @@ impl Worker {
                 continue;
             };
             let before = (egress.len(), egress.bytes());
+            let mut as_sent = 0;
             for at in Packets(group.packets) {
                 let (Some(held), Some(Some(packet))) = (gather.held().get(at), packets.get(at))
                 else {
@@ -120,17 +130,29 @@ impl Worker {
                 let aligned = |from| publication.align(from, held.source, packet);
                 match subscription.select(held.received, source, group.active, packet, aligned) {
                     Selected::Forward(way) => {
+                        let to = (&mut *peer, &mut self.session_keys);
                         let first = Sending::First;
-                        match subscription.send(held.received, peer, packet, way, first, egress) {
+                        match subscription.send(held.received, to, packet, way, first, egress) {
                             Ok(()) => outcome.forwarded |= bit(at),
                             Err(reason) => self.drops.count(reason),
                         }
                     }
+                    Selected::HandOn => as_sent |= bit(at),
                     Selected::AwaitKeyFrame => outcome.awaited |= bit(at),
                     Selected::Decline => {}
                 }
             }
-            self.count_sent(before, egress);
+            self.sent.packets += egress.len().saturating_sub(before.0) as u64;
+            self.sent.bytes += egress.bytes().saturating_sub(before.1) as u64;
+            if as_sent != 0 {
+                match subscription.hand_on(peer, gather, as_sent, &mut handed_on, egress) {
+                    Ok(traffic) => {
+                        outcome.forwarded |= as_sent;
+                        self.sent.add(traffic);
+                    }
+                    Err(reason) => self.drops.add(reason, as_sent.count_ones().into()),
+                }
+            }
         }
         outcome
     }
@@ -191,6 +213,10 @@ impl Worker {
         stream: Stream,
         ssrc: u32,
     ) -> Result<(), DropReason> {
+        // Two senders of one SSRC under one key use the same nonces: neither is made any use of that makes it worse.
+        if self.peers.get(sender).is_some_and(|peer| self.clashes(peer, ssrc)) {
+            return Err(DropReason::StreamUnknown);
+        }
         let source = self.next_source();
         let encoding = self
             .publications

@@ -5,6 +5,7 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::feedback::Feedback;
 use crate::ice::Agent;
+use crate::keys::{Keys, Protection, SessionKeys};
 use crate::limits::{DATAGRAM_BYTES, PAST_SSRCS, RESEND_BYTES, RESEND_SHARE};
 use crate::measure::ClockOffset;
 use crate::port::Path;
@@ -40,24 +41,6 @@ pub(crate) struct Peer {
     pub(crate) sent: Traffic,
 }
 
-/// The SRTP contexts of both directions.
-pub(crate) struct Keys {
-    inbound: srtp::Inbound,
-    pub(crate) outbound: srtp::Outbound,
-}
-
-impl Keys {
-    pub(crate) fn new(keys: &srtp::SessionKeys) -> Result<Self, srtp::Error> {
-        Ok(Self { inbound: keys.inbound()?, outbound: keys.outbound()? })
-    }
-
-    /// Bytes that the contexts hold.
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> usize {
-        self.inbound.bytes() + self.outbound.bytes()
-    }
-}
-
 impl Peer {
     pub(crate) fn new(id: PeerId, scope: ScopeId, ice: Agent, now: Instant) -> Self {
         Self {
@@ -88,8 +71,7 @@ impl Peer {
         bytes: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
         let keys = self.keys.as_mut().ok_or(DropReason::NoKeys)?;
-        let len =
-            keys.inbound.unprotect_rtp(bytes).map_err(|e| reason(e, DropReason::RtpMalformed))?;
+        let len = keys.unprotect_rtp(bytes).map_err(|e| reason(e, DropReason::RtpMalformed))?;
         bytes.get_mut(..len).ok_or(DropReason::RtpMalformed)
     }
 
@@ -99,8 +81,7 @@ impl Peer {
         bytes: &'a mut [u8],
     ) -> Result<&'a [u8], DropReason> {
         let keys = self.keys.as_mut().ok_or(DropReason::NoKeys)?;
-        let len =
-            keys.inbound.unprotect_rtcp(bytes).map_err(|e| reason(e, DropReason::RtcpMalformed))?;
+        let len = keys.unprotect_rtcp(bytes).map_err(|e| reason(e, DropReason::RtcpMalformed))?;
         bytes.get(..len).ok_or(DropReason::RtcpMalformed)
     }
 
@@ -112,7 +93,7 @@ impl Peer {
         while self.past.len() > PAST_SSRCS {
             let oldest = self.past.pop_front().filter(|ssrc| self.streams.find(*ssrc).is_none());
             if let Some((ssrc, keys)) = oldest.zip(self.keys.as_mut()) {
-                keys.inbound.forget(ssrc);
+                keys.forget(ssrc);
             }
         }
     }
@@ -128,20 +109,25 @@ impl Peer {
         self.keys.is_some() && self.ice.path().is_some()
     }
 
-    /// Where packets go and with which keys, once it is connected.
-    pub(crate) fn outgoing(&mut self) -> Result<(Path, &mut srtp::Outbound), DropReason> {
+    /// Where packets go and what protects them, once it is connected.
+    pub(crate) fn outgoing<'a>(
+        &'a mut self,
+        session_keys: &'a mut SessionKeys,
+    ) -> Result<(Path, Protection<'a>), DropReason> {
         let path = self.ice.path().ok_or(DropReason::SubscriberNotReady)?;
         let keys = self.keys.as_mut().ok_or(DropReason::SubscriberNotReady)?;
-        Ok((path, &mut keys.outbound))
+        let protection = keys.protection(self.scope, session_keys);
+        Ok((path, protection.ok_or(DropReason::SubscriberNotReady)?))
     }
 
     /// Queues one RTCP compound that `write` fills.
     pub(crate) fn send_rtcp(
         &mut self,
+        session_keys: &mut SessionKeys,
         egress: &mut Egress,
         write: impl FnOnce(&mut rtcp::Writer<'_>) -> Result<(), Full>,
     ) -> Result<(), DropReason> {
-        let (path, outbound) = self.outgoing()?;
+        let (path, protection) = self.outgoing(session_keys)?;
         let room = egress.reserve(DATAGRAM_BYTES).ok_or(DropReason::EgressFull)?;
         let clear = room.len().saturating_sub(srtp::RTCP_OVERHEAD_MAX);
         let mut writer = rtcp::Writer::new(room.get_mut(..clear).unwrap_or_default());
@@ -150,7 +136,7 @@ impl Peer {
             return Ok(());
         }
         let len = writer.len();
-        let len = outbound.protect_rtcp(room, len).map_err(|_| DropReason::ProtectFailed)?;
+        let len = protection.rtcp(room, len)?;
         egress.commit(path, len);
         self.sent.count(len);
         Ok(())

@@ -31,6 +31,8 @@ pub(crate) struct Publication {
     pub(crate) subscriptions: Vec<u32>,
     /// Whether any subscriber asks for packets again.
     pub(crate) repairs: bool,
+    /// Whether any subscriber gets packets as they came.
+    pub(crate) hands_on: bool,
     pub(crate) started: bool,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Encoding {
     pub(crate) reception: Reception,
     pub(crate) requests: KeyFrameRequests,
     pub(crate) cache: Cache,
+    /// The same as they came, for subscribers that get them so.
+    pub(crate) sealed: Cache,
     pub(crate) missing: Missing,
     /// When the last packet arrived.
     pub(crate) active_at: Option<Instant>,
@@ -72,6 +76,7 @@ impl Encoding {
             reception: Reception::default(),
             requests: KeyFrameRequests::default(),
             cache: Cache::new(packets),
+            sealed: Cache::new(packets),
             missing: Missing::default(),
             active_at: None,
             clock_rate_hz: 0,
@@ -89,6 +94,7 @@ impl Encoding {
         self.window = Window::default();
         self.reception = Reception::default();
         self.cache.clear();
+        self.sealed.clear();
         self.missing = Missing::default();
     }
 

@@ -57,7 +57,7 @@ impl Worker {
         let mut feedback = std::mem::take(&mut peer.feedback);
         feedback.flush(now.at, |media_ssrc, count, arrivals| {
             let mut told = 0;
-            let result = peer.send_rtcp(egress, |rtcp| {
+            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
                 rtcp.receiver_report(ssrc, &[])?;
                 told = rtcp.transport_cc(ssrc, media_ssrc, count, arrivals)?;
                 Ok(())
@@ -69,11 +69,14 @@ impl Worker {
 
     /// Says goodbye for an outgoing stream.
     pub(crate) fn say_bye(&mut self, slot: u32, egress: &mut Egress) {
-        let Some(subscription) = self.subscriptions.get(slot) else { return };
+        // The SSRCs of what is handed on as it came are the publisher's, not ours to end.
+        let Some(subscription) = self.subscriptions.get(slot).filter(|s| !s.as_sent) else {
+            return;
+        };
         let ssrcs = [subscription.ssrc, subscription.rtx_ssrc];
         let used = ssrcs.get(..1 + usize::from(subscription.rtx_ssrc != 0)).unwrap_or_default();
         if let Some(peer) = self.peers.get_mut(subscription.peer).filter(|peer| peer.is_ready()) {
-            let result = peer.send_rtcp(egress, |rtcp| {
+            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
                 rtcp.receiver_report(subscription.ssrc, &[])?;
                 rtcp.bye(used)
             });
@@ -88,7 +91,7 @@ impl Worker {
         let slots = std::mem::take(&mut peer.publications);
         let mut rest = slots.iter().peekable();
         while rest.peek().is_some() {
-            let result = peer.send_rtcp(egress, |rtcp| {
+            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
                 while let Some(slot) = rest.next_if(|_| rtcp.len() < REPORTS_BYTES) {
                     if let Some(publication) = publications.get_mut(*slot) {
                         write_receiver_report(now, publication, rtcp)?;
@@ -110,7 +113,7 @@ impl Worker {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let mut rest = reports.iter().peekable();
         while rest.peek().is_some() {
-            let result = peer.send_rtcp(egress, |rtcp| {
+            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
                 while let Some(report) = rest.next_if(|_| rtcp.len() < REPORTS_BYTES) {
                     report.write(now, rtcp)?;
                 }

@@ -3,6 +3,7 @@
 use crate::command::Event;
 use crate::drop::DropReason;
 use crate::egress::Egress;
+use crate::keys::SessionKeys;
 use crate::peer::Peer;
 use crate::publication::{Encoding, Publication, Stream};
 use crate::time::{Duration, Instant, Now};
@@ -60,6 +61,7 @@ impl Worker {
         let active = publication.active(now.at);
         let Publication { encodings, leg, report_ssrc, subscriptions, muted, .. } = publication;
         let (pli, fir) = leg.codecs.first().map_or((false, false), |codec| (codec.pli, codec.fir));
+        let session_keys = &mut self.session_keys;
         let mut next: Option<Instant> = None;
         for (number, encoding) in (0..).zip(encodings.iter_mut()).filter(|(_, e)| e.ssrc != 0) {
             // A request that nobody waits for any more would make the encoder repeat key frames of its other layers.
@@ -71,11 +73,11 @@ impl Worker {
                 }
             }
             if encoding.requests.take(now.at) {
-                let result = ask_key_frame(peer, egress, encoding, *report_ssrc, pli);
+                let result = ask_key_frame(peer, session_keys, egress, encoding, *report_ssrc, pli);
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             if encoding.missing.is_due(now.at) {
-                let result = ask_missing(now, peer, egress, encoding, *report_ssrc);
+                let result = ask_missing(now, peer, session_keys, egress, encoding, *report_ssrc);
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             let due = [encoding.requests.due(now.at), encoding.missing.due()];
@@ -95,6 +97,7 @@ const RETRY: Duration = Duration::from_millis(5);
 
 fn ask_key_frame(
     peer: &mut Peer,
+    session_keys: &mut SessionKeys,
     egress: &mut Egress,
     encoding: &mut Encoding,
     report_ssrc: u32,
@@ -102,7 +105,7 @@ fn ask_key_frame(
 ) -> Result<(), DropReason> {
     encoding.key_frame_requests += 1;
     let fir_seq = if pli { 0 } else { encoding.requests.next_fir_seq() };
-    peer.send_rtcp(egress, |rtcp| {
+    peer.send_rtcp(session_keys, egress, |rtcp| {
         rtcp.receiver_report(report_ssrc, &[])?;
         if pli {
             rtcp.pli(report_ssrc, encoding.ssrc)
@@ -115,12 +118,13 @@ fn ask_key_frame(
 fn ask_missing(
     now: Now,
     peer: &mut Peer,
+    session_keys: &mut SessionKeys,
     egress: &mut Egress,
     encoding: &mut Encoding,
     report_ssrc: u32,
 ) -> Result<(), DropReason> {
     let (ssrc, missing) = (encoding.ssrc, &mut encoding.missing);
-    peer.send_rtcp(egress, |rtcp| {
+    peer.send_rtcp(session_keys, egress, |rtcp| {
         rtcp.receiver_report(report_ssrc, &[])?;
         rtcp.nack(report_ssrc, ssrc, missing.ask(now.at))
     })

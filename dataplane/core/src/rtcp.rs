@@ -2,7 +2,7 @@
 
 use crate::drop::DropReason;
 use crate::egress::Egress;
-use crate::limits::NACKED_PACKETS;
+use crate::limits::{DATAGRAM_BYTES, NACKED_PACKETS};
 use crate::measure::SenderInfo;
 use crate::packet::Packet;
 use crate::port::Meta;
@@ -22,8 +22,18 @@ impl Worker {
     ) -> Result<(), DropReason> {
         let slot = *self.flows.get(&meta.path).ok_or(DropReason::PathUnknown)?;
         let peer = self.peers.get_mut(slot).ok_or(DropReason::PathUnknown)?;
+        let mut room = [0; DATAGRAM_BYTES];
+        let common = peer.keys.as_ref().is_some_and(|keys| keys.is_common());
+        let sealed = room.get_mut(..bytes.len()).filter(|_| common);
+        let sealed = sealed.map(|room| {
+            room.copy_from_slice(bytes);
+            &*room
+        });
         let bytes = peer.unprotect_rtcp(bytes)?;
         peer.received.count(bytes.len());
+        if let Some(sealed) = sealed {
+            self.hand_reports_on(slot, sealed, bytes, egress);
+        }
         let mut result = Ok(());
         for packet in rtcp::packets(bytes) {
             let Ok(packet) = packet else {
@@ -41,11 +51,12 @@ impl Worker {
                 rtcp::Packet::Nack(nack) => {
                     // Retransmissions are not sent again; their numbers would be taken for those of the media.
                     let subscription = self.subscription_of(slot, nack.media_ssrc).filter(|s| {
-                        self.subscriptions.get(*s).is_some_and(|s| s.ssrc == nack.media_ssrc)
+                        let subscription = self.subscriptions.get(*s);
+                        subscription.is_some_and(|s| s.as_sent || s.ssrc == nack.media_ssrc)
                     });
                     if let Some(subscription) = subscription {
                         let seqs = nack.seqs().take(NACKED_PACKETS);
-                        self.on_nack(now, subscription, seqs, egress);
+                        self.on_nack(now, subscription, nack.media_ssrc, seqs, egress);
                     }
                 }
                 rtcp::Packet::Pli(pli) => {
@@ -66,6 +77,34 @@ impl Worker {
             }
         }
         result
+    }
+
+    /// Hands a compound with sender reports on as it came to those that get the reported streams so: under a key that is
+    /// not the relay's own it cannot report in the publisher's name.
+    fn hand_reports_on(&mut self, slot: u32, sealed: &[u8], bytes: &[u8], egress: &mut Egress) {
+        let Some(peer) = self.peers.get(slot) else { return };
+        let reports = rtcp::packets(bytes).filter_map(|packet| match packet {
+            Ok(rtcp::Packet::SenderReport(report)) => peer.streams.find(report.ssrc),
+            _ => None,
+        });
+        let publications: Vec<u32> = reports.map(|stream| stream.publication).collect();
+        let audiences = publications.iter().filter_map(|slot| self.publications.get(*slot));
+        let subscriptions = audiences.filter(|p| p.hands_on).flat_map(|p| p.audience());
+        let subscriptions = subscriptions.filter_map(|slot| self.subscriptions.get(*slot));
+        let mut peers: Vec<u32> = subscriptions.filter(|s| s.as_sent).map(|s| s.peer).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        for slot in peers {
+            let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.is_ready()) else {
+                continue;
+            };
+            let Some(path) = peer.ice.path() else { continue };
+            if egress.push(path, sealed) {
+                peer.sent.count(sealed.len());
+            } else {
+                self.drops.count(DropReason::EgressFull);
+            }
+        }
     }
 
     fn on_sender_report(&mut self, now: Now, slot: u32, report: &rtcp::SenderReport<'_>) {
@@ -89,7 +128,7 @@ impl Worker {
     fn on_report(&mut self, now: Now, slot: u32, block: ReportBlock) {
         let Some(subscription) = self.subscription_of(slot, block.ssrc) else { return };
         let Some(subscription) = self.subscriptions.get_mut(subscription) else { return };
-        if block.ssrc != subscription.ssrc {
+        if !subscription.as_sent && block.ssrc != subscription.ssrc {
             return;
         }
         //= rfc3550#6.4.1: round trip = arrival - delay since last SR - last SR, each in the middle 32 bits of NTP.
@@ -106,6 +145,7 @@ impl Worker {
         &mut self,
         now: Now,
         slot: u32,
+        ssrc: u32,
         seqs: impl Iterator<Item = u16>,
         egress: &mut Egress,
     ) {
@@ -114,6 +154,22 @@ impl Worker {
         let Some(publication) = self.publications.get_mut(source_slot) else { return };
         let Some(peer) = self.peers.get_mut(subscription.peer) else { return };
         let nack = publication.nack();
+        if subscription.as_sent {
+            let encoding = publication.encodings.iter_mut().find(|e| e.ssrc == ssrc);
+            let Some(encoding) = encoding else { return };
+            for seq in seqs.map(|seq| encoding.window.extend(seq)) {
+                let Some((_, sealed)) = encoding.sealed.get(seq) else {
+                    subscription.missed += 1;
+                    if nack && !encoding.window.has(seq) {
+                        encoding.missing.want(seq, now.at);
+                    }
+                    continue;
+                };
+                let result = subscription.hand_on_again(peer, sealed, egress);
+                result.unwrap_or_else(|reason| self.drops.count(reason));
+            }
+            return self.ask(now, source_slot, egress).map_or((), |_| ());
+        }
         for seq in seqs {
             let origin = subscription.rewriter.origin(seq);
             let Some((source, seq)) = origin else { continue };
@@ -136,7 +192,8 @@ impl Worker {
             let (sending, received) =
                 if rtx { (Sending::Rtx, now) } else { (Sending::Again, received) };
             let result = peer.resend.spend(bytes.len()).and_then(|()| {
-                subscription.send(received, peer, &packet, (route, rewrite), sending, egress)
+                let to = (&mut *peer, &mut self.session_keys);
+                subscription.send(received, to, &packet, (route, rewrite), sending, egress)
             });
             result.unwrap_or_else(|reason| self.drops.count(reason));
         }
@@ -170,9 +227,7 @@ impl Worker {
 
     /// The subscription of a peer that sends with this SSRC.
     fn subscription_of(&self, slot: u32, ssrc: u32) -> Option<u32> {
-        let sends = |subscription: &Subscription| {
-            subscription.ssrc == ssrc || (ssrc != 0 && subscription.rtx_ssrc == ssrc)
-        };
+        let sends = |subscription: &Subscription| subscription.sends(ssrc, &self.publications);
         let peer = self.peers.get(slot)?;
         let mut slots = peer.subscriptions.iter().copied();
         slots.find(|slot| self.subscriptions.get(*slot).is_some_and(sends))

@@ -22,6 +22,11 @@ impl Traffic {
         self.packets += 1;
         self.bytes += bytes as u64;
     }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
 }
 
 /// Of a worker.

@@ -3,14 +3,20 @@
 use crate::command::{CodecKind, Kind, SubscriptionId};
 use crate::drop::DropReason;
 use crate::egress::Egress;
+use crate::gather::{Gather, Packets};
+use crate::keys::SessionKeys;
 use crate::limits::DATAGRAM_BYTES;
 use crate::packet::Packet;
 use crate::peer::Peer;
+use crate::port::Protocol;
+use crate::publication::Publication;
 use crate::rewrite::{Rewrite, Rewriter, Source};
 use crate::route::{Leg, Route};
 use crate::select::{Active, Choice, Selector};
+use crate::slab::Slab;
 use crate::statistics::Traffic;
 use crate::time::{Duration, Now};
+use std::ops::Range;
 use strait_crypt::srtp::TAG_MAX;
 use strait_wire::codec::{vp8, vp9};
 use strait_wire::ext::AbsSendTime;
@@ -34,6 +40,8 @@ pub(crate) struct Subscription {
     pub(crate) leg: Leg,
     pub(crate) ssrc: u32,
     pub(crate) rtx_ssrc: u32,
+    /// Packets go out as they came.
+    pub(crate) as_sent: bool,
     pub(crate) publication: Option<u32>,
     /// Of the publication's payload types, those that the leg takes.
     pub(crate) routes: Vec<Route>,
@@ -71,6 +79,8 @@ pub(crate) enum Sending {
 pub(crate) enum Selected {
     /// With these payload types and numbers.
     Forward((Route, Rewrite)),
+    /// As it came.
+    HandOn,
     AwaitKeyFrame,
     Decline,
 }
@@ -88,6 +98,13 @@ impl Subscription {
     ) -> Selected {
         let Some(route) = self.route(packet.pt) else { return Selected::Decline };
         let choice = self.selector.choose(encoding, active, packet.peek.enters);
+        if self.as_sent {
+            return match choice {
+                Choice::Forward => Selected::HandOn,
+                Choice::AwaitKeyFrame => Selected::AwaitKeyFrame,
+                Choice::Decline => Selected::Decline,
+            };
+        }
         let position = packet.position();
         if choice == Choice::Forward && self.rewriter.needs_segment(source, packet.seq) {
             // A packet without payload gives a decoder nothing to start with.
@@ -135,14 +152,14 @@ impl Subscription {
     pub(crate) fn send(
         &mut self,
         received: Now,
-        peer: &mut Peer,
+        (peer, session_keys): (&mut Peer, &mut SessionKeys),
         packet: &Packet<'_>,
         (route, rewrite): (Route, Rewrite),
         sending: Sending,
         egress: &mut Egress,
     ) -> Result<(), DropReason> {
-        let rtx = sending == Sending::Rtx;
-        let (path, outbound) = peer.outgoing()?;
+        let (rtx, again) = (sending == Sending::Rtx, sending == Sending::Again);
+        let (path, protection) = peer.outgoing(session_keys)?;
         // What may be repeated as it was must not depend on its neighbours.
         let pads = sending == Sending::First && self.rtx_ssrc != 0 && route.to_rtx.is_some();
         let payload = if pads { packet.padded } else { packet.payload };
@@ -183,19 +200,13 @@ impl Subscription {
             let end = at + packet.payload.len();
             renumber_pictures(route.kind, room.get_mut(at..end).unwrap_or_default(), rewrite);
             let len = at + payload.len();
-            match sending {
-                Sending::Again => outbound.resend_rtp(room, len),
-                Sending::First | Sending::Rtx => outbound.protect_rtp(room, len),
-            }
+            protection.rtp(again, room, len)?
         } else {
-            match sending {
-                Sending::Again => outbound.resend_rtp_into(room, header_len, payload),
-                _ => outbound.protect_rtp_into(room, header_len, payload),
-            }
+            protection.rtp_from(again, room, header_len, payload)?
+        };
+        if len > DATAGRAM_BYTES {
+            return Err(DropReason::ProtectFailed);
         }
-        .ok()
-        .filter(|len| *len <= DATAGRAM_BYTES)
-        .ok_or(DropReason::ProtectFailed)?;
 
         egress.commit(path, len);
         peer.sent.count(len);
@@ -211,6 +222,84 @@ impl Subscription {
         }
         Ok(())
     }
+
+    /// Queues packets as they came. What the subscriber before got is repeated without another copy.
+    pub(crate) fn hand_on(
+        &mut self,
+        peer: &mut Peer,
+        gather: &Gather,
+        packets: u64,
+        before: &mut Option<HandedOn>,
+        egress: &mut Egress,
+    ) -> Result<Traffic, DropReason> {
+        let path = peer.ice.path().ok_or(DropReason::SubscriberNotReady)?;
+        let again = before.as_ref().filter(|before| before.packets == packets);
+        let again = again.filter(|_| path.protocol == Protocol::Udp);
+        let traffic = match again {
+            Some(HandedOn { runs, .. }) => {
+                let repeated = egress.repeat(runs.clone(), path);
+                let (packets, bytes) = repeated.ok_or(DropReason::EgressFull)?;
+                Traffic { packets: packets as u64, bytes: bytes as u64 }
+            }
+            None => {
+                let mut traffic = Traffic::default();
+                let begun = egress.begin();
+                for held in Packets(packets).filter_map(|at| gather.held().get(at)) {
+                    let bytes = gather.as_sent(held).ok_or(DropReason::ProtectFailed)?;
+                    if !egress.push(path, bytes) {
+                        return Err(DropReason::EgressFull);
+                    }
+                    traffic.count(bytes.len());
+                }
+                let runs = begun..egress.begin();
+                if path.protocol == Protocol::Udp {
+                    *before = Some(HandedOn { packets, runs });
+                }
+                traffic
+            }
+        };
+        peer.sent.add(traffic);
+        peer.resend.earn(traffic.bytes as usize);
+        self.sent.add(traffic);
+        Ok(traffic)
+    }
+
+    /// Queues a packet again as it came.
+    pub(crate) fn hand_on_again(
+        &mut self,
+        peer: &mut Peer,
+        sealed: &[u8],
+        egress: &mut Egress,
+    ) -> Result<(), DropReason> {
+        let path = peer.ice.path().ok_or(DropReason::SubscriberNotReady)?;
+        peer.resend.spend(sealed.len())?;
+        if !egress.push(path, sealed) {
+            return Err(DropReason::EgressFull);
+        }
+        peer.sent.count(sealed.len());
+        self.resent += 1;
+        Ok(())
+    }
+
+    /// Whether it sends from this SSRC, as the subscriber knows it.
+    pub(crate) fn sends(&self, ssrc: u32, publications: &Slab<Publication>) -> bool {
+        if !self.as_sent {
+            return self.ssrc == ssrc || (ssrc != 0 && self.rtx_ssrc == ssrc);
+        }
+        let publication = self.publication.and_then(|slot| publications.get(slot));
+        let encodings = publication.map(|publication| publication.encodings.as_slice());
+        encodings
+            .unwrap_or_default()
+            .iter()
+            .any(|e| ssrc != 0 && [e.ssrc, e.rtx_ssrc].contains(&ssrc))
+    }
+}
+
+/// Which packets were queued as they came, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct HandedOn {
+    packets: u64,
+    runs: Range<usize>,
 }
 
 fn put(room: &mut [u8], at: usize, bytes: &[u8]) -> Result<(), DropReason> {

@@ -318,6 +318,7 @@ pub(crate) fn subscribe(peer: PeerId, id: u32, kind: Kind, to: Option<u32>) -> C
         ssrc: 1000 + id,
         rtx_ssrc: 2000 + id,
         first_seq: 100,
+        as_sent: false,
         publication: to.map(PublicationId),
         preferences: Preferences::default(),
     }

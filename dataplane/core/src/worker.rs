@@ -7,6 +7,7 @@ use crate::fan_out::FanOut;
 use crate::gather::Gather;
 use crate::hash::{Map, Seed};
 use crate::ice;
+use crate::keys::SessionKeys;
 use crate::limits::{CONSENT, EVENTS, HANDSHAKE_DATAGRAMS, SETUP};
 use crate::peer::Peer;
 use crate::port::{Meta, Path};
@@ -54,6 +55,7 @@ pub struct Worker {
     pub(crate) publications: Slab<Publication>,
     pub(crate) subscriptions: Slab<Subscription>,
     pub(crate) scopes: Map<ScopeId, Vec<u32>>,
+    pub(crate) session_keys: SessionKeys,
     pub(crate) peer_ids: Map<PeerId, u32>,
     pub(crate) publication_ids: Map<PublicationId, u32>,
     pub(crate) subscription_ids: Map<SubscriptionId, u32>,
@@ -84,6 +86,7 @@ impl Worker {
             publications: Slab::default(),
             subscriptions: Slab::default(),
             scopes: Map::with_hasher(seed),
+            session_keys: Map::with_hasher(seed),
             peer_ids: Map::with_hasher(seed),
             publication_ids: Map::with_hasher(seed),
             subscription_ids: Map::with_hasher(seed),

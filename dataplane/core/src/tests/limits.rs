@@ -197,7 +197,7 @@ fn an_idle_peer_is_small() {
     let client = Client::connected(&mut bench, 1);
     let slot = bench.worker.peer_ids[&client.id];
     let peer = bench.worker.peers.get(slot).unwrap();
-    let bytes = size_of_val(peer) + peer.keys.as_ref().map_or(0, crate::peer::Keys::bytes);
+    let bytes = size_of_val(peer) + peer.keys.as_ref().map_or(0, crate::keys::Keys::bytes);
     println!("an idle peer: {bytes} bytes");
     assert!(bytes <= 8 << 10, "{bytes}");
     let subscription = size_of::<crate::subscription::Subscription>();

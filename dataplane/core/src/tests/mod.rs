@@ -6,4 +6,5 @@ mod ice;
 mod limits;
 mod repair;
 mod report;
+mod shared;
 mod switch;

@@ -33,6 +33,8 @@ pub const RESEND_DISTANCE_MAX: usize = REPLAY_WINDOW;
 pub const INBOUND_SSRCS: usize = 512;
 /// SSRCs that we may send from to one peer at a time: 200 subscriptions with RTX, and some to spare.
 pub const OUTBOUND_SSRCS: usize = 512;
+/// SSRCs that we may send from at a time under one key that many peers share.
+pub const OUTBOUND_SSRCS_SHARED: usize = 4096;
 /// SSRCs that we may have retired towards one peer (see [`Outbound::retire`]).
 pub const RETIRED_SSRCS: usize = 8192;
 
@@ -141,6 +143,51 @@ impl Drop for SessionKeys {
         wipe(&mut self.local_salt);
         wipe(&mut self.remote_key);
         wipe(&mut self.remote_salt);
+    }
+}
+
+/// The master key and salt of a session: what all of its peers send and receive with, the relay among them. No `Debug`
+/// output of the secrets; overwritten when dropped.
+///
+/// Under one key nonces are kept apart by the SSRC alone: no two senders may use the same.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SharedKey {
+    /// Which cipher.
+    pub profile: Profile,
+    /// Master key, [`Profile::key_len`] bytes.
+    pub key: Vec<u8>,
+    /// Master salt, [`Profile::salt_len`] bytes.
+    pub salt: Vec<u8>,
+}
+
+impl SharedKey {
+    /// The context for what one peer sends.
+    ///
+    /// # Errors
+    /// [`Error::Key`] if a length is not the profile's.
+    pub fn inbound(&self) -> Result<Inbound, Error> {
+        Inbound::new(self.profile, &self.key, &self.salt)
+    }
+
+    /// The context for all that we send, to whichever peer. One per key: two of them would use the same nonces.
+    ///
+    /// # Errors
+    /// [`Error::Key`] if a length is not the profile's.
+    pub fn outbound(&self) -> Result<Outbound, Error> {
+        Outbound::shared(self.profile, &self.key, &self.salt)
+    }
+}
+
+impl std::fmt::Debug for SharedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedKey").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+impl Drop for SharedKey {
+    fn drop(&mut self) {
+        wipe(&mut self.key);
+        wipe(&mut self.salt);
     }
 }
 

@@ -5,7 +5,7 @@ use super::header::{rtcp_ssrc, rtp_header_len, rtp_seq_ssrc};
 use super::kdf::Kdf;
 use super::table::{Slot, Table, Vacancy};
 use super::window::{RTP_WORDS, Window};
-use super::{Error, OUTBOUND_SSRCS, Profile, RETIRED_SSRCS};
+use super::{Error, OUTBOUND_SSRCS, OUTBOUND_SSRCS_SHARED, Profile, RETIRED_SSRCS};
 
 /// The keys and the state of one direction, from us to a peer.
 ///
@@ -34,12 +34,24 @@ impl Outbound {
     /// # Errors
     /// [`Error::Key`] if a length is not the profile's.
     pub fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Self, Error> {
+        Self::with_room(profile, key, salt, OUTBOUND_SSRCS)
+    }
+
+    /// From the master key and salt that many peers share, for what goes to any of them.
+    ///
+    /// # Errors
+    /// [`Error::Key`] if a length is not the profile's.
+    pub fn shared(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Self, Error> {
+        Self::with_room(profile, key, salt, OUTBOUND_SSRCS_SHARED)
+    }
+
+    fn with_room(profile: Profile, key: &[u8], salt: &[u8], ssrcs: usize) -> Result<Self, Error> {
         let kdf = Kdf::new(profile, key, salt)?;
         Ok(Self {
             profile,
             rtp: Cipher::rtp(profile, &kdf)?,
             rtcp: Cipher::rtcp(profile, &kdf)?,
-            windows: Table::new(OUTBOUND_SSRCS),
+            windows: Table::new(ssrcs),
             retired: Vec::new(),
             rtcp_index: 0,
         })
@@ -159,6 +171,12 @@ impl Outbound {
     #[must_use]
     pub fn is_retired(&self, ssrc: u32) -> bool {
         self.retired.binary_search(&ssrc).is_ok()
+    }
+
+    /// Whether packets of this SSRC were protected here.
+    #[must_use]
+    pub fn is_used(&self, ssrc: u32) -> bool {
+        self.windows.find(ssrc).is_ok() || self.is_retired(ssrc)
     }
 
     /// The profile.
