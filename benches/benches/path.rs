@@ -95,6 +95,7 @@ impl Bench {
                 ssrc: 1000 + id,
                 rtx_ssrc: 2000 + id,
                 first_seq: 7,
+                as_sent: false,
                 publication: Some(PublicationId(0)),
                 preferences: Preferences::default(),
             });

@@ -22,6 +22,9 @@ pub const CONFIRMATIONS: usize = 1024;
 /// Flows of other workers' peers that a worker remembers.
 pub const FLOWS: usize = 65_536;
 
+/// Flows of peers without ICE: as many as a worker has peers.
+pub const FIXED_FLOWS: usize = strait_core::limits::PEERS;
+
 /// Peers whose DTLS handshake is not finished: 10 s of the joins that one core can do. A flood ends here.
 pub const HALF_OPEN: usize = 4096;
 /// DTLS datagrams that wait for the handshake thread; the peer retransmits what is lost.

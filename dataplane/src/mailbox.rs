@@ -5,6 +5,7 @@ use crate::report::Report;
 use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
 use strait_core::command::{Command, CommandError, ScopeId};
+use strait_core::port::Path;
 use strait_io::Waker;
 use tokio::sync::oneshot;
 
@@ -15,6 +16,8 @@ pub enum Request {
     Command(Box<Command>, Option<oneshot::Sender<Result<(), CommandError>>>),
     /// What it counted, and what of these scopes.
     Report(Vec<ScopeId>, oneshot::Sender<Report>),
+    /// Whose datagrams of a path without ICE are: of this worker, or of nobody any more.
+    Steer(Path, Option<usize>),
     /// Whether it turns.
     Ping(oneshot::Sender<()>),
     /// To end its loop.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use strait_core::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
 use strait_core::limits::SCOPES;
+use strait_core::port::Path;
 
 /// A scope and the worker it lives on.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct Peer {
     pub id: PeerId,
     /// ICE and DTLS are done.
     pub connected: bool,
+    /// Its path, if that was told instead of checked.
+    pub fixed: Option<Path>,
 }
 
 /// A publication.
@@ -277,7 +280,9 @@ mod tests {
         let scope = Registry::new(1).place("s").unwrap();
         let mut contents = scope.state.lock().await;
         for name in ["a", "b"] {
-            contents.peers.insert(name.into(), Peer { id: PeerId(1), connected: true });
+            contents
+                .peers
+                .insert(name.into(), Peer { id: PeerId(1), connected: true, fixed: None });
             let publication = Publication { id: PublicationId(1), peer: name.into() };
             contents.publications.insert(format!("{name}-camera"), publication);
         }

@@ -112,6 +112,7 @@ impl Relay {
                 interfaces: interfaces::addresses(),
                 this_host_only: config.this_host_only,
             }),
+            udp: bound.udp.clone(),
             degradations,
         };
         for why in &identity.degradations {

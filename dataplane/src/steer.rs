@@ -8,7 +8,7 @@
 //!
 //! A connection of ICE-TCP moves with the first request that it brings, for no stranger can write into it.
 
-use crate::limits::{CONFIRMATIONS, FLOWS, HANDED_CONNECTIONS, HANDED_OVER};
+use crate::limits::{CONFIRMATIONS, FIXED_FLOWS, FLOWS, HANDED_CONNECTIONS, HANDED_OVER};
 use crate::random;
 use crossbeam_queue::ArrayQueue;
 use std::collections::HashMap;
@@ -122,6 +122,8 @@ pub struct Steering {
     me: usize,
     letterboxes: Vec<Letterbox>,
     flows: Flows,
+    /// Flows of peers without ICE, which no check confirms.
+    fixed: HashMap<Path, usize>,
     /// Datagrams handed over.
     pub handed_over: u64,
     /// Datagrams that the owner had no room for.
@@ -132,7 +134,14 @@ impl Steering {
     /// Of worker `me`; `letterboxes` are all workers', in order.
     #[must_use]
     pub fn new(me: usize, letterboxes: Vec<Letterbox>) -> Self {
-        Self { me, letterboxes, flows: Flows::default(), handed_over: 0, full: 0 }
+        Self {
+            me,
+            letterboxes,
+            flows: Flows::default(),
+            fixed: HashMap::new(),
+            handed_over: 0,
+            full: 0,
+        }
     }
 
     /// This worker.
@@ -158,7 +167,8 @@ impl Steering {
                 false => Owner::Other(named),
             };
         }
-        self.flows.get(path).map_or(Owner::Me, Owner::Other)
+        let fixed = self.fixed.get(&path).copied();
+        fixed.or_else(|| self.flows.get(path)).map_or(Owner::Me, Owner::Other)
     }
 
     /// An ICE check of one of our peers passed on this path: tells the worker that reads it, which may be this one.
@@ -188,6 +198,14 @@ impl Steering {
         match owner == self.me {
             true => self.flows.remove(path),
             false => self.flows.insert(path, owner),
+        }
+    }
+
+    /// Notes whose a path without ICE is for good, or that it is nobody's any more.
+    pub fn fix(&mut self, path: Path, owner: Option<usize>) {
+        match owner.filter(|owner| *owner != self.me) {
+            Some(owner) if self.fixed.len() < FIXED_FLOWS => drop(self.fixed.insert(path, owner)),
+            _ => drop(self.fixed.remove(&path)),
         }
     }
 
@@ -312,6 +330,21 @@ mod tests {
         assert_eq!(steering.owner(path(1), &request(0)), Owner::Me);
         steering.confirm(0, path(1));
         assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me);
+    }
+
+    #[test]
+    fn a_path_without_ice_is_where_it_was_said_to_be() {
+        let mut steering = steering(3);
+        steering.fix(path(1), Some(2));
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Other(2));
+        steering.fix(path(2), Some(0));
+        assert_eq!(steering.owner(path(2), &MEDIA), Owner::Me);
+        steering.fix(path(1), None);
+        assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me);
+        for n in 0..FIXED_FLOWS as u32 + 9 {
+            steering.fix(path(n), Some(1));
+        }
+        assert_eq!(steering.fixed.len(), FIXED_FLOWS);
     }
 
     #[test]

@@ -129,6 +129,7 @@ impl Turner {
                     let _ = reply.map(|reply| reply.send(result));
                 }
                 Request::Report(scopes, reply) => drop(reply.send(self.report(turns, &scopes))),
+                Request::Steer(path, owner) => self.steering.fix(path, owner),
                 Request::Ping(reply) => drop(reply.send(())),
                 Request::Stop => {
                     self.port.send(egress);

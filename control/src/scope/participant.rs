@@ -346,6 +346,7 @@ impl Participant {
             remote_ice: Some(relay::credentials(&offer.ice)),
             remote_fingerprint: Some(relay::fingerprint(&offer.fingerprint)),
             dtls_role: role.into(),
+            ..v1::AddPeerRequest::default()
         };
         let (local, fingerprint) = match relay.add_peer(request.clone()).await {
             // The relay restarted, and its event did not arrive yet.
@@ -524,7 +525,7 @@ impl Participant {
             codecs: leg.codecs.iter().map(relay::codec).collect(),
             extensions: sent.map(relay::extension).collect(),
             publication_id: String::new(),
-            preferences: None,
+            ..v1::SubscribeRequest::default()
         };
         let mut unbound = None;
         let mut bound = None;

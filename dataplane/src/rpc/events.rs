@@ -148,6 +148,7 @@ mod tests {
         let identity = Identity {
             instance_id: String::new(),
             fingerprint: String::new(),
+            udp: Vec::new(),
             candidates: Vec::new(),
             degradations: Vec::new(),
         };

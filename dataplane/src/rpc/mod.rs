@@ -12,14 +12,16 @@ pub use socket::SocketError;
 
 use crate::handshake::{Handshakes, TooManyHalfOpen};
 use crate::limits::{EVENTS, RPC_CALLS, RPC_REQUEST_BYTES};
-use crate::mailbox::{Mailbox, MailboxError};
+use crate::mailbox::{self, Mailbox, MailboxError};
 use crate::random::NoRandomness;
 use crate::registry::{Contents, Peer, Publication, Registry, Scope, Subscription};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use strait_core::command::CommandError;
 use strait_core::limits::{PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, SCOPES, SUBSCRIPTIONS_PER_PEER};
+use strait_core::port::{Path, Protocol};
 use strait_proto::v1;
 use strait_proto::v1::relay_server::{Relay, RelayServer};
 use tokio::sync::{MutexGuard, broadcast, watch};
@@ -34,6 +36,8 @@ pub(crate) struct Identity {
     pub(crate) instance_id: String,
     pub(crate) fingerprint: String,
     pub(crate) candidates: Vec<v1::Candidate>,
+    /// Where UDP listens.
+    pub(crate) udp: Vec<SocketAddr>,
     pub(crate) degradations: Vec<String>,
 }
 
@@ -90,6 +94,32 @@ impl State {
             return Err(Status::unavailable(message));
         }
         Ok(())
+    }
+
+    /// The way to a peer at a told address: from the address that we listen on, or that routing picks.
+    fn path_to(&self, remote: SocketAddr) -> Result<Path, Status> {
+        let mut listened = self.identity.udp.iter().map(SocketAddr::ip);
+        let of_family = listened.find(|ip| ip.is_ipv6() == remote.is_ipv6());
+        let picked = match of_family {
+            Some(ip) if ip.is_unspecified() => std::net::UdpSocket::bind((ip, 0))
+                .and_then(|socket| socket.connect(remote).and_then(|()| socket.local_addr()))
+                .map(|local| local.ip())
+                .map_err(|error| error.to_string()),
+            Some(ip) => Ok(ip),
+            None => Err("the relay does not listen on an address of this family".to_owned()),
+        };
+        let local = picked.map_err(|why| {
+            Status::invalid_argument(format!("remote_address: {remote} cannot be reached: {why}"))
+        })?;
+        Ok(Path { protocol: Protocol::Udp, local, remote })
+    }
+
+    /// Tells all workers whose datagrams of a told path are, or that they are nobody's any more.
+    fn steer(&self, path: Path, owner: Option<usize>) {
+        for worker in &self.workers {
+            // A mailbox that is full belongs to a worker in trouble, which the watchdog reports.
+            let _ = worker.send(mailbox::Request::Steer(path, owner));
+        }
     }
 
     fn worker(&self, scope: &Scope) -> Result<&Mailbox, Status> {

@@ -6,41 +6,123 @@ use crate::random;
 use crate::registry::{Contents, Peer, Scope};
 use std::sync::Arc;
 use strait_core::command::{Command, CommandError, IceCredentials, PeerId};
+use strait_crypt::dtls::{Fingerprint, Role};
+use strait_crypt::srtp::SharedKey;
 use strait_proto::v1;
 use tonic::Status;
 
+/// How a peer's media is protected.
+enum Protection {
+    Dtls(Role, Fingerprint),
+    SessionKey(SharedKey),
+    Plain,
+}
+
+/// What a request asks for, and that it does not ask for two things at once.
+fn protection(request: &mut v1::AddPeerRequest) -> Result<Protection, Status> {
+    let key = request.session_key.take();
+    let fingerprint = request.remote_fingerprint.take();
+    match (key, fingerprint, request.plain) {
+        (Some(key), None, false) => Ok(Protection::SessionKey(validate::session_key(key)?)),
+        (None, None, true) if !request.remote_address.is_empty() => Ok(Protection::Plain),
+        (None, None, true) => Err(Status::invalid_argument(
+            "plain: needs remote_address: without keys nothing else tells who a peer is",
+        )),
+        (None, fingerprint, false) if request.remote_address.is_empty() => Ok(Protection::Dtls(
+            validate::role(request.dtls_role)?,
+            validate::fingerprint(fingerprint)?,
+        )),
+        (None, _, false) => Err(Status::invalid_argument(
+            "remote_address: a peer without ICE needs session_key or plain: DTLS begins with ICE here",
+        )),
+        _ => Err(Status::invalid_argument(
+            "session_key, remote_fingerprint, plain: name one of the three",
+        )),
+    }
+}
+
 pub(super) async fn add(
     state: Arc<State>,
-    request: v1::AddPeerRequest,
+    mut request: v1::AddPeerRequest,
 ) -> Result<v1::AddPeerResponse, Status> {
     validate::id("peer_id", &request.peer_id)?;
-    let remote = validate::credentials(request.remote_ice)?;
-    let fingerprint = validate::fingerprint(request.remote_fingerprint)?;
-    let role = validate::role(request.dtls_role)?;
+    let protection = protection(&mut request)?;
+    let fixed = match request.remote_address.as_str() {
+        "" => None,
+        address => Some(state.path_to(validate::address(address)?)?),
+    };
+    let remote = match (fixed, request.remote_ice) {
+        (None, ice) => Some(validate::credentials(ice)?),
+        (Some(_), None) => None,
+        (Some(_), Some(_)) => {
+            return Err(Status::invalid_argument(
+                "remote_ice, remote_address: name one of the two",
+            ));
+        }
+    };
     state.refuse_while_draining()?;
     let scope = state.scope(&request.scope_id)?;
     let mut contents = lock(&scope).await?;
     if contents.peers.contains_key(&request.peer_id) {
         return Err(taken("peer", &request.peer_id));
     }
-    let worker = state.worker(&scope)?;
-    let local = random::credentials(scope.worker).map_err(of_random)?;
     let id = PeerId(state.registry.number());
     // Known everywhere before the worker says a word about it.
-    state.handshakes.add(scope.worker, id, role, fingerprint).map_err(of_half_open)?;
+    let keys = match protection {
+        Protection::Dtls(role, fingerprint) => {
+            state.handshakes.add(scope.worker, id, role, fingerprint).map_err(of_half_open)?;
+            None
+        }
+        Protection::SessionKey(key) => Some(Command::ShareKey { peer: id, key }),
+        Protection::Plain => Some(Command::SetPlain { peer: id }),
+    };
     state.registry.note_peer(id, &scope);
-    let command = Command::AddPeer { scope: scope.id, peer: id, local: local.clone(), remote };
-    if let Err(error) = worker.command(command).await {
+    let local = random::credentials(scope.worker).map_err(of_random)?;
+    let (added, local) = match (fixed, remote) {
+        (Some(path), _) => (Command::AddFixedPeer { scope: scope.id, peer: id, path }, None),
+        (None, remote) => {
+            let remote =
+                remote.unwrap_or(IceCredentials { ufrag: String::new(), pwd: String::new() });
+            let command =
+                Command::AddPeer { scope: scope.id, peer: id, local: local.clone(), remote };
+            (command, Some(told(local)))
+        }
+    };
+    if let Err(error) = carry_out(&state, &scope, id, added, keys).await {
         state.handshakes.remove(id);
         state.registry.forget_peer(id);
         return Err(of_mailbox(error));
     }
-    contents.peers.insert(request.peer_id, Peer { id, connected: false });
+    if let Some(path) = fixed {
+        state.steer(path, Some(scope.worker));
+    }
+    contents.peers.insert(request.peer_id, Peer { id, connected: false, fixed });
     Ok(v1::AddPeerResponse {
-        local_ice: Some(told(local)),
+        local_ice: local,
         candidates: state.identity.candidates.clone(),
         fingerprint_sha256: state.identity.fingerprint.clone(),
     })
+}
+
+/// Adds a peer and gives it its keys, if it has them already: both or nothing.
+async fn carry_out(
+    state: &State,
+    scope: &Scope,
+    id: PeerId,
+    added: Command,
+    keys: Option<Command>,
+) -> Result<(), MailboxError> {
+    let Some(worker) = state.workers.get(scope.worker) else {
+        return Err(MailboxError::Stalled(scope.worker));
+    };
+    worker.command(added).await?;
+    let Some(keys) = keys else { return Ok(()) };
+    let result = worker.command(keys).await;
+    if result.is_err() {
+        // Whether that succeeds makes no difference: without keys the worker gives it up by itself.
+        let _ = worker.command(Command::RemovePeer { peer: id }).await;
+    }
+    result
 }
 
 pub(super) async fn restart_ice(
@@ -96,6 +178,9 @@ pub(super) fn gone(
         state.registry.forget_publication(publication.id);
     }
     let Some(peer) = contents.remove_peer(name) else { return };
+    if let Some(path) = peer.fixed {
+        state.steer(path, None);
+    }
     state.registry.forget_peer(peer.id);
     state.handshakes.remove(peer.id);
     state.tell(v1::event::Event::PeerLeft(v1::PeerLeft {

@@ -93,6 +93,7 @@ pub(super) async fn subscribe(
     let extensions = validate::extensions(&request.extensions)?;
     let source = validate::optional_id("publication_id", request.publication_id)?;
     let preferences = validate::preferences(request.preferences);
+    let as_sent = request.as_sent;
     let scope = state.scope(&request.scope_id)?;
     let mut contents = lock(&scope).await?;
     let peer = peer(&contents, &request.peer_id)?.id;
@@ -116,6 +117,7 @@ pub(super) async fn subscribe(
             ssrc,
             rtx_ssrc,
             first_seq: random::first_seq().map_err(of_random)?,
+            as_sent,
             publication: bound,
             preferences,
         };
@@ -128,6 +130,7 @@ pub(super) async fn subscribe(
     };
     let subscription = Subscription { id, peer: request.peer_id, publication: source };
     contents.subscriptions.insert(request.subscription_id, subscription);
+    let (ssrc, rtx_ssrc) = if as_sent { (0, 0) } else { (ssrc, rtx_ssrc) };
     Ok(v1::SubscribeResponse { ssrc, rtx_ssrc })
 }
 

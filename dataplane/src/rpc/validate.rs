@@ -3,9 +3,11 @@
 use crate::limits::{CODEC_CHARACTERS, CODEC_LINES, CODECS, EXTENSIONS, IDENTIFIER};
 use crate::{codecs, extensions};
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use strait_core::command::{Codec, Encoding, Extensions, IceCredentials, Kind, Preferences};
 use strait_core::limits::ENCODINGS_PER_PUBLICATION;
 use strait_crypt::dtls::{Fingerprint, Role};
+use strait_crypt::srtp::{Profile, SharedKey};
 use strait_proto::v1;
 use tonic::Status;
 
@@ -66,6 +68,45 @@ pub(super) fn fingerprint(fingerprint: Option<v1::Fingerprint>) -> Result<Finger
     };
     Fingerprint::new(&algorithm, &value)
         .or_else(|error| invalid("remote_fingerprint", &error.to_string()))
+}
+
+/// The session key of a scope.
+pub(super) fn session_key(key: v1::SessionKey) -> Result<SharedKey, Status> {
+    use v1::session_key::Profile as Named;
+    let profile = match key.profile() {
+        Named::AeadAes128Gcm => Profile::AeadAes128Gcm,
+        Named::AeadAes256Gcm => Profile::AeadAes256Gcm,
+        Named::Aes128CmSha180 => Profile::AesCm128HmacSha1_80,
+        Named::Aes128CmSha132 => Profile::AesCm128HmacSha1_32,
+        Named::Unspecified => {
+            return invalid("session_key.profile", "is missing: 7 is AEAD_AES_128_GCM");
+        }
+    };
+    let lengths = [
+        ("session_key.key", key.key.len(), profile.key_len()),
+        ("session_key.salt", key.salt.len(), profile.salt_len()),
+    ];
+    for (field, length, wanted) in lengths {
+        if length != wanted {
+            return invalid(field, &format!("has {length} bytes: this profile takes {wanted}"));
+        }
+    }
+    Ok(SharedKey { profile, key: key.key, salt: key.salt })
+}
+
+/// Where a peer without ICE is.
+pub(super) fn address(address: &str) -> Result<SocketAddr, Status> {
+    let Ok(parsed) = address.parse::<SocketAddr>() else {
+        return invalid(
+            "remote_address",
+            "is no IP:PORT, such as 192.0.2.1:5004 or [2001:db8::1]:5004",
+        );
+    };
+    let ip = parsed.ip().to_canonical();
+    if ip.is_unspecified() || ip.is_multicast() || parsed.port() == 0 {
+        return invalid("remote_address", "is no address of one peer");
+    }
+    Ok(SocketAddr::new(ip, parsed.port()))
 }
 
 /// Our side of DTLS.

@@ -65,7 +65,7 @@ pub fn add_peer(scope: &str, peer: &str) -> v1::AddPeerRequest {
         peer_id: peer.into(),
         remote_ice: Some(ice(0)),
         remote_fingerprint: Some(fingerprint(&[7; 32])),
-        dtls_role: 0,
+        ..v1::AddPeerRequest::default()
     }
 }
 
@@ -107,7 +107,7 @@ pub fn subscribe(scope: &str, peer: &str, subscription: &str, to: &str) -> v1::S
         codecs: vec![v1::Codec { payload_type: 96, ..opus() }],
         extensions: vec![mid_extension(3)],
         publication_id: to.into(),
-        preferences: None,
+        ..v1::SubscribeRequest::default()
     }
 }
 

@@ -183,6 +183,7 @@ pub fn subscribe(slot: &Slot, receiver: &Receiver, first_seq: u16) -> Command {
         ssrc: receiver.ssrc,
         rtx_ssrc: receiver.rtx_ssrc,
         first_seq,
+        as_sent: false,
         publication: slot.source,
         preferences: slot.preferences,
     }

@@ -109,6 +109,7 @@ impl StraitRpc {
                 value: transport.fingerprint_sha256.to_vec(),
             }),
             dtls_role: v1::DtlsRole::Server.into(),
+            ..v1::AddPeerRequest::default()
         };
         let answer = self.call(async |client| client.add_peer(timed(request)).await)?;
         let address =
@@ -174,7 +175,7 @@ impl Signalling for StraitRpc {
                 codecs: vec![codec(&wanted.codec)],
                 extensions: wanted.extensions.iter().map(extension).collect(),
                 publication_id: wanted.publication.clone(),
-                preferences: None,
+                ..v1::SubscribeRequest::default()
             };
             let answer = self.call(async |client| client.subscribe(timed(request)).await)?;
             let agreed = AgreedStream::as_wanted(&wanted.mid, &wanted.codec, &wanted.extensions);
