@@ -5,11 +5,26 @@
 //! first implementation, [`StraitRpc`], drives a relay over its RPC socket.
 #![forbid(unsafe_code)]
 
+mod checker;
+mod histogram;
+mod join;
 pub mod limits;
+mod measure;
+mod payload;
+mod peer;
 mod plan;
+mod process;
+mod progress;
+mod random;
 mod report;
+mod run;
+mod shape;
 pub mod signalling;
+mod source;
 mod strait;
+mod subscriber;
+mod verdict;
+mod violation;
 
 pub use plan::{KEY_INTERVAL, Plan, Shape};
 pub use report::{Generator, Latency, Quartiles, Report, Server, Window};
@@ -44,7 +59,5 @@ pub enum LoadError {
 /// It could not come to a count. A run that counted returns a report, also when packets were lost or wrong:
 /// [`Report::failures`] says so.
 pub fn run(plan: &Plan, signalling: Box<dyn Signalling>) -> Result<Report, LoadError> {
-    let _ = signalling;
-    plan.check().map_err(LoadError::Plan)?;
-    Err(LoadError::Plan("media does not flow yet".into()))
+    run::run(plan, signalling)
 }

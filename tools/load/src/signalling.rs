@@ -111,11 +111,12 @@ pub enum SecurityKind {
 }
 
 /// Audio or video.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MediaKind {
     /// Opus.
     Audio,
     /// VP8.
+    #[default]
     Video,
 }
 

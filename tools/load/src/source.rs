@@ -1,0 +1,224 @@
+//! One encoding of one publisher: its frames, packet by packet, when they are due.
+
+use std::time::Duration;
+
+use strait_core::time::Instant;
+use strait_wire::rtp::HeaderBuilder;
+
+use crate::limits::PAYLOAD_MAX;
+use crate::payload::{Identity, Pattern, Picture};
+use crate::random::Random;
+use crate::shape::{Frame, Layer, Model};
+use crate::signalling::{AgreedStream, MediaKind};
+
+/// Packets of a frame leave this far apart, as those of a browser's pacer within a burst.
+pub(crate) const SPACING: Duration = Duration::from_micros(7);
+/// Bytes of a packet's slot: header, extensions, payload, tag.
+pub(crate) const SLOT: usize = PAYLOAD_MAX + 120;
+
+pub(crate) struct Source {
+    /// Which peer sends it.
+    pub peer: usize,
+    /// [`Identity::stream`].
+    pub stream: u32,
+    pub ssrc: u32,
+    layer: Layer,
+    agreed: AgreedStream,
+    model: Model,
+    start: Instant,
+    interval_ns: f64,
+    frames: u64,
+    seq: u16,
+    timestamp_base: u32,
+    /// The number of the next packet.
+    pub counter: u64,
+    picture_id: u16,
+    /// The frame that is being sent, its next packet, and when its first was due.
+    current: Option<(Frame, u16, Instant, bool)>,
+    /// A key frame was asked for, or is due.
+    pub key_wanted: bool,
+    next_key: Instant,
+    pub octets: u64,
+    timestamp: u32,
+}
+
+impl Source {
+    pub(crate) fn new(
+        peer: usize,
+        stream: u32,
+        ssrc: u32,
+        layer: Layer,
+        agreed: AgreedStream,
+        mut random: Random,
+    ) -> Self {
+        // Below 2^15, so that a receiver that misses the first packets guesses the rollover right (RFC 3711 3.3.1).
+        let seq = random.next() as u16 & 0x7fff;
+        Self {
+            peer,
+            stream,
+            ssrc,
+            layer,
+            agreed,
+            start: Instant::default(),
+            interval_ns: 1e9 / layer.traffic.fps,
+            frames: 0,
+            seq,
+            timestamp_base: random.next() as u32,
+            counter: 0,
+            picture_id: random.next() as u16 & 0x7fff,
+            current: None,
+            key_wanted: true,
+            next_key: Instant::default(),
+            octets: 0,
+            timestamp: 0,
+            model: Model::new(layer.traffic.size, random),
+        }
+    }
+
+    /// Media flows from about `now` on; publishers do not send in step.
+    pub(crate) fn begin(&mut self, now: Instant, random: &mut Random) {
+        let phase = self.interval_ns.min(1e9) * random.unit();
+        self.start = now + Duration::from_nanos(phase as u64);
+        self.next_key = self.start;
+    }
+
+    /// When the next packet is due.
+    pub(crate) fn due(&self) -> Instant {
+        match &self.current {
+            Some((_, index, due, _)) => *due + SPACING * u32::from(*index),
+            None => self.frame_due(),
+        }
+    }
+
+    fn frame_due(&self) -> Instant {
+        self.start + Duration::from_nanos((self.frames as f64 * self.interval_ns) as u64)
+    }
+
+    /// The RTP timestamp of the last frame.
+    pub(crate) fn timestamp(&self) -> u32 {
+        self.timestamp
+    }
+
+    /// Writes the next packet to `out`, which has [`SLOT`] bytes, and returns its length; `now` goes into it.
+    pub(crate) fn write(
+        &mut self,
+        now: Instant,
+        pattern: &Pattern,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let (frame, index, due, key) = match self.current {
+            Some(current) => current,
+            None => self.next_frame(),
+        };
+        let traffic = &self.layer.traffic;
+        let number = self.frames.wrapping_sub(1);
+        let last = index + 1 == frame.packets;
+        let header = HeaderBuilder {
+            marker: last && traffic.kind == MediaKind::Video,
+            pt: self.agreed.payload_type,
+            seq: self.seq,
+            timestamp: self.timestamp,
+            ssrc: self.ssrc,
+            padding: false,
+        };
+        let mid = self.agreed.mid_extension.map(|id| (id, self.agreed.mid.as_bytes()));
+        let rid = self.agreed.rid_extension.map(|id| (id, self.layer.rid.as_bytes()));
+        let extensions = mid.into_iter().chain(rid).filter(|(_, data)| !data.is_empty());
+        let at = header.write(&[], extensions, out).ok()?;
+        let bytes = frame.packet_bytes(index);
+        let identity = Identity {
+            stream: self.stream,
+            counter: self.counter,
+            sent_ns: now.0,
+            frame: number as u32,
+            timestamp: self.timestamp,
+            index,
+            count: frame.packets,
+            key,
+        };
+        let picture = Picture {
+            id: self.picture_id.wrapping_add(number as u16) & 0x7fff,
+            tl0: number as u8,
+            width: self.layer.width,
+            height: self.layer.height,
+        };
+        pattern.write(traffic.kind, &identity, picture, out.get_mut(at..at + bytes)?);
+        self.seq = self.seq.wrapping_add(1);
+        self.counter += 1;
+        self.octets += bytes as u64;
+        self.current = (!last).then_some((frame, index + 1, due, key));
+        Some(at + bytes)
+    }
+
+    fn next_frame(&mut self) -> (Frame, u16, Instant, bool) {
+        let due = self.frame_due();
+        let traffic = self.layer.traffic;
+        let mut key = false;
+        if let Some(interval) = traffic.key_interval {
+            key = std::mem::take(&mut self.key_wanted) || due >= self.next_key;
+            if key {
+                self.next_key = due + interval;
+            }
+        }
+        let ticks = self.frames as f64 * f64::from(traffic.clock_hz) / traffic.fps;
+        self.timestamp = self.timestamp_base.wrapping_add(ticks as u64 as u32);
+        self.frames += 1;
+        (self.model.frame(key), 0, due, key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::layers;
+    use strait_wire::rtp::Packet;
+
+    fn agreed() -> AgreedStream {
+        AgreedStream {
+            payload_type: 96,
+            rtx_payload_type: None,
+            mid: "0".into(),
+            mid_extension: Some(1),
+            rid_extension: None,
+            ssrc: None,
+            rtx_ssrc: None,
+        }
+    }
+
+    #[test]
+    fn frames_come_in_bursts_that_follow_the_clock() {
+        let layer = layers("video-720p".parse().unwrap(), 1.0)[0];
+        let mut random = Random::new(1, 1);
+        let mut source = Source::new(0, 5, 77, layer, agreed(), random.clone());
+        source.begin(Instant(1_000_000_000), &mut random);
+        let (pattern, mut out) = (Pattern::new(), [0; SLOT]);
+        let (mut bytes, mut last, mut markers, mut counter) = (0, source.due(), 0, 0);
+        let begin = source.due();
+        while source.due().since(begin) < Duration::from_secs(10) {
+            let now = source.due();
+            assert!(now >= last);
+            if counter == 500 {
+                source.key_wanted = true;
+            }
+            let length = source.write(now, &pattern, &mut out).unwrap();
+            let packet = Packet::parse(&out[..length]).unwrap();
+            let identity = pattern.read(MediaKind::Video, packet.payload()).unwrap();
+            assert_eq!((packet.ssrc(), packet.pt(), identity.stream), (77, 96, 5));
+            assert_eq!((identity.counter, identity.sent_ns), (counter, now.0));
+            assert_eq!(packet.marker(), identity.index + 1 == identity.count);
+            assert_eq!(packet.extension(1), Some(b"0".as_slice()));
+            if identity.index == 0 {
+                let since = now.since(begin).as_secs_f64() * 30.0;
+                assert!((since - f64::from(identity.frame)).abs() < 0.01);
+            } else {
+                assert_eq!(now.since(last), SPACING);
+            }
+            markers += u32::from(packet.marker());
+            bytes += packet.payload().len();
+            (last, counter) = (now, counter + 1);
+        }
+        assert!((299..=301).contains(&markers), "{markers} frames");
+        let rate = bytes as f64 * 8.0 / 10.0;
+        assert!((rate / 2_500_000.0 - 1.0).abs() < 0.02, "{rate}");
+    }
+}
