@@ -44,6 +44,16 @@ const METRICS: &[(&str, &str, &str)] = &[
         "Calls of recvmmsg that returned something, by worker.",
     ),
     ("relay_send_batches_total", "counter", "Calls of sendmmsg, by worker."),
+    (
+        "relay_run_length",
+        "histogram",
+        "Datagrams that left by one UDP_SEGMENT (1: alone), by worker.",
+    ),
+    (
+        "relay_runs_refused_total",
+        "counter",
+        "Runs that the kernel refused to cut and that left one by one, by worker.",
+    ),
     ("relay_turns_total", "counter", "Turns of the loop, by worker."),
     ("relay_mailbox_depth", "gauge", "Commands that wait, by worker."),
     ("relay_retransmission_cache_bytes", "gauge", "Bytes kept for retransmission, by worker."),
@@ -156,6 +166,8 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_packets_handed_over_total", |report| report.handed_over);
     page.each("relay_receive_batches_total", |report| report.sockets.receive_batches);
     page.each("relay_send_batches_total", |report| report.sockets.send_batches);
+    page.run_lengths("relay_run_length");
+    page.each("relay_runs_refused_total", |report| report.sockets.runs_refused);
     page.each("relay_turns_total", |report| report.turns);
     page.head("relay_mailbox_depth");
     for (worker, mailbox) in state.workers.iter().enumerate() {
@@ -200,6 +212,24 @@ impl Page<'_> {
         self.head(name);
         for (worker, report) in self.reports {
             self.line(name, &format!("{{worker=\"{worker}\"}}"), value(report));
+        }
+    }
+
+    fn run_lengths(&mut self, name: &str) {
+        self.head(name);
+        for (worker, Report { sockets, .. }) in self.reports {
+            let mut runs = 0;
+            for (class, count) in (0..).zip(sockets.runs) {
+                runs += count;
+                let most = (1_u64 << (class + 1)) - 1;
+                let labels = format!("{{worker=\"{worker}\",le=\"{most}\"}}");
+                self.line(&format!("{name}_bucket"), &labels, runs);
+            }
+            let labels = format!("{{worker=\"{worker}\",le=\"+Inf\"}}");
+            self.line(&format!("{name}_bucket"), &labels, runs);
+            let labels = format!("{{worker=\"{worker}\"}}");
+            self.line(&format!("{name}_sum"), &labels, sockets.run_datagrams);
+            self.line(&format!("{name}_count"), &labels, runs);
         }
     }
 

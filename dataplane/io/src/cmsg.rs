@@ -89,6 +89,20 @@ pub(crate) fn write_source(control: &mut Control, local: IpAddr, interface: u32)
     align(HEADER + length)
 }
 
+/// Writes, behind `at` bytes of messages, the one that cuts the bytes into datagrams of `size` (udp(7), UDP_SEGMENT).
+/// Returns the length of all.
+pub(crate) fn write_segment(control: &mut Control, at: usize, size: u16) -> usize {
+    let length = size_of::<u16>();
+    if let Some(out) = control.0.get_mut(at..at + align(HEADER + length)) {
+        out.fill(0);
+        out[..size_of::<usize>()].copy_from_slice(&(HEADER + length).to_ne_bytes());
+        out[LEVEL..LEVEL + 4].copy_from_slice(&libc::SOL_UDP.to_ne_bytes());
+        out[TYPE..TYPE + 4].copy_from_slice(&libc::UDP_SEGMENT.to_ne_bytes());
+        out[HEADER..HEADER + length].copy_from_slice(&size.to_ne_bytes());
+    }
+    at + align(HEADER + length)
+}
+
 /// Level, type, data of the first message, and the bytes after it.
 pub(crate) fn split(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
     let length = usize::from_ne_bytes(number(control, 0)?);

@@ -87,6 +87,12 @@ pub struct Counters {
     pub receive_batches: u64,
     /// Calls of sendmmsg.
     pub send_batches: u64,
+    /// Runs by their length: of 1, 2 to 3, 4 to 7, 8 to 15, 16 to 31, 32 to 63, and 64 datagrams.
+    pub runs: [u64; RUN_LENGTHS],
+    /// Datagrams in them.
+    pub run_datagrams: u64,
+    /// Runs that the kernel refused to cut, and that were sent datagram by datagram.
+    pub runs_refused: u64,
     /// ICE-TCP connections that are open.
     pub tcp_open: u64,
     /// ICE-TCP connections accepted.
@@ -98,7 +104,20 @@ pub struct Counters {
     drops: [u64; Drop::COUNT],
 }
 
+/// Classes of run lengths: powers of two up to [`strait_core::limits::RUN_DATAGRAMS`].
+pub const RUN_LENGTHS: usize = strait_core::limits::RUN_DATAGRAMS.ilog2() as usize + 1;
+
 impl Counters {
+    /// Counts a run of so many datagrams with so many bytes as sent.
+    pub(crate) fn add_run(&mut self, datagrams: usize, bytes: usize) {
+        self.packets_sent += datagrams as u64;
+        self.bytes_sent += bytes as u64;
+        if let Some(count) = self.runs.get_mut(datagrams.max(1).ilog2() as usize) {
+            *count += 1;
+            self.run_datagrams += datagrams as u64;
+        }
+    }
+
     /// Counts `n` drops.
     pub(crate) fn add_drops(&mut self, reason: Drop, n: u64) {
         if let Some(count) = self.drops.get_mut(reason as usize) {

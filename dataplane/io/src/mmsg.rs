@@ -40,12 +40,9 @@ struct Udp {
     readable: bool,
 }
 
-impl Udp {
-    /// Whether it is the socket to send from `local` with.
-    fn answers(&self, local: IpAddr) -> bool {
-        let is_any = self.address.is_unspecified() && self.address.is_ipv6() == local.is_ipv6();
-        is_any || self.address == local
-    }
+/// Whether a socket bound to `address` is the one to send from `local` with.
+fn answers(address: IpAddr, local: IpAddr) -> bool {
+    address == local || (address.is_unspecified() && address.is_ipv6() == local.is_ipv6())
 }
 
 impl Mmsg {
@@ -151,9 +148,10 @@ impl Port for Mmsg {
         if egress.is_empty() {
             return;
         }
-        for udp in &self.udp {
-            let ours = |path: &Path| path.protocol == Protocol::Udp && udp.answers(path.local);
-            udp.socket.send(egress.iter().filter(|(path, _)| ours(path)), &mut self.counters);
+        for udp in &mut self.udp {
+            let (socket, address) = (&mut udp.socket, udp.address);
+            let ours = |path: &Path| path.protocol == Protocol::Udp && answers(address, path.local);
+            socket.send(egress.runs().filter(|run| ours(&run.path)), &mut self.counters);
         }
         for (path, bytes) in egress.iter().filter(|(path, _)| path.protocol == Protocol::Tcp) {
             self.tcp.send(path, bytes, &self.epoll, &mut self.counters);

@@ -1,4 +1,4 @@
-//! Batches of datagrams: recvmmsg into hot buffers, sendmmsg from the turn's arena.
+//! Batches of datagrams: recvmmsg into hot buffers, sendmmsg of runs (UDP_SEGMENT) from the turn's arena.
 
 use crate::clock::Conversion;
 use crate::cmsg::{self, Control};
@@ -9,6 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use strait_core::egress::Run;
 use strait_core::limits::DATAGRAM_BYTES;
 use strait_core::port::{Meta, Path, Protocol};
 
@@ -53,11 +54,13 @@ impl Buffers {
 pub(crate) struct Socket {
     pub(crate) socket: UdpSocket,
     overflows: u32,
+    /// Whether the kernel cuts runs into datagrams.
+    cuts: bool,
 }
 
 impl Socket {
     pub(crate) fn new(socket: UdpSocket) -> Self {
-        Self { socket, overflows: 0 }
+        Self { socket, overflows: 0, cuts: true }
     }
 
     /// Reads datagrams into the buffers from `first` on. Returns how many the kernel gave, also those not to be used.
@@ -132,67 +135,55 @@ impl Socket {
         received
     }
 
-    /// Sends the datagrams in order, a batch at a time. What the kernel refuses is counted and skipped.
+    /// Sends the runs in order, a batch at a time. What the kernel refuses is counted and skipped.
     pub(crate) fn send<'a>(
-        &self,
-        datagrams: impl Iterator<Item = (Path, &'a [u8])>,
+        &mut self,
+        runs: impl Iterator<Item = Run<'a>>,
         counters: &mut Counters,
     ) {
-        let mut datagrams = datagrams.peekable();
-        while datagrams.peek().is_some() {
+        let mut runs = runs.peekable();
+        while runs.peek().is_some() {
             let mut batch = SendBatch::new();
             while batch.length < BATCH
-                && let Some((path, bytes)) = datagrams.next()
+                && let Some(run) = runs.next_if(|run| self.cuts || run.count == 1)
             {
-                batch.push(path, bytes);
+                batch.push(run);
             }
-            batch.send(&self.socket, counters);
-        }
-    }
-}
-
-/// At most [`BATCH`] datagrams that borrow their bytes.
-struct SendBatch<'a> {
-    bytes: [&'a [u8]; BATCH],
-    names: [(Name, u32); BATCH],
-    controls: [(Control, usize); BATCH],
-    length: usize,
-}
-
-impl<'a> SendBatch<'a> {
-    fn new() -> Self {
-        Self {
-            bytes: [&[]; BATCH],
-            names: [(Name::EMPTY, 0); BATCH],
-            controls: [(Control([0; cmsg::BYTES]), 0); BATCH],
-            length: 0,
+            if batch.length == 0 {
+                // This kernel or this interface cuts nothing.
+                if let Some(run) = runs.next() {
+                    self.send_one_by_one(run, counters);
+                }
+                continue;
+            }
+            self.send_batch(&mut batch, counters);
         }
     }
 
-    fn push(&mut self, path: Path, bytes: &'a [u8]) {
-        // Only a link-local address needs the interface: elsewhere the routing table decides.
-        let interface = match path.remote {
-            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
-            _ => 0,
-        };
-        let at = self.length;
-        self.bytes[at] = bytes;
-        self.names[at] = Name::new(path.remote);
-        let (control, length) = &mut self.controls[at];
-        *length = cmsg::write_source(control, path.local, interface);
-        self.length += 1;
+    fn send_one_by_one(&mut self, run: Run<'_>, counters: &mut Counters) {
+        let mut datagrams = run.datagrams();
+        loop {
+            let mut batch = SendBatch::new();
+            for bytes in datagrams.by_ref().take(BATCH) {
+                batch.push(Run { path: run.path, size: bytes.len(), count: 1, bytes });
+            }
+            if batch.length == 0 {
+                return;
+            }
+            self.send_batch(&mut batch, counters);
+        }
     }
 
-    fn send(&mut self, socket: &UdpSocket, counters: &mut Counters) {
+    fn send_batch(&mut self, batch: &mut SendBatch<'_>, counters: &mut Counters) {
         let mut headers = empty_headers();
         let mut vectors = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
-        let parts = self.bytes.iter().zip(&mut self.names).zip(&mut self.controls);
-        for ((header, vector), ((bytes, (name, name_length)), (control, control_length))) in
-            headers.iter_mut().zip(&mut vectors).zip(parts).take(self.length)
+        let parts = batch.runs.iter().flatten().zip(&mut batch.names).zip(&mut batch.controls);
+        for ((header, vector), ((run, (name, name_length)), (control, control_length))) in
+            headers.iter_mut().zip(&mut vectors).zip(parts)
         {
             let vector = vector.write(libc::iovec {
-                iov_base: bytes.as_ptr().cast_mut().cast(),
-                iov_len: bytes.len(),
+                iov_base: run.bytes.as_ptr().cast_mut().cast(),
+                iov_len: run.bytes.len(),
             });
             header.msg_hdr.msg_name = (&raw mut name.0).cast();
             header.msg_hdr.msg_namelen = *name_length;
@@ -201,15 +192,15 @@ impl<'a> SendBatch<'a> {
             header.msg_hdr.msg_control = (&raw mut control.0).cast();
             header.msg_hdr.msg_controllen = *control_length as _;
         }
-        let mut rest = headers.get_mut(..self.length).unwrap_or_default();
-        let mut bytes = self.bytes.iter();
+        let mut rest = headers.get_mut(..batch.length).unwrap_or_default();
+        let mut runs = batch.runs.iter().flatten();
         while !rest.is_empty() {
             counters.send_batches += 1;
             // SAFETY: each header of `rest` points at a name, a vector, a control buffer and bytes with their true
             // lengths; all outlive the call, and the kernel only reads the bytes. Worth it: one call for a batch.
             let sent = unsafe {
                 libc::sendmmsg(
-                    socket.as_raw_fd(),
+                    self.socket.as_raw_fd(),
                     rest.as_mut_ptr(),
                     rest.len() as libc::c_uint,
                     (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
@@ -217,24 +208,83 @@ impl<'a> SendBatch<'a> {
             };
             let done = match usize::try_from(sent) {
                 Ok(sent @ 1..) => {
-                    counters.packets_sent += sent as u64;
-                    let sizes = bytes.by_ref().take(sent).map(|bytes| bytes.len() as u64);
-                    counters.bytes_sent += sizes.sum::<u64>();
+                    for run in runs.by_ref().take(sent) {
+                        counters.add_run(run.count, run.bytes.len());
+                    }
                     sent
                 }
-                // The error is the first datagram's; the others may well pass.
+                // The error is the first run's; the others may well pass.
                 _ => {
                     let error = io::Error::last_os_error();
                     if error.kind() == io::ErrorKind::Interrupted {
                         continue;
                     }
-                    counters.add_drops(Drop::of_send_error(&error), 1);
-                    bytes.next();
+                    if let Some(run) = runs.next() {
+                        self.refused(*run, &error, counters);
+                    }
                     1
                 }
             };
             rest = rest.get_mut(done..).unwrap_or_default();
         }
+    }
+
+    /// After an error of the send call: a run that cannot be cut is sent datagram by datagram, the rest is dropped.
+    fn refused(&mut self, run: Run<'_>, error: &io::Error, counters: &mut Counters) {
+        let uncut = match error.raw_os_error().unwrap_or(0) {
+            _ if run.count == 1 => false,
+            // No checksum offload on the way out: it will not come back either.
+            libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT => {
+                self.cuts = false;
+                true
+            }
+            // This route's MTU is below the size, or the kernel takes fewer at a time.
+            libc::EINVAL | libc::EMSGSIZE => true,
+            _ => false,
+        };
+        if uncut {
+            counters.runs_refused += 1;
+            self.send_one_by_one(run, counters);
+        } else {
+            counters.add_drops(Drop::of_send_error(error), run.count as u64);
+        }
+    }
+}
+
+/// At most [`BATCH`] runs that borrow their bytes.
+struct SendBatch<'a> {
+    runs: [Option<Run<'a>>; BATCH],
+    names: [(Name, u32); BATCH],
+    controls: [(Control, usize); BATCH],
+    length: usize,
+}
+
+impl<'a> SendBatch<'a> {
+    fn new() -> Self {
+        Self {
+            runs: [None; BATCH],
+            names: [(Name::EMPTY, 0); BATCH],
+            controls: [(Control([0; cmsg::BYTES]), 0); BATCH],
+            length: 0,
+        }
+    }
+
+    fn push(&mut self, run: Run<'a>) {
+        let Run { path, size, count, .. } = run;
+        // Only a link-local address needs the interface: elsewhere the routing table decides.
+        let interface = match path.remote {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
+            _ => 0,
+        };
+        let at = self.length;
+        self.runs[at] = Some(run);
+        self.names[at] = Name::new(path.remote);
+        let (control, length) = &mut self.controls[at];
+        *length = cmsg::write_source(control, path.local, interface);
+        if count > 1 {
+            *length = cmsg::write_segment(control, *length, size as u16);
+        }
+        self.length += 1;
     }
 }
 

@@ -228,3 +228,39 @@ fn a_port_for_this_host_alone_hears_every_address_of_it() {
         assert_eq!((&room[..length], from), (b"back".as_slice(), (ip, port).into()));
     }
 }
+
+#[test]
+fn runs_arrive_as_the_datagrams_that_they_are_made_of() {
+    let mut bound = open(&["127.0.0.1"], 1);
+    let port = &mut bound.ports[0];
+    let clients = [client("127.0.0.1"), client("127.0.0.1")];
+    let local = bound.udp[0].ip();
+    let path = |client: &UdpSocket| Path {
+        protocol: Protocol::Udp,
+        local,
+        remote: client.local_addr().unwrap(),
+    };
+    let mut egress = Egress::default();
+    let mut expected = Vec::new();
+    for client in &clients {
+        // A run of 20 and one shorter, then one of 2, then a single one.
+        for (n, length) in (0_u8..).zip([[1000; 20].as_slice(), &[700, 900, 900, 950]].concat()) {
+            expected.push(vec![n; length]);
+            assert!(egress.push(path(client), &vec![n; length]));
+        }
+    }
+    assert_eq!(egress.runs().count(), 6);
+    port.send(&mut egress);
+    for client in &clients {
+        for expected in expected.drain(..24) {
+            let mut got = [0; 2048];
+            let length = client.recv(&mut got).unwrap();
+            assert_eq!(got[..length], expected);
+        }
+    }
+    let counters = port.counters();
+    assert_eq!((counters.packets_sent, counters.send_batches), (48, 1), "one call");
+    assert_eq!(counters.bytes_sent, 2 * (20 * 1000 + 700 + 2 * 900 + 950));
+    assert_eq!(counters.runs, [2, 2, 0, 0, 2, 0, 0]);
+    assert_eq!(counters.runs_refused, 0);
+}
