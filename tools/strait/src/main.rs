@@ -5,6 +5,7 @@ mod configuration;
 mod dev;
 mod doctor;
 mod fault;
+mod load;
 mod ports;
 mod state;
 mod token;
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::fault::Fault;
 
-/// Strait, a relay for real-time media: start it, check the host, make tokens.
+/// Strait, a relay for real-time media: start it, check the host, make tokens, load it.
 #[derive(Parser)]
 #[command(name = "strait", version, arg_required_else_help = true)]
 struct Arguments {
@@ -33,6 +34,8 @@ enum Verb {
     Config(configuration::Options),
     /// Sign a token for a user of an application.
     Token(token::Options),
+    /// Drive a relay with publishers and subscribers, and check every packet.
+    Load(Box<load::Options>),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Doctor(options) => doctor::run(&options),
         Verb::Config(options) => configuration::run(&options),
         Verb::Token(options) => token::run(&options),
+        Verb::Load(options) => load::run(&options),
     };
     match outcome {
         Ok(code) => code,

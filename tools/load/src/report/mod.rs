@@ -1,8 +1,14 @@
 //! What a run found.
 
+mod page;
+mod table;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+/// Share of a core beyond which the generator's own limits show.
+const BUSY: f64 = 0.9;
 
 /// What a run found. Times in the units that the names say.
 #[derive(Clone, Debug, Default, Serialize)]

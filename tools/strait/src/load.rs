@@ -1,0 +1,192 @@
+//! `strait load`: publishers and subscribers against a relay, every packet checked.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use strait_load::signalling::SecurityKind;
+use strait_load::{LoadError, Plan, Shape, StraitRpc};
+
+use crate::fault::Fault;
+
+/// The load.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The relay's RPC socket: `unix:PATH`, or the path alone
+    #[arg(long, value_name = "SOCKET", value_parser = socket, default_value = "unix:/run/strait/relay.sock")]
+    relay: PathBuf,
+    /// Peers that send one stream each, in all
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    publishers: usize,
+    /// Peers that receive every stream of their scope, in all
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    subscribers: usize,
+    /// Scopes that peers are dealt to in turn
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    scopes: usize,
+    /// What each publisher sends: video-720p, simulcast, opus, constant:PPSxBYTES,
+    /// constant-burst:N:PPSxBYTES
+    #[arg(long, value_name = "SHAPE", default_value = "video-720p")]
+    shape: Shape,
+    /// Seconds between key frames; those asked for come besides [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    key_interval: Option<Duration>,
+    /// Bring packets closer by this factor, at the same sizes
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    rate_scale: f64,
+    /// Seconds that are counted (at most 3600)
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    duration: Duration,
+    /// Seconds that media flows before
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    warmup: Duration,
+    /// Seconds of one window, over which medians are taken
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    window: Duration,
+    /// How media is protected
+    #[arg(long, value_enum, default_value_t = Transport::Dtls)]
+    transport: Transport,
+    /// Ask for lost packets again (NACK, RTX)
+    #[arg(long)]
+    nack: bool,
+    /// Loss in percent that is no failure
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    allow_loss: f64,
+    /// Milliseconds of latency beyond which a packet counts as late, which is a failure
+    #[arg(long, value_name = "MS")]
+    late: Option<u64>,
+    /// Address to send from; several are taken in turn [default: the system's choice, IPv4]
+    #[arg(long = "local-address", value_name = "IP")]
+    local_addresses: Vec<IpAddr>,
+    /// Core to run on
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+    /// Process of the server, to count its CPU time
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// What frame sizes are drawn from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    /// Write a page with plots to this file as well
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Transport {
+    /// ICE, DTLS, SRTP, as a browser does
+    Dtls,
+}
+
+impl Options {
+    fn plan(&self) -> Plan {
+        let mut shape = self.shape;
+        if let (
+            Shape::Video { key_interval, .. } | Shape::Simulcast { key_interval },
+            Some(wanted),
+        ) = (&mut shape, self.key_interval)
+        {
+            *key_interval = wanted;
+        }
+        Plan {
+            publishers: self.publishers,
+            subscribers: self.subscribers,
+            scopes: self.scopes,
+            shape,
+            rate_scale: self.rate_scale,
+            warmup: self.warmup,
+            duration: self.duration,
+            window: self.window,
+            security: match self.transport {
+                Transport::Dtls => SecurityKind::Dtls,
+            },
+            nack: self.nack,
+            allow_loss_percent: self.allow_loss,
+            late: self.late.map(Duration::from_millis),
+            local_addresses: self.local_addresses.clone(),
+            cpu: self.cpu,
+            server_pid: self.pid,
+            seed: self.seed,
+            progress: true,
+        }
+    }
+}
+
+/// Runs it, and prints what it found. The exit code is 1 when something was wrong with a packet.
+pub fn run(options: &Options) -> Result<ExitCode, Fault> {
+    let plan = options.plan();
+    plan.check().map_err(Fault::config)?;
+    let rpc = StraitRpc::connect(&options.relay).map_err(|e| Fault::new(e.to_string()))?;
+    let report = strait_load::run(&plan, Box::new(rpc)).map_err(|error| match error {
+        LoadError::Plan(why) => Fault::config(why),
+        error => Fault::new(error.to_string()),
+    })?;
+    if let Some(file) = &options.html {
+        std::fs::write(file, report.page())
+            .map_err(|e| Fault::new(format!("{}: {e}", file.display())))?;
+    }
+    if options.json {
+        let text = serde_json::to_string_pretty(&report);
+        println!("{}", text.map_err(|e| Fault::new(format!("cannot write JSON: {e}")))?);
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn socket(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("unix:").unwrap_or(text);
+    if path.is_empty() {
+        return Err("name a socket: unix:PATH".into());
+    }
+    Ok(Path::new(path).to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text}: a number of seconds"))?;
+    Duration::try_from_secs_f64(number).map_err(|e| format!("{text}: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn a_line_becomes_a_plan() {
+        let line = "load --relay unix:/tmp/x --publishers 3 --subscribers 7 --scopes 2 --shape \
+                    simulcast --key-interval 4 --duration 1.5 --warmup 0 --allow-loss 0.1 --late 50 \
+                    --local-address 10.0.0.1 --local-address 10.0.0.2 --cpu 1 --pid 7";
+        let options = Line::parse_from(line.split_whitespace()).options;
+        assert_eq!(options.relay, Path::new("/tmp/x"));
+        let plan = options.plan();
+        plan.check().expect("a good plan");
+        assert_eq!((plan.publishers, plan.subscribers, plan.scopes), (3, 7, 2));
+        assert_eq!(plan.shape, Shape::Simulcast { key_interval: Duration::from_secs(4) });
+        assert_eq!((plan.duration, plan.warmup), (Duration::from_millis(1500), Duration::ZERO));
+        assert_eq!((plan.local_addresses.len(), plan.cpu, plan.server_pid), (2, Some(1), Some(7)));
+        assert_eq!(plan.late, Some(Duration::from_millis(50)));
+        for wrong in ["load --shape film", "load --duration long", "load --relay unix:"] {
+            assert!(Line::try_parse_from(wrong.split_whitespace()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_plan_ends_before_anything_is_done() {
+        let options = Line::parse_from(["load", "--publishers", "0"]).options;
+        assert_eq!(run(&options).expect_err("wrong").code, crate::fault::EXIT_CONFIG);
+        let options = Line::parse_from(["load", "--relay", "/nowhere/relay.sock"]).options;
+        assert!(run(&options).expect_err("absent").message.contains("/nowhere/relay.sock"));
+    }
+}
