@@ -113,6 +113,7 @@ impl Peer {
         &self,
         certificate: &Certificate,
         security: SecurityKind,
+        profile: Option<Profile>,
     ) -> io::Result<LocalTransport> {
         Ok(LocalTransport {
             address: self.socket.local_addr()?,
@@ -120,6 +121,7 @@ impl Peer {
             fingerprint_sha256: certificate.fingerprint_sha256(),
             cname: self.name.clone(),
             security,
+            profile,
         })
     }
 

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use strait_crypt::srtp::Profile;
+
 use crate::limits;
 use crate::signalling::SecurityKind;
 
@@ -28,6 +30,9 @@ pub struct Plan {
     pub window: Duration,
     /// How media is protected.
     pub security: SecurityKind,
+    /// The only SRTP profile that is offered in DTLS, so that servers are compared doing the same work; `None` offers
+    /// all. Also the profile of session keys.
+    pub profile: Option<Profile>,
     /// Whether lost packets are asked for again (NACK and RTX).
     pub nack: bool,
     /// Share of packets that may be lost without the run having failed, in percent.
@@ -58,6 +63,7 @@ impl Default for Plan {
             duration: Duration::from_secs(10),
             window: Duration::from_secs(2),
             security: SecurityKind::Dtls,
+            profile: Some(Profile::AeadAes128Gcm),
             nack: false,
             allow_loss_percent: 0.0,
             late: None,

@@ -88,9 +88,11 @@ struct Load<'a> {
 
 impl<'a> Load<'a> {
     fn new(plan: &'a Plan, cast: &'a Cast<'a>, layers: &'a [Layer]) -> Result<Self, LoadError> {
-        let certificate = Certificate::generate().map_err(|e| {
-            LoadError::Transport(format!("the load's own certificate cannot be made: {e}"))
-        })?;
+        let certificate = Certificate::generate().and_then(|certificate| match plan.profile {
+            Some(profile) => certificate.offering(profile),
+            None => Ok(certificate),
+        });
+        let certificate = certificate.map_err(|e| LoadError::Transport(e.to_string()))?;
         Ok(Self {
             plan,
             cast,
@@ -183,7 +185,7 @@ impl<'a> Load<'a> {
             .map_err(|e| system(&format!("open a socket at {} for peer {n}", local.ip()), e))?;
         self.poller.add(&peer.socket, n as u64).map_err(|e| system("epoll", e))?;
         let transport = peer
-            .local(&self.certificate, self.plan.security)
+            .local(&self.certificate, self.plan.security, self.plan.profile)
             .map_err(|e| system("read a socket's address", e))?;
         self.peers.push(peer);
         let scope = self.cast.scope(subscriber.unwrap_or(n));

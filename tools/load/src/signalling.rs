@@ -87,6 +87,8 @@ pub struct LocalTransport {
     pub cname: String,
     /// How the plan wants media protected. The answer says how it is.
     pub security: SecurityKind,
+    /// The only SRTP profile that is wanted; `None` for any. In DTLS the load offers no other.
+    pub profile: Option<Profile>,
 }
 
 /// ICE credentials of one side (RFC 8445 section 5.3).
@@ -339,6 +341,7 @@ mod tests {
             fingerprint_sha256: std::array::from_fn(|n| n as u8 * 7),
             cname: String::new(),
             security: SecurityKind::Dtls,
+            profile: None,
         };
         let hex = transport.fingerprint_hex();
         assert!(hex.starts_with("00:07:0E:"), "{hex}");

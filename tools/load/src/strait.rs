@@ -1,13 +1,14 @@
 //! Signalling with a relay of Strait, over its RPC socket, without a control plane.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use strait_crypt::dtls::Role;
+use strait_crypt::srtp::Profile;
 use strait_proto::v1::{self, candidate::Protocol, relay_client::RelayClient};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -28,7 +29,18 @@ pub struct StraitRpc {
     socket: PathBuf,
     runtime: Runtime,
     client: RelayClient<Channel>,
-    scopes: BTreeSet<String>,
+    /// The scopes that were made, with their session keys.
+    scopes: BTreeMap<String, Key>,
+    as_sent: bool,
+    /// Where the relay listens for media, as it says.
+    candidates: Vec<v1::Candidate>,
+}
+
+/// A session key, or nothing with DTLS.
+#[derive(Clone, Default)]
+struct Key {
+    key: Vec<u8>,
+    salt: Vec<u8>,
 }
 
 impl StraitRpc {
@@ -53,10 +65,20 @@ impl StraitRpc {
             socket: socket.to_owned(),
             runtime,
             client: RelayClient::new(channel),
-            scopes: BTreeSet::new(),
+            scopes: BTreeMap::new(),
+            as_sent: false,
+            candidates: Vec::new(),
         };
-        rpc.call(async |client| client.get_info(timed(v1::GetInfoRequest {})).await)?;
+        let info = rpc.call(async |client| client.get_info(timed(v1::GetInfoRequest {})).await)?;
+        rpc.candidates = info.candidates;
         Ok(rpc)
+    }
+
+    /// Whether streams are to go out byte for byte as they came, which peers with session keys and plain ones can have.
+    #[must_use]
+    pub fn as_sent(mut self, as_sent: bool) -> Self {
+        self.as_sent = as_sent;
+        self
     }
 
     /// The relay's own client, for what the load does not do by itself.
@@ -88,49 +110,93 @@ impl StraitRpc {
         peer: &str,
         transport: &LocalTransport,
     ) -> Result<RemoteTransport, SignallingError> {
-        if transport.security != SecurityKind::Dtls {
-            return Err(SignallingError::Refused(
-                "the relay's RPC has no session keys and no plain RTP yet: use DTLS".into(),
-            ));
-        }
-        if self.scopes.insert(scope.to_owned()) {
+        let profile = transport.profile.unwrap_or(Profile::AeadAes128Gcm);
+        if !self.scopes.contains_key(scope) {
             let request = v1::CreateScopeRequest { scope_id: scope.to_owned() };
             self.call(async |client| client.create_scope(timed(request)).await)?;
+            self.scopes.insert(scope.to_owned(), Key::new(profile)?);
         }
-        let request = v1::AddPeerRequest {
+        let key = self.scopes.get(scope).cloned().unwrap_or_default();
+        let mut request = v1::AddPeerRequest {
             scope_id: scope.to_owned(),
             peer_id: peer.to_owned(),
-            remote_ice: Some(v1::IceCredentials {
-                ufrag: transport.ice.ufrag.clone(),
-                pwd: transport.ice.pwd.clone(),
-            }),
-            remote_fingerprint: Some(v1::Fingerprint {
-                algorithm: "sha-256".into(),
-                value: transport.fingerprint_sha256.to_vec(),
-            }),
             dtls_role: v1::DtlsRole::Server.into(),
             ..v1::AddPeerRequest::default()
         };
+        let ice = Some(v1::IceCredentials {
+            ufrag: transport.ice.ufrag.clone(),
+            pwd: transport.ice.pwd.clone(),
+        });
+        match transport.security {
+            SecurityKind::Dtls => {
+                request.remote_ice = ice;
+                request.remote_fingerprint = Some(v1::Fingerprint {
+                    algorithm: "sha-256".into(),
+                    value: transport.fingerprint_sha256.to_vec(),
+                });
+            }
+            SecurityKind::SessionKey => {
+                request.remote_ice = ice;
+                request.session_key = Some(v1::SessionKey {
+                    profile: session_profile(profile).into(),
+                    key: key.key.clone(),
+                    salt: key.salt.clone(),
+                });
+            }
+            SecurityKind::Plain => {
+                let address = self.seen_address(transport)?;
+                request.remote_address = address.to_string();
+                request.plain = true;
+            }
+        }
         let answer = self.call(async |client| client.add_peer(timed(request)).await)?;
-        let address =
-            best_candidate(&answer.candidates, transport.address.ip()).ok_or_else(|| {
-                SignallingError::Refused(format!(
-                    "the relay has no UDP candidate of the family of {}",
-                    transport.address.ip()
-                ))
-            })?;
+        let address = best_candidate(&answer.candidates, transport.address.ip())
+            .ok_or_else(|| no_candidate(transport.address.ip()))?;
         let local = answer.local_ice.unwrap_or_default();
-        Ok(RemoteTransport {
-            address,
-            security: Security::Dtls {
-                ice: Ice {
-                    credentials: IceCredentials { ufrag: local.ufrag, pwd: local.pwd },
-                    load_controls: true,
-                },
-                fingerprint: fingerprint_sha256(&answer.fingerprint_sha256)?,
-                role: Role::Client,
-            },
-        })
+        let credentials = IceCredentials { ufrag: local.ufrag, pwd: local.pwd };
+        let ice = Ice { credentials, load_controls: true };
+        let security = match transport.security {
+            SecurityKind::Dtls => {
+                let fingerprint = fingerprint_sha256(&answer.fingerprint_sha256)?;
+                Security::Dtls { ice, fingerprint, role: Role::Client }
+            }
+            SecurityKind::SessionKey => {
+                Security::SessionKey { ice, profile, key: key.key, salt: key.salt }
+            }
+            SecurityKind::Plain => Security::Plain,
+        };
+        Ok(RemoteTransport { address, security })
+    }
+
+    /// The address that the relay sees packets of a socket come from: its own, or the one that routing picks.
+    fn seen_address(&self, transport: &LocalTransport) -> Result<SocketAddr, SignallingError> {
+        if let Some(address) = transport.candidate() {
+            return Ok(address);
+        }
+        let ip = transport.address.ip();
+        let relay = best_candidate(&self.candidates, ip).ok_or_else(|| no_candidate(ip))?;
+        let picked = || {
+            let socket = UdpSocket::bind((ip, 0))?;
+            socket.connect(relay)?;
+            socket.local_addr()
+        };
+        let picked = picked().map_err(|error| {
+            SignallingError::Unreachable(format!("no way from this host to {relay}: {error}"))
+        })?;
+        Ok(SocketAddr::new(picked.ip(), transport.address.port()))
+    }
+}
+
+impl Key {
+    fn new(profile: Profile) -> Result<Self, SignallingError> {
+        let random = |length: usize| {
+            let mut bytes = vec![0; length];
+            let filled = aws_lc_rs::rand::fill(&mut bytes);
+            filled.map(|()| bytes).map_err(|_| {
+                SignallingError::Unreachable("the system has no randomness for keys".into())
+            })
+        };
+        Ok(Self { key: random(profile.key_len())?, salt: random(profile.salt_len())? })
     }
 }
 
@@ -175,12 +241,18 @@ impl Signalling for StraitRpc {
                 codecs: vec![codec(&wanted.codec)],
                 extensions: wanted.extensions.iter().map(extension).collect(),
                 publication_id: wanted.publication.clone(),
+                as_sent: self.as_sent,
                 ..v1::SubscribeRequest::default()
             };
             let answer = self.call(async |client| client.subscribe(timed(request)).await)?;
-            let agreed = AgreedStream::as_wanted(&wanted.mid, &wanted.codec, &wanted.extensions);
+            let mut agreed =
+                AgreedStream::as_wanted(&wanted.mid, &wanted.codec, &wanted.extensions);
+            if self.as_sent {
+                // The MID is the publisher's, too.
+                agreed.mid_extension = None;
+            }
             streams.push(AgreedStream {
-                ssrc: Some(answer.ssrc),
+                ssrc: (answer.ssrc != 0).then_some(answer.ssrc),
                 rtx_ssrc: (answer.rtx_ssrc != 0).then_some(answer.rtx_ssrc),
                 ..agreed
             });
@@ -189,7 +261,7 @@ impl Signalling for StraitRpc {
     }
 
     fn end(&mut self) {
-        for scope_id in std::mem::take(&mut self.scopes) {
+        for scope_id in std::mem::take(&mut self.scopes).into_keys() {
             // A relay that is gone has no scopes left.
             let request = v1::DisposeScopeRequest { scope_id };
             let _ = self.call(async |client| client.dispose_scope(timed(request)).await);
@@ -214,6 +286,20 @@ fn best_candidate(candidates: &[v1::Candidate], local: IpAddr) -> Option<SocketA
         let port = u16::try_from(candidate.port).ok()?;
         (ip.is_ipv4() == local.is_ipv4()).then_some(SocketAddr::new(ip, port))
     })
+}
+
+fn no_candidate(ip: IpAddr) -> SignallingError {
+    SignallingError::Refused(format!("the relay has no UDP candidate of the family of {ip}"))
+}
+
+fn session_profile(profile: Profile) -> v1::session_key::Profile {
+    use v1::session_key::Profile as V1;
+    match profile {
+        Profile::AesCm128HmacSha1_80 => V1::Aes128CmSha180,
+        Profile::AesCm128HmacSha1_32 => V1::Aes128CmSha132,
+        Profile::AeadAes128Gcm => V1::AeadAes128Gcm,
+        Profile::AeadAes256Gcm => V1::AeadAes256Gcm,
+    }
 }
 
 fn kind(kind: MediaKind) -> v1::Kind {

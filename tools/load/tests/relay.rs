@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use strait_load::signalling::{Joined, PublisherJoin, SubscriberJoin};
+use strait_load::signalling::{Joined, PublisherJoin, SecurityKind, SubscriberJoin};
 use strait_load::{Plan, Report, Shape, Signalling, SignallingError, StraitRpc};
 use strait_proto::v1;
 use strait_relay::{Config, Relay};
@@ -65,7 +65,7 @@ fn assert_good(report: &Report) {
     assert!(report.violations.is_empty());
     assert_eq!(report.latency.packets, report.packets_received);
     assert!(report.latency.p50_us > 0.0 && report.latency.max_us >= report.latency.p99_us);
-    assert!(report.srtp_profile.starts_with("Aead"), "{}", report.srtp_profile);
+    assert_eq!(report.srtp_profile, "AeadAes128Gcm");
     assert!(report.windows.len() == 2, "{:?}", report.windows);
 }
 
@@ -112,6 +112,22 @@ fn a_constant_rate_is_kept() {
     assert_good(&report);
     let rate = report.packets_sent as f64 / report.seconds;
     assert!((rate / 400.0 - 1.0).abs() < 0.02, "{rate}");
+}
+
+#[test]
+fn session_keys_and_plain_rtp_flow_as_sent_and_rewritten() {
+    let setup = Setup::start();
+    let short = Duration::from_secs(1);
+    for security in [SecurityKind::SessionKey, SecurityKind::Plain] {
+        for as_sent in [false, true] {
+            let plan = Plan { security, subscribers: 4, scopes: 2, duration: short, ..plan() };
+            let rpc = Box::new(setup.rpc().as_sent(as_sent));
+            let report = strait_load::run(&plan, rpc).unwrap();
+            assert!(report.is_good(), "{security:?} {as_sent}: {:#?}", report.failures);
+            assert_eq!(report.packets_expected, 2 * report.packets_sent);
+            assert_eq!(report.srtp_profile.is_empty(), security == SecurityKind::Plain);
+        }
+    }
 }
 
 /// A relay that was told to mute one publication.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use strait_load::signalling::SecurityKind;
-use strait_load::{LoadError, Plan, Shape, StraitRpc};
+use strait_load::{LoadError, Plan, Profile, Shape, StraitRpc};
 
 use crate::fault::Fault;
 
@@ -48,6 +48,12 @@ pub struct Options {
     /// How media is protected
     #[arg(long, value_enum, default_value_t = Transport::Dtls)]
     transport: Transport,
+    /// The only SRTP profile that is offered, and that of session keys
+    #[arg(long, value_enum, default_value_t = Cipher::Aes128Gcm)]
+    cipher: Cipher,
+    /// Let streams go out byte for byte as they came (with session-key or plain)
+    #[arg(long)]
+    as_sent: bool,
     /// Ask for lost packets again (NACK, RTX)
     #[arg(long)]
     nack: bool,
@@ -81,6 +87,22 @@ pub struct Options {
 enum Transport {
     /// ICE, DTLS, SRTP, as a browser does
     Dtls,
+    /// ICE, then SRTP with a key of the scope
+    SessionKey,
+    /// RTP as it is
+    Plain,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Cipher {
+    /// AEAD_AES_128_GCM
+    Aes128Gcm,
+    /// AEAD_AES_256_GCM
+    Aes256Gcm,
+    /// AES_CM_128_HMAC_SHA1_80
+    Aes128Cm,
+    /// All that the DTLS library has; the server chooses
+    Any,
 }
 
 impl Options {
@@ -104,6 +126,14 @@ impl Options {
             window: self.window,
             security: match self.transport {
                 Transport::Dtls => SecurityKind::Dtls,
+                Transport::SessionKey => SecurityKind::SessionKey,
+                Transport::Plain => SecurityKind::Plain,
+            },
+            profile: match self.cipher {
+                Cipher::Aes128Gcm => Some(Profile::AeadAes128Gcm),
+                Cipher::Aes256Gcm => Some(Profile::AeadAes256Gcm),
+                Cipher::Aes128Cm => Some(Profile::AesCm128HmacSha1_80),
+                Cipher::Any => None,
             },
             nack: self.nack,
             allow_loss_percent: self.allow_loss,
@@ -121,7 +151,13 @@ impl Options {
 pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     let plan = options.plan();
     plan.check().map_err(Fault::config)?;
+    if options.as_sent && plan.security == SecurityKind::Dtls {
+        return Err(Fault::config(
+            "--as-sent needs peers whose bytes are the same: --transport session-key or plain",
+        ));
+    }
     let rpc = StraitRpc::connect(&options.relay).map_err(|e| Fault::new(e.to_string()))?;
+    let rpc = rpc.as_sent(options.as_sent);
     let report = strait_load::run(&plan, Box::new(rpc)).map_err(|error| match error {
         LoadError::Plan(why) => Fault::config(why),
         error => Fault::new(error.to_string()),

@@ -1,7 +1,10 @@
 //! The relay's certificate and the settings that go with it.
 
 use super::fingerprint::hex_colons;
+use super::{Role, offer};
+use crate::srtp::Profile;
 use aws_lc_rs::digest;
+use dimpl::crypto::CryptoProvider;
 use dimpl::{Config, DtlsCertificate};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +23,9 @@ const MTU: usize = 1150;
 #[derive(Clone)]
 pub struct Certificate {
     pub(super) identity: DtlsCertificate,
-    pub(super) config: Arc<Config>,
+    config: Arc<Config>,
+    /// As a client: the only profile to offer, with the settings that go with it.
+    offer: Option<(Profile, Arc<Config>)>,
     fingerprint: [u8; 32],
 }
 
@@ -33,6 +38,9 @@ pub enum CertificateError {
     /// The settings of the DTLS library.
     #[error("cannot set up DTLS: {0}")]
     Config(dimpl::Error),
+    /// The DTLS library does not know the profile.
+    #[error("the DTLS library cannot offer {0:?}")]
+    Profile(Profile),
 }
 
 impl Certificate {
@@ -43,16 +51,7 @@ impl Certificate {
     pub fn generate() -> Result<Self, CertificateError> {
         let identity = dimpl::certificate::generate_self_signed_certificate()
             .map_err(CertificateError::Generate)?;
-        let config = Config::builder()
-            // ICE has proved the peer's address: a cookie would only cost a round trip.
-            .use_server_cookie(false)
-            .require_client_certificate(true)
-            .mtu(MTU)
-            .flight_start_rto(FLIGHT_RTO)
-            .flight_retries(FLIGHT_RETRIES)
-            .handshake_timeout(HANDSHAKE)
-            .build()
-            .map_err(CertificateError::Config)?;
+        let config = config(None)?;
         let mut fingerprint = [0; 32];
         for (to, from) in fingerprint
             .iter_mut()
@@ -60,7 +59,33 @@ impl Certificate {
         {
             *to = *from;
         }
-        Ok(Self { identity, config: Arc::new(config), fingerprint })
+        Ok(Self { identity, config: Arc::new(config), offer: None, fingerprint })
+    }
+
+    /// The same certificate, with which a client offers `profile` alone instead of all. For peers that measure: see
+    /// `offer.rs` for how.
+    ///
+    /// # Errors
+    /// [`CertificateError::Profile`] for AES_CM_128_HMAC_SHA1_32, which the library lacks.
+    pub fn offering(mut self, profile: Profile) -> Result<Self, CertificateError> {
+        let provider = offer::provider(profile).ok_or(CertificateError::Profile(profile))?;
+        self.offer = Some((profile, Arc::new(config(Some(provider))?)));
+        Ok(self)
+    }
+
+    /// The settings for one side.
+    pub(super) fn config(&self, role: Role) -> Arc<Config> {
+        match &self.offer {
+            Some((_, config)) if role == Role::Client => config.clone(),
+            _ => self.config.clone(),
+        }
+    }
+
+    /// Changes what a client sends, if it offers one profile.
+    pub(super) fn rewrite(&self, role: Role, datagram: &mut [u8]) {
+        if let (Some((profile, _)), Role::Client) = (&self.offer, role) {
+            offer::rewrite(datagram, *profile);
+        }
     }
 
     /// SHA-256 of the certificate.
@@ -82,4 +107,20 @@ impl std::fmt::Debug for Certificate {
             .field("fingerprint_sha256", &self.fingerprint_sha256_hex())
             .finish_non_exhaustive()
     }
+}
+
+fn config(provider: Option<CryptoProvider>) -> Result<Config, CertificateError> {
+    let builder = Config::builder()
+        // ICE has proved the peer's address: a cookie would only cost a round trip.
+        .use_server_cookie(false)
+        .require_client_certificate(true)
+        .mtu(MTU)
+        .flight_start_rto(FLIGHT_RTO)
+        .flight_retries(FLIGHT_RETRIES)
+        .handshake_timeout(HANDSHAKE);
+    let builder = match provider {
+        Some(provider) => builder.with_crypto_provider(provider),
+        None => builder,
+    };
+    builder.build().map_err(CertificateError::Config)
 }

@@ -245,7 +245,8 @@ impl Handshake {
         self.peer_verified = false;
         self.finished = false;
         self.outputs.clear();
-        let Certificate { identity, config, .. } = self.certificate.clone();
+        let identity = self.certificate.identity.clone();
+        let config = self.certificate.config(self.role);
         let active = self.role == Role::Client;
         let made = catch_unwind(AssertUnwindSafe(|| {
             let mut dtls = Box::new(Dtls::new_auto(config, identity, now));
@@ -285,7 +286,8 @@ impl Handshake {
             });
             match event {
                 None => return,
-                Some(Event::Packet(packet)) => {
+                Some(Event::Packet(mut packet)) => {
+                    self.certificate.rewrite(self.role, &mut packet);
                     self.sent += 1;
                     self.push(Output::Transmit(packet));
                 }

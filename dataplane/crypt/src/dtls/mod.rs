@@ -3,6 +3,7 @@
 mod certificate;
 mod fingerprint;
 mod handshake;
+mod offer;
 mod records;
 
 pub use certificate::{Certificate, CertificateError};

@@ -2,7 +2,7 @@
 
 use crate::net::{Net, ROLES, Random, SPEAKS, Speaks, perfect};
 use std::time::Duration;
-use strait_crypt::dtls::{Fingerprint, Role};
+use strait_crypt::dtls::{Certificate, Fingerprint, Role};
 use strait_crypt::srtp::Profile;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,6 +20,19 @@ fn both_roles_and_versions() {
             assert!(matches!(profile, Profile::AeadAes128Gcm | Profile::AeadAes256Gcm));
             assert_eq!(net.ours.handshake.ignored(), 0);
         }
+    }
+}
+
+#[test]
+fn a_client_may_offer_one_profile() {
+    for speaks in SPEAKS {
+        let theirs = dimpl::certificate::generate_self_signed_certificate().unwrap();
+        let fingerprint = Fingerprint::new("sha-256", &theirs.fingerprint()).unwrap();
+        let ours = Certificate::generate().unwrap().offering(Profile::AeadAes128Gcm).unwrap();
+        let mut net = Net::with_certificate(Role::Client, speaks, &theirs, fingerprint, &ours);
+        net.run(2 * SECOND, &mut perfect);
+        net.assert_agreed(Role::Client);
+        assert_eq!(net.ours.keys.as_ref().unwrap().profile, Profile::AeadAes128Gcm, "{speaks:?}");
     }
 }
 

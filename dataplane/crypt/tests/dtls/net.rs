@@ -136,9 +136,19 @@ impl Net {
         theirs: &dimpl::DtlsCertificate,
         fingerprint: Fingerprint,
     ) -> Self {
-        let now = Instant::now();
         let certificate = Certificate::generate().unwrap();
-        let handshake = Handshake::new(&certificate, role, fingerprint, now);
+        Self::with_certificate(role, speaks, theirs, fingerprint, &certificate)
+    }
+
+    pub fn with_certificate(
+        role: Role,
+        speaks: Speaks,
+        theirs: &dimpl::DtlsCertificate,
+        fingerprint: Fingerprint,
+        certificate: &Certificate,
+    ) -> Self {
+        let now = Instant::now();
+        let handshake = Handshake::new(certificate, role, fingerprint, now);
         Self {
             ours: Ours { handshake, keys: None, failed: None, closed: false },
             peer: Peer::new(speaks, role == Role::Server, theirs, now),
