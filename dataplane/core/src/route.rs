@@ -31,6 +31,8 @@ pub(crate) struct Route {
     pub(crate) to: u8,
     /// RTX on the subscriber's leg.
     pub(crate) to_rtx: Option<u8>,
+    /// The subscriber may ask for packets again, and gets them as they were (RFC 4585 without RFC 4588).
+    pub(crate) repeats: bool,
     pub(crate) kind: CodecKind,
     pub(crate) clock_rate_hz: u32,
 }
@@ -46,6 +48,7 @@ pub(crate) fn compile(publisher: &Leg, subscriber: &Leg) -> Result<Vec<Route>, C
                 from: from.pt,
                 to: to.pt,
                 to_rtx: to.rtx_pt,
+                repeats: to.nack && to.rtx_pt.is_none(),
                 kind: from.kind,
                 clock_rate_hz: from.clock_rate_hz,
             })

@@ -189,6 +189,9 @@ impl Worker {
             let Some(route) = subscription.route(packet.pt) else { continue };
             let Some(rewrite) = subscription.rewriter.map(source, seq) else { continue };
             let rtx = subscription.rtx_ssrc != 0 && route.to_rtx.is_some();
+            if !rtx && !route.repeats {
+                continue;
+            }
             let (sending, received) =
                 if rtx { (Sending::Rtx, now) } else { (Sending::Again, received) };
             let result = peer.resend.spend(bytes.len()).and_then(|()| {

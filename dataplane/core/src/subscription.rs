@@ -161,7 +161,7 @@ impl Subscription {
         let (rtx, again) = (sending == Sending::Rtx, sending == Sending::Again);
         let (path, protection) = peer.outgoing(session_keys)?;
         // What may be repeated as it was must not depend on its neighbours.
-        let pads = sending == Sending::First && self.rtx_ssrc != 0 && route.to_rtx.is_some();
+        let pads = sending == Sending::First && !route.repeats;
         let payload = if pads { packet.padded } else { packet.payload };
         let capacity = HEADER_BYTES + OSN_BYTES + payload.len() + TAG_MAX;
         let room = egress.reserve(capacity).ok_or(DropReason::EgressFull)?;
