@@ -554,7 +554,7 @@ impl<'a> Load<'a> {
         let marks_of = |stream: u32| marks.get(stream as usize).copied().unwrap_or(Marks::NONE);
         let outcome = stream.checker.take(&seen, marks_of, &mut self.violations);
         self.counts.received += 1;
-        self.counts.bytes += size as u64;
+        self.counts.bytes += if outcome.counts { size as u64 } else { 0 };
         self.counts.repaired += u64::from(repaired && outcome.fills_gap);
         self.counts.missing += outcome.newly_missing;
         self.counts.missing -= u64::from(outcome.fills_gap).min(self.counts.missing);

@@ -22,7 +22,7 @@ const STYLE: &str = "
     --one: #58a6ff; --bad: #ff7b72; --good: #3fb950; }
 }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 54rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 pre { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; padding: 1rem; }
 svg { width: 100%; height: auto; } text { fill: var(--dim); font: 11px system-ui, sans-serif; }
@@ -142,7 +142,12 @@ fn line_plot(points: &[(f64, f64)], seconds: f64, unit: &str) -> String {
     }
     for n in 0..=4 {
         let at = seconds * f64::from(n) / 4.0;
-        shapes += &label(place(at, 0.0).0, HEIGHT + 18.0, "middle", &format!("{at:.0} s"));
+        shapes += &label(
+            place(at, 0.0).0,
+            HEIGHT + 18.0,
+            "middle",
+            &format!("{} s", (at * 10.0).round() / 10.0),
+        );
     }
     frame(&shapes)
 }
