@@ -30,6 +30,7 @@ pub use plan::{KEY_INTERVAL, Plan, Shape};
 pub use report::{Generator, Latency, Quartiles, Report, Server, Window};
 pub use signalling::{Signalling, SignallingError};
 pub use strait::StraitRpc;
+pub use strait_crypt::dtls::Role;
 pub use strait_crypt::srtp::Profile;
 
 /// Why a run came to no report.

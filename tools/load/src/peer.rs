@@ -24,6 +24,8 @@ const CHECK_AGAIN: Duration = Duration::from_millis(200);
 const CONSENT: Duration = Duration::from_millis(2500);
 /// How long the DTLS association stays, for flights that the other side did not get.
 const LINGER: Duration = Duration::from_secs(3);
+/// RFC 8445 section 7.2.5.1: who was asked for the same role keeps it, and we take the other.
+const ROLE_CONFLICT: u16 = 487;
 /// Priority of a host candidate (RFC 8445 section 5.1.2).
 const PRIORITY: u32 = 126 << 24 | 65_535 << 8 | 255;
 
@@ -63,6 +65,8 @@ struct Agent {
     transaction: TransactionId,
     answered: bool,
     next_check: Instant,
+    /// What the server said instead of yes.
+    refusal: Option<String>,
 }
 
 struct Dtls {
@@ -141,6 +145,10 @@ impl Peer {
                 let certificate = certificate.clone();
                 self.dtls =
                     Some(Dtls { fingerprint, role, certificate, handshake: None, wake: None });
+                if role == Role::Server {
+                    // The server's first flight may overtake its answer to the check.
+                    self.shake_hands(now);
+                }
             }
             Security::SessionKey { ice, profile, key, salt } => {
                 self.ice = Some(self.agent(ice, remote.address, now));
@@ -166,6 +174,7 @@ impl Peer {
             transaction: [0; 12],
             answered: false,
             next_check: now,
+            refusal: None,
         }
     }
 
@@ -245,8 +254,11 @@ impl Peer {
     pub(crate) fn tick(&mut self, now: Instant) -> Instant {
         if self.state == State::Connecting && now.since(self.since) > JOIN_PATIENCE {
             let what = match &self.ice {
-                Some(ice) if !ice.answered => "no ICE check was answered",
-                _ => "the DTLS handshake came to no end",
+                Some(Agent { answered: false, refusal: Some(refusal), .. }) => {
+                    format!("ICE checks are refused ({refusal})")
+                }
+                Some(ice) if !ice.answered => "no ICE check was answered".to_owned(),
+                _ => "the DTLS handshake came to no end".to_owned(),
             };
             self.fail(&format!("{what} within {JOIN_PATIENCE:?}"));
         }
@@ -315,8 +327,12 @@ impl Peer {
             }
             Class::Error if !ice.answered => {
                 if let Some((code, reason)) = message.error_code() {
-                    let reason = String::from_utf8_lossy(reason).into_owned();
-                    self.fail(&format!("the server refused an ICE check: {code} {reason}"));
+                    // The server may not know the peer yet; what it says matters if it goes on saying it.
+                    ice.refusal = Some(format!("{code} {}", String::from_utf8_lossy(reason)));
+                    if code == ROLE_CONFLICT && message.transaction_id() == ice.transaction {
+                        ice.controls = !ice.controls;
+                        ice.transaction = [0; 12];
+                    }
                 }
             }
             _ => {}
@@ -325,15 +341,20 @@ impl Peer {
 
     /// The first check was answered.
     fn path_is_open(&mut self, now: Instant) {
-        match &mut self.dtls {
-            Some(dtls) => {
-                let wall = std::time::Instant::now();
-                let fingerprint = dtls.fingerprint.clone();
-                let handshake = Handshake::new(&dtls.certificate, dtls.role, fingerprint, wall);
-                dtls.handshake = Some(Box::new(handshake));
-                self.flush(now);
-            }
+        match &self.dtls {
+            Some(Dtls { handshake: None, .. }) => self.shake_hands(now),
+            Some(_) => {}
             None => self.state = State::Connected,
+        }
+    }
+
+    fn shake_hands(&mut self, now: Instant) {
+        if let Some(dtls) = &mut self.dtls {
+            let wall = std::time::Instant::now();
+            let fingerprint = dtls.fingerprint.clone();
+            let handshake = Handshake::new(&dtls.certificate, dtls.role, fingerprint, wall);
+            dtls.handshake = Some(Box::new(handshake));
+            self.flush(now);
         }
     }
 

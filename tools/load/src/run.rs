@@ -1,7 +1,7 @@
 //! The loop: joins the peers, lets media flow, checks what arrives, and counts.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::io;
 use std::time::Duration;
 
@@ -586,8 +586,9 @@ impl<'a> Load<'a> {
             bytes_received: self.counts.bytes,
             ..Report::default()
         };
-        let profile = self.peers.first().and_then(Peer::profile);
-        report.srtp_profile = profile.map(|profile| format!("{profile:?}")).unwrap_or_default();
+        let profiles = self.peers.iter().filter_map(Peer::profile);
+        let profiles: BTreeSet<String> = profiles.map(|profile| format!("{profile:?}")).collect();
+        report.srtp_profile = profiles.into_iter().collect::<Vec<_>>().join(", ");
         report.packets_sent = self
             .marks
             .iter()

@@ -32,6 +32,8 @@ pub struct StraitRpc {
     /// The scopes that were made, with their session keys.
     scopes: BTreeMap<String, Key>,
     as_sent: bool,
+    /// Which side of DTLS the load plays.
+    role: Role,
     /// Where the relay listens for media, as it says.
     candidates: Vec<v1::Candidate>,
 }
@@ -67,6 +69,7 @@ impl StraitRpc {
             client: RelayClient::new(channel),
             scopes: BTreeMap::new(),
             as_sent: false,
+            role: Role::Client,
             candidates: Vec::new(),
         };
         let info = rpc.call(async |client| client.get_info(timed(v1::GetInfoRequest {})).await)?;
@@ -78,6 +81,13 @@ impl StraitRpc {
     #[must_use]
     pub fn as_sent(mut self, as_sent: bool) -> Self {
         self.as_sent = as_sent;
+        self
+    }
+
+    /// Which side of DTLS the load plays; a browser that calls plays the client.
+    #[must_use]
+    pub fn dtls_role(mut self, role: Role) -> Self {
+        self.role = role;
         self
     }
 
@@ -120,7 +130,10 @@ impl StraitRpc {
         let mut request = v1::AddPeerRequest {
             scope_id: scope.to_owned(),
             peer_id: peer.to_owned(),
-            dtls_role: v1::DtlsRole::Server.into(),
+            dtls_role: match self.role {
+                Role::Client => v1::DtlsRole::Server.into(),
+                Role::Server => v1::DtlsRole::Client.into(),
+            },
             ..v1::AddPeerRequest::default()
         };
         let ice = Some(v1::IceCredentials {
@@ -158,7 +171,7 @@ impl StraitRpc {
         let security = match transport.security {
             SecurityKind::Dtls => {
                 let fingerprint = fingerprint_sha256(&answer.fingerprint_sha256)?;
-                Security::Dtls { ice, fingerprint, role: Role::Client }
+                Security::Dtls { ice, fingerprint, role: self.role }
             }
             SecurityKind::SessionKey => {
                 Security::SessionKey { ice, profile, key: key.key, salt: key.salt }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{Setup, plan};
 use strait_load::signalling::{Joined, PublisherJoin, SecurityKind, SubscriberJoin};
-use strait_load::{Plan, Report, Shape, Signalling, SignallingError, StraitRpc};
+use strait_load::{Plan, Report, Role, Shape, Signalling, SignallingError, StraitRpc};
 use strait_proto::v1;
 
 /// Every packet of every stream, checked.
@@ -79,6 +79,16 @@ fn session_keys_and_plain_rtp_flow_as_sent_and_rewritten() {
             assert_eq!(report.srtp_profile.is_empty(), security == SecurityKind::Plain);
         }
     }
+}
+
+#[test]
+fn the_relay_may_speak_first() {
+    let setup = Setup::start();
+    let plan = Plan { subscribers: 4, duration: Duration::from_secs(1), ..plan() };
+    let report = strait_load::run(&plan, Box::new(setup.rpc().dtls_role(Role::Server))).unwrap();
+    assert!(report.is_good(), "{:#?}", report.failures);
+    assert_eq!(report.packets_expected, 4 * report.packets_sent);
+    assert!(report.join_seconds < 10.0, "{}", report.join_seconds);
 }
 
 /// A relay that was told to mute one publication.

@@ -23,7 +23,7 @@ pub struct Report {
     pub streams: usize,
     /// Scopes.
     pub scopes: usize,
-    /// The SRTP profile that was agreed; empty for plain RTP.
+    /// The SRTP profile that was agreed, or all of them; empty for plain RTP.
     pub srtp_profile: String,
     /// From the first join to the last connected peer.
     pub join_seconds: f64,
