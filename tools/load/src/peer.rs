@@ -93,13 +93,22 @@ pub(crate) enum Input {
 }
 
 impl Peer {
-    pub(crate) fn new(name: String, local: SocketAddr, mut random: Random) -> io::Result<Self> {
+    pub(crate) fn new(
+        name: String,
+        local: SocketAddr,
+        receive_runs: bool,
+        mut random: Random,
+    ) -> io::Result<Self> {
+        let mut socket = Socket::bind(local)?;
+        if !receive_runs && socket.receives_runs() {
+            socket.receive_runs(false)?;
+        }
         let word = |random: &mut Random| format!("{:016x}", random.next());
         let ufrag = word(&mut random);
         let pwd = word(&mut random) + &word(&mut random);
         Ok(Self {
             name,
-            socket: Socket::bind(local)?,
+            socket,
             credentials: IceCredentials { ufrag, pwd },
             random,
             ice: None,

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use strait_crypt::srtp::Profile;
@@ -47,8 +49,13 @@ pub struct Plan {
     pub server_pid: Option<u32>,
     /// What frame sizes are drawn from.
     pub seed: u64,
+    /// Whether subscribers take runs of packets from the kernel as one (UDP_GRO). Without, the kernel cuts what comes
+    /// as a run over loopback or veth, at the server's cost, as a network card without segmentation would have it do.
+    pub receive_runs: bool,
     /// Whether to show on stderr how far it is.
     pub progress: bool,
+    /// Set from elsewhere, it ends the count at once; what was counted is reported.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Default for Plan {
@@ -71,7 +78,9 @@ impl Default for Plan {
             cpu: None,
             server_pid: None,
             seed: 1,
+            receive_runs: true,
             progress: false,
+            stop: Arc::default(),
         }
     }
 }

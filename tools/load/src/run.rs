@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use strait_core::time::Instant;
@@ -130,6 +131,9 @@ impl<'a> Load<'a> {
         let mut confirmed = 0;
         let (mut incoming, mut ready) = (Incoming::new(), Vec::new());
         while confirmed < all {
+            if self.plan.stop.load(Ordering::Relaxed) {
+                return Err(LoadError::Transport("stopped before all peers had joined".into()));
+            }
             // Subscribers come when everything that they ask for is there.
             let most = if connected < self.plan.publishers { self.plan.publishers } else { all };
             while self.peers.len() < most && self.peers.len() - connected < JOINS_AT_A_TIME {
@@ -181,7 +185,7 @@ impl<'a> Load<'a> {
         let local = self.cast.local_address(n);
         // ICE credentials must not be those of the run before.
         let random = Random::new(self.clock.instant().0, n as u64);
-        let peer = Peer::new(name.clone(), local, random)
+        let peer = Peer::new(name.clone(), local, self.plan.receive_runs, random)
             .map_err(|e| system(&format!("open a socket at {} for peer {n}", local.ip()), e))?;
         self.poller.add(&peer.socket, n as u64).map_err(|e| system("epoll", e))?;
         let transport = peer
@@ -257,11 +261,16 @@ impl<'a> Load<'a> {
             self.due_sources.push(Reverse((source.due(), n)));
         }
         let from = begin + self.plan.warmup;
-        let until = from + self.plan.duration;
+        let mut until = from + self.plan.duration;
         let (mut incoming, mut ready) = (Incoming::new(), Vec::new());
         loop {
             let now = self.clock.instant();
+            if self.plan.stop.load(Ordering::Relaxed) {
+                until = until.min(now);
+            }
             match &mut self.measure {
+                // Told to stop before it began.
+                None if now >= until => break,
                 None if now >= from => self.begin_count(now),
                 Some(measure) if now >= until && !measure.is_over() => {
                     measure.end(now, &self.counts);

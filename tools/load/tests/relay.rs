@@ -91,6 +91,31 @@ fn the_relay_may_speak_first() {
     assert!(report.join_seconds < 10.0, "{}", report.join_seconds);
 }
 
+#[test]
+fn a_run_can_be_stopped() {
+    let setup = Setup::start();
+    let (warmup, duration) = (Duration::from_millis(200), Duration::from_secs(600));
+    let plan = Plan { subscribers: 2, warmup, duration, ..plan() };
+    let stop = plan.stop.clone();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(1500));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let report = setup.run(&plan);
+    stopper.join().unwrap();
+    assert!(report.is_good(), "{:#?}", report.failures);
+    assert!(report.seconds > 0.1 && report.seconds < 5.0, "{}", report.seconds);
+}
+
+#[test]
+fn runs_can_be_cut_for_the_subscribers() {
+    let setup = Setup::start();
+    let plan = Plan { receive_runs: false, duration: Duration::from_secs(1), ..plan() };
+    let report = setup.run(&plan);
+    assert!(report.is_good(), "{:#?}", report.failures);
+    assert_eq!(report.receive_run_max, 1);
+}
+
 /// A relay that was told to mute one publication.
 struct Muting {
     rpc: StraitRpc,

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -10,6 +12,9 @@ use strait_load::signalling::SecurityKind;
 use strait_load::{LoadError, Plan, Profile, Shape, StraitRpc};
 
 use crate::fault::Fault;
+
+/// Exit code of a process that Ctrl-C ended, as shells have it.
+const EXIT_INTERRUPTED: i32 = 130;
 
 /// The load.
 #[derive(Args, Clone, Debug)]
@@ -75,6 +80,9 @@ pub struct Options {
     /// What frame sizes are drawn from
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Let the kernel cut runs before they are received, as on a path without segmentation offload
+    #[arg(long)]
+    no_gro: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -142,7 +150,9 @@ impl Options {
             cpu: self.cpu,
             server_pid: self.pid,
             seed: self.seed,
+            receive_runs: !self.no_gro,
             progress: true,
+            stop: Arc::default(),
         }
     }
 }
@@ -158,6 +168,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     }
     let rpc = StraitRpc::connect(&options.relay).map_err(|e| Fault::new(e.to_string()))?;
     let rpc = rpc.as_sent(options.as_sent);
+    stop_at_interrupt(&plan.stop);
     let report = strait_load::run(&plan, Box::new(rpc)).map_err(|error| match error {
         LoadError::Plan(why) => Fault::config(why),
         error => Fault::new(error.to_string()),
@@ -173,6 +184,26 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
         print!("{}", report.table());
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The first Ctrl-C ends the count and reports; the second ends the process.
+fn stop_at_interrupt(stop: &Arc<AtomicBool>) {
+    let stop = Arc::clone(stop);
+    let wait = move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return;
+        };
+        // Without a handler Ctrl-C ends the process, which is what happens everywhere.
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                stop.store(true, Ordering::Relaxed);
+                if tokio::signal::ctrl_c().await.is_ok() {
+                    std::process::exit(EXIT_INTERRUPTED);
+                }
+            }
+        });
+    };
+    let _ = std::thread::Builder::new().name("interrupt".into()).spawn(wait);
 }
 
 fn socket(text: &str) -> Result<PathBuf, String> {
