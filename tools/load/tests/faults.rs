@@ -2,11 +2,12 @@
 
 mod common;
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Setup, plan};
 use strait_load::signalling::{Joined, PublisherJoin, SubscriberJoin};
@@ -19,8 +20,13 @@ enum Fault {
     Changed,
     Doubled,
     /// Sent after the next one.
+    Swapped,
+    /// Sent [`DELAY`] later.
     Late,
 }
+
+/// What late packets are late by; half of it is allowed, which other work on the machine does not reach.
+const DELAY: Duration = Duration::from_millis(600);
 
 /// Media packets between two faults.
 const EVERY: u32 = 50;
@@ -84,8 +90,14 @@ impl Proxy {
         let down = {
             let ends = ends.clone();
             move || {
-                let (mut bytes, mut count, mut held) = ([0; 2048], 0, None::<Vec<u8>>);
+                let (mut bytes, mut count) = ([0; 2048], 0);
+                let (mut swapped, mut late) = (None::<Vec<u8>>, VecDeque::new());
                 while !ends.load(Ordering::Relaxed) {
+                    if late.front().is_some_and(|(at, _): &(Instant, _)| at.elapsed() >= DELAY) {
+                        let _ = late
+                            .pop_front()
+                            .map(|(_, datagram): (_, Vec<u8>)| inner.send(&datagram));
+                    }
                     let Ok(length) = outer.recv(&mut bytes) else { continue };
                     let datagram = &mut bytes[..length];
                     let is_media = datagram[0] >> 6 == 2 && !(192..224).contains(&datagram[1]);
@@ -93,8 +105,12 @@ impl Proxy {
                     let strikes = is_media && count % EVERY == 0;
                     match fault {
                         Fault::Lost if strikes => continue,
+                        Fault::Swapped if strikes => {
+                            swapped = Some(datagram.to_vec());
+                            continue;
+                        }
                         Fault::Late if strikes => {
-                            held = Some(datagram.to_vec());
+                            late.push_back((Instant::now(), datagram.to_vec()));
                             continue;
                         }
                         Fault::Changed if strikes => datagram[length / 2] ^= 1,
@@ -102,8 +118,8 @@ impl Proxy {
                         _ => {}
                     }
                     let _ = inner.send(datagram);
-                    if let Some(held) = held.take() {
-                        let _ = inner.send(&held);
+                    if let Some(first) = swapped.take() {
+                        let _ = inner.send(&first);
                     }
                 }
             }
@@ -125,7 +141,7 @@ impl Drop for Proxy {
 fn run(fault: Fault, nack: bool) -> Report {
     let setup = Setup::start();
     let bad = Bad { rpc: setup.rpc(), fault, proxies: Vec::new() };
-    let plan = Plan { publishers: 1, subscribers: 2, nack, ..plan() };
+    let plan = Plan { publishers: 1, subscribers: 2, nack, late: Some(DELAY / 2), ..plan() };
     strait_load::run(&plan, Box::new(bad)).unwrap()
 }
 
@@ -172,9 +188,19 @@ fn doubled_packets_are_found() {
 
 #[test]
 fn packets_out_of_order_are_found() {
-    let report = run(Fault::Late, false);
+    let report = run(Fault::Swapped, false);
     assert!(!report.is_good());
     assert_eq!(report.packets_lost, 0);
     assert_eq!(report.violations.keys().collect::<Vec<_>>(), ["reordered"], "{report:#?}");
     assert!(report.violations["reordered"] >= report.packets_expected / u64::from(EVERY) - 3);
+}
+
+#[test]
+fn late_packets_are_found() {
+    let report = run(Fault::Late, false);
+    assert!(!report.is_good());
+    // Those that were held at the end may never have come.
+    assert!(report.violations["reordered"] >= report.violations["late"], "{report:#?}");
+    about(report.packets_expected, report.violations["late"] + report.packets_lost);
+    assert!(report.latency.max_us >= 600_000.0, "{}", report.latency.max_us);
 }

@@ -82,6 +82,25 @@ fn session_keys_and_plain_rtp_flow_as_sent_and_rewritten() {
 }
 
 #[test]
+fn peers_have_the_addresses_that_the_plan_names() {
+    let setup = Setup::start();
+    for addresses in ["127.0.0.2 127.0.0.3", "::1"] {
+        for security in [SecurityKind::Dtls, SecurityKind::Plain] {
+            let local_addresses = addresses.split(' ').map(|ip| ip.parse().unwrap()).collect();
+            let duration = Duration::from_millis(500);
+            let plan = Plan { local_addresses, security, subscribers: 4, duration, ..plan() };
+            let report = setup.run(&plan);
+            assert!(report.is_good(), "{addresses} {security:?}: {:#?}", report.failures);
+            assert_eq!(report.packets_expected, 4 * report.packets_sent);
+        }
+    }
+    // One that this host does not have.
+    let plan = Plan { local_addresses: vec!["192.0.2.77".parse().unwrap()], ..plan() };
+    let error = strait_load::run(&plan, Box::new(setup.rpc())).err().unwrap();
+    assert!(error.to_string().contains("192.0.2.77"), "{error}");
+}
+
+#[test]
 fn the_relay_may_speak_first() {
     let setup = Setup::start();
     let plan = Plan { subscribers: 4, duration: Duration::from_secs(1), ..plan() };
