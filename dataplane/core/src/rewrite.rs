@@ -100,6 +100,12 @@ impl Rewriter {
         })
     }
 
+    /// Whether the packet is not newer than what was sent of its source: it may fill a hole there, but starts nothing.
+    pub(crate) fn is_late(&self, source: Source, seq: u64) -> bool {
+        let newest = self.segments.iter().rev().find(|segment| segment.source == source);
+        newest.is_some_and(|segment| seq <= segment.last)
+    }
+
     /// Ends the running segment: what follows, of whatever source, starts a new one.
     pub(crate) fn close(&mut self) {
         self.open = false;
@@ -117,7 +123,9 @@ impl Rewriter {
         clock_rate_hz: u32,
         aligned: Option<u32>,
     ) {
-        let timestamp = if self.sent {
+        let timestamp = if let Some(timestamp) = self.resumed_timestamp(source, position) {
+            timestamp
+        } else if self.sent {
             self.continue_timestamp(at, clock_rate_hz, aligned)
         } else {
             position.timestamp
@@ -140,6 +148,16 @@ impl Rewriter {
         }
         self.segments.push_back(segment);
         self.open = true;
+    }
+
+    /// The outgoing timestamp where a source goes on after an interruption: its own clock knows how long that was, when
+    /// arrival does not (all that a connection held back arrives at once).
+    fn resumed_timestamp(&self, source: Source, position: Position) -> Option<u32> {
+        let before = self.segments.back().filter(|segment| segment.source == source)?;
+        let timestamp = position.timestamp.wrapping_add(before.timestamp_offset);
+        let goes_on = position.seq <= before.last.saturating_add(DROPOUT_MAX);
+        let is_ahead = timestamp.wrapping_sub(self.timestamp).cast_signed() > 0;
+        (goes_on && is_ahead).then_some(timestamp)
     }
 
     /// The next outgoing timestamp at a switch.
@@ -283,6 +301,37 @@ mod tests {
         assert!(r.needs_segment(A, 70_001));
         assert_eq!(r.map(A, 70_001), None);
         assert_eq!(send(&mut r, A, position(70_500, 45_000), 500).unwrap().seq as u16, 11);
+    }
+
+    #[test]
+    fn a_source_that_was_interrupted_keeps_its_own_clock() {
+        let mut r = Rewriter::new(10);
+        send(&mut r, A, position(70_000, 1000), 0);
+        send(&mut r, B, position(90_000, 77), 33);
+        let before = send(&mut r, B, position(90_001, 3_077), 66).unwrap();
+        r.close();
+        // A connection held it back over the whole interruption.
+        let resumed = send(&mut r, B, position(90_002, 6_077), 1500).unwrap();
+        assert_eq!(resumed.timestamp_offset, before.timestamp_offset);
+        assert_eq!(resumed.seq, before.seq + 1);
+        // A source that began anew has another clock.
+        r.close();
+        let restarted = send(&mut r, B, position(95_000, 90_000_000), 1533).unwrap();
+        let step = 90_000_000_u32
+            .wrapping_add(restarted.timestamp_offset)
+            .wrapping_sub(6_077_u32.wrapping_add(resumed.timestamp_offset));
+        assert_eq!(step, 33 * 90);
+    }
+
+    #[test]
+    fn late_is_what_is_not_newer_than_its_source() {
+        let mut r = Rewriter::new(10);
+        assert!(!r.is_late(A, 70_000), "nothing came before");
+        send(&mut r, A, position(70_000, 0), 0);
+        r.close();
+        assert!(r.is_late(A, 69_999) && r.is_late(A, 70_000) && !r.is_late(A, 70_001));
+        send(&mut r, B, position(90_000, 0), 20);
+        assert!(r.is_late(A, 70_000) && !r.is_late(A, 70_001) && !r.is_late(B, 90_001));
     }
 
     #[test]

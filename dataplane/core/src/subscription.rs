@@ -97,7 +97,12 @@ impl Subscription {
         aligned: impl FnOnce((Source, u32)) -> Option<u32>,
     ) -> Selected {
         let Some(route) = self.route(packet.pt) else { return Selected::Decline };
-        let choice = self.selector.choose(encoding, active, packet.peek.enters);
+        // An old key frame that arrives after a pause is not where the new start is.
+        let choice = if self.rewriter.is_late(source, packet.seq) {
+            Choice::Decline
+        } else {
+            self.selector.choose(encoding, active, packet.peek.enters)
+        };
         if self.as_sent {
             return match choice {
                 Choice::Forward => Selected::HandOn,
