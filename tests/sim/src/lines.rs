@@ -114,14 +114,14 @@ impl World {
         if peer.address != path.remote {
             return; // Nobody is there any more.
         }
-        let weight = weight(&bytes);
+        let (weight, remote) = (weight(&bytes), path.remote);
         let [_, down] = &mut self.lines[member];
         if path.protocol == Protocol::Tcp {
             let at = down.carry_in_order(now, weight);
-            return self.plan_at(at, Event::ToPeer { member, life, bytes });
+            return self.plan_at(at, Event::ToPeer { member, life, remote, bytes });
         }
         for at in down.carry(now, weight).into_iter().flatten() {
-            self.plan_at(at, Event::ToPeer { member, life, bytes: bytes.clone() });
+            self.plan_at(at, Event::ToPeer { member, life, remote, bytes: bytes.clone() });
         }
     }
 

@@ -95,6 +95,9 @@ pub struct Link {
     free_at: Instant,
     /// The latest arrival of a datagram that kept its place.
     last_arrival: Instant,
+    /// When the last frame on a stream transport arrives of those sent before the timeline's first
+    /// change, before its second, and so on.
+    streamed: Vec<Instant>,
     /// The bad state of [`Burst`].
     bad: bool,
     counts: Counts,
@@ -109,11 +112,13 @@ impl Link {
     pub fn new(timeline: &[(Instant, Conditions)], rng: Rng) -> Self {
         let mut timeline = timeline.to_vec();
         timeline.sort_by_key(|(from, _)| *from);
+        let streamed = vec![Instant(0); timeline.len() + 1];
         Self {
             timeline,
             rng,
             free_at: Instant(0),
             last_arrival: Instant(0),
+            streamed,
             bad: false,
             counts: Counts::default(),
         }
@@ -127,11 +132,14 @@ impl Link {
         index.map_or(Conditions::GOOD, |index| self.timeline[index].1)
     }
 
-    /// Since when that has held.
+    /// Since when that has held, and what a connection held back before has arrived: in order, and
+    /// so long after its line is good again.
     #[must_use]
     pub fn changed_at(&self, now: Instant) -> Instant {
         let passed = self.timeline.partition_point(|(from, _)| *from <= now);
-        passed.checked_sub(1).map_or(Instant(0), |index| self.timeline[index].0)
+        let changed = passed.checked_sub(1).map_or(Instant(0), |index| self.timeline[index].0);
+        let held = self.streamed[..passed].iter().max().copied().unwrap_or(Instant(0));
+        changed.max(held.min(now))
     }
 
     /// What it did so far.
@@ -177,6 +185,7 @@ impl Link {
             conditions.bottleneck.map_or(Duration::ZERO, |b| serialize(len, b.rate_bps));
         self.free_at = self.free_at.max(now) + bottleneck;
         self.last_arrival = self.last_arrival.max(self.free_at + delay);
+        self.streamed[self.timeline.partition_point(|(from, _)| *from <= now)] = self.last_arrival;
         self.last_arrival
     }
 
@@ -227,6 +236,18 @@ mod tests {
 
     fn link(conditions: Conditions) -> Link {
         Link::new(&[(Instant(0), conditions)], Rng::new(3))
+    }
+
+    #[test]
+    fn a_connection_has_changed_once_nothing_is_held_back_any_more() {
+        let (cut, good) = (Conditions::CUT, Conditions::GOOD);
+        let second = Instant(SECOND);
+        let mut link = Link::new(&[(Instant(0), cut), (second, good)], Rng::new(3));
+        let held = link.carry_in_order(Instant(SECOND - 1), 100);
+        assert_eq!(link.carry_in_order(second, 100), held, "in order");
+        let between = Instant(held.0 - 1);
+        assert_eq!([link.changed_at(second), link.changed_at(between)], [second, between]);
+        assert_eq!(link.changed_at(held + Duration::from_secs(1)), held);
     }
 
     fn arrivals(link: &mut Link, count: u64, gap: u64) -> Vec<Option<Instant>> {

@@ -19,6 +19,9 @@ use strait_crypt::srtp::SessionKeys;
 /// Certificates of the relay and of all clients: making one takes longer than a handshake.
 static CERTIFICATES: LazyLock<[Identity; 2]> = LazyLock::new(|| [Identity::new(), Identity::new()]);
 
+/// Packets: 2 s of sound.
+const SOUND_OF_AN_ABSENCE: u16 = 100;
+
 struct Identity {
     certificate: dtls::Certificate,
     fingerprint: dtls::Fingerprint,
@@ -209,7 +212,12 @@ impl World {
     }
 
     fn open_slot(&mut self, viewer: usize, of: usize, publication: &Publication) {
-        let first_seq = first_sequence_number(true, &mut self.rng);
+        let mut first_seq = first_sequence_number(true, &mut self.rng);
+        // Who moves without knowing hears nothing until he asks for consent again, up to 3 s later, and
+        // that must not be all that comes before the wrap.
+        if publication.kind == Kind::Audio && first_seq > 0x7fff {
+            first_seq -= SOUND_OF_AN_ABSENCE;
+        }
         let (ssrc, rtx_ssrc) = (self.names.draw() | 0x2000_0000, self.names.draw() | 0x2000_0000);
         let Some(life) = self.members[viewer].life.as_mut().filter(|l| !l.vanished && !l.leaving)
         else {

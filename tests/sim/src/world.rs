@@ -31,7 +31,7 @@ pub(crate) enum Event {
     /// A datagram reaches the relay's host.
     ToRelay { path: Path, bytes: Vec<u8> },
     /// A datagram reaches a client.
-    ToPeer { member: usize, life: PeerId, bytes: Vec<u8> },
+    ToPeer { member: usize, life: PeerId, remote: SocketAddr, bytes: Vec<u8> },
     /// A client's timer.
     Wake { member: usize, life: PeerId },
     /// A turn of the relay's loop.
@@ -270,9 +270,10 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::ToRelay { path, bytes } => self.arrive(path, bytes),
-            Event::ToPeer { member, life, bytes } => {
+            Event::ToPeer { member, life, remote, bytes } => {
                 let now = self.moment();
-                if let Some(peer) = self.peer(member, life) {
+                // What was under way to an address that was given up arrives nowhere.
+                if let Some(peer) = self.peer(member, life).filter(|peer| peer.address == remote) {
                     peer.handle(now, bytes);
                     self.settle(member);
                 }

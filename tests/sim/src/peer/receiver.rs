@@ -435,9 +435,7 @@ fn follows(kind: Kind, left: &Seen, right: &Seen) -> Result<(), &'static str> {
     }
     if same_frame || next_frame {
         let source_ahead = b.timestamp.wrapping_sub(a.timestamp) as i32;
-        // A key frame may begin anew after a pause of less than a frame.
-        let anew = kind == Kind::Video && next_frame && b.key && ahead > 0;
-        if ahead != source_ahead && !anew {
+        if ahead != source_ahead {
             return Err("the timestamp does not keep the source's distance");
         }
         if pictures.is_some_and(|ahead| ahead != u16::from(next_frame)) {
