@@ -110,6 +110,23 @@ impl Source {
             Some(current) => current,
             None => self.next_frame(),
         };
+        let last = index + 1 == frame.packets;
+        let written = self.fill(now, pattern, (frame, index, key), out);
+        // Also a packet that cannot be written has had its turn.
+        self.seq = self.seq.wrapping_add(1);
+        self.counter += 1;
+        self.octets += frame.packet_bytes(index) as u64;
+        self.current = (!last).then_some((frame, index + 1, due, key));
+        written
+    }
+
+    fn fill(
+        &self,
+        now: Instant,
+        pattern: &Pattern,
+        (frame, index, key): (Frame, u16, bool),
+        out: &mut [u8],
+    ) -> Option<usize> {
         let traffic = &self.layer.traffic;
         let number = self.frames.wrapping_sub(1);
         let last = index + 1 == frame.packets;
@@ -143,10 +160,6 @@ impl Source {
             height: self.layer.height,
         };
         pattern.write(traffic.kind, &identity, picture, out.get_mut(at..at + bytes)?);
-        self.seq = self.seq.wrapping_add(1);
-        self.counter += 1;
-        self.octets += bytes as u64;
-        self.current = (!last).then_some((frame, index + 1, due, key));
         Some(at + bytes)
     }
 
@@ -183,6 +196,16 @@ mod tests {
             ssrc: None,
             rtx_ssrc: None,
         }
+    }
+
+    #[test]
+    fn what_cannot_be_written_does_not_hold_up_the_rest() {
+        let layer = layers("opus".parse().unwrap(), 1.0)[0];
+        let mut source = Source::new(0, 5, 77, layer, agreed(), Random::new(1, 1));
+        let begin = source.due();
+        assert_eq!(source.write(begin, &Pattern::new(), &mut [0; 50]), None);
+        assert_eq!(source.due().since(begin), Duration::from_millis(20));
+        assert_eq!(source.counter, 1);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use strait_io::batch::{Incoming, Outgoing};
 use strait_io::limits::BATCH;
 use strait_wire::rtcp::Writer;
 
-use super::Load;
+use super::{Load, NEVER};
 use crate::histogram::Histogram;
 use crate::measure::Measure;
 use crate::peer::Peer;
@@ -126,11 +126,13 @@ impl Load<'_> {
             if source.due() > at {
                 break;
             }
+            counts.sent += 1;
             let plain = source.write(at, pattern, slot);
-            match plain.and_then(|plain| peer.protect_rtp(slot, plain)) {
-                Some(protected) => *length = protected,
-                None => counts.send_errors += 1,
-            }
+            let Some(protected) = plain.and_then(|plain| peer.protect_rtp(slot, plain)) else {
+                counts.send_errors += 1;
+                break;
+            };
+            *length = protected;
             written += 1;
         }
         let messages: [Outgoing<'_>; BATCH] = std::array::from_fn(|at| {
@@ -139,7 +141,6 @@ impl Load<'_> {
             Outgoing { to: None, bytes, segment: 0 }
         });
         let mut rest = messages.get(..written).unwrap_or_default();
-        counts.sent += written as u64;
         while !rest.is_empty() {
             let taken = match peer.socket.send(rest) {
                 Ok(taken) => taken.max(1),
@@ -161,7 +162,15 @@ impl Load<'_> {
                 return due;
             }
             self.due_peers.pop();
-            let Some(peer) = self.peers.get_mut(n) else { continue };
+            let (Some(peer), Some(wake)) = (self.peers.get_mut(n), self.wake_peers.get_mut(n))
+            else {
+                continue;
+            };
+            if *wake != due {
+                // It was woken before this, and said then when to come again.
+                continue;
+            }
+            *wake = NEVER;
             let mut next = peer.tick(now);
             match n.checked_sub(self.plan.publishers) {
                 Some(subscriber) => {
@@ -177,9 +186,17 @@ impl Load<'_> {
                 }
                 None => {}
             }
-            self.due_peers.push(Reverse((next.max(now + Duration::from_micros(1)), n)));
+            self.wake_peer(n, next.max(now + Duration::from_micros(1)));
         }
         now + WAIT
+    }
+
+    /// Lets a peer be seen to at `at`, unless it is sooner.
+    pub(super) fn wake_peer(&mut self, n: usize, at: Instant) {
+        if let Some(wake) = self.wake_peers.get_mut(n).filter(|wake| at < **wake) {
+            *wake = at;
+            self.due_peers.push(Reverse((at, n)));
+        }
     }
 }
 

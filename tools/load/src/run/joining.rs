@@ -1,6 +1,5 @@
 //! Joining: sockets, signalling, ICE and DTLS, until everybody is there.
 
-use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -122,7 +121,7 @@ impl Load<'_> {
         }
         peer.begin(transport, &self.certificate, now)
             .map_err(|e| system(&format!("connect a socket to {remote}"), e))?;
-        self.due_peers.push(Reverse((now, n)));
+        self.wake_peer(n, now);
         Ok(streams)
     }
 

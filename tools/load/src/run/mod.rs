@@ -51,6 +51,9 @@ pub(crate) fn run(plan: &Plan, signalling: Box<dyn Signalling>) -> Result<Report
     Ok(load.report())
 }
 
+/// Further than any run.
+const NEVER: Instant = Instant(u64::MAX);
+
 struct Load<'a> {
     plan: &'a Plan,
     cast: &'a Cast<'a>,
@@ -69,6 +72,8 @@ struct Load<'a> {
     marks: Vec<Marks>,
     due_sources: BinaryHeap<Reverse<(Instant, usize)>>,
     due_peers: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// Which of a peer's entries in `due_peers` is the one that counts.
+    wake_peers: Vec<Instant>,
     violations: Violations,
     latency: Histogram,
     lag: Histogram,
@@ -101,6 +106,7 @@ impl<'a> Load<'a> {
             marks: vec![Marks::NONE; plan.publishers * LAYERS],
             due_sources: BinaryHeap::new(),
             due_peers: BinaryHeap::new(),
+            wake_peers: vec![NEVER; plan.publishers + plan.subscribers],
             violations: Violations::default(),
             latency: Histogram::new(),
             lag: Histogram::new(),

@@ -1,7 +1,5 @@
 //! Receiving: what each datagram is, and whether it is right.
 
-use std::cmp::Reverse;
-
 use strait_core::time::Instant;
 use strait_io::batch::{Incoming, RECEIVE_MESSAGES};
 use strait_wire::rtcp;
@@ -175,7 +173,7 @@ impl Load<'_> {
         self.counts.missing -= u64::from(outcome.fills_gap).min(self.counts.missing);
         if self.plan.nack && outcome.newly_missing > 0 {
             subscriber.miss(place, seq, outcome.newly_missing, at);
-            self.due_peers.push(Reverse((at, n)));
+            self.wake_peer(n, at);
         } else if outcome.fills_gap {
             subscriber.found(place, seq);
         }
