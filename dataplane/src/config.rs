@@ -38,6 +38,10 @@ pub struct Config {
     pub workers: usize,
     /// Cores to pin the workers to, in order. Empty: the cores of the process.
     pub cpus: Vec<usize>,
+    /// Whether an eBPF program brings each datagram to the worker that owns its peer: "auto" where the kernel allows it
+    /// (CAP_BPF and CAP_PERFMON, or root) and there is more than one worker, or "off". Without it the workers hand
+    /// datagrams over to each other, which costs a copy and a wake-up each.
+    pub steering: Steering,
     /// How long the first packets of a video frame may wait for the others, in microseconds, so that they leave in one run:
     /// most of what a relay costs is paid per run. A frame that is complete never waits. 0: each packet leaves by itself.
     pub gather_us: u32,
@@ -48,6 +52,17 @@ pub struct Config {
     pub drain_seconds: u32,
     /// What to log: error, warn, info, debug, trace, or a filter such as "info,strait_relay=debug".
     pub log: String,
+}
+
+/// Whether the kernel steers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Steering {
+    /// Where it can.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 impl Default for Config {
@@ -64,6 +79,7 @@ impl Default for Config {
             ice_tcp_announced_port: 0,
             workers: 0,
             cpus: Vec::new(),
+            steering: Steering::Auto,
             gather_us: 250,
             metrics_listen: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9464)),
             drain_seconds: 60,

@@ -13,6 +13,7 @@ use axum::routing::get;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use strait_io::steering::WAYS;
 
 /// Name, type, and what it means. docs/reference/metrics.md tells the same, and what to do.
 const METRICS: &[(&str, &str, &str)] = &[
@@ -38,6 +39,11 @@ const METRICS: &[(&str, &str, &str)] = &[
         "Packets not forwarded, by reason (drop-reasons.md).",
     ),
     ("relay_packets_handed_over_total", "counter", "Datagrams read by one worker for another."),
+    (
+        "relay_datagrams_steered_total",
+        "counter",
+        "Datagrams by what told the kernel their worker; none where it does not steer.",
+    ),
     (
         "relay_receive_batches_total",
         "counter",
@@ -164,6 +170,12 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_bytes_sent_total", |report| report.sockets.bytes_sent);
     page.drops("relay_packets_dropped_total");
     page.each("relay_packets_handed_over_total", |report| report.handed_over);
+    page.head("relay_datagrams_steered_total");
+    if let Some(kernel) = &state.kernel {
+        for (way, count) in WAYS.iter().zip(kernel.ways()) {
+            page.line("relay_datagrams_steered_total", &format!("{{way=\"{way}\"}}"), count);
+        }
+    }
     page.each("relay_receive_batches_total", |report| report.sockets.receive_batches);
     page.each("relay_send_batches_total", |report| report.sockets.send_batches);
     page.run_lengths("relay_run_length");

@@ -1,7 +1,7 @@
 //! The process put together: sockets, workers, the DTLS thread, the RPC, health; and its end.
 
 use crate::candidates::{self, Sources};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::handshake;
 use crate::limits::{HEARTBEAT, WORKER_EVENTS};
 use crate::mailbox::{Mailbox, Request, mailbox};
@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::dtls::{Certificate, CertificateError};
+use strait_io::steering::Kernel;
 use strait_io::{BindError, Mmsg, affinity, interfaces, process};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -85,7 +86,7 @@ impl Relay {
             (workers, _) => workers,
         };
         let bound = strait_io::bind(&sockets(config, workers))?;
-        let mut degradations = bound.degradations;
+        let mut degradations = bound.degradations.clone();
         let wanted = strait_io::limits::TCP_CONNECTIONS * workers;
         match process::raise_open_files() {
             Ok(limit) if !bound.tcp.is_empty() && limit < wanted as u64 => degradations.push(format!(
@@ -93,13 +94,19 @@ impl Relay {
             )),
             _ => {}
         }
-        if workers > 1 {
-            degradations.push(
-                "the eBPF steering object is not built in: the kernel's hash spreads flows over the workers, \
-                 and they hand datagrams over to each other"
-                    .to_owned(),
-            );
-        }
+        let kernel = match config.steering {
+            config::Steering::Auto if workers > 1 => match Kernel::attach(&bound) {
+                Ok(kernel) => Some(kernel),
+                Err(error) => {
+                    degradations.push(format!(
+                        "the kernel does not steer datagrams to their workers, which hand them over to each other: \
+                         {error}; grant CAP_BPF and CAP_PERFMON, or say steering = \"off\""
+                    ));
+                    None
+                }
+            },
+            _ => None,
+        };
         let certificate = Certificate::generate()?;
         let identity = Identity {
             instance_id: random::instance_id()?,
@@ -139,6 +146,7 @@ impl Relay {
         let mut threads = vec![helper];
         let pins = if config.cpus.is_empty() { cores } else { config.cpus.clone() };
         for (me, (port, inbox)) in bound.ports.into_iter().zip(inboxes).enumerate() {
+            let flows = kernel.as_ref().and_then(|kernel| kernel.flows().ok());
             let random = random::bytes::<16>()?;
             let (low, high) = random.split_at(8);
             let word = |half: &[u8]| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
@@ -150,7 +158,7 @@ impl Relay {
                 port,
                 inbox,
                 letterbox: letterboxes.get(me).cloned().ok_or(RelayError::WorkerDied)?,
-                steering: Steering::new(me, letterboxes.clone()),
+                steering: Steering::new(me, letterboxes.clone(), flows),
                 handshakes: handshakes.clone(),
                 events: events.clone(),
             };
@@ -158,7 +166,7 @@ impl Relay {
             threads.push(run(me, pin, turner, alive.clone()).map_err(RelayError::Thread)?);
         }
 
-        let state = Arc::new(State::new(identity, mailboxes, handshakes));
+        let state = Arc::new(State::new(identity, mailboxes, handshakes, kernel));
         let health = Arc::new(Health::new(workers));
         tokio::spawn(rpc::pump(state.clone(), happened));
         tokio::spawn(rpc::sweep(state.clone()));

@@ -1,5 +1,5 @@
-//! Which worker a datagram belongs to, without eBPF: the kernel's hash spreads flows over the workers' sockets, and user
-//! space corrects it.
+//! Which worker a datagram belongs to. The kernel brings most of them to the right one (`ebpf/`), or spreads them by its
+//! hash where it cannot; user space always looks again, and corrects it.
 //!
 //! Every user fragment that we hand out begins with its worker's tag. A STUN request names it, and goes there. When it
 //! passes as an ICE check, that worker confirms the flow to the one that reads it: what comes on the same flow later
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use strait_core::limits::DATAGRAM_BYTES;
 use strait_core::port::{Meta, Path, Protocol};
 use strait_io::Waker;
+use strait_io::steering::Flows as KernelFlows;
 use strait_io::tcp::Connection;
 use strait_wire::demux::{self, Kind};
 use strait_wire::stun::Message;
@@ -121,6 +122,8 @@ pub enum Owner {
 pub struct Steering {
     me: usize,
     letterboxes: Vec<Letterbox>,
+    /// Tells the kernel, if that steers.
+    kernel: Option<KernelFlows>,
     flows: Flows,
     /// Flows of peers without ICE, which no check confirms.
     fixed: HashMap<Path, usize>,
@@ -131,12 +134,13 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// Of worker `me`; `letterboxes` are all workers', in order.
+    /// Of worker `me`; `letterboxes` are all workers', in order. `kernel` is told of the flows that prove to be ours.
     #[must_use]
-    pub fn new(me: usize, letterboxes: Vec<Letterbox>) -> Self {
+    pub fn new(me: usize, letterboxes: Vec<Letterbox>, kernel: Option<KernelFlows>) -> Self {
         Self {
             me,
             letterboxes,
+            kernel,
             flows: Flows::default(),
             fixed: HashMap::new(),
             handed_over: 0,
@@ -176,6 +180,9 @@ impl Steering {
         if self.letterboxes.len() == 1 || path.protocol == Protocol::Tcp {
             return;
         }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.insert(path, self.me);
+        }
         if reader == self.me {
             self.learn(path, self.me);
         } else if let Some(letterbox) = self.letterboxes.get(reader) {
@@ -206,6 +213,12 @@ impl Steering {
         match owner.filter(|owner| *owner != self.me) {
             Some(owner) if self.fixed.len() < FIXED_FLOWS => drop(self.fixed.insert(path, owner)),
             _ => drop(self.fixed.remove(&path)),
+        }
+        // One worker is enough to tell the kernel: the owner of a new one, anybody of an old one.
+        match (&mut self.kernel, owner) {
+            (Some(kernel), Some(owner)) if owner == self.me => kernel.insert(path, owner),
+            (Some(kernel), None) => kernel.remove(path),
+            _ => {}
         }
     }
 
@@ -302,13 +315,14 @@ mod tests {
             this_host_only: false,
         };
         let bound = strait_io::bind(&options).unwrap();
-        Steering::new(0, bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect())
+        let letterboxes = bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect();
+        Steering::new(0, letterboxes, None)
     }
 
     const MEDIA: [u8; 20] = [0x80; 20];
 
     fn confirmed(steering: &mut Steering, by: usize, path: Path) {
-        let mut other = Steering::new(by, steering.letterboxes.clone());
+        let mut other = Steering::new(by, steering.letterboxes.clone(), None);
         other.confirm(steering.me, path);
         steering.take_confirmed();
     }
@@ -367,7 +381,7 @@ mod tests {
     #[test]
     fn confirmations_that_nobody_fetches_are_bounded_and_the_last_word_counts() {
         let mut steering = steering(3);
-        let mut others = [1, 2].map(|me| Steering::new(me, steering.letterboxes.clone()));
+        let mut others = [1, 2].map(|me| Steering::new(me, steering.letterboxes.clone(), None));
         let [one, two] = &mut others;
         for n in 0..CONFIRMATIONS as u32 + 5 {
             one.confirm(0, path(n));

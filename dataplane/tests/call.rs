@@ -3,12 +3,13 @@
 mod common;
 
 use common::peer::{Heard, Peer};
-use common::{Setup, publish, scope, start, subscribe};
+use common::{Setup, publish, scope, start, start_with, subscribe};
 use std::net::UdpSocket;
 use std::time::Duration;
 use strait_proto::v1;
 use strait_proto::v1::candidate::Protocol;
 use strait_proto::v1::event::Event;
+use strait_relay::config::Steering;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -74,7 +75,7 @@ async fn a_call_over_tcp_and_from_tcp_to_udp() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_several_workers_every_flow_finds_its_own() {
-    let mut setup = start(3).await;
+    let mut setup = start_with(3, Steering::Off).await;
     let client = &mut setup.client;
     // Each scope lives on one worker, and the kernel spreads the peers' flows over all three.
     for room in ["a", "b", "c"] {

@@ -15,6 +15,7 @@ pub mod mmsg;
 pub mod process;
 mod sockaddr;
 mod sockopt;
+pub mod steering;
 pub mod tcp;
 mod udp;
 

@@ -29,3 +29,6 @@ pub const TCP_SWEEP: Duration = Duration::from_secs(1);
 
 /// Addresses to listen on: loopback and two more of each family, and some to spare.
 pub const ADDRESSES: usize = 8;
+
+/// Flows that the kernel steers for one address; about 100 bytes of kernel memory each.
+pub const KERNEL_FLOWS: u32 = 65_536;

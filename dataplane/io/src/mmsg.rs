@@ -41,7 +41,7 @@ struct Udp {
 }
 
 /// Whether a socket bound to `address` is the one to send from `local` with.
-fn answers(address: IpAddr, local: IpAddr) -> bool {
+pub(crate) fn answers(address: IpAddr, local: IpAddr) -> bool {
     address == local || (address.is_unspecified() && address.is_ipv6() == local.is_ipv6())
 }
 
@@ -72,6 +72,11 @@ impl Mmsg {
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// The UDP socket of the address at this place of [`crate::Bound::udp`].
+    pub(crate) fn udp_socket(&self, at: usize) -> Option<&UdpSocket> {
+        self.udp.get(at).map(|udp| &udp.socket.socket)
     }
 
     /// What the sockets counted.

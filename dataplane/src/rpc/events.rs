@@ -152,7 +152,7 @@ mod tests {
             candidates: Vec::new(),
             degradations: Vec::new(),
         };
-        let state = Arc::new(State::new(identity, Vec::new(), handshakes));
+        let state = Arc::new(State::new(identity, Vec::new(), handshakes, None));
         let mut slow = watch(state.clone()).unwrap();
         let first = slow.next().await.unwrap().unwrap();
         assert!(matches!(first.event, Some(Told::Snapshot(_))));

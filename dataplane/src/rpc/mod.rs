@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use strait_core::command::CommandError;
 use strait_core::limits::{PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, SCOPES, SUBSCRIPTIONS_PER_PEER};
 use strait_core::port::{Path, Protocol};
+use strait_io::steering::Kernel;
 use strait_proto::v1;
 use strait_proto::v1::relay_server::{Relay, RelayServer};
 use tokio::sync::{MutexGuard, broadcast, watch};
@@ -47,6 +48,8 @@ pub(crate) struct State {
     pub(crate) identity: Identity,
     pub(crate) workers: Vec<Mailbox>,
     pub(crate) handshakes: Handshakes,
+    /// The programs that steer, if there are any.
+    pub(crate) kernel: Option<Kernel>,
     pub(crate) registry: Registry,
     /// To every reader of `WatchEvents`.
     pub(crate) events: broadcast::Sender<v1::event::Event>,
@@ -58,9 +61,15 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(identity: Identity, workers: Vec<Mailbox>, handshakes: Handshakes) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        workers: Vec<Mailbox>,
+        handshakes: Handshakes,
+        kernel: Option<Kernel>,
+    ) -> Self {
         Self {
             identity,
+            kernel,
             registry: Registry::new(workers.len()),
             workers,
             handshakes,

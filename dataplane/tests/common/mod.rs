@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use std::path::{Path, PathBuf};
 use strait_proto::v1;
 use strait_proto::v1::relay_client::RelayClient;
+use strait_relay::config::Steering;
 use strait_relay::{Config, Relay};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -34,8 +35,12 @@ pub fn config(folder: &Path) -> Config {
 }
 
 pub async fn start(workers: usize) -> Setup {
+    start_with(workers, Steering::Auto).await
+}
+
+pub async fn start_with(workers: usize, steering: Steering) -> Setup {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { workers, ..config(folder.path()) };
+    let config = Config { workers, steering, ..config(folder.path()) };
     let relay = Relay::start(&config).await.unwrap();
     let client = connect(&config.rpc_socket).await;
     Setup { relay, client, socket: config.rpc_socket, _folder: folder }

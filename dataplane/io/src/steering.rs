@@ -1,0 +1,176 @@
+//! Steering in the kernel: the program of `ebpf/`, loaded for the sockets of each address that several workers share.
+//!
+//! It only saves hand-overs. Without it (an old kernel, missing capabilities) the kernel's hash spreads the flows, and
+//! the workers hand datagrams over to each other.
+
+use crate::bind::Bound;
+use crate::limits::KERNEL_FLOWS;
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray};
+use aya::programs::{ProgramError, SkReuseport};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsFd;
+use strait_core::port::{Path, Protocol};
+
+/// Built from `ebpf/src/main.rs` by `./dev build-ebpf`; `./dev test` checks that it is what the source makes.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/steer.o");
+
+/// Bytes of a flow as the program knows it: remote address, local address, remote port, two zeros.
+type Flow = [u8; 36];
+
+/// What told the program the worker of a datagram; the labels of a metric, in the program's order.
+pub const WAYS: [&str; 5] = ["user_fragment", "flow", "connection_id", "hash", "no_socket"];
+
+/// Why the kernel does not steer.
+#[derive(Debug, thiserror::Error)]
+pub enum SteeringError {
+    /// The object cannot be loaded: the kernel is too old, or we may not.
+    #[error("{0}")]
+    Load(#[from] EbpfError),
+    /// The program was refused.
+    #[error("{0}")]
+    Program(#[from] ProgramError),
+    /// A map cannot be filled.
+    #[error("{0}")]
+    Map(#[from] MapError),
+    /// Maps cannot be shared with the workers.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    /// The object is not the one that this program was built for.
+    #[error("the object has no {0}")]
+    Missing(&'static str),
+}
+
+/// The loaded programs. They stay attached as long as the sockets are open.
+pub struct Kernel {
+    groups: Vec<Group>,
+}
+
+/// The sockets of one address.
+struct Group {
+    address: IpAddr,
+    flows: MapData,
+    ways: PerCpuArray<MapData, u64>,
+    _program: Ebpf,
+}
+
+/// One worker's way to tell the kernel where flows belong.
+pub struct Flows {
+    groups: Vec<(IpAddr, HashMap<MapData, Flow, u32>)>,
+}
+
+impl Kernel {
+    /// Loads and attaches the program for each address of `bound`.
+    ///
+    /// # Errors
+    /// The kernel or its settings do not allow it. Then nothing is attached.
+    pub fn attach(bound: &Bound) -> Result<Self, SteeringError> {
+        let mut groups = Vec::new();
+        for (at, address) in bound.udp.iter().enumerate() {
+            let sockets: Vec<_> =
+                bound.ports.iter().filter_map(|port| port.udp_socket(at)).collect();
+            let mut program = EbpfLoader::new()
+                .map_max_entries("SOCKETS", sockets.len().max(1) as u32)
+                .map_max_entries("FLOWS", KERNEL_FLOWS)
+                .load(OBJECT)?;
+            let map = program.take_map("SOCKETS").ok_or(SteeringError::Missing("SOCKETS"))?;
+            let mut array: ReusePortSockArray<MapData> = map.try_into()?;
+            for (worker, socket) in (0..).zip(&sockets) {
+                array.set(worker, *socket, 0)?;
+            }
+            let flows = match program.take_map("FLOWS") {
+                Some(Map::LruHashMap(flows)) => flows,
+                _ => return Err(SteeringError::Missing("FLOWS")),
+            };
+            let ways =
+                program.take_map("WAYS").ok_or(SteeringError::Missing("WAYS"))?.try_into()?;
+            groups.push((Group { address: address.ip(), flows, ways, _program: program }, sockets));
+        }
+        // All are loaded: now none is left half steered.
+        for (group, sockets) in &mut groups {
+            let program = group._program.program_mut("steer");
+            let program: &mut SkReuseport =
+                program.ok_or(SteeringError::Missing("steer"))?.try_into()?;
+            program.load()?;
+            if let Some(socket) = sockets.first() {
+                program.attach(socket)?;
+            }
+        }
+        Ok(Self { groups: groups.into_iter().map(|(group, _)| group).collect() })
+    }
+
+    /// A way to tell of flows, for one worker.
+    ///
+    /// # Errors
+    /// No file descriptors are left.
+    pub fn flows(&self) -> Result<Flows, SteeringError> {
+        let groups = self.groups.iter().map(|group| {
+            let map = MapData::from_fd(group.flows.fd().as_fd().try_clone_to_owned()?)?;
+            Ok((group.address, Map::LruHashMap(map).try_into()?))
+        });
+        Ok(Flows { groups: groups.collect::<Result<_, SteeringError>>()? })
+    }
+
+    /// How many datagrams were steered by each of [`WAYS`] since the start.
+    #[must_use]
+    pub fn ways(&self) -> [u64; WAYS.len()] {
+        let mut sums = [0_u64; WAYS.len()];
+        for group in &self.groups {
+            for (way, sum) in (0..).zip(&mut sums) {
+                let cores = group.ways.get(&way, 0).ok();
+                *sum += cores.map_or(0, |cores| cores.iter().sum());
+            }
+        }
+        sums
+    }
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel").field("groups", &self.groups.len()).finish_non_exhaustive()
+    }
+}
+
+impl Flows {
+    /// From now on the flow's datagrams come to this worker. The table is bounded: the flow used longest ago goes.
+    pub fn insert(&mut self, path: Path, worker: usize) {
+        if let (Some((_, map)), Ok(worker)) = (self.group(path), u32::try_from(worker)) {
+            // Refused only when the kernel is out of memory: then the hash chooses, and user space hands over.
+            let _ = map.insert(flow(path), worker, 0);
+        }
+    }
+
+    /// The kernel knows nothing of the flow any more.
+    pub fn remove(&mut self, path: Path) {
+        if let Some((_, map)) = self.group(path) {
+            let _ = map.remove(&flow(path));
+        }
+    }
+
+    fn group(&mut self, path: Path) -> Option<&mut (IpAddr, HashMap<MapData, Flow, u32>)> {
+        if path.protocol != Protocol::Udp {
+            return None;
+        }
+        self.groups.iter_mut().find(|(address, _)| crate::mmsg::answers(*address, path.local))
+    }
+}
+
+impl std::fmt::Debug for Flows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flows").field("groups", &self.groups.len()).finish_non_exhaustive()
+    }
+}
+
+fn flow(path: Path) -> Flow {
+    let octets = |ip: IpAddr| -> Ipv6Addr {
+        match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        }
+    };
+    let mut flow = [0; 36];
+    flow[..16].copy_from_slice(&octets(path.remote.ip()).octets());
+    flow[16..32].copy_from_slice(&octets(path.local).octets());
+    flow[32..34].copy_from_slice(&path.remote.port().to_be_bytes());
+    flow
+}

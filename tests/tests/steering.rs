@@ -1,0 +1,475 @@
+//! Steering in the kernel: the program of `ebpf/` on real sockets, and under a whole relay.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::TokioIo;
+use strait_core::port::{Path, Port, Protocol};
+use strait_crypt::StunKey;
+use strait_crypt::srtp::{Inbound, Outbound, Profile, SharedKey};
+use strait_io::steering::{Flows, Kernel};
+use strait_io::{Bound, Clock, Options, bind};
+use strait_proto::v1;
+use strait_proto::v1::relay_client::RelayClient;
+use strait_relay::config::Steering;
+use strait_relay::{Config, Relay, random};
+use strait_tests::skip;
+use strait_wire::rtp::HeaderBuilder;
+use strait_wire::stun::Builder;
+use tonic::transport::{Channel, Endpoint};
+
+const WORKERS: usize = 4;
+const MEDIA: [u8; 100] = [0x80; 100];
+
+/// Sockets of four workers that the kernel steers to; `None` where it may not, which is said aloud.
+fn steered(test: &str, ip: &str) -> Option<(Bound, Kernel, Flows)> {
+    let bound = bind(&Options {
+        udp: vec![ip.parse().unwrap()],
+        port: 0,
+        tcp: vec![],
+        tcp_port: None,
+        workers: WORKERS,
+        this_host_only: false,
+    });
+    let bound = bound.unwrap();
+    match Kernel::attach(&bound) {
+        Ok(kernel) => {
+            let flows = kernel.flows().unwrap();
+            Some((bound, kernel, flows))
+        }
+        Err(error) => {
+            skip(test, &format!("the kernel loads no program: {error}"));
+            None
+        }
+    }
+}
+
+fn client(bound: &Bound) -> UdpSocket {
+    let socket = UdpSocket::bind((bound.udp[0].ip(), 0)).unwrap();
+    socket.connect(bound.udp[0]).unwrap();
+    socket
+}
+
+fn path(bound: &Bound, client: &UdpSocket) -> Path {
+    let (local, remote) = (bound.udp[0].ip(), client.local_addr().unwrap());
+    Path { protocol: Protocol::Udp, local, remote }
+}
+
+/// A binding request for a user fragment of this worker, with `before` bytes of other attributes in front.
+fn request(worker: usize, before: usize) -> Vec<u8> {
+    let ufrag = random::credentials(worker).unwrap().ufrag;
+    let mut bytes = vec![0; 300];
+    let builder = Builder::binding_request(&mut bytes, [7; 12]);
+    let length = builder.username(ufrag.as_bytes(), b"them").finish().unwrap();
+    bytes.truncate(length);
+    if before > 0 {
+        // SOFTWARE (RFC 8489 section 14.14), and then the username.
+        let mut software = vec![0x80, 0x22, 0, before as u8];
+        software.resize(4 + before.div_ceil(4) * 4, b'x');
+        bytes.splice(20..20, software);
+        let total = (bytes.len() - 20) as u16;
+        bytes[2..4].copy_from_slice(&total.to_be_bytes());
+    }
+    bytes
+}
+
+/// Which worker reads the only datagram that is on its way.
+fn reader(bound: &mut Bound) -> usize {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        for (worker, port) in bound.ports.iter_mut().enumerate() {
+            let now = Clock.instant();
+            port.wait(now, Some(now));
+            if port.receive(now, |_, _| {}) > 0 {
+                return worker;
+            }
+        }
+    }
+    panic!("no worker reads it");
+}
+
+fn a_request_goes_to_the_worker_that_it_names(ip: &str) {
+    let Some((mut bound, kernel, _)) = steered("steering by user fragment", ip) else { return };
+    for n in 0..100 {
+        let worker = n % WORKERS;
+        let client = client(&bound);
+        client.send(&request(worker, n % 30)).unwrap();
+        assert_eq!(reader(&mut bound), worker, "request {n}");
+    }
+    assert_eq!(kernel.ways(), [100, 0, 0, 0, 0]);
+    // A worker that is none of ours is left to the hash.
+    client(&bound).send(&request(900, 0)).unwrap();
+    reader(&mut bound);
+    assert_eq!(kernel.ways(), [100, 0, 0, 0, 1]);
+}
+
+#[test]
+fn a_request_goes_to_the_worker_that_it_names_over_ipv4() {
+    a_request_goes_to_the_worker_that_it_names("127.0.0.1");
+}
+
+#[test]
+fn a_request_goes_to_the_worker_that_it_names_over_ipv6() {
+    a_request_goes_to_the_worker_that_it_names("::1");
+}
+
+fn a_flow_goes_where_user_space_says(ip: &str) {
+    let Some((mut bound, kernel, mut flows)) = steered("steering by flow", ip) else { return };
+    let client = client(&bound);
+    client.send(&MEDIA).unwrap();
+    let hashed = reader(&mut bound);
+    assert_eq!(kernel.ways(), [0, 0, 0, 1, 0]);
+    for n in 0..100 {
+        // Moved by one update, and never lost.
+        let worker = n % WORKERS;
+        flows.insert(path(&bound, &client), worker);
+        client.send(&MEDIA).unwrap();
+        assert_eq!(reader(&mut bound), worker);
+    }
+    // A request that names another worker goes there, and takes nothing along.
+    client.send(&request(2, 0)).unwrap();
+    assert_eq!(reader(&mut bound), 2);
+    client.send(&MEDIA).unwrap();
+    assert_eq!(reader(&mut bound), 99 % WORKERS, "a forged request diverts no media");
+    flows.remove(path(&bound, &client));
+    client.send(&MEDIA).unwrap();
+    assert_eq!(reader(&mut bound), hashed);
+    assert_eq!(kernel.ways(), [1, 101, 0, 2, 0]);
+}
+
+#[test]
+fn a_flow_goes_where_user_space_says_over_ipv4() {
+    a_flow_goes_where_user_space_says("127.0.0.1");
+}
+
+#[test]
+fn a_flow_goes_where_user_space_says_over_ipv6() {
+    a_flow_goes_where_user_space_says("::1");
+}
+
+#[test]
+fn sockets_on_all_addresses_are_steered_too() {
+    let Some((mut bound, kernel, mut flows)) = steered("steering on 0.0.0.0", "0.0.0.0") else {
+        return;
+    };
+    let to = SocketAddr::new("127.0.0.9".parse().unwrap(), bound.udp[0].port());
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let local: IpAddr = to.ip();
+    let remote = client.local_addr().unwrap();
+    for worker in 0..WORKERS {
+        flows.insert(Path { protocol: Protocol::Udp, local, remote }, worker);
+        client.send_to(&MEDIA, to).unwrap();
+        assert_eq!(reader(&mut bound), worker);
+    }
+    assert_eq!(kernel.ways()[1], WORKERS as u64);
+}
+
+#[test]
+fn quic_goes_by_the_connection_id() {
+    let Some((mut bound, kernel, _)) = steered("steering by connection id", "127.0.0.1") else {
+        return;
+    };
+    let client = client(&bound);
+    for worker in 0..WORKERS as u8 {
+        for datagram in [
+            [&[0x43, 0x80, worker][..], &[9; 40]].concat(),
+            [&[0xc3, 0, 0, 0, 1, 8, 0x80, worker][..], &[9; 40]].concat(),
+        ] {
+            client.send(&datagram).unwrap();
+            assert_eq!(reader(&mut bound), usize::from(worker));
+        }
+    }
+    assert_eq!(kernel.ways()[2], 2 * WORKERS as u64);
+    // A client's first packet carries an id of its own.
+    client.send(&[&[0xc3, 0, 0, 0, 1, 8, 0x12, 0x34][..], &[9; 40]].concat()).unwrap();
+    reader(&mut bound);
+    assert_eq!(kernel.ways()[3], 1);
+}
+
+#[test]
+fn garbage_of_every_length_arrives_somewhere() {
+    let Some((mut bound, kernel, _)) = steered("steering of garbage", "127.0.0.1") else { return };
+    let client = client(&bound);
+    let whole = request(3, 20);
+    let mut sent = 0;
+    for length in 0..200 {
+        for fill in [0_u8, 1, 0x50, 0x80, 0xff] {
+            client.send(&vec![fill; length]).unwrap();
+            reader(&mut bound);
+            sent += 1;
+        }
+        // Cut short, and with lengths that lie.
+        let mut cut = whole[..length.min(whole.len())].to_vec();
+        client.send(&cut).unwrap();
+        reader(&mut bound);
+        if let Some(lie) = cut.get_mut(22..24) {
+            lie.copy_from_slice(&[0xff, 0xff]);
+            client.send(&cut).unwrap();
+            reader(&mut bound);
+            sent += 1;
+        }
+        sent += 1;
+    }
+    assert_eq!(kernel.ways().iter().sum::<u64>(), sent, "each was looked at once");
+}
+
+#[test]
+fn when_a_worker_is_gone_the_others_stay() {
+    let Some((mut bound, kernel, mut flows)) = steered("steering without a worker", "127.0.0.1")
+    else {
+        return;
+    };
+    let client = client(&bound);
+    flows.insert(path(&bound, &client), 1);
+    drop(bound.ports.remove(2));
+    let places = [0, 1, 3];
+    for (place, worker) in places.iter().enumerate() {
+        client.send(&request(*worker, 0)).unwrap();
+        assert_eq!(reader(&mut bound), place);
+    }
+    client.send(&MEDIA).unwrap();
+    assert_eq!(reader(&mut bound), 1);
+    client.send(&request(2, 0)).unwrap();
+    reader(&mut bound);
+    assert_eq!(kernel.ways()[4], 1, "by the hash, to one that lives");
+}
+
+// ------------------------------------------------------------------------------------------------- a whole relay
+
+/// A peer with the session key: ICE checks and SRTP by hand.
+struct Native {
+    socket: UdpSocket,
+    to: SocketAddr,
+    username: (String, String),
+    stun: StunKey,
+    outbound: Outbound,
+    inbound: Inbound,
+    ssrc: u32,
+    seq: u16,
+}
+
+fn key() -> SharedKey {
+    SharedKey { profile: Profile::AeadAes128Gcm, key: vec![5; 16], salt: vec![6; 12] }
+}
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+impl Native {
+    async fn join(client: &mut RelayClient<Channel>, scope: &str, n: usize) -> Self {
+        let ours = v1::IceCredentials { ufrag: format!("peer{n}"), pwd: format!("{n:022}") };
+        let SharedKey { key, salt, .. } = &key();
+        let request = v1::AddPeerRequest {
+            scope_id: scope.into(),
+            peer_id: n.to_string(),
+            remote_ice: Some(ours.clone()),
+            session_key: Some(v1::SessionKey {
+                profile: v1::session_key::Profile::AeadAes128Gcm.into(),
+                key: key.clone(),
+                salt: salt.clone(),
+            }),
+            ..v1::AddPeerRequest::default()
+        };
+        let answer = client.add_peer(request).await.unwrap().into_inner();
+        let theirs = answer.local_ice.unwrap();
+        let candidate = answer.candidates.iter().find(|c| c.address == "127.0.0.1").unwrap();
+        let (inbound, ssrc) = (self::key().inbound().unwrap(), 1000 + n as u32);
+        let mut native = Self {
+            socket: socket(),
+            to: SocketAddr::new(candidate.address.parse().unwrap(), candidate.port as u16),
+            stun: StunKey::new(theirs.pwd.as_bytes()),
+            username: (theirs.ufrag, ours.ufrag),
+            outbound: self::key().outbound().unwrap(),
+            inbound,
+            ssrc,
+            seq: 1,
+        };
+        native.check();
+        native
+    }
+
+    /// One check, until it is answered.
+    fn check(&mut self) {
+        let mut bytes = [0; 300];
+        let (theirs, ours) = &self.username;
+        let length = Builder::binding_request(&mut bytes, [5; 12])
+            .username(theirs.as_bytes(), ours.as_bytes())
+            .priority(1 << 24)
+            .ice_controlling(77)
+            .use_candidate()
+            .integrity(|parts| self.stun.sign(parts))
+            .fingerprint()
+            .finish()
+            .unwrap();
+        self.socket.send_to(&bytes[..length], self.to).unwrap();
+        let mut answer = [0; 2048];
+        loop {
+            let length = self.socket.recv(&mut answer).expect("an answer to the check");
+            if length > 0 && answer[0] == 1 {
+                return;
+            }
+        }
+    }
+
+    fn say(&mut self) {
+        let mut bytes = [0; 300];
+        let header = HeaderBuilder {
+            pt: 111,
+            seq: self.seq,
+            timestamp: u32::from(self.seq) * 960,
+            ssrc: self.ssrc,
+            ..HeaderBuilder::default()
+        };
+        let length = header.write(&[], [(1, &b"0"[..])], &mut bytes).unwrap() + 100;
+        let length = self.outbound.protect_rtp(&mut bytes, length).unwrap();
+        self.socket.send_to(&bytes[..length], self.to).unwrap();
+        self.seq += 1;
+    }
+
+    /// The number of the next media packet.
+    fn hear(&mut self) -> u16 {
+        let mut bytes = [0; 2048];
+        loop {
+            let length = self.socket.recv(&mut bytes).expect("a packet");
+            if bytes[0] < 0x80 || (192..=223).contains(&bytes[1]) {
+                continue;
+            }
+            self.inbound.unprotect_rtp(&mut bytes[..length]).expect("opens");
+            return u16::from_be_bytes([bytes[2], bytes[3]]);
+        }
+    }
+}
+
+async fn connect(socket: PathBuf) -> RelayClient<Channel> {
+    let connector = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://relay");
+    RelayClient::new(endpoint.connect_with_connector(connector).await.unwrap())
+}
+
+fn opus() -> v1::Codec {
+    v1::Codec {
+        payload_type: 111,
+        name: "opus".into(),
+        clock_rate_hz: 48_000,
+        channels: 2,
+        ..v1::Codec::default()
+    }
+}
+
+fn mid() -> Vec<v1::HeaderExtension> {
+    vec![v1::HeaderExtension { id: 1, uri: "urn:ietf:params:rtp-hdrext:sdes:mid".into() }]
+}
+
+/// 40 peers in 8 scopes on 4 workers: one of each scope speaks, the others hear every packet; half of the speakers come
+/// from another port in the middle. Returns datagrams handed over, datagrams received, and what was degraded.
+async fn forty_peers(steering: Steering) -> (u64, u64, Vec<String>) {
+    const PACKETS: u16 = 400;
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        rpc_socket: folder.path().join("relay.sock"),
+        port: 0,
+        metrics_listen: None,
+        workers: WORKERS,
+        steering,
+        ..Config::default()
+    };
+    let relay = Relay::start(&config).await.unwrap();
+    let mut client = connect(config.rpc_socket.clone()).await;
+    let mut scopes = Vec::new();
+    for scope in 0..8 {
+        let name = format!("scope{scope}");
+        let request = v1::CreateScopeRequest { scope_id: name.clone() };
+        client.create_scope(request).await.unwrap();
+        let mut speaker = Native::join(&mut client, &name, 100 * scope).await;
+        speaker.check();
+        let request = v1::PublishRequest {
+            scope_id: name.clone(),
+            peer_id: (100 * scope).to_string(),
+            publication_id: "voice".into(),
+            kind: v1::Kind::Audio.into(),
+            mid: "0".into(),
+            codecs: vec![opus()],
+            extensions: mid(),
+            encodings: vec![v1::Encoding { ssrc: speaker.ssrc, ..v1::Encoding::default() }],
+            muted: false,
+        };
+        client.publish(request).await.unwrap();
+        let mut listeners = Vec::new();
+        for n in 1..5 {
+            let listener = Native::join(&mut client, &name, 100 * scope + n).await;
+            let request = v1::SubscribeRequest {
+                scope_id: name.clone(),
+                peer_id: (100 * scope + n).to_string(),
+                subscription_id: n.to_string(),
+                kind: v1::Kind::Audio.into(),
+                mid: "0".into(),
+                codecs: vec![opus()],
+                extensions: mid(),
+                publication_id: "voice".into(),
+                as_sent: n % 2 == 0,
+                ..v1::SubscribeRequest::default()
+            };
+            client.subscribe(request).await.unwrap();
+            listeners.push(listener);
+        }
+        scopes.push((speaker, listeners));
+    }
+    let talk = tokio::task::spawn_blocking(move || {
+        for at in 0..PACKETS {
+            for (n, (speaker, listeners)) in scopes.iter_mut().enumerate() {
+                if at == PACKETS / 2 && n % 2 == 0 {
+                    // A NAT gave it another port: one check, and all goes on.
+                    speaker.socket = socket();
+                    speaker.check();
+                }
+                speaker.say();
+                for (listener, native) in listeners.iter_mut().enumerate() {
+                    let heard = native.hear();
+                    if listener % 2 == 1 {
+                        assert_eq!(heard, at + 1, "as it was sent");
+                    }
+                }
+            }
+        }
+    });
+    talk.await.unwrap();
+    let info = client.get_info(v1::GetInfoRequest {}).await.unwrap().into_inner();
+    let statistics = client.get_statistics(v1::GetStatisticsRequest::default()).await.unwrap();
+    let workers = statistics.into_inner().workers;
+    relay.stop();
+    let handed_over = workers.iter().map(|worker| worker.packets_handed_over).sum();
+    let received = workers.iter().map(|worker| worker.packets_received).sum();
+    (handed_over, received, info.degradations)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_owning_worker_reads_its_peers_packets() {
+    let (handed_over, received, degradations) = forty_peers(Steering::Auto).await;
+    if let Some(why) = degradations.iter().find(|why| why.contains("does not steer")) {
+        return skip("steering under a relay", why);
+    }
+    eprintln!("{handed_over} of {received} datagrams were handed over");
+    assert!(received > 3000, "{received}");
+    assert!(
+        handed_over * 1000 <= received,
+        "99.9 % on the owning worker: {handed_over} of {received}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_steering_all_is_the_same_but_for_the_hand_overs() {
+    let (handed_over, received, degradations) = forty_peers(Steering::Off).await;
+    assert!(!degradations.iter().any(|why| why.contains("steer")), "asked for: {degradations:?}");
+    assert!(
+        handed_over * 2 > received,
+        "four workers, and only the hash: {handed_over} of {received}"
+    );
+}
