@@ -87,14 +87,7 @@ impl Load<'_> {
     fn feedback(&mut self, n: usize, compound: &[u8]) {
         let layers = self.layers.len();
         let ours = self.sources.iter_mut().skip(n * layers).take(layers);
-        let mut asked = Vec::new();
-        for packet in rtcp::packets(compound).flatten() {
-            match packet {
-                rtcp::Packet::Pli(pli) => asked.push(pli.media_ssrc),
-                rtcp::Packet::Fir(fir) => asked.extend(fir.entries().map(|entry| entry.ssrc)),
-                _ => {}
-            }
-        }
+        let asked = key_frames_asked(compound);
         for source in ours.filter(|source| asked.contains(&source.ssrc)) {
             source.key_wanted = true;
         }
@@ -184,5 +177,36 @@ impl Load<'_> {
                 self.violations.add(Violation::Late, 1);
             }
         }
+    }
+}
+
+/// The SSRCs that a compound asks key frames of.
+fn key_frames_asked(compound: &[u8]) -> Vec<u32> {
+    let mut asked = Vec::new();
+    for packet in rtcp::packets(compound).flatten() {
+        match packet {
+            rtcp::Packet::Pli(pli) => asked.push(pli.media_ssrc),
+            rtcp::Packet::Fir(fir) => asked.extend(fir.entries().map(|entry| entry.ssrc)),
+            _ => {}
+        }
+    }
+    asked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strait_wire::rtcp::Writer;
+
+    #[test]
+    fn both_kinds_of_asking_are_understood() {
+        let mut bytes = [0; 200];
+        let mut writer = Writer::new(&mut bytes);
+        writer.receiver_report(1, &[]).unwrap();
+        writer.pli(1, 77).unwrap();
+        writer.fir(1, 88, 3).unwrap();
+        writer.nack(1, 99, [5]).unwrap();
+        assert_eq!(key_frames_asked(writer.bytes()), [77, 88]);
+        assert_eq!(key_frames_asked(b"no RTCP"), []);
     }
 }
