@@ -1,25 +1,38 @@
 //! A small JsonRTC client (docs/reference/jsonrtc.md).
 
 use std::collections::VecDeque;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
+/// A connection, encrypted or not.
+pub trait Stream: Read + Write + Send {}
+impl<T: Read + Write + Send> Stream for T {}
+
 pub struct Link {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Box<dyn Stream>>,
     sent: u64,
     events: VecDeque<Value>,
 }
 
 impl Link {
-    /// A session of the development token.
+    /// A session of the development token over plain HTTP.
     pub fn connect(http: SocketAddr, name: &str) -> Self {
         let stream = TcpStream::connect(http).expect("control listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        let url = format!("ws://{http}/ws?access_token=dev");
-        let (socket, _) = tungstenite::client(url, stream).expect("a WebSocket");
+        Self::over(Box::new(stream), &format!("ws://{http}"), name)
+    }
+
+    /// A session of the development token.
+    pub fn over(stream: Box<dyn Stream>, origin: &str, name: &str) -> Self {
+        let url = format!("{origin}/ws?access_token=dev");
+        let (socket, _) = match tungstenite::client(url, stream) {
+            Ok(opened) => opened,
+            Err(error) => panic!("no WebSocket: {error}"),
+        };
         let mut link = Self { socket, sent: 0, events: VecDeque::new() };
         link.request(json!({}), json!({"action": "CONNECT", "initiator": name}), json!({}));
         link

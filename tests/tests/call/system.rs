@@ -1,7 +1,7 @@
 //! Relay and control as processes of their own, in a folder of their own, on ports of their own.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -9,52 +9,82 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::netns::Host;
+
 /// How long the processes may take to be ready, on a machine that compiles beside.
-const START: Duration = Duration::from_secs(30);
+pub const START: Duration = Duration::from_secs(30);
 
 pub struct System {
+    /// Plain HTTP, where there is any.
     pub http: SocketAddr,
-    children: [Child; 2],
-    _folder: TempDir,
+    children: Vec<Child>,
+    folder: TempDir,
 }
 
 impl System {
-    /// Starts both, and waits until they are ready.
+    /// Starts both on this host's loopback, and waits until they are ready.
     pub fn start() -> Self {
-        let programs = programs();
-        let folder = tempfile::tempdir().expect("a folder");
-        let socket = folder.path().join("relay.sock");
-        let relay_toml = folder.path().join("relay.toml");
-        let text = format!(
-            "rpc_socket = {socket:?}\nlisten = [\"127.0.0.1\"]\nport = 0\nworkers = 2\n\
-             metrics_listen = \"\"\n"
-        );
-        std::fs::write(&relay_toml, text).expect("a configuration");
-        let relay = Command::new(programs.join("strait-relay"))
-            .arg("--config")
-            .arg(&relay_toml)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("strait-relay");
-        let mut control = Command::new(programs.join("strait-control"))
-            .arg("--state-dir")
-            .arg(folder.path())
-            .arg("--rpc-socket")
-            .arg(&socket)
-            .args(["--https-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
-            .args(["--dev-token", "dev"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("strait-control");
+        let mut system = Self::with_relay(&|program| Command::new(program), "127.0.0.1");
+        let mut control = system.control(Command::new(programs().join("strait-control")));
+        control.args(["--https-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+        let mut control = control.stderr(Stdio::piped()).spawn().expect("strait-control");
         let log = control.stderr.take().expect("its log");
-        let http = address(log);
-        let system = Self { http, children: [control, relay], _folder: folder };
+        system.children.push(control);
+        system.http = address(log);
         let deadline = Instant::now() + START;
         while system.request("GET", "/readyz", "", "").0 != 200 {
             assert!(Instant::now() < deadline, "not ready in {START:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
         system
+    }
+
+    /// Starts both on another host, HTTPS alone, and does not wait.
+    pub fn start_on(host: &Host, listen: &str, https: u16) -> Self {
+        let mut system = Self::with_relay(&|program| host.command(program), listen);
+        let listen: IpAddr = listen.parse().expect("an address");
+        let path = system.folder.path().join("control.toml");
+        let text = format!(
+            "[http]\nhttp_listen = []\nhttps_listen = [\"{}\"]\n",
+            SocketAddr::new(listen, https)
+        );
+        std::fs::write(&path, text).expect("a configuration");
+        let mut control = system.control(host.command(programs().join("strait-control")));
+        let control = control.arg("--config").arg(&path).spawn().expect("strait-control");
+        system.children.push(control);
+        system
+    }
+
+    /// The certificate that control makes for itself.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("certificate.pem")
+    }
+
+    fn with_relay(command: &dyn Fn(&Path) -> Command, listen: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("relay.toml");
+        let text = format!(
+            "rpc_socket = {:?}\nlisten = [{listen:?}]\nport = 0\nworkers = 2\n\
+             metrics_listen = \"\"\n",
+            folder.path().join("relay.sock")
+        );
+        std::fs::write(&path, text).expect("a configuration");
+        let relay = command(&programs().join("strait-relay"))
+            .arg("--config")
+            .arg(&path)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("strait-relay");
+        let http = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        Self { http, children: vec![relay], folder }
+    }
+
+    /// What the control plane is told wherever it runs.
+    fn control(&self, mut command: Command) -> Command {
+        let folder = self.folder.path();
+        command.arg("--state-dir").arg(folder).arg("--rpc-socket").arg(folder.join("relay.sock"));
+        command.args(["--dev-token", "dev"]);
+        command
     }
 
     /// POSTs an offer; the session's path and the answer.

@@ -1,0 +1,86 @@
+//! Network namespaces, gone when dropped.
+
+use std::net::IpAddr;
+use std::process::{Command, Output};
+
+/// Three hosts: `relay` has a link to `left` and one to `right`, who have none to each other. No host
+/// has a loopback device that is up.
+pub struct Hosts {
+    pub relay: Host,
+    pub left: Host,
+    pub right: Host,
+}
+
+/// One of them.
+pub struct Host {
+    name: String,
+}
+
+/// A link's addresses: the relay's and the client's.
+pub type Ends = (IpAddr, IpAddr);
+
+impl Hosts {
+    /// Makes them; an error says why that cannot be done here.
+    pub fn new(test: &str, left: Ends, right: Ends) -> Result<Self, String> {
+        let id = std::process::id();
+        let host = |role: &str| Host::new(format!("strait-{id}-{test}-{role}"));
+        let hosts = Self { relay: host("relay")?, left: host("left")?, right: host("right")? };
+        for (host, device, ends) in [(&hosts.left, "left", left), (&hosts.right, "right", right)] {
+            let (from, to) = (&hosts.relay.name, &host.name);
+            ip(&["link", "add", device, "netns", from, "type", "veth"]
+                .into_iter()
+                .chain(["peer", "name", "relay", "netns", to])
+                .collect::<Vec<_>>())?;
+            for (at, device, address) in [(from, device, ends.0), (to, "relay", ends.1)] {
+                let length = if address.is_ipv6() { 64 } else { 24 };
+                let address = format!("{address}/{length}");
+                let mut add = vec!["-n", at, "address", "add", &address, "dev", device];
+                if length == 64 {
+                    // Usable at once, without asking the link whether somebody else has it.
+                    add.push("nodad");
+                }
+                ip(&add)?;
+                ip(&["-n", at, "link", "set", device, "up"])?;
+            }
+        }
+        Ok(hosts)
+    }
+
+    pub fn all(&self) -> [&Host; 3] {
+        [&self.relay, &self.left, &self.right]
+    }
+}
+
+impl Host {
+    fn new(name: String) -> Result<Self, String> {
+        ip(&["netns", "add", &name])?;
+        Ok(Self { name })
+    }
+
+    /// A program on this host.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    /// Its IPv4 addresses, as `ip` lists them.
+    pub fn ipv4(&self) -> String {
+        ip(&["-n", &self.name, "-4", "address", "show"]).expect("its addresses")
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // With it go its links and the other ends of them.
+        let _ = ip(&["netns", "delete", &self.name]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<String, String> {
+    let told = |error: &dyn std::fmt::Display| format!("ip {}: {error}", arguments.join(" "));
+    let Output { status, stdout, stderr } =
+        Command::new("ip").args(arguments).output().map_err(|error| told(&error))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if status.success() { Ok(text(&stdout)) } else { Err(told(&text(&stderr))) }
+}
