@@ -51,7 +51,9 @@ struct Group {
     address: IpAddr,
     flows: MapData,
     ways: PerCpuArray<MapData, u64>,
-    _program: Ebpf,
+    /// The program names its maps by their descriptors: they stay open until it is loaded.
+    _sockets: ReusePortSockArray<MapData>,
+    program: Ebpf,
 }
 
 /// One worker's way to tell the kernel where flows belong.
@@ -84,11 +86,12 @@ impl Kernel {
             };
             let ways =
                 program.take_map("WAYS").ok_or(SteeringError::Missing("WAYS"))?.try_into()?;
-            groups.push((Group { address: address.ip(), flows, ways, _program: program }, sockets));
+            let group = Group { address: address.ip(), flows, ways, _sockets: array, program };
+            groups.push((group, sockets));
         }
         // All are loaded: now none is left half steered.
         for (group, sockets) in &mut groups {
-            let program = group._program.program_mut("steer");
+            let program = group.program.program_mut("steer");
             let program: &mut SkReuseport =
                 program.ok_or(SteeringError::Missing("steer"))?.try_into()?;
             program.load()?;

@@ -41,6 +41,51 @@ pub const JOIN_TO_FIRST_PICTURE: Promise =
 pub const CALL: &[Promise] =
     &[IDLE_PEER_MEMORY, VIDEO_SUBSCRIPTION_MEMORY, JOINS_PER_CORE_SECOND, JOIN_TO_FIRST_PICTURE];
 
+/// CPU time for each forwarded packet over its floor: sending in the same runs, and the cipher.
+pub const OVER_FLOOR: Promise =
+    Promise { name: "forward_over_floor", bound: Bound::AtMost(1.35), unit: "×" };
+/// CPU time for each forwarded packet over a bare sendto without crypto, one to 50.
+pub const OVER_SENDTO_50: Promise =
+    Promise { name: "forward_over_sendto_50", bound: Bound::AtMost(1.0), unit: "×" };
+/// The same, one to 100.
+pub const OVER_SENDTO_100: Promise =
+    Promise { name: "forward_over_sendto_100", bound: Bound::AtMost(1.0), unit: "×" };
+/// CPU time for each forwarded packet over that of the best other server.
+pub const OVER_PEER: Promise =
+    Promise { name: "forward_over_best_peer", bound: Bound::AtMost(0.2), unit: "×" };
+/// The same without rewriting, over coturn and rtpengine in user space.
+pub const OVER_PLAIN_PEER: Promise =
+    Promise { name: "plain_over_best_peer", bound: Bound::AtMost(0.25), unit: "×" };
+/// Datagrams that leave by one call, one camera to 50.
+pub const RUN_LENGTH: Promise =
+    Promise { name: "run_length_at_50", bound: Bound::AtLeast(8.0), unit: "datagrams" };
+/// From ingress to egress at 70 % of the core.
+pub const LATENCY_P99: Promise =
+    Promise { name: "latency_p99", bound: Bound::AtMost(500.0), unit: "µs" };
+/// See [`LATENCY_P99`].
+pub const LATENCY_P999: Promise =
+    Promise { name: "latency_p99_9", bound: Bound::AtMost(2000.0), unit: "µs" };
+/// Datagrams that the owning worker reads itself.
+pub const OWNED: Promise =
+    Promise { name: "owning_worker_share", bound: Bound::AtLeast(99.9), unit: "%" };
+/// What two workers carry over what one does.
+pub const SECOND_WORKER: Promise =
+    Promise { name: "second_worker", bound: Bound::AtLeast(1.8), unit: "×" };
+
+/// What `./dev figures path` prints.
+pub const PATH: &[Promise] = &[
+    OVER_FLOOR,
+    OVER_SENDTO_50,
+    OVER_SENDTO_100,
+    OVER_PEER,
+    OVER_PLAIN_PEER,
+    RUN_LENGTH,
+    LATENCY_P99,
+    LATENCY_P999,
+    OWNED,
+    SECOND_WORKER,
+];
+
 /// A line of the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {

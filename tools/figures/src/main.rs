@@ -5,6 +5,7 @@ mod browser;
 mod call;
 mod figure;
 mod http;
+mod path;
 mod peer;
 mod process;
 mod setup;
@@ -21,7 +22,7 @@ use figure::Figure;
 #[command(name = "strait-figures", version)]
 struct Arguments {
     /// What to measure
-    #[arg(value_parser = ["call"], default_value = "call")]
+    #[arg(value_parser = ["call", "path"], default_value = "call")]
     area: String,
     /// Print a JSON array of {"name", "bound", "value", "unit", "ok", "how"}
     #[arg(long)]
@@ -31,8 +32,11 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // One area so far; clap has refused the others.
-    let figures: Vec<Figure> = call::measure().await;
+    // clap has refused what is none of them.
+    let figures: Vec<Figure> = match arguments.area.as_str() {
+        "path" => path::measure(),
+        _ => call::measure().await,
+    };
     if arguments.json {
         match serde_json::to_string_pretty(&figures) {
             Ok(text) => println!("{text}"),
