@@ -3,6 +3,8 @@
 
 pub mod bed;
 pub mod floor;
+pub mod janus;
 pub mod strait;
+pub mod versus;
 
 pub use bed::{Bed, Side};

@@ -11,6 +11,7 @@ use serde_json::Value;
 use strait_compare::bed::{Bed, CLIENT, Side};
 use strait_compare::floor::Cost;
 use strait_compare::strait::{Relay, metric, number, programs};
+use strait_compare::versus::{self, Line};
 
 use crate::figure::{
     Figure, LATENCY_P99, LATENCY_P999, OVER_FLOOR, OVER_PEER, OVER_PLAIN_PEER, OVER_SENDTO_50,
@@ -79,9 +80,11 @@ impl Bench<'_> {
             Ok(measured) => figures.extend(measured),
             Err(error) => figures.extend([OWNED.missed(&error), SECOND_WORKER.missed(&error)]),
         }
-        for promise in [OVER_PEER, OVER_PLAIN_PEER] {
-            figures.push(promise.missed("no other server is driven yet"));
+        match versus::measure(self.bed, self.programs, ROUNDS, false) {
+            Ok(lines) => figures.push(over_peer(&lines)),
+            Err(error) => figures.push(OVER_PEER.missed(error)),
         }
+        figures.push(OVER_PLAIN_PEER.missed("coturn and rtpengine are not driven yet"));
     }
 
     fn beside_loops(
@@ -295,6 +298,28 @@ impl Bench<'_> {
             ),
         ])
     }
+}
+
+/// The worst ratio to the best of the others, over the fan-outs.
+fn over_peer(lines: &[Line]) -> Figure {
+    let others = lines.iter().filter(|line| line.server != "strait");
+    let Some(best) = others.min_by(|a, b| a.over_strait[0].total_cmp(&b.over_strait[0])) else {
+        return OVER_PEER.missed(versus::absent().join("; "));
+    };
+    let strait = lines.iter().find(|l| l.server == "strait" && l.subscribers == best.subscribers);
+    let [cost, least, most] = best.cpu_us_per_packet;
+    OVER_PEER.measured(
+        1.0 / best.over_strait[0],
+        format!(
+            "one 720p camera to {}: Strait {:.2} µs of the whole process for each packet, {} {cost:.2} \
+             ({least:.2} to {most:.2}) µs, both {}; not driven: {}",
+            best.subscribers,
+            strait.map_or(f64::NAN, |line| line.cpu_us_per_packet[0]),
+            best.server,
+            best.cipher,
+            versus::absent().join("; "),
+        ),
+    )
 }
 
 /// Every packet arrived as it was sent, or nothing was measured.
