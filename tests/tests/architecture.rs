@@ -59,6 +59,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "ebpf/",
     "dataplane/crypt/src/libsrtp.rs",
     "tests/tests/srtp_libsrtp.rs",
+    "tests/tests/alloc.rs",
     "dataplane/src/steer.rs",
     "dataplane/src/sandbox.rs",
 ];
