@@ -38,9 +38,9 @@ pub struct Config {
     pub workers: usize,
     /// Cores to pin the workers to, in order. Empty: the cores of the process.
     pub cpus: Vec<usize>,
-    /// Whether an eBPF program brings each datagram to the worker that owns its peer: "auto" where the kernel allows it
-    /// (CAP_BPF and CAP_PERFMON, or root) and there is more than one worker, or "off". Without it the workers hand
-    /// datagrams over to each other, which costs a copy and a wake-up each.
+    /// Whether an eBPF program brings each datagram to the worker that owns its peer, and keeps what strangers send out of
+    /// the buffers of those in a call: "auto" where the kernel allows it (CAP_BPF and CAP_PERFMON, or root), or "off".
+    /// Without it the workers hand datagrams over to each other, which costs a copy and a wake-up each.
     pub steering: Steering,
     /// How long the first packets of a video frame may wait for the others, in microseconds, so that they leave in one run:
     /// most of what a relay costs is paid per run. A frame that is complete never waits. 0: each packet leaves by itself.

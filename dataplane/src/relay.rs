@@ -95,17 +95,17 @@ impl Relay {
             _ => {}
         }
         let kernel = match config.steering {
-            config::Steering::Auto if workers > 1 => match Kernel::attach(&bound) {
+            config::Steering::Auto => match Kernel::attach(&bound) {
                 Ok(kernel) => Some(kernel),
                 Err(error) => {
                     degradations.push(format!(
-                        "the kernel does not steer datagrams to their workers, which hand them over to each other: \
+                        "the kernel does not steer: floods share a buffer with calls, and workers hand datagrams over to each other: \
                          {error}; grant CAP_BPF and CAP_PERFMON, or say steering = \"off\""
                     ));
                     None
                 }
             },
-            _ => None,
+            config::Steering::Off => None,
         };
         let certificate = Certificate::generate()?;
         let identity = Identity {
@@ -285,7 +285,8 @@ fn sockets(config: &Config, workers: usize) -> strait_io::Options {
         udp.extend(candidates::others_of_this_host(&config.listen, &interfaces::addresses()));
     }
     let this_host_only = config.this_host_only;
-    strait_io::Options { udp, port: config.port, tcp, tcp_port, workers, this_host_only }
+    let strangers = config.steering == config::Steering::Auto;
+    strait_io::Options { udp, port: config.port, tcp, tcp_port, workers, strangers, this_host_only }
 }
 
 /// Who may call: root, ourselves, and whom the configuration names.

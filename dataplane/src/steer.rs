@@ -177,11 +177,14 @@ impl Steering {
 
     /// An ICE check of one of our peers passed on this path: tells the worker that reads it, which may be this one.
     pub fn confirm(&mut self, reader: usize, path: Path) {
-        if self.letterboxes.len() == 1 || path.protocol == Protocol::Tcp {
+        if path.protocol == Protocol::Tcp {
             return;
         }
         if let Some(kernel) = &mut self.kernel {
             kernel.insert(path, self.me);
+        }
+        if self.letterboxes.len() == 1 {
+            return;
         }
         if reader == self.me {
             self.learn(path, self.me);
@@ -312,6 +315,7 @@ mod tests {
             tcp: vec![],
             tcp_port: None,
             workers,
+            strangers: false,
             this_host_only: false,
         };
         let bound = strait_io::bind(&options).unwrap();

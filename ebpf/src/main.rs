@@ -4,6 +4,9 @@
 //! A STUN binding request goes by the worker's tag at the start of our user fragment, a QUIC packet by the start of our
 //! connection id, everything else by its flow, which user space put into [`FLOWS`] once an ICE check of it was authentic.
 //! A packet changes nothing here: whoever forges one steers that one alone.
+//!
+//! Each worker has two sockets: one for the flows that are known, one for strangers. A flood of strangers fills the
+//! receive buffer of theirs, and those who are in a call lose nothing.
 #![no_std]
 #![no_main]
 
@@ -11,7 +14,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, sk_action::SK_PASS};
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
 use aya_ebpf::macros::{map, sk_reuseport};
-use aya_ebpf::maps::{LruHashMap, PerCpuArray, ReusePortSockArray};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ReusePortSockArray};
 use aya_ebpf::programs::SkReuseportContext;
 
 /// A flow: both addresses (IPv4 as ::ffff:0:0/96), and the peer's port; the local port is the group's.
@@ -24,9 +27,12 @@ pub struct Flow {
     zero: [u8; 2],
 }
 
-/// One socket for each worker. The loader sets the size.
+/// Two sockets for each worker, that for known flows first. The loader sets the size.
 #[map]
-static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(1024, 0);
+static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(2048, 0);
+/// How many workers there are.
+#[map]
+static WORKERS: Array<u32> = Array::with_max_entries(1, 0);
 /// The worker of each known flow; the one used longest ago makes room.
 #[map]
 static FLOWS: LruHashMap<Flow, u32> = LruHashMap::with_max_entries(131_072, 0);
@@ -40,7 +46,7 @@ enum Way {
     UserFragment = 0,
     Flow = 1,
     ConnectionId = 2,
-    /// Nothing: the kernel's hash of the addresses chooses.
+    /// Nothing: the kernel's hash of the addresses chooses the worker.
     Hash = 3,
     /// Its worker has no socket here: the hash chooses.
     NoSocket = 4,
@@ -55,20 +61,16 @@ const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const USERNAME: u16 = 6;
 /// Attributes looked at: USERNAME comes first, or after a few small ones.
 const ATTRIBUTES: usize = 8;
+/// No worker.
+const NOBODY: u32 = u32::MAX;
 const ETHERTYPE_IPV4: u32 = 0x0800;
 const ETHERTYPE_IPV6: u32 = 0x86dd;
 
 /// Chooses the socket.
 #[sk_reuseport]
 pub fn steer(ctx: SkReuseportContext) -> u32 {
-    let (way, worker) = match owner(&ctx) {
-        Some((way, worker)) => (way, worker),
-        None => {
-            count(Way::Hash);
-            return SK_PASS;
-        }
-    };
-    match SOCKETS.select_reuseport(&ctx, worker) {
+    let (way, socket) = choose(&ctx);
+    match SOCKETS.select_reuseport(&ctx, socket) {
         Ok(()) => count(way),
         Err(_) => count(Way::NoSocket),
     }
@@ -76,18 +78,32 @@ pub fn steer(ctx: SkReuseportContext) -> u32 {
 }
 
 #[inline(always)]
-fn owner(ctx: &SkReuseportContext) -> Option<(Way, u32)> {
+fn choose(ctx: &SkReuseportContext) -> (Way, u32) {
+    // Always a number, never an Option whose other half is undefined: the compiler looks at it early, and the verifier
+    // refuses that.
+    let known = flow(ctx).unwrap_or(NOBODY);
+    let (way, named) = named(ctx).unwrap_or((Way::Hash, NOBODY));
+    // The consent checks of a peer in a call name the worker of their flow.
+    if named != NOBODY && named != known {
+        return (way, 2 * named + 1);
+    }
+    if known != NOBODY {
+        return (Way::Flow, 2 * known);
+    }
+    let workers = WORKERS.get(0).copied().unwrap_or(1).max(1);
+    (Way::Hash, 2 * (ctx.hash() % workers) + 1)
+}
+
+/// The worker that the datagram itself names.
+#[inline(always)]
+fn named(ctx: &SkReuseportContext) -> Option<(Way, u32)> {
     let [first] = load::<1>(ctx, UDP)?;
     // RFC 9443 section 2: the first byte tells the protocols apart. TURN channels (64 to 79) do not occur here.
-    let named = match first {
+    match first {
         0..=3 => user_fragment(ctx).map(|worker| (Way::UserFragment, worker)),
         64..=127 => connection_id(ctx, UDP + 1).map(|worker| (Way::ConnectionId, worker)),
         192..=255 => connection_id(ctx, UDP + 6).map(|worker| (Way::ConnectionId, worker)),
         _ => None,
-    };
-    match named {
-        Some(named) => Some(named),
-        None => flow(ctx).map(|worker| (Way::Flow, worker)),
     }
 }
 

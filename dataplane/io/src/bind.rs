@@ -22,6 +22,9 @@ pub struct Options {
     pub tcp_port: Option<u16>,
     /// How many workers, each with sockets of its own.
     pub workers: usize,
+    /// Each worker gets a second UDP socket for whoever is in no call yet: with [`crate::steering`] a flood of strangers
+    /// then fills no buffer but that one.
+    pub strangers: bool,
     /// UDP takes datagrams from programs of this host alone, whichever of its addresses they send to.
     pub this_host_only: bool,
 }
@@ -124,14 +127,17 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
     let mut granted = [usize::MAX; 2];
     for _ in 0..options.workers.max(1) {
         let mut sockets = Vec::new();
-        for &address in &udp {
+        let kinds = [Some(false), options.strangers.then_some(true)];
+        for (&address, strangers) in
+            kinds.into_iter().flatten().flat_map(|kind| udp.iter().map(move |at| (at, kind)))
+        {
             let socket = sockopt::udp(address, reach).map_err(|error| of("UDP", address, error))?;
             let wanted = [libc::SO_RCVBUF, libc::SO_SNDBUF];
             for (granted, option) in granted.iter_mut().zip(wanted) {
                 let size = sockopt::enlarge(&socket, option);
                 *granted = size.map_err(|error| of("UDP", address, error))?.min(*granted);
             }
-            sockets.push(socket);
+            sockets.push((socket, strangers));
         }
         let listeners = tcp
             .iter()

@@ -37,6 +37,8 @@ struct Udp {
     socket: Socket,
     /// What it is bound to.
     address: IpAddr,
+    /// For whoever is in no call yet: it is read, and never sent from.
+    strangers: bool,
     readable: bool,
 }
 
@@ -46,14 +48,18 @@ pub(crate) fn answers(address: IpAddr, local: IpAddr) -> bool {
 }
 
 impl Mmsg {
-    pub(crate) fn new(udp: Vec<UdpSocket>, listeners: Vec<TcpListener>) -> io::Result<Self> {
+    pub(crate) fn new(
+        udp: Vec<(UdpSocket, bool)>,
+        listeners: Vec<TcpListener>,
+    ) -> io::Result<Self> {
         let (epoll, waker) = (Epoll::new()?, Waker::new()?);
         epoll.add(&waker, WAKER_TOKEN, Interest::Read)?;
         let mut sockets = Vec::new();
-        for (token, socket) in (UDP_TOKENS..LISTENER_TOKENS).zip(udp) {
+        for (token, (socket, strangers)) in (UDP_TOKENS..LISTENER_TOKENS).zip(udp) {
             epoll.add(&socket, token, Interest::Read)?;
             let address = socket.local_addr()?.ip();
-            sockets.push(Udp { socket: Socket::new(socket), address, readable: true });
+            let socket = Socket::new(socket);
+            sockets.push(Udp { socket, address, strangers, readable: true });
         }
         Ok(Self {
             udp: sockets,
@@ -76,7 +82,12 @@ impl Mmsg {
 
     /// The UDP socket of the address at this place of [`crate::Bound::udp`].
     pub(crate) fn udp_socket(&self, at: usize) -> Option<&UdpSocket> {
-        self.udp.get(at).map(|udp| &udp.socket.socket)
+        self.udp.iter().filter(|udp| !udp.strangers).nth(at).map(|udp| &udp.socket.socket)
+    }
+
+    /// Its socket for strangers, if there is one.
+    pub(crate) fn strangers_socket(&self, at: usize) -> Option<&UdpSocket> {
+        self.udp.iter().filter(|udp| udp.strangers).nth(at).map(|udp| &udp.socket.socket)
     }
 
     /// What the sockets counted.
@@ -153,7 +164,7 @@ impl Port for Mmsg {
         if egress.is_empty() {
             return;
         }
-        for udp in &mut self.udp {
+        for udp in self.udp.iter_mut().filter(|udp| !udp.strangers) {
             let (socket, address) = (&mut udp.socket, udp.address);
             let ours = |path: &Path| path.protocol == Protocol::Udp && answers(address, path.local);
             socket.send(egress.runs().filter(|run| ours(&run.path)), &mut self.counters);
@@ -201,6 +212,7 @@ mod tests {
             tcp: vec![],
             tcp_port: None,
             workers: 1,
+            strangers: false,
             this_host_only: false,
         };
         let mut bound = bind(&options).unwrap();

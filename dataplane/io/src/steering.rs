@@ -5,7 +5,8 @@
 
 use crate::bind::Bound;
 use crate::limits::KERNEL_FLOWS;
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray};
+use crate::mmsg::Mmsg;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray};
 use aya::programs::{ProgramError, SkReuseport};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,7 +19,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/steer.o");
 /// Bytes of a flow as the program knows it: remote address, local address, remote port, two zeros.
 type Flow = [u8; 36];
 
-/// What told the program the worker of a datagram; the labels of a metric, in the program's order.
+/// What told the program the worker of a datagram; the labels of a metric, in the program's order. What is not steered
+/// by its flow goes to the worker's socket for strangers.
 pub const WAYS: [&str; 5] = ["user_fragment", "flow", "connection_id", "hash", "no_socket"];
 
 /// Why the kernel does not steer.
@@ -69,17 +71,21 @@ impl Kernel {
     pub fn attach(bound: &Bound) -> Result<Self, SteeringError> {
         let mut groups = Vec::new();
         for (at, address) in bound.udp.iter().enumerate() {
-            let sockets: Vec<_> =
-                bound.ports.iter().filter_map(|port| port.udp_socket(at)).collect();
+            // In the program's order: of each worker that for known flows, and that for strangers.
+            let of = |port| [Mmsg::udp_socket(port, at), Mmsg::strangers_socket(port, at)];
+            let sockets: Option<Vec<_>> = bound.ports.iter().flat_map(of).collect();
+            let sockets = sockets.ok_or(SteeringError::Missing("socket for strangers"))?;
             let mut program = EbpfLoader::new()
                 .map_max_entries("SOCKETS", sockets.len().max(1) as u32)
                 .map_max_entries("FLOWS", KERNEL_FLOWS)
                 .load(OBJECT)?;
             let map = program.take_map("SOCKETS").ok_or(SteeringError::Missing("SOCKETS"))?;
             let mut array: ReusePortSockArray<MapData> = map.try_into()?;
-            for (worker, socket) in (0..).zip(&sockets) {
-                array.set(worker, *socket, 0)?;
+            for (place, socket) in (0..).zip(&sockets) {
+                array.set(place, *socket, 0)?;
             }
+            let map = program.map_mut("WORKERS").ok_or(SteeringError::Missing("WORKERS"))?;
+            Array::<_, u32>::try_from(map)?.set(0, bound.ports.len() as u32, 0)?;
             let flows = match program.take_map("FLOWS") {
                 Some(Map::LruHashMap(flows)) => flows,
                 _ => return Err(SteeringError::Missing("FLOWS")),

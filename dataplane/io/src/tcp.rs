@@ -6,8 +6,8 @@
 use crate::counters::{Counters, Drop};
 use crate::epoll::{Epoll, Interest};
 use crate::limits::{
-    TCP_ACCEPTS_PER_TURN, TCP_CONNECTIONS, TCP_CONNECTIONS_PER_ADDRESS, TCP_FIRST_FRAME, TCP_IDLE,
-    TCP_READ_BYTES, TCP_SWEEP, TCP_WRITE_BYTES,
+    ADDRESSES, TCP_ACCEPTS_PER_TURN, TCP_CONNECTIONS, TCP_CONNECTIONS_PER_ADDRESS, TCP_FIRST_FRAME,
+    TCP_IDLE, TCP_READ_BYTES, TCP_SWEEP, TCP_WRITE_BYTES,
 };
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice, Read, Write};
@@ -17,9 +17,12 @@ use strait_core::port::{Meta, Path, Protocol};
 use strait_core::time::Instant;
 
 /// First token of a listener; the one of a connection is at [`CONNECTION_TOKENS`] or above.
-pub(crate) const LISTENER_TOKENS: u64 = 8;
+pub(crate) const LISTENER_TOKENS: u64 = 32;
 /// First token of a connection: its slot, and a generation in the upper half.
-pub(crate) const CONNECTION_TOKENS: u64 = 16;
+pub(crate) const CONNECTION_TOKENS: u64 = 64;
+// A waker, two UDP sockets and a listener for each address.
+const _: () = assert!(LISTENER_TOKENS as usize > 2 * ADDRESSES);
+const _: () = assert!((CONNECTION_TOKENS - LISTENER_TOKENS) as usize >= ADDRESSES);
 const STUN_COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
 
 /// One connection with what it read and did not write yet. Can be handed to another worker's port.

@@ -17,6 +17,7 @@ fn open(workers: usize) -> Bound {
         tcp: loopback,
         tcp_port: None,
         workers,
+        strangers: false,
         this_host_only: false,
     })
     .unwrap()

@@ -8,8 +8,16 @@ use strait_io::{BindError, Bound, Clock, Drop, Mmsg, Options, bind};
 
 fn open(udp: &[&str], workers: usize) -> Bound {
     let udp = udp.iter().map(|ip| ip.parse().unwrap()).collect();
-    bind(&Options { udp, port: 0, tcp: vec![], tcp_port: None, workers, this_host_only: false })
-        .unwrap()
+    bind(&Options {
+        udp,
+        port: 0,
+        tcp: vec![],
+        tcp_port: None,
+        workers,
+        strangers: false,
+        this_host_only: false,
+    })
+    .unwrap()
 }
 
 fn client(ip: &str) -> UdpSocket {
@@ -170,6 +178,7 @@ fn workers_share_a_port_and_a_stranger_does_not() {
         tcp: vec![],
         tcp_port: None,
         workers: 1,
+        strangers: false,
         this_host_only: false,
     };
     let error = bind(&again).unwrap_err();
@@ -185,6 +194,7 @@ fn addresses_that_cannot_be_listened_on_are_named() {
         tcp: vec![],
         tcp_port: None,
         workers: 1,
+        strangers: false,
         this_host_only: false,
     };
     assert!(matches!(bind(&options(&["192.0.2.1"])), Err(BindError::NotOurs { .. })));
@@ -206,6 +216,7 @@ fn a_port_for_this_host_alone_hears_every_address_of_it() {
         tcp: vec![],
         tcp_port: None,
         workers: 1,
+        strangers: false,
         this_host_only: true,
     };
     let mut bound = bind(&options).unwrap();
