@@ -27,13 +27,13 @@ pub const WAYS: [&str; 5] = ["user_fragment", "flow", "connection_id", "hash", "
 #[derive(Debug, thiserror::Error)]
 pub enum SteeringError {
     /// The object cannot be loaded: the kernel is too old, or we may not.
-    #[error("{0}")]
+    #[error("{}", whole(.0))]
     Load(#[from] EbpfError),
     /// The program was refused.
-    #[error("{0}")]
+    #[error("{}", whole(.0))]
     Program(#[from] ProgramError),
     /// A map cannot be filled.
-    #[error("{0}")]
+    #[error("{}", whole(.0))]
     Map(#[from] MapError),
     /// Maps cannot be shared with the workers.
     #[error("{0}")]
@@ -41,6 +41,13 @@ pub enum SteeringError {
     /// The object is not the one that this program was built for.
     #[error("the object has no {0}")]
     Missing(&'static str),
+}
+
+/// An error with its causes, in one line: the last says what the system said.
+fn whole(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let words: Vec<_> = causes.map(|cause| cause.to_string().trim().replace('\n', " ")).collect();
+    words.join(": ")
 }
 
 /// The loaded programs. They stay attached as long as the sockets are open.
