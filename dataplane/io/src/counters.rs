@@ -31,7 +31,8 @@ macro_rules! reasons {
 reasons! {
     /// The socket's send buffer is full. Remedy: a larger net.core.wmem_max, more workers, or a faster link.
     SendBufferFull = "send_buffer_full",
-    /// The kernel or the network card's queue has no room (ENOBUFS). Remedy: a longer txqueuelen, or a faster link.
+    /// The kernel has no memory for it (ENOBUFS, ENOMEM). Of a full queue of the network card Linux does not tell:
+    /// `tc -s qdisc` shows what is lost there. Remedy: more memory, or a faster link.
     SendNoBuffers = "send_no_buffers",
     /// A local firewall rule forbids the destination (EPERM, EACCES). Remedy: look at the host's output rules.
     SendForbidden = "send_forbidden",

@@ -8,6 +8,7 @@ mod bind;
 pub mod clock;
 mod cmsg;
 pub mod counters;
+mod cutting;
 mod epoll;
 pub mod interfaces;
 pub mod limits;

@@ -3,6 +3,7 @@
 use crate::clock::Conversion;
 use crate::cmsg::{self, Control};
 use crate::counters::{Counters, Drop};
+use crate::cutting::Cutting;
 use crate::limits::BATCH;
 use crate::sockaddr::Name;
 use std::io;
@@ -54,13 +55,12 @@ impl Buffers {
 pub(crate) struct Socket {
     pub(crate) socket: UdpSocket,
     overflows: u32,
-    /// Whether the kernel cuts runs into datagrams.
-    cuts: bool,
+    cutting: Cutting,
 }
 
 impl Socket {
     pub(crate) fn new(socket: UdpSocket) -> Self {
-        Self { socket, overflows: 0, cuts: true }
+        Self { socket, overflows: 0, cutting: Cutting::default() }
     }
 
     /// Reads datagrams into the buffers from `first` on. Returns how many the kernel gave, also those not to be used.
@@ -145,13 +145,13 @@ impl Socket {
         while runs.peek().is_some() {
             let mut batch = SendBatch::new();
             while batch.length < BATCH
-                && let Some(run) = runs.next_if(|run| self.cuts || run.count == 1)
+                && let Some(run) = runs.next_if(|run| run.count == 1 || self.cutting.is_tried())
             {
                 batch.push(run);
             }
             if batch.length == 0 {
-                // This kernel or this interface cuts nothing.
                 if let Some(run) = runs.next() {
+                    self.cutting.spared();
                     self.send_one_by_one(run, counters);
                 }
                 continue;
@@ -210,6 +210,9 @@ impl Socket {
                 Ok(sent @ 1..) => {
                     for run in runs.by_ref().take(sent) {
                         counters.add_run(run.count, run.bytes.len());
+                        if run.count > 1 {
+                            self.cutting.passed();
+                        }
                     }
                     sent
                 }
@@ -233,9 +236,9 @@ impl Socket {
     fn refused(&mut self, run: Run<'_>, error: &io::Error, counters: &mut Counters) {
         let uncut = match error.raw_os_error().unwrap_or(0) {
             _ if run.count == 1 => false,
-            // No checksum offload on the way out: it will not come back either.
+            // None is cut on this way out, or none by this kernel.
             libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT => {
-                self.cuts = false;
+                self.cutting.refused();
                 true
             }
             // This route's MTU is below the size, or the kernel takes fewer at a time.

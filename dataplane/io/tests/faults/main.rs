@@ -1,0 +1,55 @@
+//! What the kernel refuses: on real interfaces in network namespaces, and by a filter that answers in its stead.
+
+mod host;
+mod injected;
+mod receive;
+mod send;
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+use strait_core::egress::Egress;
+use strait_core::port::{Path, Protocol};
+use strait_io::{Bound, Counters, Drop, Options, bind};
+
+/// One worker's sockets on one address.
+fn open(ip: IpAddr) -> Bound {
+    bind(&Options {
+        udp: vec![ip],
+        port: 0,
+        tcp: vec![],
+        tcp_port: None,
+        workers: 1,
+        strangers: false,
+        this_host_only: false,
+    })
+    .unwrap()
+}
+
+fn client(ip: IpAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+fn path(local: IpAddr, remote: SocketAddr) -> Path {
+    Path { protocol: Protocol::Udp, local, remote }
+}
+
+fn push(egress: &mut Egress, path: Path, lengths: &[usize], fill: u8) {
+    for length in lengths {
+        assert!(egress.push(path, &vec![fill; *length]));
+    }
+}
+
+/// The next datagram.
+fn heard(client: &UdpSocket) -> Vec<u8> {
+    let mut bytes = [0; 2048];
+    let length = client.recv(&mut bytes).expect("a datagram");
+    bytes[..length].to_vec()
+}
+
+/// How many were dropped, by reason; reasons without drops are left out.
+fn drops(counters: &Counters) -> Vec<(&'static str, u64)> {
+    let all = Drop::ALL.iter().map(|&reason| (reason.name(), counters.drops(reason)));
+    all.filter(|(_, count)| *count > 0).collect()
+}
