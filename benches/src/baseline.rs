@@ -7,9 +7,9 @@ use serde_json::Value;
 
 /// A count may rise by this share of the baseline: what another order of code generation units makes of the same
 /// source is below it, another comparison per packet is above.
-pub const RISE_PERCENT_MAX: f64 = 3.0;
+pub const RISE_PERCENT_MAX: u64 = 3;
 /// Below this share of the baseline a count has clearly fallen: the baseline is to follow, or the next rise goes unseen.
-pub const FALL_PERCENT_MAX: f64 = 3.0;
+pub const FALL_PERCENT_MAX: u64 = 3;
 
 /// Instructions by what was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,9 +98,9 @@ impl Counts {
         let of = |name: &String| match (self.0.get(name), baseline.0.get(name)) {
             (Some(count), Some(before)) => {
                 let change = 100.0 * (*count as f64 / *before as f64 - 1.0);
-                let verdict = match change {
-                    _ if change > RISE_PERCENT_MAX => Verdict::Risen,
-                    _ if change < -FALL_PERCENT_MAX => Verdict::Fallen,
+                let verdict = match 100 * count {
+                    scaled if scaled > (100 + RISE_PERCENT_MAX) * before => Verdict::Risen,
+                    scaled if scaled < (100 - FALL_PERCENT_MAX) * before => Verdict::Fallen,
                     _ => Verdict::Kept,
                 };
                 (format!("{name:<34} {count:>9}  {change:+.2} %"), verdict)
