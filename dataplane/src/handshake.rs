@@ -4,6 +4,7 @@
 //! Workers pass datagrams in and get commands back; both ways are bounded. What is lost on the way in is retransmitted
 //! by the peer (DTLS is made for loss); keys and ends on the way out wait until the worker's mailbox has room.
 
+use crate::fault;
 use crate::limits::{HALF_OPEN, HANDSHAKE_INPUTS, HANDSHAKE_ORDERS};
 use crate::mailbox::{Mailbox, Request};
 use crossbeam_queue::ArrayQueue;
@@ -52,8 +53,15 @@ struct Shared {
 
 #[derive(Debug)]
 enum Order {
-    Add { worker: usize, peer: PeerId, role: Role, fingerprint: Fingerprint },
+    Add {
+        worker: usize,
+        peer: PeerId,
+        role: Role,
+        fingerprint: Fingerprint,
+    },
     Remove(PeerId),
+    /// Only tests ask for it.
+    Die,
 }
 
 #[derive(Debug)]
@@ -62,13 +70,14 @@ struct Input {
     datagram: Vec<u8>,
 }
 
-/// Starts the thread.
+/// Starts the thread, which holds `last` until it ends.
 ///
 /// # Errors
 /// No thread is to be had.
 pub fn start(
     certificate: Certificate,
     workers: Vec<Mailbox>,
+    last: impl Send + 'static,
 ) -> io::Result<(Handshakes, JoinHandle<()>)> {
     let shared = Arc::new(Shared {
         orders: ArrayQueue::new(HANDSHAKE_ORDERS),
@@ -85,7 +94,10 @@ pub fn start(
         peers: HashMap::new(),
         timers: BinaryHeap::new(),
     };
-    let join = std::thread::Builder::new().name("dtls".into()).spawn(move || helper.run())?;
+    let join = std::thread::Builder::new().name("dtls".into()).spawn(move || {
+        let _last = last;
+        helper.run();
+    })?;
     Ok((Handshakes { shared, thread: join.thread().clone() }, join))
 }
 
@@ -133,6 +145,12 @@ impl Handshakes {
         if self.shared.inputs.push(Input { peer, datagram }).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        self.thread.unpark();
+    }
+
+    #[doc(hidden)]
+    pub fn die(&self) {
+        let _ = self.shared.orders.push(Order::Die);
         self.thread.unpark();
     }
 
@@ -214,6 +232,7 @@ impl Helper {
                     self.work(peer, now, |_| {});
                 }
             }
+            Order::Die => fault::die(),
             Order::Remove(peer) => {
                 if let Some(entry) = self.peers.remove(&peer) {
                     self.settle(entry.half_open);

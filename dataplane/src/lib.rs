@@ -5,6 +5,8 @@ pub mod candidates;
 pub mod codecs;
 pub mod config;
 pub mod extensions;
+#[doc(hidden)]
+pub mod fault;
 pub mod handshake;
 pub mod limits;
 pub mod mailbox;
@@ -16,8 +18,10 @@ mod relay;
 pub mod report;
 mod rpc;
 pub mod steer;
+mod watchdog;
 pub mod worker;
 
 pub use config::Config;
 pub use relay::{Relay, RelayError};
 pub use rpc::SocketError;
+pub use watchdog::Timing;

@@ -64,6 +64,12 @@ pub const ABANDONED_SWEEP: Duration = Duration::from_secs(5);
 pub const STALLED: Duration = Duration::from_secs(2);
 /// How often the workers are asked.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
+const _: () =
+    assert!(STALLED.as_millis() + HEARTBEAT.as_millis() <= 3000, "promised: noticed within 3 s");
+/// A worker whose mailbox is full is asked again after this time: many turns.
+pub const MAILBOX_FULL_RETRY: Duration = Duration::from_millis(20);
+/// How long the end waits for the threads: many turns. One that hangs is left to the end of the process.
+pub const STOP: Duration = Duration::from_secs(1);
 /// Drain without a deadline of its own.
 pub const DRAIN: Duration = Duration::from_secs(60);
 /// Longest drain: a day.

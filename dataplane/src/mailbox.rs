@@ -1,12 +1,13 @@
 //! The bounded way from the control side to a worker, and the answers back.
 
+use crate::fault::Fault;
 use crate::limits::{MAILBOX, REPLY};
 use crate::report::Report;
 use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
 use strait_core::command::{Command, CommandError, ScopeId};
 use strait_core::port::Path;
-use strait_io::Waker;
+use strait_io::{Counters, Waker};
 use tokio::sync::oneshot;
 
 /// What a worker is asked.
@@ -19,9 +20,18 @@ pub enum Request {
     /// Whose datagrams of a path without ICE are: of this worker, or of nobody any more.
     Steer(Path, Option<usize>),
     /// Whether it turns.
-    Ping(oneshot::Sender<()>),
+    Ping(oneshot::Sender<Pulse>),
+    /// To fail, which only tests ask for.
+    Fault(Fault),
     /// To end its loop.
     Stop,
+}
+
+/// A sign of life: what can be said without looking at peers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pulse {
+    /// What the sockets counted.
+    pub sockets: Counters,
 }
 
 /// Why a worker did not do as told.
@@ -84,7 +94,7 @@ impl Mailbox {
     ///
     /// # Errors
     /// The worker is overloaded or stalled.
-    pub async fn ping(&self) -> Result<(), MailboxError> {
+    pub async fn ping(&self) -> Result<Pulse, MailboxError> {
         self.ask(Request::Ping).await
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use strait_relay::config::{Config, ConfigError, default_toml};
+use strait_relay::fault::Fault;
 use strait_relay::notify::Notify;
 use strait_relay::{Relay, RelayError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -51,6 +52,9 @@ struct Arguments {
     /// What to log (overrides `log`)
     #[arg(long, env = "STRAIT_RELAY_LOG", value_name = "FILTER")]
     log: Option<String>,
+    /// What goes wrong upon SIGUSR1, to see what the process does then
+    #[arg(long, hide = true)]
+    fault_for_tests: Option<Fault>,
 }
 
 fn main() -> ExitCode {
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let check = arguments.check;
+    let fault = arguments.fault_for_tests;
     let config = match configure(arguments) {
         Ok(config) => config,
         Err(error) => {
@@ -80,7 +85,7 @@ fn main() -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(serve(&config)),
+        Ok(runtime) => runtime.block_on(serve(&config, fault)),
         Err(error) => Err(RelayError::Thread(error)),
     };
     match result {
@@ -124,7 +129,7 @@ fn configure(arguments: Arguments) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-async fn serve(config: &Config) -> Result<(), RelayError> {
+async fn serve(config: &Config, fault: Option<Fault>) -> Result<(), RelayError> {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         return Err(RelayError::Thread(std::io::Error::last_os_error()));
@@ -136,6 +141,10 @@ async fn serve(config: &Config) -> Result<(), RelayError> {
 
     let patience = Duration::from_secs(config.drain_seconds.into());
     let mut draining = false;
+    let mut told_to_fail = match fault {
+        Some(_) => Some(signal(SignalKind::user_defined1()).map_err(RelayError::Thread)?),
+        None => None,
+    };
     let mut watchdog = Notify::watchdog_interval().map(tokio::time::interval);
     let result = loop {
         tokio::select! {
@@ -150,6 +159,9 @@ async fn serve(config: &Config) -> Result<(), RelayError> {
                 tracing::info!("draining: {peers} peers have {patience:?}; a second signal ends at once");
                 notify.say("STOPPING=1");
             }
+            Some(()) = recv(&mut told_to_fail) => {
+                fault.into_iter().for_each(|fault| relay.inject(fault, 0));
+            }
             () = tick(&mut watchdog) => {
                 // The manager restarts a process whose worker stalls for longer than it allows.
                 if relay.is_well() {
@@ -159,7 +171,7 @@ async fn serve(config: &Config) -> Result<(), RelayError> {
         }
     };
     notify.say("STOPPING=1");
-    if matches!(result, Err(RelayError::WorkerDied)) {
+    if matches!(result, Err(RelayError::Died(_))) {
         // Its threads may be in any state: leave them to the end of the process.
         return result;
     }
@@ -172,6 +184,13 @@ async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
         _ = one.recv() => {}
         _ = other.recv() => {}
+    }
+}
+
+async fn recv(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
     }
 }
 

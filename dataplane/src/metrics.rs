@@ -2,9 +2,9 @@
 //!
 //! Counters are asked of the workers when somebody asks for them: on the path they are plain numbers.
 
-use crate::limits::STALLED;
 use crate::report::Report;
 use crate::rpc::State;
+use crate::watchdog::Health;
 use axum::Router;
 use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use strait_io::steering::WAYS;
 
 /// Name, type, and what it means. docs/reference/metrics.md tells the same, and what to do.
@@ -76,42 +76,6 @@ const METRICS: &[(&str, &str, &str)] = &[
     ("relay_event_readers", "gauge", "Readers of WatchEvents: control planes."),
 ];
 
-/// What the watchdog knows of the workers.
-#[derive(Debug)]
-pub(crate) struct Health {
-    stalled: Vec<AtomicBool>,
-}
-
-impl Health {
-    pub(crate) fn new(workers: usize) -> Self {
-        Self { stalled: (0..workers).map(|_| AtomicBool::new(false)).collect() }
-    }
-
-    /// Whether no worker is stalled.
-    pub(crate) fn is_well(&self) -> bool {
-        self.stalled().next().is_none()
-    }
-
-    fn stalled(&self) -> impl Iterator<Item = usize> {
-        let stalled = self.stalled.iter().enumerate();
-        stalled.filter(|(_, flag)| flag.load(Ordering::Relaxed)).map(|(worker, _)| worker)
-    }
-
-    /// Asks each worker whether it turns.
-    pub(crate) async fn look(&self, state: &State) {
-        for ((worker, mailbox), flag) in state.workers.iter().enumerate().zip(&self.stalled) {
-            let answered = tokio::time::timeout(STALLED, mailbox.ping()).await;
-            let stalled = !matches!(answered, Ok(Ok(())));
-            if flag.swap(stalled, Ordering::Relaxed) != stalled {
-                match stalled {
-                    true => tracing::error!(worker, "stalled: no answer within {STALLED:?}"),
-                    false => tracing::warn!(worker, "turns again"),
-                }
-            }
-        }
-    }
-}
-
 type Context = Arc<(Arc<State>, Arc<Health>)>;
 
 /// `GET /metrics`, `/livez`, `/readyz`.
@@ -130,7 +94,7 @@ async fn ready(Shared(context): Shared<Context>) -> impl IntoResponse {
     if state.draining.load(Ordering::Relaxed) {
         problems.push("draining".to_owned());
     }
-    problems.extend(health.stalled().map(|worker| format!("worker {worker} is stalled")));
+    problems.extend(health.problems());
     let degradations = state.identity.degradations.iter().map(|why| format!("degraded: {why}"));
     let (status, word) = match problems.is_empty() {
         true => (StatusCode::OK, "ok"),
@@ -143,13 +107,14 @@ async fn ready(Shared(context): Shared<Context>) -> impl IntoResponse {
 
 async fn metrics(Shared(context): Shared<Context>) -> impl IntoResponse {
     let (state, health) = &*context;
-    let mut reports = Vec::new();
-    for (worker, mailbox) in state.workers.iter().enumerate() {
-        // A stalled worker is missing from its own metrics, and counts in relay_workers_stalled.
-        if let Ok(Ok(report)) = tokio::time::timeout(STALLED, mailbox.report(Vec::new())).await {
-            reports.push((worker, report));
-        }
-    }
+    let reports =
+        health.ask(&state.workers, async |mailbox| mailbox.report(Vec::new()).await).await;
+    // A stalled worker is missing from its own metrics, and counts in relay_workers_stalled.
+    let reports: Vec<_> = reports
+        .into_iter()
+        .enumerate()
+        .filter_map(|(worker, report)| Some((worker, report?)))
+        .collect();
     let text = render(state, health, &reports);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -2,13 +2,15 @@
 
 use crate::candidates::{self, Sources};
 use crate::config::{self, Config};
+use crate::fault::Fault;
 use crate::handshake;
-use crate::limits::{HEARTBEAT, WORKER_EVENTS};
+use crate::limits::{STOP, WORKER_EVENTS};
 use crate::mailbox::{Mailbox, Request, mailbox};
-use crate::metrics::{self, Health};
+use crate::metrics;
 use crate::random::{self, NoRandomness};
 use crate::rpc::{self, Identity, Service, SocketError, State};
 use crate::steer::{Letterbox, Steering};
+use crate::watchdog::{Health, Last, Timing, watch_over};
 use crate::worker::Turner;
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +26,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How often a draining relay looks whether all peers are gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
+/// How often an ending relay looks whether a thread has ended.
+const STOP_LOOK: Duration = Duration::from_micros(200);
 
 /// Why a relay did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +55,11 @@ pub enum RelayError {
     /// No threads.
     #[error("no thread can be started: {0}: raise the limit of processes (TasksMax= in systemd)")]
     Thread(io::Error),
-    /// A worker ended that was not told to.
+    /// A thread or a task ended that was not told to.
     #[error(
-        "a worker ended unexpectedly: the log says why; the peers of the whole process reconnect"
+        "{0} ended unexpectedly: the lines above say why; the process ends, its supervisor restarts it, its peers reconnect"
     )]
-    WorkerDied,
+    Died(&'static str),
     /// The RPC ended.
     #[error("the RPC server ended: {0}")]
     Rpc(String),
@@ -68,7 +72,7 @@ pub struct Relay {
     health: Arc<Health>,
     metrics: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
-    died: mpsc::Receiver<()>,
+    died: mpsc::Receiver<&'static str>,
     rpc_end: watch::Sender<bool>,
     rpc: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -79,6 +83,14 @@ impl Relay {
     /// # Errors
     /// Something is taken, forbidden or missing; the message says what to do.
     pub async fn start(config: &Config) -> Result<Self, RelayError> {
+        Self::start_with(config, Timing::default()).await
+    }
+
+    /// The same, with the watchdog's times.
+    ///
+    /// # Errors
+    /// As [`Relay::start`].
+    pub async fn start_with(config: &Config, timing: Timing) -> Result<Self, RelayError> {
         let cores = affinity::available();
         let workers = match (config.workers, config.cpus.len()) {
             (0, 0) => cores.len().max(1),
@@ -137,15 +149,19 @@ impl Relay {
 
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) =
             (0..).zip(&bound.ports).map(|(worker, port)| mailbox(worker, port.waker())).unzip();
+        let health = Arc::new(Health::new(workers, timing));
+        let (alive, died) = mpsc::channel(1);
+        let last = |what| Last::new(what, &health, &alive);
         let (handshakes, helper) =
-            handshake::start(certificate, mailboxes.clone()).map_err(RelayError::Thread)?;
+            handshake::start(certificate, mailboxes.clone(), last("the DTLS thread"))
+                .map_err(RelayError::Thread)?;
         let letterboxes: Vec<_> =
             bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect();
         let (events, happened) = mpsc::channel(WORKER_EVENTS);
-        let (alive, died) = mpsc::channel(workers);
         let mut threads = vec![helper];
         let pins = if config.cpus.is_empty() { cores } else { config.cpus.clone() };
-        for (me, (port, inbox)) in bound.ports.into_iter().zip(inboxes).enumerate() {
+        let ends = bound.ports.into_iter().zip(inboxes).zip(letterboxes.clone());
+        for (me, ((port, inbox), letterbox)) in ends.enumerate() {
             let flows = kernel.as_ref().and_then(|kernel| kernel.flows().ok());
             let random = random::bytes::<16>()?;
             let (low, high) = random.split_at(8);
@@ -157,24 +173,23 @@ impl Relay {
                 }),
                 port,
                 inbox,
-                letterbox: letterboxes.get(me).cloned().ok_or(RelayError::WorkerDied)?,
+                letterbox,
                 steering: Steering::new(me, letterboxes.clone(), flows),
                 handshakes: handshakes.clone(),
                 events: events.clone(),
             };
             let pin = (workers <= pins.len()).then(|| pins.get(me).copied()).flatten();
-            threads.push(run(me, pin, turner, alive.clone()).map_err(RelayError::Thread)?);
+            threads.push(run(me, pin, turner, last("a worker")).map_err(RelayError::Thread)?);
         }
 
         let state = Arc::new(State::new(identity, mailboxes, handshakes, kernel));
-        let health = Arc::new(Health::new(workers));
-        tokio::spawn(rpc::pump(state.clone(), happened));
-        tokio::spawn(rpc::sweep(state.clone()));
-        tokio::spawn(watch_over(state.clone(), health.clone()));
+        held(last("the pump of events"), rpc::pump(state.clone(), happened));
+        held(last("the sweep of scopes"), rpc::sweep(state.clone()));
+        held(last("the watchdog"), watch_over(state.workers.clone(), health.clone()));
         let metrics = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = listener {
             let router = metrics::router(state.clone(), health.clone());
-            tokio::spawn(async move { axum::serve(listener, router).await });
+            held(last("the server of metrics"), async move { axum::serve(listener, router).await });
         }
         let (rpc_end, mut end) = watch::channel(false);
         let rpc = tokio::spawn(rpc::builder().serve_with_incoming_shutdown(
@@ -247,29 +262,48 @@ impl Relay {
         };
         tokio::select! {
             () = drained => Ok(()),
-            _ = self.died.recv() => Err(RelayError::WorkerDied),
+            died = self.died.recv() => Err(RelayError::Died(died.unwrap_or("a worker"))),
             ended = &mut self.rpc => Err(RelayError::Rpc(format!("{ended:?}"))),
         }
     }
 
-    /// Ends everything now, and waits for the threads.
+    /// Has a thread fail; `worker` is which, where that matters.
+    #[doc(hidden)]
+    pub fn inject(&self, fault: Fault, worker: usize) {
+        match (fault, self.state.workers.get(worker)) {
+            (Fault::HandshakesDie, _) => self.state.handshakes.die(),
+            (_, Some(mailbox)) => drop(mailbox.send(Request::Fault(fault))),
+            (_, None) => {}
+        }
+    }
+
+    /// Ends everything now, and waits for the threads; for one that hangs, at most [`STOP`].
     pub fn stop(self) {
         let _ = self.rpc_end.send(true);
         self.rpc.abort();
+        let until = Instant::now() + STOP;
+        let is_time = || {
+            std::thread::sleep(STOP_LOOK);
+            Instant::now() < until
+        };
         for mailbox in &self.state.workers {
             let mut request = Request::Stop;
             // A full mailbox is emptied within some turns; a dead worker's is not.
-            while let Err(back) = mailbox.send(request) {
-                if self.threads.iter().all(JoinHandle::is_finished) {
-                    break;
-                }
+            while let Err(back) = mailbox.send(request)
+                && is_time()
+            {
                 request = back;
-                std::thread::yield_now();
             }
         }
         self.state.handshakes.stop();
         for thread in self.threads {
-            let _ = thread.join();
+            while !thread.is_finished() && is_time() {}
+            if thread.is_finished() {
+                let _ = thread.join();
+            } else {
+                let name = thread.thread().name().unwrap_or_default();
+                tracing::error!("{name} does not end: left to the end of the process");
+            }
         }
     }
 }
@@ -300,7 +334,7 @@ fn run(
     worker: usize,
     pin: Option<usize>,
     turner: Turner,
-    alive: mpsc::Sender<()>,
+    last: Last,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
         if let Err(error) = affinity::exact_timers() {
@@ -311,23 +345,17 @@ fn run(
         {
             tracing::warn!(worker, cpu, "not pinned: {error}");
         }
-        // Tells of the end, also of one by panic.
-        struct Last(mpsc::Sender<()>);
-        impl Drop for Last {
-            fn drop(&mut self) {
-                let _ = self.0.try_send(());
-            }
-        }
-        let _last = Last(alive);
+        let _last = last;
         turner.run();
     })
 }
 
-async fn watch_over(state: Arc<State>, health: Arc<Health>) {
-    loop {
-        health.look(&state).await;
-        tokio::time::sleep(HEARTBEAT).await;
-    }
+/// Has a task run that holds `last` until it ends.
+fn held<T>(last: Last, task: impl Future<Output = T> + Send + 'static) {
+    tokio::spawn(async move {
+        let _last = last;
+        task.await;
+    });
 }
 
 const fn assert_send<T: Send>() {}

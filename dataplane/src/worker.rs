@@ -1,11 +1,12 @@
 //! The loop of one worker. The only place where the path, the sockets and the other threads meet.
 
+use crate::fault::{self, Fault};
 use crate::handshake::Handshakes;
 use crate::limits::{COMMANDS_PER_TURN, HANDED_OVER};
-use crate::mailbox::{Inbox, Request};
+use crate::mailbox::{Inbox, Pulse, Request};
 use crate::report::{HANDED_OVER_FULL, Report};
 use crate::steer::{Letterbox, Owner, Steering};
-use strait_core::command::{Event, ScopeId};
+use strait_core::command::{Command, Event, ScopeId};
 use strait_core::drop::DropReason;
 use strait_core::egress::Egress;
 use strait_core::limits::EGRESS_FLUSH_BYTES;
@@ -123,14 +124,19 @@ impl Turner {
         for _ in 0..COMMANDS_PER_TURN {
             let Some(request) = self.inbox.take() else { break };
             match request {
+                // Who gave up waiting was told that nothing was done, and has forgotten the names.
+                Request::Command(command, Some(reply))
+                    if reply.is_closed() && !matches!(*command, Command::RemovePeer { .. }) => {}
                 Request::Command(command, reply) => {
                     let result = self.core.on_command(now, *command, egress);
-                    // Who does not wait for the answer any more has given up on it.
                     let _ = reply.map(|reply| reply.send(result));
                 }
+                Request::Report(_, reply) if reply.is_closed() => {}
                 Request::Report(scopes, reply) => drop(reply.send(self.report(turns, &scopes))),
                 Request::Steer(path, owner) => self.steering.fix(path, owner),
-                Request::Ping(reply) => drop(reply.send(())),
+                Request::Ping(reply) => drop(reply.send(Pulse { sockets: self.port.counters() })),
+                Request::Fault(Fault::WorkerStalls(time)) => std::thread::sleep(time),
+                Request::Fault(_) => fault::die(),
                 Request::Stop => {
                     self.port.send(egress);
                     return false;
@@ -179,5 +185,68 @@ impl Turner {
             handed_over: self.steering.handed_over,
             turns,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::mailbox;
+    use strait_core::command::{CommandError, PeerId};
+    use strait_core::worker::WorkerConfig;
+    use strait_crypt::dtls::Certificate;
+    use strait_io::{Options, bind};
+    use tokio::sync::oneshot;
+
+    /// A worker that stalled for longer than callers wait finds their commands afterwards: the registry has forgotten
+    /// the names of what they would make, and nobody would ever remove it.
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_done() {
+        let mut bound = bind(&Options {
+            udp: vec![[127, 0, 0, 1].into()],
+            port: 0,
+            tcp: vec![],
+            tcp_port: None,
+            workers: 1,
+            strangers: false,
+            this_host_only: false,
+        })
+        .unwrap();
+        let port = bound.ports.remove(0);
+        let (mailbox, inbox) = mailbox(0, port.waker());
+        let certificate = Certificate::generate().unwrap();
+        let (handshakes, _) = crate::handshake::start(certificate, Vec::new(), ()).unwrap();
+        let letterbox = Letterbox::new(port.waker());
+        let turner = Turner {
+            core: Worker::new(WorkerConfig {
+                hash_seed: [1, 2],
+                gather: std::time::Duration::ZERO,
+            }),
+            port,
+            inbox,
+            letterbox: letterbox.clone(),
+            steering: Steering::new(0, vec![letterbox], None),
+            handshakes: handshakes.clone(),
+            events: mpsc::channel(9).0,
+        };
+        let send = |command| {
+            let (reply, answer) = oneshot::channel();
+            mailbox.send(Request::Command(Box::new(command), Some(reply))).unwrap();
+            answer
+        };
+        drop(send(Command::CreateScope { scope: ScopeId(1) }));
+        let mut waited_for = send(Command::CreateScope { scope: ScopeId(2) });
+        // Done anyway: an event tells of it, and a caller who repeats it loses nothing.
+        drop(send(Command::RemovePeer { peer: PeerId(3) }));
+        let mut nothing_there = send(Command::DisposeScope { scope: ScopeId(1) });
+        let (reply, mut report) = oneshot::channel();
+        mailbox.send(Request::Report(vec![], reply)).unwrap();
+        mailbox.send(Request::Stop).unwrap();
+        turner.run();
+        assert_eq!(waited_for.try_recv().unwrap(), Ok(()));
+        let nothing_there = nothing_there.try_recv().unwrap();
+        assert!(matches!(nothing_there, Err(CommandError::NotFound(_))), "{nothing_there:?}");
+        assert_eq!(report.try_recv().unwrap().worker.scopes, 1);
+        handshakes.stop();
     }
 }

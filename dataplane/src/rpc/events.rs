@@ -137,22 +137,12 @@ async fn snapshot(state: &State) -> v1::Snapshot {
 mod tests {
     use super::*;
     use crate::limits::EVENTS;
-    use crate::rpc::Identity;
-    use strait_crypt::dtls::Certificate;
+    use crate::rpc::testing;
     use tokio_stream::StreamExt;
 
     #[tokio::test]
     async fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
-        let certificate = Certificate::generate().unwrap();
-        let (handshakes, thread) = crate::handshake::start(certificate, Vec::new()).unwrap();
-        let identity = Identity {
-            instance_id: String::new(),
-            fingerprint: String::new(),
-            udp: Vec::new(),
-            candidates: Vec::new(),
-            degradations: Vec::new(),
-        };
-        let state = Arc::new(State::new(identity, Vec::new(), handshakes, None));
+        let state = testing::state(Vec::new());
         let mut slow = watch(state.clone()).unwrap();
         let first = slow.next().await.unwrap().unwrap();
         assert!(matches!(first.event, Some(Told::Snapshot(_))));
@@ -174,6 +164,5 @@ mod tests {
         }
         assert_eq!(lost, 1000);
         state.handshakes.stop();
-        thread.join().unwrap();
     }
 }

@@ -6,6 +6,8 @@ mod scopes;
 pub(crate) mod socket;
 mod statistics;
 mod streams;
+#[cfg(test)]
+mod testing;
 mod validate;
 
 pub use socket::SocketError;

@@ -63,23 +63,34 @@ pub(super) async fn dispose(
 
 /// Clears away scopes that nobody is in and nobody watches over, for as long as the process lives.
 pub(crate) async fn sweep(state: Arc<State>) {
-    let mut unwatched_since = Instant::now();
+    let mut sweep = Sweep { unwatched_since: Instant::now() };
     loop {
         tokio::time::sleep(ABANDONED_SWEEP).await;
+        sweep.look(&state, Instant::now()).await;
+    }
+}
+
+struct Sweep {
+    unwatched_since: Instant,
+}
+
+impl Sweep {
+    async fn look(&mut self, state: &State, now: Instant) {
         if state.watchers.load(Ordering::Relaxed) > 0 {
-            unwatched_since = Instant::now();
-        } else if unwatched_since.elapsed() >= ABANDONED {
-            for scope in state.registry.scopes() {
-                let contents = scope.state.lock().await;
-                let abandoned =
-                    contents.peers.is_empty() && contents.empty_since.elapsed() >= ABANDONED;
-                if abandoned && !contents.disposed {
-                    tracing::info!(
-                        scope = scope.name,
-                        "disposed of: empty, and no control plane is there"
-                    );
-                    let _ = remove(&state, &scope, contents).await;
-                }
+            self.unwatched_since = now;
+        }
+        if now.saturating_duration_since(self.unwatched_since) < ABANDONED {
+            return;
+        }
+        for scope in state.registry.scopes() {
+            let contents = scope.state.lock().await;
+            let empty = now.saturating_duration_since(contents.empty_since);
+            if !contents.disposed && contents.peers.is_empty() && empty >= ABANDONED {
+                tracing::info!(
+                    scope = scope.name,
+                    "disposed of: empty, and no control plane is there"
+                );
+                let _ = remove(state, &scope, contents).await;
             }
         }
     }
@@ -118,4 +129,63 @@ fn forget(state: &State, scope: &Arc<Scope>, mut contents: tokio::sync::MutexGua
     state.registry.remove(scope);
     let disposed = v1::ScopeDisposed { scope_id: scope.name.clone() };
     state.tell(v1::event::Event::ScopeDisposed(disposed));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Peer;
+    use crate::rpc::testing;
+    use std::time::Duration;
+    use strait_core::command::PeerId;
+
+    async fn scopes(state: &Arc<State>, names: &[&str]) {
+        for name in names {
+            let request = v1::CreateScopeRequest { scope_id: (*name).to_owned() };
+            create(state.clone(), request).await.unwrap();
+        }
+    }
+
+    fn left(state: &State) -> Vec<String> {
+        let mut names: Vec<_> =
+            state.registry.scopes().iter().map(|scope| scope.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn empty_scopes_that_nobody_watches_over_are_cleared_away() {
+        let (mailbox, inbox, _bound) = testing::worker();
+        let state = testing::state(vec![mailbox]);
+        let start = Instant::now();
+        let mut sweep = Sweep { unwatched_since: start };
+        testing::obeyed(&inbox, scopes(&state, &["empty", "lived in"])).await;
+        let lived_in = state.registry.scope("lived in").unwrap();
+        let ann = Peer { id: PeerId(1), connected: false, fixed: None };
+        lived_in.state.lock().await.peers.insert("ann".to_owned(), ann);
+        // Created a moment after the start.
+        let margin = Duration::from_secs(10);
+
+        testing::obeyed(&inbox, sweep.look(&state, start + ABANDONED - margin)).await;
+        assert_eq!(left(&state), ["empty", "lived in"], "too early");
+        state.watchers.store(1, Ordering::Relaxed);
+        testing::obeyed(&inbox, sweep.look(&state, start + 10 * ABANDONED)).await;
+        assert_eq!(left(&state), ["empty", "lived in"], "somebody watches over them");
+        state.watchers.store(0, Ordering::Relaxed);
+        testing::obeyed(&inbox, sweep.look(&state, start + 11 * ABANDONED - margin)).await;
+        assert_eq!(left(&state), ["empty", "lived in"], "a control plane that restarts has time");
+        testing::obeyed(&inbox, sweep.look(&state, start + 11 * ABANDONED)).await;
+        assert_eq!(left(&state), ["lived in"]);
+
+        // When its last peer leaves, its time begins.
+        lived_in.state.lock().await.remove_peer("ann");
+        lived_in.state.lock().await.empty_since = start + 12 * ABANDONED;
+        testing::obeyed(&inbox, sweep.look(&state, start + 13 * ABANDONED - margin)).await;
+        assert_eq!(left(&state), ["lived in"]);
+        testing::obeyed(&inbox, sweep.look(&state, start + 13 * ABANDONED)).await;
+        assert_eq!(left(&state), [""; 0]);
+        // And its name is free.
+        testing::obeyed(&inbox, scopes(&state, &["lived in"])).await;
+        state.handshakes.stop();
+    }
 }

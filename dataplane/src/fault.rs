@@ -1,0 +1,34 @@
+//! Faults that tests ask for, to see what the process does then. Nothing else does: the program takes one by a hidden
+//! flag, and lets it happen upon SIGUSR1.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What is to go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A worker's thread panics.
+    WorkerDies,
+    /// A worker does nothing for this long.
+    WorkerStalls(Duration),
+    /// The thread of DTLS panics.
+    HandshakesDie,
+}
+
+impl FromStr for Fault {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hour = Duration::from_secs(3600);
+        match text {
+            "worker-dies" => Ok(Self::WorkerDies),
+            "worker-stalls" => Ok(Self::WorkerStalls(hour)),
+            "handshakes-die" => Ok(Self::HandshakesDie),
+            _ => Err("worker-dies, worker-stalls or handshakes-die"),
+        }
+    }
+}
+
+/// Panics, as a test asked.
+pub(crate) fn die() -> ! {
+    panic!("a test asked for this panic");
+}

@@ -1,0 +1,52 @@
+//! What the tests of the calls share.
+
+use super::{Identity, State};
+use crate::mailbox::{Inbox, Mailbox, Request, mailbox};
+use std::sync::Arc;
+use strait_crypt::dtls::Certificate;
+use strait_io::{Bound, Options, bind};
+
+/// The state of a relay without threads but DTLS's, which ends with [`State`]'s `handshakes.stop()`.
+pub(super) fn state(workers: Vec<Mailbox>) -> Arc<State> {
+    let certificate = Certificate::generate().unwrap();
+    let (handshakes, _) = crate::handshake::start(certificate, Vec::new(), ()).unwrap();
+    let identity = Identity {
+        instance_id: String::new(),
+        fingerprint: String::new(),
+        udp: Vec::new(),
+        candidates: Vec::new(),
+        degradations: Vec::new(),
+    };
+    Arc::new(State::new(identity, workers, handshakes, None))
+}
+
+/// The mailbox of a worker that is not there.
+pub(super) fn worker() -> (Mailbox, Inbox, Bound) {
+    let bound = bind(&Options {
+        udp: vec![[127, 0, 0, 1].into()],
+        port: 0,
+        tcp: vec![],
+        tcp_port: None,
+        workers: 1,
+        strangers: false,
+        this_host_only: false,
+    })
+    .unwrap();
+    let (mailbox, inbox) = mailbox(0, bound.ports[0].waker());
+    (mailbox, inbox, bound)
+}
+
+/// Says "done" to every command while `work` goes on.
+pub(super) async fn obeyed<T>(inbox: &Inbox, work: impl Future<Output = T>) -> T {
+    let obey = async {
+        loop {
+            while let Some(request) = inbox.take() {
+                if let Request::Command(_, Some(reply)) = request {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! { result = work => result, () = obey => unreachable!("it has no end") }
+}

@@ -1,0 +1,308 @@
+//! Whether the threads of the process do their work; and says once what the sockets only count.
+
+use crate::limits::{HEARTBEAT, MAILBOX_FULL_RETRY, STALLED};
+use crate::mailbox::{Mailbox, MailboxError, Pulse};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use strait_io::Drop;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// How the workers are watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A worker that does not answer for this long is stalled.
+    pub stalled: Duration,
+    /// How often the workers are asked.
+    pub heartbeat: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { stalled: STALLED, heartbeat: HEARTBEAT }
+    }
+}
+
+/// What the kernel refuses that an operator can mend; of the other reasons a peer is the cause.
+const SAID: &[Drop] = &[
+    Drop::SendBufferFull,
+    Drop::SendNoBuffers,
+    Drop::SendForbidden,
+    Drop::SendTooBig,
+    Drop::SendFailed,
+    Drop::ReceiveOverflow,
+];
+const _: () = assert!(SAID.len() < u32::BITS as usize);
+/// The bit for runs that the kernel does not cut, behind those of [`SAID`].
+const RUNS: usize = SAID.len();
+
+/// What is known of the threads.
+#[derive(Debug)]
+pub(crate) struct Health {
+    timing: Timing,
+    /// Per worker.
+    stalled: Vec<AtomicBool>,
+    /// The first thread or task that ended without being told to.
+    ended: OnceLock<&'static str>,
+    /// What was said already, a bit for each.
+    said: AtomicU32,
+}
+
+impl Health {
+    pub(crate) fn new(workers: usize, timing: Timing) -> Self {
+        let stalled = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        Self { timing, stalled, ended: OnceLock::new(), said: AtomicU32::new(0) }
+    }
+
+    /// Whether all do their work, as far as is known.
+    pub(crate) fn is_well(&self) -> bool {
+        self.ended.get().is_none() && self.stalled().next().is_none()
+    }
+
+    /// What is wrong, one sentence each.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
+        let ended = self.ended.get().map(|what| format!("{what} ended unexpectedly"));
+        ended.into_iter().chain(self.stalled().map(|worker| format!("worker {worker} is stalled")))
+    }
+
+    /// The workers that do not answer.
+    pub(crate) fn stalled(&self) -> impl Iterator<Item = usize> {
+        let stalled = self.stalled.iter().enumerate();
+        stalled.filter(|(_, flag)| flag.load(Ordering::Relaxed)).map(|(worker, _)| worker)
+    }
+
+    /// Asks `each` of the workers at once, so that one that stalls keeps no other waiting. In their order; `None` from
+    /// those that do not answer in time.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        workers: &[Mailbox],
+        each: impl Fn(Mailbox) -> F,
+    ) -> Vec<Option<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, MailboxError>> + Send + 'static,
+    {
+        let mut asked = JoinSet::new();
+        for (at, mailbox) in workers.iter().enumerate() {
+            let answer = tokio::time::timeout(self.timing.stalled, each(mailbox.clone()));
+            asked.spawn(async move { (at, answer.await) });
+        }
+        let mut answers: Vec<_> = workers.iter().map(|_| None).collect();
+        while let Some(answered) = asked.join_next().await {
+            if let Ok((at, Ok(Ok(answer)))) = answered
+                && let Some(place) = answers.get_mut(at)
+            {
+                *place = Some(answer);
+            }
+        }
+        answers
+    }
+
+    /// Looks after the workers once.
+    async fn look(&self, workers: &[Mailbox]) {
+        let pulses = self.ask(workers, pulse).await;
+        for ((worker, pulse), flag) in pulses.into_iter().enumerate().zip(&self.stalled) {
+            let stalled = pulse.is_none();
+            if flag.swap(stalled, Ordering::Relaxed) != stalled {
+                match stalled {
+                    true => {
+                        tracing::error!(
+                            worker,
+                            "stalled: no answer within {:?}",
+                            self.timing.stalled
+                        )
+                    }
+                    false => tracing::warn!(worker, "turns again"),
+                }
+            }
+            if let Some(pulse) = pulse {
+                self.tell(&pulse);
+            }
+        }
+    }
+
+    /// Says what is counted for the first time in this process.
+    fn tell(&self, pulse: &Pulse) {
+        for (bit, &reason) in SAID.iter().enumerate() {
+            if pulse.sockets.drops(reason) > 0 && self.is_new(bit) {
+                let words: Vec<_> = reason.description().split_whitespace().collect();
+                tracing::warn!(
+                    "packets are dropped: {}: {} Said once; relay_packets_dropped_total goes on counting",
+                    reason.name(),
+                    words.join(" "),
+                );
+            }
+        }
+        if pulse.sockets.runs_refused > 0 && self.is_new(RUNS) {
+            tracing::warn!(
+                "the kernel does not cut a run of packets, which then leave one by one: an interface without checksum \
+                 offload, IPsec on the way to a peer, or an MTU below the packets' size. \
+                 Said once; relay_runs_refused_total goes on counting"
+            );
+        }
+    }
+
+    fn is_new(&self, bit: usize) -> bool {
+        let bit = 1 << bit;
+        self.said.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+}
+
+/// A worker that is busy may have no room for a question now, and turns all the same.
+async fn pulse(mailbox: Mailbox) -> Result<Pulse, MailboxError> {
+    loop {
+        match mailbox.ping().await {
+            Err(MailboxError::Full(_)) => tokio::time::sleep(MAILBOX_FULL_RETRY).await,
+            answer => return answer,
+        }
+    }
+}
+
+/// Looks after the workers for as long as the process lives.
+pub(crate) async fn watch_over(workers: Vec<Mailbox>, health: Arc<Health>) {
+    loop {
+        health.look(&workers).await;
+        tokio::time::sleep(health.timing.heartbeat).await;
+    }
+}
+
+/// Held by a thread or a task, it tells of their end, also of one by panic.
+#[derive(Debug)]
+pub(crate) struct Last {
+    what: &'static str,
+    health: Arc<Health>,
+    died: mpsc::Sender<&'static str>,
+}
+
+impl Last {
+    pub(crate) fn new(
+        what: &'static str,
+        health: &Arc<Health>,
+        died: &mpsc::Sender<&'static str>,
+    ) -> Self {
+        Self { what, health: health.clone(), died: died.clone() }
+    }
+}
+
+impl std::ops::Drop for Last {
+    fn drop(&mut self) {
+        let _ = self.health.ended.set(self.what);
+        // Full: somebody told already.
+        let _ = self.died.try_send(self.what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::{Inbox, Request, mailbox};
+    use strait_io::{Bound, Options, bind};
+
+    fn workers(count: usize) -> (Vec<Mailbox>, Vec<Inbox>, Bound) {
+        let bound = bind(&Options {
+            udp: vec![[127, 0, 0, 1].into()],
+            port: 0,
+            tcp: vec![],
+            tcp_port: None,
+            workers: count,
+            strangers: false,
+            this_host_only: false,
+        })
+        .unwrap();
+        let ends = bound.ports.iter().enumerate().map(|(at, port)| mailbox(at, port.waker()));
+        let (mailboxes, inboxes) = ends.unzip();
+        (mailboxes, inboxes, bound)
+    }
+
+    /// Does what a worker does with questions, until the others are dropped.
+    fn turn(inbox: &Inbox) {
+        while let Some(request) = inbox.take() {
+            if let Request::Ping(reply) = request {
+                let _ = reply.send(Pulse::default());
+            }
+        }
+    }
+
+    const SHORT: Timing =
+        Timing { stalled: Duration::from_millis(50), heartbeat: Duration::from_millis(1) };
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_stalled_until_it_answers() {
+        let (mailboxes, inboxes, _bound) = workers(3);
+        let health = Health::new(3, SHORT);
+        let mut looking = std::pin::pin!(health.look(&mailboxes));
+        // One turns, two do not.
+        let turning = async {
+            loop {
+                turn(&inboxes[1]);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! { () = &mut looking => {}, () = turning => {} }
+        assert_eq!(health.stalled().collect::<Vec<_>>(), [0, 2]);
+        assert!(!health.is_well());
+        let problems: Vec<_> = health.problems().collect();
+        assert_eq!(problems, ["worker 0 is stalled", "worker 2 is stalled"]);
+
+        let turning = async {
+            loop {
+                inboxes.iter().for_each(turn);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! { () = health.look(&mailboxes) => {}, () = turning => {} }
+        assert!(health.is_well());
+    }
+
+    #[tokio::test]
+    async fn a_full_mailbox_is_no_stall_if_it_empties() {
+        let (mailboxes, inboxes, _bound) = workers(1);
+        while mailboxes[0].send(Request::Steer(path(), None)).is_ok() {}
+        let health = Health::new(1, Timing { stalled: Duration::from_secs(5), ..SHORT });
+        let turning = async {
+            // It is asked, and has no room.
+            tokio::time::sleep(MAILBOX_FULL_RETRY / 2).await;
+            loop {
+                turn(&inboxes[0]);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! { () = health.look(&mailboxes) => {}, () = turning => {} }
+        assert!(health.is_well());
+    }
+
+    fn path() -> strait_core::port::Path {
+        strait_core::port::Path {
+            protocol: strait_core::port::Protocol::Udp,
+            local: [127, 0, 0, 1].into(),
+            remote: "127.0.0.1:9".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn an_end_is_told_and_lasts() {
+        let health = Arc::new(Health::new(1, SHORT));
+        let (died, mut told) = mpsc::channel(1);
+        let last = Last::new("worker 0", &health, &died);
+        let other = Last::new("dtls", &health, &died);
+        assert!(health.is_well());
+        std::mem::drop(last);
+        std::mem::drop(other);
+        assert!(!health.is_well());
+        assert_eq!(told.try_recv(), Ok("worker 0"));
+        assert_eq!(health.problems().collect::<Vec<_>>(), ["worker 0 ended unexpectedly"]);
+    }
+
+    #[test]
+    fn each_thing_is_said_once() {
+        let health = Health::new(1, SHORT);
+        let mut pulse = Pulse::default();
+        health.tell(&pulse);
+        assert_eq!(health.said.load(Ordering::Relaxed), 0);
+        pulse.sockets.runs_refused = 3;
+        health.tell(&pulse);
+        assert_eq!(health.said.load(Ordering::Relaxed), 1 << RUNS);
+        assert!(!health.is_new(RUNS) && health.is_new(0) && !health.is_new(0));
+    }
+}
