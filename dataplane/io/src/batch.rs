@@ -88,6 +88,14 @@ impl Socket {
         self.socket.connect(remote)
     }
 
+    /// The same socket once more, for whoever may use it before or beside this one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn try_clone(&self) -> io::Result<UdpSocket> {
+        self.socket.try_clone()
+    }
+
     /// Where it is bound.
     ///
     /// # Errors

@@ -334,6 +334,7 @@ fn transport(sdp: &str) -> Result<RemoteTransport, SignallingError> {
         IceCredentials { ufrag: text("ice-ufrag:")?.to_owned(), pwd: text("ice-pwd:")?.to_owned() };
     Ok(RemoteTransport {
         address: address.ok_or_else(|| missing("candidate"))?,
+        channel: None,
         security: Security::Dtls {
             ice: Ice { credentials, load_controls: true },
             fingerprint,

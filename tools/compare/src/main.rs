@@ -8,8 +8,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 use strait_compare::floor::{self, Loop};
 use strait_compare::janus::JanusApi;
-use strait_compare::{Bed, strait, versus};
-use strait_load::Plan;
+use strait_compare::pairs::{FIRST_PORT, PROFILE};
+use strait_compare::rtpengine::RtpengineApi;
+use strait_compare::turn::TurnApi;
+use strait_compare::{Bed, plain, strait, versus};
+use strait_load::signalling::SecurityKind;
+use strait_load::{Plan, Report, Shape, Signalling};
 
 /// Bare loops to hold a server against
 #[derive(Parser)]
@@ -26,6 +30,12 @@ enum Verb {
         /// Let the kernel cut runs before they are received, as on a path without segmentation offload
         #[arg(long)]
         no_gro: bool,
+        /// Only one kind of work
+        #[arg(long, value_enum)]
+        work: Option<Work>,
+        /// Packets per second from one to one; may be given several times [default: 5000, 10000, 20000]
+        #[arg(long = "rate", value_name = "PACKETS")]
+        rates: Vec<u32>,
     },
     /// Send, and print the CPU time for each packet as JSON
     Floor(Loop),
@@ -62,6 +72,27 @@ enum Verb {
         #[arg(long)]
         no_gro: bool,
     },
+    /// Load the coturn or rtpengine of the bench bed, and print the load's report as JSON
+    Pairs {
+        /// Which of them
+        #[arg(long, value_enum)]
+        server: plain::Server,
+        /// Senders, each with one receiver
+        #[arg(long)]
+        pairs: u16,
+        /// What each sends, as `strait load` has it
+        #[arg(long)]
+        shape: Shape,
+        /// Seconds that are counted
+        #[arg(long, default_value_t = 6)]
+        duration: u64,
+        /// Process of the server
+        #[arg(long)]
+        pid: u32,
+        /// Let the kernel cut runs before they are received
+        #[arg(long)]
+        no_gro: bool,
+    },
     /// Time AES-128-GCM over one packet, in nanoseconds
     Gcm {
         /// Bytes of a packet
@@ -76,18 +107,65 @@ enum Verb {
     },
 }
 
-fn run(json: bool, rounds: usize, cut: bool) -> io::Result<String> {
-    let bed = Bed::new()?;
-    let lines = versus::measure(&bed, &strait::programs()?, rounds.max(1), cut)?;
-    for why in versus::absent() {
+/// What is compared.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Work {
+    /// One camera to many, encrypted for each: beside conference servers
+    FanOut,
+    /// One to one as it came: beside coturn and rtpengine
+    Plain,
+}
+
+fn run(
+    json: bool,
+    rounds: usize,
+    cut: bool,
+    only: Option<Work>,
+    rates: &[u32],
+) -> io::Result<String> {
+    let (bed, programs, rounds) = (Bed::new()?, strait::programs()?, rounds.max(1));
+    let is_wanted = |work| only.is_none_or(|only| only == work);
+    let (mut fan_out, mut one_to_one, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+    if is_wanted(Work::FanOut) {
+        fan_out = versus::measure(&bed, &programs, rounds, cut)?;
+        absent.extend(versus::absent());
+    }
+    if is_wanted(Work::Plain) {
+        let rates = if rates.is_empty() { &plain::RATES } else { rates };
+        one_to_one = plain::measure(&bed, &programs, rounds, rates, cut)?;
+        absent.extend(plain::absent());
+    }
+    for why in &absent {
         eprintln!("{why}");
     }
-    if json { Ok(serde_json::to_string_pretty(&lines)?) } else { Ok(versus::table(&lines)) }
+    if json {
+        let all = serde_json::json!({"fan_out": fan_out, "plain": one_to_one, "absent": absent});
+        return Ok(serde_json::to_string_pretty(&all)?);
+    }
+    let mut tables = Vec::new();
+    if is_wanted(Work::FanOut) {
+        tables.push(versus::table(&fan_out));
+    }
+    if is_wanted(Work::Plain) {
+        tables.push(plain::table(&one_to_one));
+    }
+    Ok(tables.join("\n"))
+}
+
+/// The load of pairs against a server that is no Strait.
+fn pairs(server: plain::Server, plan: &Plan) -> Result<Report, Box<dyn std::error::Error>> {
+    let count = u16::try_from(plan.publishers)?;
+    let api: Box<dyn Signalling> = match server {
+        plain::Server::Coturn => Box::new(TurnApi::new(count)?),
+        plain::Server::Rtpengine => Box::new(RtpengineApi::new(count)?),
+        plain::Server::Strait => return Err("strait load is for that".into()),
+    };
+    Ok(strait_load::run(plan, api)?)
 }
 
 fn main() -> ExitCode {
     let result = match Verb::parse() {
-        Verb::Run { json, rounds, no_gro } => run(json, rounds, no_gro),
+        Verb::Run { json, rounds, no_gro, work, rates } => run(json, rounds, no_gro, work, &rates),
         Verb::Floor(floor) => floor.run().and_then(|cost| Ok(serde_json::to_string(&cost)?)),
         Verb::Sink { address, port, count, seconds } => {
             floor::sink(address, port, count, seconds).map(|datagrams| datagrams.to_string())
@@ -105,6 +183,24 @@ fn main() -> ExitCode {
             let api = JanusApi::connect().map_err(io::Error::other);
             let report = api
                 .and_then(|api| strait_load::run(&plan, Box::new(api)).map_err(io::Error::other));
+            report.and_then(|report| Ok(serde_json::to_string(&report)?))
+        }
+        Verb::Pairs { server, pairs: count, shape, duration, pid, no_gro } => {
+            let plan = Plan {
+                publishers: count.into(),
+                subscribers: count.into(),
+                scopes: count.into(),
+                shape,
+                security: SecurityKind::SessionKey,
+                profile: Some(PROFILE),
+                first_port: Some(FIRST_PORT),
+                duration: Duration::from_secs(duration),
+                server_pid: Some(pid),
+                receive_runs: !no_gro,
+                allow_loss_percent: 100.0,
+                ..Plan::default()
+            };
+            let report = pairs(server, &plan).map_err(|e| io::Error::other(e.to_string()));
             report.and_then(|report| Ok(serde_json::to_string(&report)?))
         }
         Verb::Gcm { bytes, keys, run } => Ok(floor::gcm(bytes, keys, run).to_string()),

@@ -40,10 +40,7 @@ pub fn absent() -> Vec<&'static str> {
     if !Janus::is_installed() {
         absent.push("Janus: not found (Debian: apt install janus)");
     }
-    absent.extend([
-        "coturn, rtpengine: no adapter yet",
-        "mediasoup, LiveKit, Galene: no adapter yet",
-    ]);
+    absent.push("mediasoup, LiveKit, Galene: no adapter yet");
     absent
 }
 
@@ -116,7 +113,7 @@ fn line(server: &'static str, subscribers: usize, reports: &[Value], strait: &[V
 }
 
 /// Median, least, most.
-fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let at = |at: usize| values.get(at).copied().unwrap_or(f64::NAN);

@@ -56,6 +56,9 @@ pub const OVER_PEER: Promise =
 /// The same without rewriting, over coturn and rtpengine in user space.
 pub const OVER_PLAIN_PEER: Promise =
     Promise { name: "plain_over_best_peer", bound: Bound::AtMost(0.25), unit: "×" };
+/// The same for packets that come one by one, which leave nothing to gather.
+pub const PACED_OVER_PLAIN_PEER: Promise =
+    Promise { name: "plain_paced_over_best_peer", bound: Bound::AtMost(0.25), unit: "×" };
 /// Datagrams that leave by one call, one camera to 50.
 pub const RUN_LENGTH: Promise =
     Promise { name: "run_length_at_50", bound: Bound::AtLeast(8.0), unit: "datagrams" };
@@ -79,6 +82,7 @@ pub const PATH: &[Promise] = &[
     OVER_SENDTO_100,
     OVER_PEER,
     OVER_PLAIN_PEER,
+    PACED_OVER_PLAIN_PEER,
     RUN_LENGTH,
     LATENCY_P99,
     LATENCY_P999,

@@ -10,12 +10,13 @@ use std::time::Duration;
 use serde_json::Value;
 use strait_compare::bed::{Bed, CLIENT, Side};
 use strait_compare::floor::Cost;
+use strait_compare::plain::{self, Shape};
 use strait_compare::strait::{Relay, metric, number, programs};
 use strait_compare::versus::{self, Line};
 
 use crate::figure::{
     Figure, LATENCY_P99, LATENCY_P999, OVER_FLOOR, OVER_PEER, OVER_PLAIN_PEER, OVER_SENDTO_50,
-    OVER_SENDTO_100, OWNED, PATH, Promise, RUN_LENGTH, SECOND_WORKER,
+    OVER_SENDTO_100, OWNED, PACED_OVER_PLAIN_PEER, PATH, Promise, RUN_LENGTH, SECOND_WORKER,
 };
 
 const ROUNDS: usize = 3;
@@ -84,7 +85,14 @@ impl Bench<'_> {
             Ok(lines) => figures.push(over_peer(&lines)),
             Err(error) => figures.push(OVER_PEER.missed(error)),
         }
-        figures.push(OVER_PLAIN_PEER.missed("coturn and rtpengine are not driven yet"));
+        match plain::measure(self.bed, self.programs, ROUNDS, &plain::RATES, false) {
+            Ok(lines) => {
+                figures.push(over_plain_peer(OVER_PLAIN_PEER, Shape::Frames, &lines));
+                figures.push(over_plain_peer(PACED_OVER_PLAIN_PEER, Shape::Paced, &lines));
+            }
+            Err(error) => figures
+                .extend([OVER_PLAIN_PEER.missed(&error), PACED_OVER_PLAIN_PEER.missed(&error)]),
+        }
     }
 
     fn beside_loops(
@@ -318,6 +326,35 @@ fn over_peer(lines: &[Line]) -> Figure {
             best.server,
             best.cipher,
             versus::absent().join("; "),
+        ),
+    )
+}
+
+/// The ratio to the better of coturn and rtpengine, at the rate where it is worst.
+fn over_plain_peer(promise: Promise, shape: Shape, lines: &[plain::Line]) -> Figure {
+    let Some(worst) = plain::worst_over_best(lines, shape) else {
+        return promise.missed(plain::absent().join("; "));
+    };
+    let of_shape = lines.iter().filter(|line| line.shape == shape);
+    let costs: Vec<String> = of_shape
+        .map(|line| {
+            let (name, rate) = (line.server.name(), line.packets_per_second);
+            let [cost, least, most] = line.cpu_us_per_packet;
+            format!("{name} at {rate:.0}/s {cost:.2} ({least:.2} to {most:.2})")
+        })
+        .collect();
+    let what = match shape {
+        Shape::Frames => "frames of 720p video",
+        Shape::Paced => "evenly paced packets of 1200 bytes, which leave nothing to gather",
+    };
+    let [ratio, low, high] = worst.strait_over_it;
+    promise.measured(
+        ratio,
+        format!(
+            "one to one as it came, {what}; ratio {ratio:.2} ({low:.2} to {high:.2}) over the \
+             better of the others, at the rate where it is worst; µs of the whole process for \
+             each packet: {}",
+            costs.join(", "),
         ),
     )
 }

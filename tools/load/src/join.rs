@@ -114,7 +114,9 @@ impl<'a> Cast<'a> {
     pub(crate) fn local_address(&self, n: usize) -> SocketAddr {
         let addresses = &self.plan.local_addresses;
         let address = addresses.get(n % addresses.len().max(1)).copied();
-        SocketAddr::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), 0)
+        // The plan's check says that there are so many ports.
+        let port = self.plan.first_port.map_or(0, |first| first.saturating_add(n as u16));
+        SocketAddr::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port)
     }
 
     pub(crate) fn publisher_name(&self, publisher: usize) -> String {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use strait_core::time::Instant;
@@ -34,6 +35,8 @@ pub(crate) struct Peer {
     pub socket: Socket,
     credentials: IceCredentials,
     random: Random,
+    /// See [`RemoteTransport::channel`].
+    pub channel: Option<Channel>,
     ice: Option<Agent>,
     dtls: Option<Dtls>,
     pub inbound: Option<Inbound>,
@@ -111,6 +114,7 @@ impl Peer {
             socket,
             credentials: IceCredentials { ufrag, pwd },
             random,
+            channel: None,
             ice: None,
             dtls: None,
             inbound: None,
@@ -130,6 +134,7 @@ impl Peer {
     ) -> io::Result<LocalTransport> {
         Ok(LocalTransport {
             address: self.socket.local_addr()?,
+            socket: Arc::new(self.socket.try_clone()?),
             ice: self.credentials.clone(),
             fingerprint_sha256: certificate.fingerprint_sha256(),
             cname: self.name.clone(),
@@ -146,6 +151,7 @@ impl Peer {
         now: Instant,
     ) -> io::Result<()> {
         self.socket.connect(remote.address)?;
+        self.channel = remote.channel.map(Channel);
         self.state = State::Connecting;
         self.since = now;
         match remote.security {
@@ -160,7 +166,10 @@ impl Peer {
                 }
             }
             Security::SessionKey { ice, profile, key, salt } => {
-                self.ice = Some(self.agent(ice, remote.address, now));
+                match ice {
+                    Some(ice) => self.ice = Some(self.agent(ice, remote.address, now)),
+                    None => self.state = State::Connected,
+                }
                 self.inbound = Inbound::new(profile, &key, &salt).ok();
                 self.outbound = Outbound::new(profile, &key, &salt).ok();
                 if self.inbound.is_none() || self.outbound.is_none() {
@@ -201,6 +210,16 @@ impl Peer {
 
     pub(crate) fn profile(&self) -> Option<Profile> {
         self.outbound.as_ref().map(Outbound::profile)
+    }
+
+    /// What the server wrapped, where it wraps.
+    pub(crate) fn unwrap<'d>(&self, datagram: &'d mut [u8]) -> &'d mut [u8] {
+        match self.channel {
+            Some(channel) if channel.is_on(datagram) => {
+                datagram.get_mut(Channel::HEADER..).unwrap_or_default()
+            }
+            _ => datagram,
+        }
     }
 
     /// Takes a datagram, and decrypts it in place if it is media.
@@ -253,10 +272,14 @@ impl Peer {
             Some(outbound) => outbound.protect_rtcp(compound, length).ok(),
             None => self.is_plain().then_some(length),
         };
-        if let Some(bytes) = length.and_then(|length| compound.get(..length)) {
-            // What cannot be sent is lost, as on any network; the next report says more.
-            let _ = self.socket.send_one(bytes);
-        }
+        let Some(bytes) = length.and_then(|length| compound.get(..length)) else { return };
+        // What cannot be sent is lost, as on any network; the next report says more.
+        let _ = match self.channel {
+            Some(channel) => {
+                self.socket.send_one(&[channel.header(bytes.len()).as_slice(), bytes].concat())
+            }
+            None => self.socket.send_one(bytes),
+        };
     }
 
     /// Does what is due, and says when to come again.
@@ -405,6 +428,27 @@ impl Peer {
     }
 }
 
+/// A TURN channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Channel(u16);
+
+impl Channel {
+    /// Bytes before the data.
+    pub(crate) const HEADER: usize = 4;
+
+    /// What stands before so many bytes of data (RFC 8656 section 12.4).
+    pub(crate) fn header(self, length: usize) -> [u8; Self::HEADER] {
+        let [n0, n1] = self.0.to_be_bytes();
+        let [l0, l1] = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
+        [n0, n1, l0, l1]
+    }
+
+    fn is_on(self, datagram: &[u8]) -> bool {
+        let length = datagram.len().wrapping_sub(Self::HEADER);
+        datagram.first_chunk() == Some(&self.header(length))
+    }
+}
+
 impl Agent {
     fn check<'a>(
         &mut self,
@@ -429,5 +473,22 @@ impl Agent {
         };
         let built = builder.integrity(|parts| self.remote_key.sign(parts)).fingerprint().finish();
         built.ok().and_then(|length| out.get(..length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channel_data_is_wrapped_and_known_again() {
+        let channel = Channel(0x4001);
+        let mut data = [channel.header(3).as_slice(), b"abc"].concat();
+        assert_eq!(data, [0x40, 1, 0, 3, b'a', b'b', b'c']);
+        assert!(channel.is_on(&data));
+        assert!(!Channel(0x4002).is_on(&data), "another channel");
+        data.pop();
+        assert!(!channel.is_on(&data), "cut off");
+        assert!(!channel.is_on(&data[..3]));
     }
 }

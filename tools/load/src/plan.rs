@@ -43,6 +43,9 @@ pub struct Plan {
     pub late: Option<Duration>,
     /// Addresses of this host to send from, taken in turn; empty lets the system choose.
     pub local_addresses: Vec<IpAddr>,
+    /// The port that the first peer is bound to, the next peer to the next, publishers first: for servers that must be
+    /// told of both ends at once. `None` lets the system choose.
+    pub first_port: Option<u16>,
     /// Core to run on.
     pub cpu: Option<usize>,
     /// Process of the server, to count its CPU time.
@@ -75,6 +78,7 @@ impl Default for Plan {
             allow_loss_percent: 0.0,
             late: None,
             local_addresses: Vec::new(),
+            first_port: None,
             cpu: None,
             server_pid: None,
             seed: 1,
@@ -204,6 +208,11 @@ impl Plan {
                 limits::STREAMS_PER_SUBSCRIBER
             ));
         }
+        if let Some(port) = self.first_port
+            && (port == 0 || usize::from(port) + peers > usize::from(u16::MAX))
+        {
+            return Err(format!("ports from {port} on for {peers} peers: 1 to 65535 are there"));
+        }
         for (what, given, most) in [
             ("duration", self.duration, limits::DURATION),
             ("warmup", self.warmup, limits::DURATION),
@@ -288,6 +297,7 @@ mod tests {
             (Plan { subscribers: 10_000, ..plan() }, "peers"),
             (Plan { scopes: 2, ..plan() }, "scopes"),
             (Plan { publishers: 201, ..plan() }, "streams"),
+            (Plan { first_port: Some(65_500), ..plan() }, "ports"),
             (Plan { duration: Duration::from_secs(3601), ..plan() }, "duration"),
             (Plan { duration: Duration::ZERO, ..plan() }, "duration"),
             (Plan { window: Duration::from_millis(1), ..plan() }, "window"),

@@ -3,7 +3,8 @@
 //! The load makes sockets, keys and media; an implementation of [`Signalling`] tells the server about them, in whatever
 //! way that server is told (Strait's RPC, an offer and an answer over HTTP, …), and tells the load what was agreed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use strait_crypt::dtls::{Fingerprint, Role};
 use strait_crypt::srtp::Profile;
@@ -79,6 +80,9 @@ pub struct SubscriberJoin {
 pub struct LocalTransport {
     /// Where its socket is bound: a host candidate. The address is unspecified (0.0.0.0 or ::) where the plan names none.
     pub address: SocketAddr,
+    /// The socket itself, which does not block: until the join returns it is the implementation's alone, for servers
+    /// that hear of a peer over it (TURN).
+    pub socket: Arc<UdpSocket>,
     /// Its ICE credentials.
     pub ice: IceCredentials,
     /// SHA-256 of its DTLS certificate.
@@ -209,6 +213,8 @@ pub struct Joined {
 pub struct RemoteTransport {
     /// Where the server receives: one UDP host candidate, which the load uses.
     pub address: SocketAddr,
+    /// The TURN channel that carries all of it (RFC 8656 section 12), where the server is a TURN server.
+    pub channel: Option<u16>,
     /// How media is protected, with what belongs to it.
     pub security: Security,
 }
@@ -227,8 +233,8 @@ pub enum Security {
     },
     /// ICE, then SRTP with this key in both directions.
     SessionKey {
-        /// The server's credentials, and who controls.
-        ice: Ice,
+        /// The server's credentials, and who controls; `None` where there are no checks, and media flows at once.
+        ice: Option<Ice>,
         /// Cipher.
         profile: Profile,
         /// Master key, [`Profile::key_len`] bytes.
@@ -337,6 +343,7 @@ mod tests {
     fn fingerprints_go_there_and_back() {
         let transport = LocalTransport {
             address: "0.0.0.0:1".parse().unwrap(),
+            socket: Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap()),
             ice: IceCredentials { ufrag: "abcd".into(), pwd: "x".repeat(22) },
             fingerprint_sha256: std::array::from_fn(|n| n as u8 * 7),
             cname: String::new(),

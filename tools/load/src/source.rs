@@ -13,7 +13,7 @@ use crate::signalling::{AgreedStream, MediaKind};
 
 /// Packets of a frame leave this far apart, as those of a browser's pacer within a burst.
 pub(crate) const SPACING: Duration = Duration::from_micros(7);
-/// Bytes of a packet's slot: header, extensions, payload, tag.
+/// Bytes of a packet's slot: channel number, header, extensions, payload, tag.
 pub(crate) const SLOT: usize = PAYLOAD_MAX + 120;
 
 pub(crate) struct Source {

@@ -174,11 +174,11 @@ impl StraitRpc {
                 Security::Dtls { ice, fingerprint, role: self.role }
             }
             SecurityKind::SessionKey => {
-                Security::SessionKey { ice, profile, key: key.key, salt: key.salt }
+                Security::SessionKey { ice: Some(ice), profile, key: key.key, salt: key.salt }
             }
             SecurityKind::Plain => Security::Plain,
         };
-        Ok(RemoteTransport { address, security })
+        Ok(RemoteTransport { address, channel: None, security })
     }
 
     /// The address that the relay sees packets of a socket come from: its own, or the one that routing picks.

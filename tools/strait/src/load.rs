@@ -147,6 +147,7 @@ impl Options {
             allow_loss_percent: self.allow_loss,
             late: self.late.map(Duration::from_millis),
             local_addresses: self.local_addresses.clone(),
+            first_port: None,
             cpu: self.cpu,
             server_pid: self.pid,
             seed: self.seed,

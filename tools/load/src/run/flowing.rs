@@ -14,7 +14,7 @@ use strait_wire::rtcp::Writer;
 use super::{Load, NEVER};
 use crate::histogram::Histogram;
 use crate::measure::Measure;
-use crate::peer::Peer;
+use crate::peer::{Channel, Peer};
 use crate::source::{SLOT, Source};
 use crate::subscriber::REPORT;
 use crate::violation::Violation;
@@ -127,17 +127,22 @@ impl Load<'_> {
                 break;
             }
             counts.sent += 1;
-            let plain = source.write(at, pattern, slot);
-            let Some(protected) = plain.and_then(|plain| peer.protect_rtp(slot, plain)) else {
+            let Some((head, packet)) = slot.split_first_chunk_mut() else { break };
+            let plain = source.write(at, pattern, packet);
+            let Some(protected) = plain.and_then(|plain| peer.protect_rtp(packet, plain)) else {
                 counts.send_errors += 1;
                 break;
             };
+            if let Some(channel) = peer.channel {
+                *head = channel.header(protected);
+            }
             *length = protected;
             written += 1;
         }
+        let skipped = if peer.channel.is_some() { 0 } else { Channel::HEADER };
         let messages: [Outgoing<'_>; BATCH] = std::array::from_fn(|at| {
-            let length = lengths.get(at).copied().unwrap_or(0);
-            let bytes = arena.get(at * SLOT..at * SLOT + length).unwrap_or_default();
+            let end = Channel::HEADER + lengths.get(at).copied().unwrap_or(0);
+            let bytes = arena.get(at * SLOT + skipped..at * SLOT + end).unwrap_or_default();
             Outgoing { to: None, bytes, segment: 0 }
         });
         let mut rest = messages.get(..written).unwrap_or_default();

@@ -84,10 +84,9 @@ impl Load<'_> {
         let random = Random::new(self.clock.instant().0, n as u64);
         let peer = Peer::new(name.clone(), local, self.plan.receive_runs, random)
             .map_err(|e| system(&format!("open a socket at {} for peer {n}", local.ip()), e))?;
-        self.poller.add(&peer.socket, n as u64).map_err(|e| system("epoll", e))?;
         let transport = peer
             .local(&self.certificate, self.plan.security, self.plan.profile)
-            .map_err(|e| system("read a socket's address", e))?;
+            .map_err(|e| system("share a socket", e))?;
         self.peers.push(peer);
         let scope = self.cast.scope(subscriber.unwrap_or(n));
         Ok(match subscriber {
@@ -121,6 +120,8 @@ impl Load<'_> {
         }
         peer.begin(transport, &self.certificate, now)
             .map_err(|e| system(&format!("connect a socket to {remote}"), e))?;
+        // Until now it was the signalling's.
+        self.poller.add(&peer.socket, n as u64).map_err(|e| system("epoll", e))?;
         self.wake_peer(n, now);
         Ok(streams)
     }

@@ -58,6 +58,7 @@ impl Load<'_> {
         counting_from: Option<Instant>,
     ) -> bool {
         let Some(peer) = self.peers.get_mut(n) else { return false };
+        let datagram = peer.unwrap(datagram);
         match peer.handle(at, datagram) {
             Input::Rtp(length) => {
                 let size = datagram.len();
