@@ -4,6 +4,7 @@
 pub mod candidates;
 pub mod codecs;
 pub mod config;
+mod error;
 pub mod extensions;
 #[doc(hidden)]
 pub mod fault;
@@ -22,6 +23,7 @@ mod watchdog;
 pub mod worker;
 
 pub use config::Config;
-pub use relay::{Relay, RelayError};
+pub use error::RelayError;
+pub use relay::{Relay, raise_open_files};
 pub use rpc::SocketError;
 pub use watchdog::Timing;

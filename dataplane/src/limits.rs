@@ -39,6 +39,8 @@ pub const WATCHERS: usize = 16;
 /// Events of the workers that wait to be given to the readers.
 pub const WORKER_EVENTS: usize = 4096;
 
+/// Open files without which not even the runtime starts: standard streams, its epoll, its signals, one worker's sockets.
+pub const FILES_MIN: u64 = 20;
 /// Connections to the RPC socket.
 pub const RPC_CONNECTIONS: usize = 64;
 /// Calls in work at a time on one RPC connection.

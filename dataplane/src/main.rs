@@ -9,7 +9,7 @@ use std::time::Duration;
 use strait_relay::config::{Config, ConfigError, default_toml};
 use strait_relay::fault::Fault;
 use strait_relay::notify::Notify;
-use strait_relay::{Relay, RelayError};
+use strait_relay::{Relay, RelayError, raise_open_files};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
@@ -83,15 +83,15 @@ fn main() -> ExitCode {
         .init();
     // Calls and metrics need little: the cores are the workers'.
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = match runtime {
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let serve = |()| match runtime() {
         Ok(runtime) => runtime.block_on(serve(&config, fault)),
-        Err(error) => Err(RelayError::Thread(error)),
+        Err(error) => Err(RelayError::Runtime(error)),
     };
-    match result {
+    match raise_open_files().and_then(serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error}");
+            tracing::error!("{}", error.with_cause());
             ExitCode::FAILURE
         }
     }
@@ -130,21 +130,25 @@ fn configure(arguments: Arguments) -> Result<Config, ConfigError> {
 }
 
 async fn serve(config: &Config, fault: Option<Fault>) -> Result<(), RelayError> {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-        return Err(RelayError::Thread(std::io::Error::last_os_error()));
+    let mut terminate = signal(SignalKind::terminate()).map_err(RelayError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RelayError::Runtime)?;
+    let mut told_to_fail = match fault {
+        Some(_) => Some(signal(SignalKind::user_defined1()).map_err(RelayError::Runtime)?),
+        None => None,
     };
     let mut relay = Relay::start(config).await?;
     let notify = Notify::from_environment();
-    tracing::info!("serving: {}; RPC at {}", relay.summary(), config.rpc_socket.display());
+    let metrics = relay.metrics_address().map(|at| format!("; metrics at http://{at}/metrics"));
+    tracing::info!(
+        "serving: {}; RPC at {}{}",
+        relay.summary(),
+        config.rpc_socket.display(),
+        metrics.unwrap_or_default(),
+    );
     notify.say("READY=1");
 
     let patience = Duration::from_secs(config.drain_seconds.into());
     let mut draining = false;
-    let mut told_to_fail = match fault {
-        Some(_) => Some(signal(SignalKind::user_defined1()).map_err(RelayError::Thread)?),
-        None => None,
-    };
     let mut watchdog = Notify::watchdog_interval().map(tokio::time::interval);
     let result = loop {
         tokio::select! {

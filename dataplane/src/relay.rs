@@ -2,13 +2,14 @@
 
 use crate::candidates::{self, Sources};
 use crate::config::{self, Config};
+use crate::error::RelayError;
 use crate::fault::Fault;
 use crate::handshake;
-use crate::limits::{STOP, WORKER_EVENTS};
+use crate::limits::{FILES_MIN, STOP, WORKER_EVENTS};
 use crate::mailbox::{Mailbox, Request, mailbox};
 use crate::metrics;
-use crate::random::{self, NoRandomness};
-use crate::rpc::{self, Identity, Service, SocketError, State};
+use crate::random;
+use crate::rpc::{self, Identity, Service, State};
 use crate::steer::{Letterbox, Steering};
 use crate::watchdog::{Health, Last, Timing, watch_over};
 use crate::worker::Turner;
@@ -18,9 +19,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use strait_core::worker::{Worker, WorkerConfig};
-use strait_crypt::dtls::{Certificate, CertificateError};
+use strait_crypt::dtls::Certificate;
 use strait_io::steering::Kernel;
-use strait_io::{BindError, Mmsg, affinity, interfaces, process};
+use strait_io::{Mmsg, affinity, interfaces, process};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -29,40 +30,17 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 /// How often an ending relay looks whether a thread has ended.
 const STOP_LOOK: Duration = Duration::from_micros(200);
 
-/// Why a relay did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RelayError {
-    /// The sockets for media.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The socket of the RPC.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The listener of metrics and health.
-    #[error("metrics_listen {address}: {error}: choose another port, or \"\" for none")]
-    Metrics {
-        /// Where.
-        address: SocketAddr,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// No certificate can be made.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// No random numbers.
-    #[error(transparent)]
-    Random(#[from] NoRandomness),
-    /// No threads.
-    #[error("no thread can be started: {0}: raise the limit of processes (TasksMax= in systemd)")]
-    Thread(io::Error),
-    /// A thread or a task ended that was not told to.
-    #[error(
-        "{0} ended unexpectedly: the lines above say why; the process ends, its supervisor restarts it, its peers reconnect"
-    )]
-    Died(&'static str),
-    /// The RPC ended.
-    #[error("the RPC server ended: {0}")]
-    Rpc(String),
+/// Raises the soft limit of open files as far as it goes. To be called before a tokio runtime is made, which panics when
+/// there are too few.
+///
+/// # Errors
+/// There are too few for anything.
+pub fn raise_open_files() -> Result<(), RelayError> {
+    match process::raise_open_files() {
+        Ok(limit) if limit < FILES_MIN => Err(RelayError::FewFiles(limit)),
+        // If it cannot be told, starting will.
+        _ => Ok(()),
+    }
 }
 
 /// A relay that serves.
@@ -106,6 +84,16 @@ impl Relay {
             )),
             _ => {}
         }
+        // What nobody can do without comes first, where files are few.
+        let socket = rpc::socket::Socket::bind(&config.rpc_socket)?;
+        let listener = match config.metrics_listen {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|error| RelayError::Metrics { address, error })?,
+            ),
+            None => None,
+        };
         let kernel = match config.steering {
             config::Steering::Auto => match Kernel::attach(&bound) {
                 Ok(kernel) => Some(kernel),
@@ -137,16 +125,6 @@ impl Relay {
         for why in &identity.degradations {
             tracing::warn!("degraded: {why}");
         }
-        let socket = rpc::socket::Socket::bind(&config.rpc_socket)?;
-        let listener = match config.metrics_listen {
-            Some(address) => Some(
-                TcpListener::bind(address)
-                    .await
-                    .map_err(|error| RelayError::Metrics { address, error })?,
-            ),
-            None => None,
-        };
-
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) =
             (0..).zip(&bound.ports).map(|(worker, port)| mailbox(worker, port.waker())).unzip();
         let health = Arc::new(Health::new(workers, timing));

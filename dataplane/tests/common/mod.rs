@@ -47,13 +47,17 @@ pub async fn start_with(workers: usize, steering: Steering) -> Setup {
 }
 
 pub async fn connect(socket: &Path) -> Client {
+    try_connect(socket).await.unwrap()
+}
+
+pub async fn try_connect(socket: &Path) -> Result<Client, tonic::transport::Error> {
     let socket = socket.to_owned();
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://relay");
-    RelayClient::new(endpoint.connect_with_connector(connector).await.unwrap())
+    endpoint.connect_with_connector(connector).await.map(RelayClient::new)
 }
 
 pub fn ice(n: usize) -> v1::IceCredentials {
