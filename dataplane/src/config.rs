@@ -1,7 +1,7 @@
 //! The configuration: a TOML file with strict keys, overridden by environment and flags. The words beside each field are
 //! the reference: `--print-default-config` and docs/reference/relay-config.md show them.
 
-use crate::limits::{GATHER_US_MAX, WORKERS};
+use crate::limits::{BUSY_POLL_US_MAX, GATHER_US_MAX, WORKERS};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -42,6 +42,12 @@ pub struct Config {
     /// the buffers of those in a call: "auto" where the kernel allows it (CAP_BPF and CAP_PERFMON, or root), or "off".
     /// Without it the workers hand datagrams over to each other, which costs a copy and a wake-up each.
     pub steering: Steering,
+    /// How UDP is spoken: "mmsg" (recvmmsg and sendmmsg), "uring" (io_uring, from Linux 6.1 on, and where it is not to be had
+    /// once more mmsg), or "auto", which is what docs/performance.md found faster.
+    pub io: Io,
+    /// How long a worker with nothing to do looks for more before it sleeps, in microseconds. It burns its core in that time,
+    /// and saves the wake-up, some tens of microseconds of latency. 0: it sleeps at once.
+    pub busy_poll_us: u32,
     /// How long the first packets of a video frame may wait for the others, in microseconds, so that they leave in one run:
     /// most of what a relay costs is paid per run. A frame that is complete never waits. 0: each packet leaves by itself.
     pub gather_us: u32,
@@ -52,6 +58,19 @@ pub struct Config {
     pub drain_seconds: u32,
     /// What to log: error, warn, info, debug, trace, or a filter such as "info,strait_relay=debug".
     pub log: String,
+}
+
+/// How UDP is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Io {
+    /// What the benchmarks found faster.
+    #[default]
+    Auto,
+    /// By io_uring.
+    Uring,
+    /// By recvmmsg and sendmmsg.
+    Mmsg,
 }
 
 /// Whether the kernel steers.
@@ -80,6 +99,8 @@ impl Default for Config {
             workers: 0,
             cpus: Vec::new(),
             steering: Steering::Auto,
+            io: Io::Auto,
+            busy_poll_us: 0,
             gather_us: 250,
             metrics_listen: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9464)),
             drain_seconds: 60,
@@ -169,6 +190,10 @@ impl Config {
         if self.gather_us > GATHER_US_MAX {
             let problem = format!("is {}: at most {GATHER_US_MAX}", self.gather_us);
             return wrong("gather_us", &problem);
+        }
+        if self.busy_poll_us > BUSY_POLL_US_MAX {
+            let problem = format!("is {}: at most {BUSY_POLL_US_MAX}", self.busy_poll_us);
+            return wrong("busy_poll_us", &problem);
         }
         if self.workers > WORKERS {
             let problem = format!("is {}: at most {WORKERS}", self.workers);
@@ -325,6 +350,7 @@ mod tests {
         assert!(problem("listen = []").starts_with("listen: is empty"));
         assert!(problem("listen = [\"127.0.0.1\", \"127.0.0.2\"]").contains("two addresses"));
         assert!(problem("announced = [\"::\"]").starts_with("announced"));
+        assert!(problem("busy_poll_us = 2000000").starts_with("busy_poll_us"));
         assert!(problem("workers = 5000").starts_with("workers"));
         assert!(problem("workers = 2\ncpus = [0]").starts_with("cpus"));
         assert!(problem("rpc_socket = \"\"").starts_with("rpc_socket"));

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub const WORKERS: usize = 1024;
 /// Longest that a frame may be held back for the sake of runs: beyond, people begin to pay for it.
 pub const GATHER_US_MAX: u32 = 5000;
+/// Longest that a worker may look for work before it sleeps: beyond, "always" was meant, which a second is in practice.
+pub const BUSY_POLL_US_MAX: u32 = 1_000_000;
 /// Commands that wait for one worker. At 1 µs each, a full queue is done in a millisecond; the caller is told when full.
 pub const MAILBOX: usize = 1024;
 /// Commands that a worker takes up in one turn, so that a join storm does not delay media.

@@ -47,9 +47,13 @@ const METRICS: &[(&str, &str, &str)] = &[
     (
         "relay_receive_batches_total",
         "counter",
-        "Calls of recvmmsg that returned something, by worker.",
+        "Reads that returned something (recvmmsg, or completions taken from the ring), by worker.",
     ),
-    ("relay_send_batches_total", "counter", "Calls of sendmmsg, by worker."),
+    (
+        "relay_send_batches_total",
+        "counter",
+        "Calls that sent (sendmmsg, or submissions to the ring), by worker.",
+    ),
     (
         "relay_run_length",
         "histogram",

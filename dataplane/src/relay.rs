@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::dtls::Certificate;
 use strait_io::steering::Kernel;
-use strait_io::{Mmsg, affinity, interfaces, process};
+use strait_io::{Backend, Sockets, affinity, interfaces, process};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -296,9 +296,21 @@ fn sockets(config: &Config, workers: usize) -> strait_io::Options {
     if config.this_host_only {
         udp.extend(candidates::others_of_this_host(&config.listen, &interfaces::addresses()));
     }
-    let this_host_only = config.this_host_only;
     let strangers = config.steering == config::Steering::Auto;
-    strait_io::Options { udp, port: config.port, tcp, tcp_port, workers, strangers, this_host_only }
+    strait_io::Options {
+        udp,
+        port: config.port,
+        tcp,
+        tcp_port,
+        workers,
+        strangers,
+        this_host_only: config.this_host_only,
+        backend: match config.io {
+            config::Io::Uring => Backend::Uring,
+            config::Io::Mmsg | config::Io::Auto => Backend::Mmsg,
+        },
+        busy_poll: Duration::from_micros(config.busy_poll_us.into()),
+    }
 }
 
 /// Who may call: root, ourselves, and whom the configuration names.
@@ -337,4 +349,4 @@ fn held<T>(last: Last, task: impl Future<Output = T> + Send + 'static) {
 }
 
 const fn assert_send<T: Send>() {}
-const _: () = assert_send::<Mmsg>();
+const _: () = assert_send::<Sockets>();

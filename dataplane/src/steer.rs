@@ -311,12 +311,8 @@ mod tests {
     fn steering(workers: usize) -> Steering {
         let options = strait_io::Options {
             udp: vec![[127, 0, 0, 1].into()],
-            port: 0,
-            tcp: vec![],
-            tcp_port: None,
             workers,
-            strangers: false,
-            this_host_only: false,
+            ..strait_io::Options::default()
         };
         let bound = strait_io::bind(&options).unwrap();
         let letterboxes = bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect();

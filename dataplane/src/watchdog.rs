@@ -202,12 +202,8 @@ mod tests {
     fn workers(count: usize) -> (Vec<Mailbox>, Vec<Inbox>, Bound) {
         let bound = bind(&Options {
             udp: vec![[127, 0, 0, 1].into()],
-            port: 0,
-            tcp: vec![],
-            tcp_port: None,
             workers: count,
-            strangers: false,
-            this_host_only: false,
+            ..Options::default()
         })
         .unwrap();
         let ends = bound.ports.iter().enumerate().map(|(at, port)| mailbox(at, port.waker()));

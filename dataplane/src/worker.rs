@@ -13,7 +13,7 @@ use strait_core::limits::EGRESS_FLUSH_BYTES;
 use strait_core::port::Port;
 use strait_core::time::Now;
 use strait_core::worker::Worker;
-use strait_io::{Clock, Drop, Mmsg};
+use strait_io::{Clock, Drop, Sockets};
 use tokio::sync::mpsc;
 
 /// A worker and all that it touches.
@@ -21,7 +21,7 @@ pub struct Turner {
     /// The path.
     pub core: Worker,
     /// Its sockets.
-    pub port: Mmsg,
+    pub port: Sockets,
     /// What the control side asks.
     pub inbox: Inbox,
     /// What other workers read for it.
@@ -202,16 +202,9 @@ mod tests {
     /// the names of what they would make, and nobody would ever remove it.
     #[test]
     fn what_nobody_waits_for_any_more_is_not_done() {
-        let mut bound = bind(&Options {
-            udp: vec![[127, 0, 0, 1].into()],
-            port: 0,
-            tcp: vec![],
-            tcp_port: None,
-            workers: 1,
-            strangers: false,
-            this_host_only: false,
-        })
-        .unwrap();
+        let mut bound =
+            bind(&Options { udp: vec![[127, 0, 0, 1].into()], workers: 1, ..Options::default() })
+                .unwrap();
         let port = bound.ports.remove(0);
         let (mailbox, inbox) = mailbox(0, port.waker());
         let certificate = Certificate::generate().unwrap();

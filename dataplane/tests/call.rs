@@ -3,13 +3,14 @@
 mod common;
 
 use common::peer::{Heard, Peer};
-use common::{Setup, publish, scope, start, start_with, subscribe};
+use common::{Client, Setup, publish, scope, start, start_config, start_with, subscribe};
 use std::net::UdpSocket;
 use std::time::Duration;
 use strait_proto::v1;
 use strait_proto::v1::candidate::Protocol;
 use strait_proto::v1::event::Event;
-use strait_relay::config::Steering;
+use strait_relay::Config;
+use strait_relay::config::{Io, Steering};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -46,12 +47,17 @@ fn assert_continuous(heard: &[Heard], ssrc: u32) {
 }
 
 async fn two_way(workers: usize, over: [Protocol; 2], ipv6: bool) {
-    let Setup { client, .. } = &mut start(workers).await;
-    client.create_scope(scope("room")).await.unwrap();
-    let mut ann = Peer::join(client, "room", "ann", over[0], ipv6).await;
-    let mut bob = Peer::join(client, "room", "bob", over[1], ipv6).await;
-    client.publish(publish("room", "ann", "ann-voice")).await.unwrap();
-    let bound = client.subscribe(subscribe("room", "bob", "s", "ann-voice")).await.unwrap();
+    two_way_in(&mut start(workers).await.client, over, ipv6).await;
+}
+
+async fn two_way_in(client: &mut Client, over: [Protocol; 2], ipv6: bool) {
+    let room = format!("{over:?}");
+    let room = room.as_str();
+    client.create_scope(scope(room)).await.unwrap();
+    let mut ann = Peer::join(client, room, "ann", over[0], ipv6).await;
+    let mut bob = Peer::join(client, room, "bob", over[1], ipv6).await;
+    client.publish(publish(room, "ann", "ann-voice")).await.unwrap();
+    let bound = client.subscribe(subscribe(room, "bob", "s", "ann-voice")).await.unwrap();
     let ssrc = bound.into_inner().ssrc;
     let heard = tokio::task::spawn_blocking(move || call(&mut ann, &mut bob, 4711, 100));
     assert_continuous(&heard.await.unwrap().0, ssrc);
@@ -60,6 +66,20 @@ async fn two_way(workers: usize, over: [Protocol; 2], ipv6: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_over_udp() {
     two_way(1, [Protocol::Udp, Protocol::Udp], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_with_each_way_to_speak_udp() {
+    for (io, busy_poll_us) in [(Io::Mmsg, 0), (Io::Uring, 0), (Io::Mmsg, 300), (Io::Uring, 300)] {
+        let config = |config| Config { workers: 2, io, busy_poll_us, ..config };
+        let mut setup = start_config(config).await;
+        let info = setup.client.get_info(v1::GetInfoRequest {}).await.unwrap().into_inner();
+        let missed = info.degradations.iter().find(|why| why.contains("io_uring"));
+        assert_eq!(missed, None, "{io:?}");
+        for over in [[Protocol::Udp, Protocol::Udp], [Protocol::Udp, Protocol::TcpPassive]] {
+            two_way_in(&mut setup.client, over, false).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,7 +33,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("strait-wire", &[]),
     ("strait-crypt", &["aws-lc-rs", "dimpl", "thiserror"]),
     ("strait-core", &["thiserror"]),
-    ("strait-io", &["aya", "libc", "thiserror"]),
+    ("strait-io", &["aya", "io-uring", "libc", "thiserror"]),
 ];
 
 /// What may not be reached from core, even through others: runtimes, sockets, shared state, other crypto stacks.

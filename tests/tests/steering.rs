@@ -29,12 +29,9 @@ const MEDIA: [u8; 100] = [0x80; 100];
 fn steered(test: &str, ip: &str) -> Option<(Bound, Kernel, Flows)> {
     let bound = bind(&Options {
         udp: vec![ip.parse().unwrap()],
-        port: 0,
-        tcp: vec![],
-        tcp_port: None,
         workers: WORKERS,
         strangers: true,
-        this_host_only: false,
+        ..Options::default()
     });
     let bound = bound.unwrap();
     match Kernel::attach(&bound) {
@@ -663,12 +660,9 @@ async fn a_call_lives_on_under_a_flood() {
 fn bind_and_attach() -> Result<Kernel, String> {
     let options = Options {
         udp: vec![IpAddr::from([127, 0, 0, 1])],
-        port: 0,
-        tcp: vec![],
-        tcp_port: None,
         workers: 1,
         strangers: true,
-        this_host_only: false,
+        ..Options::default()
     };
     let bound = bind(&options).map_err(|error| error.to_string())?;
     Kernel::attach(&bound).map_err(|error| error.to_string())

@@ -1,9 +1,10 @@
 //! Datagrams in batches on a socket of one's own, with runs in both directions: for programs that measure, which play
-//! thousands of peers. The relay's own port is [`crate::mmsg`].
+//! thousands of peers. The relay's own are [`crate::Sockets`].
 
 use crate::clock::Clock;
 use crate::cmsg::{self, Control};
-use crate::limits::BATCH;
+use crate::limits::{BATCH, MESSAGE_BYTES};
+use crate::mmsg::STRIDE;
 use crate::sockaddr::Name;
 use crate::sockopt;
 use std::io;
@@ -15,10 +16,6 @@ use strait_core::time::Instant;
 
 /// Messages that one call receives: beyond, buffers of 64 KiB each fall out of the cache.
 pub const RECEIVE_MESSAGES: usize = 16;
-/// Room for the largest message: a run of datagrams as one (UDP_GRO).
-const MESSAGE_BYTES: usize = 64 << 10;
-/// Distance of two buffers: no multiple of a page-sized power of two, so that their beginnings share no cache set.
-const STRIDE: usize = MESSAGE_BYTES + 1088;
 /// Sockets reported by one wait.
 const EVENTS: usize = 512;
 
@@ -225,7 +222,7 @@ impl Socket {
             let told = told.unwrap_or_default();
             let ancillary = cmsg::read(told);
             let length = (header.msg_len as usize).min(MESSAGE_BYTES);
-            let segment = segment_size(told).filter(|size| (1..=length).contains(size));
+            let segment = ancillary.segment.filter(|size| (1..=length).contains(size));
             incoming.lengths[n] = length;
             incoming.segments[n] = segment.unwrap_or(length);
             incoming.arrivals[n] = Some(Arrival {
@@ -376,19 +373,6 @@ impl Segment {
         out[cmsg::HEADER..length].copy_from_slice(&size.to_ne_bytes());
         Self(out)
     }
-}
-
-/// What the kernel says that the datagrams of a run are long.
-fn segment_size(control: &[u8]) -> Option<usize> {
-    let mut rest = control;
-    while let Some((level, kind, data, next)) = cmsg::split(rest) {
-        if (level, kind) == (libc::SOL_UDP, libc::UDP_GRO) {
-            let size = i32::from_ne_bytes(data.get(..4)?.try_into().ok()?);
-            return usize::try_from(size).ok();
-        }
-        rest = next;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,13 +1,29 @@
 //! Opens the sockets of all workers on one port, and says what is less than wished for.
 
 use crate::limits::{ADDRESSES, SOCKET_BUFFER_BYTES};
-use crate::mmsg::Mmsg;
+use crate::sockets::Sockets;
 use crate::sockopt::{self, Reach, Wanted};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// How often another port is tried when the system may choose and TCP or IPv6 has that one taken.
 const EPHEMERAL_ATTEMPTS: usize = 16;
+
+/// How UDP is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// recvmmsg and sendmmsg, on every kernel.
+    #[default]
+    Mmsg,
+    /// io_uring, from Linux 6.1 on; recvmmsg and sendmmsg where it is not to be had.
+    Uring,
+}
+
+/// How long a port is waited for that is taken: the kernel ends the sockets of a ring a moment after their process.
+const TAKEN_WAIT: Duration = Duration::from_millis(500);
+/// How often it is looked for.
+const TAKEN_LOOK: Duration = Duration::from_millis(20);
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -27,13 +43,34 @@ pub struct Options {
     pub strangers: bool,
     /// UDP takes datagrams from programs of this host alone, whichever of its addresses they send to.
     pub this_host_only: bool,
+    /// How UDP is spoken.
+    pub backend: Backend,
+    /// How long a worker looks for something to do before it sleeps. It costs a core and saves a wake-up.
+    pub busy_poll: Duration,
+}
+
+impl Default for Options {
+    /// One worker, no address yet, ports of the system's choice.
+    fn default() -> Self {
+        Self {
+            udp: Vec::new(),
+            port: 0,
+            tcp: Vec::new(),
+            tcp_port: None,
+            workers: 1,
+            strangers: false,
+            this_host_only: false,
+            backend: Backend::default(),
+            busy_poll: Duration::ZERO,
+        }
+    }
 }
 
 /// What was opened.
 #[derive(Debug)]
 pub struct Bound {
     /// One per worker.
-    pub ports: Vec<Mmsg>,
+    pub ports: Vec<Sockets>,
     /// Where UDP listens.
     pub udp: Vec<SocketAddr>,
     /// Where ICE-TCP listens.
@@ -103,16 +140,18 @@ pub enum BindError {
 pub fn bind(options: &Options) -> Result<Bound, BindError> {
     unambiguous(&options.udp)?;
     unambiguous(&options.tcp)?;
-    let mut result = attempt(options);
-    if options.port == 0 || options.tcp_port == Some(0) {
-        for _ in 1..EPHEMERAL_ATTEMPTS {
-            if !matches!(result, Err(BindError::Taken { .. })) {
-                break;
-            }
-            result = attempt(options);
+    let chooses = options.port == 0 || options.tcp_port == Some(0);
+    let (attempts, pause) = match chooses {
+        true => (EPHEMERAL_ATTEMPTS, Duration::ZERO),
+        false => (TAKEN_WAIT.div_duration_f32(TAKEN_LOOK) as usize, TAKEN_LOOK),
+    };
+    for _ in 1..attempts {
+        match attempt(options) {
+            Err(BindError::Taken { .. }) => std::thread::sleep(pause),
+            result => return result,
         }
     }
-    result
+    attempt(options)
 }
 
 fn attempt(options: &Options) -> Result<Bound, BindError> {
@@ -125,6 +164,7 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
 
     let mut ports = Vec::new();
     let mut granted = [usize::MAX; 2];
+    let mut missing = None;
     for _ in 0..options.workers.max(1) {
         let mut sockets = Vec::new();
         let kinds = [Some(false), options.strangers.then_some(true)];
@@ -143,7 +183,17 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
             .iter()
             .map(|&address| sockopt::listener(address).map_err(|error| of("TCP", address, error)));
         let listeners = listeners.collect::<Result<_, _>>()?;
-        ports.push(Mmsg::new(sockets, listeners).map_err(BindError::Epoll)?);
+        let (port, missed) = Sockets::new(sockets, listeners, options.backend, options.busy_poll)
+            .map_err(BindError::Epoll)?;
+        ports.push(port);
+        // Once for all workers.
+        missing = missing.or(missed);
+    }
+    if let Some(error) = missing {
+        degradations.push(format!(
+            "io_uring is not to be had ({error}): recvmmsg and sendmmsg do its work; it needs Linux 6.1, \
+             `sysctl kernel.io_uring_disabled=0`, and a container that lets it through"
+        ));
     }
     for (granted, (what, sysctl)) in
         granted.into_iter().zip([("receive", "net.core.rmem_max"), ("send", "net.core.wmem_max")])

@@ -15,6 +15,15 @@ pub(crate) const TYPE: usize = offset_of!(libc::cmsghdr, cmsg_type);
 #[repr(C, align(8))]
 pub(crate) struct Control(pub(crate) [u8; BYTES]);
 
+/// Room for what is said of a datagram that is sent: the source, and the size of a run's datagrams.
+pub(crate) const SEND_BYTES: usize =
+    align(HEADER + size_of::<libc::in6_pktinfo>()) + align(HEADER + size_of::<u16>());
+
+/// A control buffer for sending.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub(crate) struct SendControl(pub(crate) [u8; SEND_BYTES]);
+
 /// What the kernel says of a datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ancillary {
@@ -24,6 +33,8 @@ pub(crate) struct Ancillary {
     pub(crate) realtime_ns: Option<u64>,
     /// Datagrams that this socket lost since it was made.
     pub(crate) overflows: Option<u32>,
+    /// Bytes of each datagram but the last, if several came as one message (udp(7), UDP_GRO).
+    pub(crate) segment: Option<usize>,
 }
 
 /// Reads the control messages of a received datagram; unknown ones are passed over.
@@ -41,6 +52,10 @@ pub(crate) fn read(control: &[u8]) -> Ancillary {
             }
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                 found.overflows = number::<4>(data, 0).map(u32::from_ne_bytes);
+            }
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                found.segment =
+                    number::<4>(data, 0).and_then(|size| i32::from_ne_bytes(size).try_into().ok());
             }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 let at = offset_of!(libc::in_pktinfo, ipi_addr);
@@ -67,7 +82,7 @@ pub(crate) fn read(control: &[u8]) -> Ancillary {
 
 /// Writes the message that makes a datagram leave from `local`. Returns its length.
 /// `interface` is 0, or the scope of a link-local address.
-pub(crate) fn write_source(control: &mut Control, local: IpAddr, interface: u32) -> usize {
+pub(crate) fn write_source(control: &mut SendControl, local: IpAddr, interface: u32) -> usize {
     let mut data = [0_u8; size_of::<libc::in6_pktinfo>()];
     let (level, kind, length) = match local {
         IpAddr::V4(ip) => {
@@ -91,7 +106,7 @@ pub(crate) fn write_source(control: &mut Control, local: IpAddr, interface: u32)
 
 /// Writes, behind `at` bytes of messages, the one that cuts the bytes into datagrams of `size` (udp(7), UDP_SEGMENT).
 /// Returns the length of all.
-pub(crate) fn write_segment(control: &mut Control, at: usize, size: u16) -> usize {
+pub(crate) fn write_segment(control: &mut SendControl, at: usize, size: u16) -> usize {
     let length = size_of::<u16>();
     if let Some(out) = control.0.get_mut(at..at + align(HEADER + length)) {
         out.fill(0);
@@ -136,7 +151,7 @@ mod tests {
     #[test]
     fn a_written_source_reads_as_written() {
         for text in ["2001:db8::9", "::1"] {
-            let mut control = Control([0; BYTES]);
+            let mut control = SendControl([0; SEND_BYTES]);
             let length = write_source(&mut control, text.parse().unwrap(), 3);
             assert_eq!(read(&control.0[..length]).local, text.parse().ok());
         }

@@ -10,7 +10,7 @@ const REFUSALS: u32 = 16;
 const RESPITE: u32 = 65_536;
 
 /// What a socket learnt of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cutting {
     /// Refused since the last one that passed.
     refusals: u32,

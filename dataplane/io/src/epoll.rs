@@ -65,6 +65,12 @@ pub(crate) enum Interest {
 #[derive(Debug)]
 pub(crate) struct Epoll(OwnedFd);
 
+impl AsRawFd for Epoll {
+    fn as_raw_fd(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
 impl Epoll {
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: no pointers.

@@ -5,6 +5,8 @@ use strait_core::limits::DATAGRAM_BYTES;
 
 /// Datagrams read or sent by one system call. More than 64 hot buffers fall out of the cache (docs: 3 to 15 % slower).
 pub const BATCH: usize = 64;
+/// Bytes of the largest message: what UDP can carry, as one datagram or as several that came together (UDP_GRO).
+pub const MESSAGE_BYTES: usize = 64 << 10;
 /// Receive and send buffer wanted for each UDP socket: 30 ms of 1 Gbit/s, which a worker that is busy for a moment needs.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 

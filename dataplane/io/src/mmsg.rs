@@ -1,236 +1,184 @@
-//! The port on recvmmsg and sendmmsg: works on every kernel, and is the baseline for faster ones.
+//! UDP by recvmmsg and sendmmsg: works on every kernel, and is the baseline for faster ways.
 
-use crate::clock::Clock;
+use crate::clock::Conversion;
+use crate::cmsg::{self, Control};
 use crate::counters::Counters;
-use crate::epoll::{Epoll, Interest, Waker};
-use crate::limits::{BATCH, TCP_SWEEP};
-use crate::tcp::{CONNECTION_TOKENS, Connection, LISTENER_TOKENS, Tcp};
-use crate::udp::{Buffers, Socket};
+use crate::limits::{BATCH, MESSAGE_BYTES};
+use crate::outgoing::{self, Batch};
+use crate::sockaddr::Name;
+use crate::udp::{self, Found, Message, Udp};
 use std::io;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::mem::MaybeUninit;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use strait_core::egress::Egress;
-use strait_core::port::{Meta, Path, Port, Protocol};
-use strait_core::time::{Duration, Instant};
 
-const WAKER_TOKEN: u64 = 0;
-/// Token of the first UDP socket.
-const UDP_TOKENS: u64 = 1;
+/// From one buffer to the next. No power of two: the first lines of all buffers would share one set of the cache.
+pub(crate) const STRIDE: usize = MESSAGE_BYTES + 1088;
 
-/// One worker's sockets: UDP of both families, ICE-TCP, and a waker, behind one epoll. Made by [`crate::bind()`].
+/// One worker's UDP sockets and the buffers that they share.
 #[derive(Debug)]
-pub struct Mmsg {
-    udp: Vec<Udp>,
-    tcp: Tcp,
-    epoll: Epoll,
-    waker: Waker,
-    clock: Clock,
-    buffers: Buffers,
-    counters: Counters,
-    /// Whose turn it is to be read first, so that a full socket does not starve the others.
-    first: usize,
-    /// The last read filled a batch: look again before sleeping.
-    more: bool,
+pub(crate) struct Mmsg {
+    udp: Vec<Reader>,
+    bytes: Box<[u8]>,
+    names: Box<[Name; BATCH]>,
+    controls: Box<[Control; BATCH]>,
 }
 
 #[derive(Debug)]
-struct Udp {
-    socket: Socket,
-    /// What it is bound to.
-    address: IpAddr,
-    /// For whoever is in no call yet: it is read, and never sent from.
-    strangers: bool,
+struct Reader {
+    udp: Udp,
     readable: bool,
 }
 
-/// Whether a socket bound to `address` is the one to send from `local` with.
-pub(crate) fn answers(address: IpAddr, local: IpAddr) -> bool {
-    address == local || (address.is_unspecified() && address.is_ipv6() == local.is_ipv6())
-}
-
 impl Mmsg {
-    pub(crate) fn new(
-        udp: Vec<(UdpSocket, bool)>,
-        listeners: Vec<TcpListener>,
-    ) -> io::Result<Self> {
-        let (epoll, waker) = (Epoll::new()?, Waker::new()?);
-        epoll.add(&waker, WAKER_TOKEN, Interest::Read)?;
-        let mut sockets = Vec::new();
-        for (token, (socket, strangers)) in (UDP_TOKENS..LISTENER_TOKENS).zip(udp) {
-            epoll.add(&socket, token, Interest::Read)?;
-            let address = socket.local_addr()?.ip();
-            let socket = Socket::new(socket);
-            sockets.push(Udp { socket, address, strangers, readable: true });
+    pub(crate) fn new(udp: Vec<Udp>) -> Self {
+        Self {
+            udp: udp.into_iter().map(|udp| Reader { udp, readable: true }).collect(),
+            bytes: vec![0; BATCH * STRIDE].into_boxed_slice(),
+            names: Box::new([Name::EMPTY; BATCH]),
+            controls: Box::new([Control([0; cmsg::BYTES]); BATCH]),
         }
-        Ok(Self {
-            udp: sockets,
-            tcp: Tcp::new(listeners, &epoll)?,
-            epoll,
-            waker,
-            clock: Clock,
-            buffers: Buffers::new(),
-            counters: Counters::default(),
-            first: 0,
-            more: false,
-        })
     }
 
-    /// Ends a wait from another thread.
-    #[must_use]
-    pub fn waker(&self) -> Waker {
-        self.waker.clone()
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = &Udp> {
+        self.udp.iter().map(|reader| &reader.udp)
     }
 
-    /// The UDP socket of the address at this place of [`crate::Bound::udp`].
-    pub(crate) fn udp_socket(&self, at: usize) -> Option<&UdpSocket> {
-        self.udp.iter().filter(|udp| !udp.strangers).nth(at).map(|udp| &udp.socket.socket)
-    }
-
-    /// Its socket for strangers, if there is one.
-    pub(crate) fn strangers_socket(&self, at: usize) -> Option<&UdpSocket> {
-        self.udp.iter().filter(|udp| udp.strangers).nth(at).map(|udp| &udp.socket.socket)
-    }
-
-    /// What the sockets counted.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        let mut counters = self.counters;
-        counters.tcp_open = self.tcp.open();
-        counters
-    }
-
-    /// The first half of [`Port::receive`]: reads a batch and returns how many there are to ask [`Mmsg::datagram`] for.
-    /// In two halves, a worker can send between two datagrams when their fan-out is large.
-    pub fn fill(&mut self, now: Instant) -> usize {
-        let conversion = self.clock.conversion(now);
-        let Self { udp, tcp, epoll, buffers, counters, .. } = self;
-        let mut received = 0;
-        let sources = udp.len() + 1;
-        for turn in 0..sources {
-            let room = BATCH - received;
-            if room == 0 {
-                break;
-            }
-            match udp.get_mut((self.first + turn) % sources) {
-                Some(udp) if udp.readable => {
-                    let got = udp.socket.receive(buffers, received, conversion, counters);
-                    udp.readable = got == room;
-                    received += got;
-                }
-                Some(_) => {}
-                None => {
-                    let mut at = received;
-                    received += tcp.receive(now, room, epoll, counters, &mut |meta, frame| {
-                        buffers.put(at, meta, frame);
-                        at += 1;
-                    });
-                }
-            }
+    /// There is something to be read from this one.
+    pub(crate) fn set_readable(&mut self, socket: usize) {
+        if let Some(reader) = self.udp.get_mut(socket) {
+            reader.readable = true;
         }
-        self.first = (self.first + 1) % sources;
-        self.more = received == BATCH;
+    }
+
+    /// Reads from a socket into the buffers from `first` on. Returns how many are filled.
+    pub(crate) fn receive(
+        &mut self,
+        socket: usize,
+        first: usize,
+        conversion: Conversion,
+        counters: &mut Counters,
+        found: &mut Vec<Found>,
+    ) -> usize {
+        let Self { udp, bytes, names, controls } = self;
+        let Some(Reader { udp, readable }) = udp.get_mut(socket).filter(|reader| reader.readable)
+        else {
+            return 0;
+        };
+        // SAFETY: an mmsghdr is integers and pointers, for which zeroes are "none".
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        let mut vectors = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
+        let buffers = bytes.chunks_exact_mut(STRIDE);
+        let parts = buffers.zip(names.iter_mut()).zip(controls.iter_mut()).skip(first);
+        let mut count = 0;
+        for ((header, vector), ((bytes, name), control)) in
+            headers.iter_mut().zip(&mut vectors).zip(parts)
+        {
+            let vector = vector
+                .write(libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: MESSAGE_BYTES });
+            header.msg_hdr.msg_name = (&raw mut name.0).cast();
+            header.msg_hdr.msg_namelen = name.0.len() as libc::socklen_t;
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = (&raw mut control.0).cast();
+            header.msg_hdr.msg_controllen = cmsg::BYTES as _;
+            count += 1;
+        }
+        // SAFETY: each of the first `count` headers points at a name, a vector, a buffer of STRIDE bytes and a control
+        // buffer of its own; all outlive the call. Worth it: one system call for a batch.
+        let received = unsafe {
+            libc::recvmmsg(
+                udp.socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                count,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        // Nothing there, or an error of an earlier send (ICMP) that says nothing about this read.
+        let received = usize::try_from(received).unwrap_or(0);
+        *readable = received == count as usize;
+        counters.receive_batches += u64::from(received > 0);
+        let parts = names.iter().zip(controls.iter()).enumerate().skip(first);
+        for (header, (buffer, (name, control))) in headers.iter().zip(parts).take(received) {
+            let message = Message {
+                from: name.read(header.msg_hdr.msg_namelen),
+                control: control.0.get(..header.msg_hdr.msg_controllen).unwrap_or_default(),
+                length: (header.msg_len as usize).min(MESSAGE_BYTES),
+                truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            };
+            udp.take(message, (buffer as u32, 0), conversion, counters, found);
+        }
         received
     }
 
-    /// The second half: one datagram of the last [`Mmsg::fill`]; `None` for one that is not to be used.
-    pub fn datagram(&mut self, at: usize) -> Option<(Meta, &mut [u8])> {
-        self.buffers.get_mut(at)
+    /// Copies a datagram that came by other means into a buffer.
+    pub(crate) fn put(&mut self, buffer: usize, datagram: &[u8]) {
+        let start = buffer * STRIDE;
+        if let Some(room) = self.bytes.get_mut(start..start + datagram.len()) {
+            room.copy_from_slice(datagram);
+        }
     }
 
-    /// Gives away an ICE-TCP connection whose peer lives on another worker.
-    pub fn detach(&mut self, path: Path) -> Option<Connection> {
-        self.tcp.detach(path, &self.epoll)
+    pub(crate) fn bytes(&mut self, found: &Found) -> Option<&mut [u8]> {
+        let start = found.buffer as usize * STRIDE;
+        let (from, to) = (found.bytes.start as usize, found.bytes.end as usize);
+        self.bytes.get_mut(start + from..start + to)
     }
 
-    /// Takes over a connection that another worker accepted; it is closed if this worker has no room.
-    pub fn adopt(&mut self, connection: Connection) {
-        if !self.tcp.adopt(connection, &self.epoll) {
-            self.counters.tcp_refused += 1;
+    /// Sends what goes by UDP. What the kernel refuses is counted and skipped.
+    pub(crate) fn send(&mut self, egress: &Egress, counters: &mut Counters) {
+        for Reader { udp, .. } in self.udp.iter_mut().filter(|reader| !reader.udp.strangers) {
+            let (mut cutting, address) = (udp.cutting, udp.address);
+            let runs = egress.runs().filter(|run| udp::sends(address, &run.path));
+            let socket = &udp.socket;
+            let mut submit = |batch: &mut Batch<'_>, from, counters: &mut Counters| {
+                submit(socket, batch, from, counters)
+            };
+            outgoing::send(runs, &mut cutting, counters, &mut submit);
+            udp.cutting = cutting;
         }
     }
 }
 
-impl Port for Mmsg {
-    fn receive(&mut self, now: Instant, mut each: impl FnMut(Meta, &mut [u8])) -> usize {
-        let received = self.fill(now);
-        for at in 0..received {
-            if let Some((meta, bytes)) = self.buffers.get_mut(at) {
-                each(meta, bytes);
-            }
-        }
-        received
+/// Sends the runs of a batch in order from `from` on, up to the first that is refused. How far it came.
+fn submit(
+    socket: &UdpSocket,
+    batch: &mut Batch<'_>,
+    from: usize,
+    counters: &mut Counters,
+) -> usize {
+    // SAFETY: as in `receive`.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    for (header, message) in headers.iter_mut().zip(batch.headers()) {
+        header.msg_hdr = message;
     }
-
-    fn send(&mut self, egress: &mut Egress) {
-        if egress.is_empty() {
-            return;
-        }
-        for udp in self.udp.iter_mut().filter(|udp| !udp.strangers) {
-            let (socket, address) = (&mut udp.socket, udp.address);
-            let ours = |path: &Path| path.protocol == Protocol::Udp && answers(address, path.local);
-            socket.send(egress.runs().filter(|run| ours(&run.path)), &mut self.counters);
-        }
-        for (path, bytes) in egress.iter().filter(|(path, _)| path.protocol == Protocol::Tcp) {
-            self.tcp.send(path, bytes, &self.epoll, &mut self.counters);
-        }
-        egress.clear();
-    }
-
-    fn wait(&mut self, now: Instant, until: Option<Instant>) {
-        self.tcp.sweep(now, &self.epoll, &mut self.counters);
-        let timer = until.map(|until| until.since(now));
-        let sweep = self.tcp.needs_sweep().then_some(TCP_SWEEP);
-        let timeout = if self.more || self.tcp.is_ready() {
-            Some(Duration::ZERO)
-        } else {
-            timer.into_iter().chain(sweep).min()
+    let mut done = from;
+    while let Some(rest @ [_, ..]) = headers.get_mut(done..batch.len()) {
+        counters.send_batches += 1;
+        // SAFETY: each header of `rest` points at a name, a vector, a control buffer and bytes with their true lengths;
+        // all outlive the call, and the kernel only reads the bytes. Worth it: one call for a batch.
+        let sent = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                rest.as_mut_ptr(),
+                rest.len() as libc::c_uint,
+                (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+            )
         };
-        let Self { udp, tcp, epoll, waker, counters, .. } = self;
-        epoll.wait(timeout, |token, writable| match token {
-            WAKER_TOKEN => waker.reset(),
-            LISTENER_TOKENS..CONNECTION_TOKENS => tcp.accept(token, now, epoll, counters),
-            CONNECTION_TOKENS.. => tcp.on_event(token, writable, epoll),
+        match usize::try_from(sent) {
+            Ok(sent @ 1..) => done += sent,
+            // The error is the first run's; the others may well pass.
             _ => {
-                let index = usize::try_from(token - UDP_TOKENS).unwrap_or(usize::MAX);
-                if let Some(udp) = udp.get_mut(index) {
-                    udp.readable = true;
+                let error = io::Error::last_os_error();
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
                 }
-            }
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Options, bind, sockopt};
-
-    #[test]
-    fn ecn_bits_arrive() {
-        let options = Options {
-            udp: vec![[127, 0, 0, 1].into(), "::1".parse().unwrap()],
-            port: 0,
-            tcp: vec![],
-            tcp_port: None,
-            workers: 1,
-            strangers: false,
-            this_host_only: false,
-        };
-        let mut bound = bind(&options).unwrap();
-        let port = &mut bound.ports[0];
-        for (address, level, option) in [
-            (bound.udp[0], libc::IPPROTO_IP, libc::IP_TOS),
-            (bound.udp[1], libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-        ] {
-            let client = UdpSocket::bind((address.ip(), 0)).unwrap();
-            for ecn in [0, 1, 2, 3] {
-                sockopt::set(&client, level, option, 0xb8 | ecn).unwrap();
-                client.send_to(b"x", address).unwrap();
-                let now = Clock.instant();
-                port.wait(now, Some(now + Duration::from_secs(5)));
-                let mut seen = None;
-                port.receive(now, |meta, _| seen = Some(i32::from(meta.ecn)));
-                assert_eq!(seen, Some(ecn), "{address}");
+                batch.refuse(done, error.raw_os_error().unwrap_or(libc::EIO));
+                return done + 1;
             }
         }
     }
+    done
 }

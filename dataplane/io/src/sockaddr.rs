@@ -36,21 +36,25 @@ impl Name {
 
     /// `None` if it is of another family, or too short.
     pub(crate) fn read(&self, length: u32) -> Option<SocketAddr> {
-        let bytes = self.0.get(..length as usize)?;
-        let family = i32::from(u16::from_ne_bytes(bytes.get(0..2)?.try_into().ok()?));
-        let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
-        match family {
-            libc::AF_INET => {
-                let ip = <[u8; 4]>::try_from(bytes.get(4..8)?).ok()?;
-                Some(SocketAddrV4::new(ip.into(), port).into())
-            }
-            libc::AF_INET6 => {
-                let ip = <[u8; 16]>::try_from(bytes.get(8..24)?).ok()?;
-                let scope = u32::from_ne_bytes(bytes.get(24..28)?.try_into().ok()?);
-                Some(SocketAddrV6::new(ip.into(), port, 0, scope).into())
-            }
-            _ => None,
+        read(self.0.get(..length as usize)?)
+    }
+}
+
+/// Reads an address; `None` if it is of another family, or too short.
+pub(crate) fn read(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = i32::from(u16::from_ne_bytes(bytes.get(0..2)?.try_into().ok()?));
+    let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
+    match family {
+        libc::AF_INET => {
+            let ip = <[u8; 4]>::try_from(bytes.get(4..8)?).ok()?;
+            Some(SocketAddrV4::new(ip.into(), port).into())
         }
+        libc::AF_INET6 => {
+            let ip = <[u8; 16]>::try_from(bytes.get(8..24)?).ok()?;
+            let scope = u32::from_ne_bytes(bytes.get(24..28)?.try_into().ok()?);
+            Some(SocketAddrV6::new(ip.into(), port, 0, scope).into())
+        }
+        _ => None,
     }
 }
 

@@ -5,13 +5,14 @@
 
 use crate::bind::Bound;
 use crate::limits::KERNEL_FLOWS;
-use crate::mmsg::Mmsg;
+use crate::sockets::Sockets;
+use crate::udp;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray};
 use aya::programs::{ProgramError, SkReuseport};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
-use strait_core::port::{Path, Protocol};
+use strait_core::port::Path;
 
 /// Built from `ebpf/src/main.rs` by `./dev build-ebpf`; `./dev test` checks that it is what the source makes.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/steer.o");
@@ -79,8 +80,9 @@ impl Kernel {
         let mut groups = Vec::new();
         for (at, address) in bound.udp.iter().enumerate() {
             // In the program's order: of each worker that for known flows, and that for strangers.
-            let of = |port| [Mmsg::udp_socket(port, at), Mmsg::strangers_socket(port, at)];
-            let sockets: Option<Vec<_>> = bound.ports.iter().flat_map(of).collect();
+            let both =
+                |port| [false, true].map(|strangers| Sockets::udp_socket(port, at, strangers));
+            let sockets: Option<Vec<_>> = bound.ports.iter().flat_map(both).collect();
             let sockets = sockets.ok_or(SteeringError::Missing("socket for strangers"))?;
             let mut program = EbpfLoader::new()
                 .map_max_entries("SOCKETS", sockets.len().max(1) as u32)
@@ -164,10 +166,7 @@ impl Flows {
     }
 
     fn group(&mut self, path: Path) -> Option<&mut (IpAddr, HashMap<MapData, Flow, u32>)> {
-        if path.protocol != Protocol::Udp {
-            return None;
-        }
-        self.groups.iter_mut().find(|(address, _)| crate::mmsg::answers(*address, path.local))
+        self.groups.iter_mut().find(|(address, _)| udp::sends(*address, &path))
     }
 }
 

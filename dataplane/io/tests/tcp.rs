@@ -5,22 +5,32 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use strait_core::egress::Egress;
 use strait_core::port::{Meta, Path, Port, Protocol};
-use strait_io::{Bound, Clock, Drop, Mmsg, Options, bind, limits};
+use strait_io::{Backend, Bound, Clock, Drop, Options, Sockets, bind, limits};
 
 const STUN: [u8; 20] = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
-fn open(workers: usize) -> Bound {
+/// Every test, with each backend.
+macro_rules! with_each_backend {
+    ($($test:ident,)+) => {
+        mod mmsg { $(#[test] fn $test() { super::$test(super::Backend::Mmsg); })+ }
+        mod uring { $(#[test] fn $test() { super::$test(super::Backend::Uring); })+ }
+    };
+}
+
+with_each_backend! {
+    frames_go_both_ways_on_the_udp_ports_number,
+    frames_come_whole_however_they_are_cut,
+    rule_breakers_are_expelled,
+    silence_ends_a_connection,
+    a_slow_reader_loses_whole_frames_only,
+    a_connection_moves_to_another_worker_with_what_it_holds,
+    sending_to_a_closed_connection_is_counted,
+}
+
+fn open(backend: Backend, workers: usize) -> Bound {
     let loopback = vec![[127, 0, 0, 1].into(), "::1".parse().unwrap()];
-    bind(&Options {
-        udp: loopback.clone(),
-        port: 0,
-        tcp: loopback,
-        tcp_port: None,
-        workers,
-        strangers: false,
-        this_host_only: false,
-    })
-    .unwrap()
+    bind(&Options { udp: loopback.clone(), tcp: loopback, workers, backend, ..Options::default() })
+        .unwrap()
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -34,13 +44,13 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
 }
 
-fn turn(port: &mut Mmsg, received: &mut Vec<(Meta, Vec<u8>)>, patience: Duration) {
+fn turn(port: &mut Sockets, received: &mut Vec<(Meta, Vec<u8>)>, patience: Duration) {
     let now = Clock.instant();
     port.wait(now, Some(now + patience));
     port.receive(Clock.instant(), |meta, bytes| received.push((meta, bytes.to_vec())));
 }
 
-fn receive(port: &mut Mmsg, count: usize) -> Vec<(Meta, Vec<u8>)> {
+fn receive(port: &mut Sockets, count: usize) -> Vec<(Meta, Vec<u8>)> {
     let mut received = Vec::new();
     for _ in 0..5000 {
         turn(port, &mut received, Duration::from_secs(1));
@@ -51,7 +61,7 @@ fn receive(port: &mut Mmsg, count: usize) -> Vec<(Meta, Vec<u8>)> {
     panic!("{} of {count} frames came", received.len());
 }
 
-fn turn_until(port: &mut Mmsg, condition: impl Fn(&Mmsg) -> bool) {
+fn turn_until(port: &mut Sockets, condition: impl Fn(&Sockets) -> bool) {
     for _ in 0..5000 {
         turn(port, &mut Vec::new(), Duration::from_millis(10));
         if condition(port) {
@@ -67,9 +77,8 @@ fn is_closed(stream: &mut TcpStream) -> bool {
         || stream.read(&mut [0; 16]).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
 }
 
-#[test]
-fn frames_go_both_ways_on_the_udp_ports_number() {
-    let mut bound = open(1);
+fn frames_go_both_ways_on_the_udp_ports_number(backend: Backend) {
+    let mut bound = open(backend, 1);
     assert_eq!(bound.tcp, bound.udp);
     for &address in &bound.tcp {
         let mut client = connect(address);
@@ -88,9 +97,8 @@ fn frames_go_both_ways_on_the_udp_ports_number() {
     }
 }
 
-#[test]
-fn frames_come_whole_however_they_are_cut() {
-    let mut bound = open(1);
+fn frames_come_whole_however_they_are_cut(backend: Backend) {
+    let mut bound = open(backend, 1);
     let mut client = connect(bound.tcp[0]);
     let big = vec![0x80; 2048];
     let stream = [framed(&STUN), framed(&[]), framed(&big), framed(&[1]), framed(&[2])].concat();
@@ -113,9 +121,8 @@ fn frames_come_whole_however_they_are_cut() {
     assert!(received.iter().map(|(_, bytes)| bytes[0]).eq(0..200));
 }
 
-#[test]
-fn rule_breakers_are_expelled() {
-    let mut bound = open(1);
+fn rule_breakers_are_expelled(backend: Backend) {
+    let mut bound = open(backend, 1);
     let mut over_long = framed(&STUN);
     over_long.extend([0x08, 0x01]);
     for (name, bytes) in [
@@ -133,9 +140,8 @@ fn rule_breakers_are_expelled() {
     assert_eq!(bound.ports[0].counters().tcp_open, 0);
 }
 
-#[test]
-fn silence_ends_a_connection() {
-    let mut bound = open(1);
+fn silence_ends_a_connection(backend: Backend) {
+    let mut bound = open(backend, 1);
     let port = &mut bound.ports[0];
     let mut mute = connect(bound.tcp[0]);
     let mut proven = connect(bound.tcp[0]);
@@ -144,7 +150,7 @@ fn silence_ends_a_connection() {
     turn_until(port, |port| port.counters().tcp_open == 2);
 
     let start = Clock.instant();
-    let waits = |port: &mut Mmsg, after: Duration| port.wait(start + after, Some(start + after));
+    let waits = |port: &mut Sockets, after: Duration| port.wait(start + after, Some(start + after));
     waits(port, limits::TCP_FIRST_FRAME - Duration::from_secs(2));
     assert_eq!(port.counters().tcp_open, 2);
     waits(port, limits::TCP_FIRST_FRAME);
@@ -157,9 +163,8 @@ fn silence_ends_a_connection() {
     assert!(is_closed(&mut proven));
 }
 
-#[test]
-fn a_slow_reader_loses_whole_frames_only() {
-    let mut bound = open(1);
+fn a_slow_reader_loses_whole_frames_only(backend: Backend) {
+    let mut bound = open(backend, 1);
     let mut client = connect(bound.tcp[0]);
     client.write_all(&framed(&STUN)).unwrap();
     let path = receive(&mut bound.ports[0], 1)[0].0.path;
@@ -200,9 +205,8 @@ fn a_slow_reader_loses_whole_frames_only() {
     assert_eq!(u64::from(expected), port.counters().packets_sent);
 }
 
-#[test]
-fn a_connection_moves_to_another_worker_with_what_it_holds() {
-    let mut bound = open(2);
+fn a_connection_moves_to_another_worker_with_what_it_holds(backend: Backend) {
+    let mut bound = open(backend, 2);
     let mut client = connect(bound.tcp[0]);
     // The first frame, and half of the second.
     client.write_all(&[framed(&STUN), framed(b"second")[..4].to_vec()].concat()).unwrap();
@@ -235,9 +239,8 @@ fn a_connection_moves_to_another_worker_with_what_it_holds() {
     assert_eq!(bound.ports[from].counters().tcp_open, 0);
 }
 
-#[test]
-fn sending_to_a_closed_connection_is_counted() {
-    let mut bound = open(1);
+fn sending_to_a_closed_connection_is_counted(backend: Backend) {
+    let mut bound = open(backend, 1);
     let mut client = connect(bound.tcp[0]);
     client.write_all(&framed(&STUN)).unwrap();
     let path = receive(&mut bound.ports[0], 1)[0].0.path;

@@ -4,20 +4,35 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 use strait_core::egress::Egress;
 use strait_core::port::{Meta, Path, Port, Protocol};
-use strait_io::{BindError, Bound, Clock, Drop, Mmsg, Options, bind};
+use strait_io::{Backend, BindError, Bound, Clock, Drop, Options, Sockets, batch, bind};
 
-fn open(udp: &[&str], workers: usize) -> Bound {
+/// Every test, with each backend.
+macro_rules! with_each_backend {
+    ($($test:ident,)+) => {
+        mod mmsg { $(#[test] fn $test() { super::$test(super::Backend::Mmsg); })+ }
+        mod uring { $(#[test] fn $test() { super::$test(super::Backend::Uring); })+ }
+    };
+}
+
+with_each_backend! {
+    datagrams_go_both_ways_over_both_families,
+    answers_leave_from_the_address_that_was_asked,
+    a_datagram_too_long_is_counted_and_the_next_one_arrives,
+    what_the_kernel_refuses_is_skipped_and_counted,
+    a_batch_is_bounded_and_says_that_there_is_more,
+    a_full_socket_does_not_starve_the_other,
+    a_wake_up_ends_a_wait_without_end,
+    workers_share_a_port_and_a_stranger_does_not,
+    addresses_that_cannot_be_listened_on_are_named,
+    a_port_for_this_host_alone_hears_every_address_of_it,
+    runs_arrive_as_the_datagrams_that_they_are_made_of,
+    what_comes_as_a_run_is_taken_datagram_by_datagram,
+    more_than_the_buffers_hold_arrives_in_order,
+}
+
+fn open(backend: Backend, udp: &[&str], workers: usize) -> Bound {
     let udp = udp.iter().map(|ip| ip.parse().unwrap()).collect();
-    bind(&Options {
-        udp,
-        port: 0,
-        tcp: vec![],
-        tcp_port: None,
-        workers,
-        strangers: false,
-        this_host_only: false,
-    })
-    .unwrap()
+    bind(&Options { udp, workers, backend, ..Options::default() }).unwrap()
 }
 
 fn client(ip: &str) -> UdpSocket {
@@ -27,7 +42,7 @@ fn client(ip: &str) -> UdpSocket {
 }
 
 /// Turns until `count` datagrams are there.
-fn receive(port: &mut Mmsg, count: usize) -> Vec<(Meta, Vec<u8>)> {
+fn receive(port: &mut Sockets, count: usize) -> Vec<(Meta, Vec<u8>)> {
     let mut received = Vec::new();
     for _ in 0..1000 {
         let now = Clock.instant();
@@ -40,9 +55,8 @@ fn receive(port: &mut Mmsg, count: usize) -> Vec<(Meta, Vec<u8>)> {
     panic!("{} of {count} datagrams came", received.len());
 }
 
-#[test]
-fn datagrams_go_both_ways_over_both_families() {
-    let mut bound = open(&["127.0.0.1", "::1"], 1);
+fn datagrams_go_both_ways_over_both_families(backend: Backend) {
+    let mut bound = open(backend, &["127.0.0.1", "::1"], 1);
     let port = &mut bound.ports[0];
     assert_eq!(bound.udp[0].port(), bound.udp[1].port(), "one port number");
     for (client, address) in [client("127.0.0.1"), client("::1")].iter().zip(&bound.udp) {
@@ -68,9 +82,8 @@ fn datagrams_go_both_ways_over_both_families() {
     assert_eq!((counters.bytes_received, counters.bytes_sent), (10, 16));
 }
 
-#[test]
-fn answers_leave_from_the_address_that_was_asked() {
-    let mut bound = open(&["0.0.0.0"], 1);
+fn answers_leave_from_the_address_that_was_asked(backend: Backend) {
+    let mut bound = open(backend, &["0.0.0.0"], 1);
     let client = client("127.0.0.1");
     for asked in ["127.0.0.1", "127.0.0.2", "127.3.2.1"] {
         let asked = SocketAddr::new(asked.parse().unwrap(), bound.udp[0].port());
@@ -84,9 +97,8 @@ fn answers_leave_from_the_address_that_was_asked() {
     }
 }
 
-#[test]
-fn a_datagram_too_long_is_counted_and_the_next_one_arrives() {
-    let mut bound = open(&["127.0.0.1"], 1);
+fn a_datagram_too_long_is_counted_and_the_next_one_arrives(backend: Backend) {
+    let mut bound = open(backend, &["127.0.0.1"], 1);
     let client = client("127.0.0.1");
     for size in [2049, 2048, 0] {
         client.send_to(&vec![7; size], bound.udp[0]).unwrap();
@@ -96,9 +108,8 @@ fn a_datagram_too_long_is_counted_and_the_next_one_arrives() {
     assert_eq!(bound.ports[0].counters().drops(Drop::ReceiveTooBig), 1);
 }
 
-#[test]
-fn what_the_kernel_refuses_is_skipped_and_counted() {
-    let mut bound = open(&["127.0.0.1"], 1);
+fn what_the_kernel_refuses_is_skipped_and_counted(backend: Backend) {
+    let mut bound = open(backend, &["127.0.0.1"], 1);
     let client = client("127.0.0.1");
     let to =
         |remote: SocketAddr| Path { protocol: Protocol::Udp, local: [127, 0, 0, 1].into(), remote };
@@ -121,9 +132,8 @@ fn what_the_kernel_refuses_is_skipped_and_counted() {
     assert_eq!(Drop::ALL.iter().map(|&reason| counters.drops(reason)).sum::<u64>(), 10);
 }
 
-#[test]
-fn a_batch_is_bounded_and_says_that_there_is_more() {
-    let mut bound = open(&["127.0.0.1"], 1);
+fn a_batch_is_bounded_and_says_that_there_is_more(backend: Backend) {
+    let mut bound = open(backend, &["127.0.0.1"], 1);
     let client = client("127.0.0.1");
     for n in 0..150_u8 {
         client.send_to(&[n], bound.udp[0]).unwrap();
@@ -139,9 +149,8 @@ fn a_batch_is_bounded_and_says_that_there_is_more() {
     assert_eq!(seen, (0..150).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_full_socket_does_not_starve_the_other() {
-    let mut bound = open(&["127.0.0.1", "::1"], 1);
+fn a_full_socket_does_not_starve_the_other(backend: Backend) {
+    let mut bound = open(backend, &["127.0.0.1", "::1"], 1);
     let (flood, modest) = (client("127.0.0.1"), client("::1"));
     for _ in 0..400 {
         flood.send_to(&[4], bound.udp[0]).unwrap();
@@ -158,9 +167,8 @@ fn a_full_socket_does_not_starve_the_other() {
     assert!(batches <= 3, "waited for {batches} batches");
 }
 
-#[test]
-fn a_wake_up_ends_a_wait_without_end() {
-    let mut bound = open(&["127.0.0.1"], 1);
+fn a_wake_up_ends_a_wait_without_end(backend: Backend) {
+    let mut bound = open(backend, &["127.0.0.1"], 1);
     let waker = bound.ports[0].waker();
     let thread = std::thread::spawn(move || waker.wake());
     bound.ports[0].wait(Clock.instant(), None);
@@ -168,34 +176,25 @@ fn a_wake_up_ends_a_wait_without_end() {
     assert_eq!(bound.ports[0].receive(Clock.instant(), |_, _| {}), 0);
 }
 
-#[test]
-fn workers_share_a_port_and_a_stranger_does_not() {
-    let bound = open(&["127.0.0.1"], 3);
+fn workers_share_a_port_and_a_stranger_does_not(backend: Backend) {
+    let bound = open(backend, &["127.0.0.1"], 3);
     assert_eq!(bound.ports.len(), 3);
     let again = Options {
         udp: vec![[127, 0, 0, 1].into()],
         port: bound.udp[0].port(),
-        tcp: vec![],
-        tcp_port: None,
-        workers: 1,
-        strangers: false,
-        this_host_only: false,
+        backend,
+        ..Options::default()
     };
     let error = bind(&again).unwrap_err();
     assert!(matches!(error, BindError::Taken { what: "UDP", .. }), "{error}");
     assert!(error.to_string().contains("another program"), "{error}");
 }
 
-#[test]
-fn addresses_that_cannot_be_listened_on_are_named() {
+fn addresses_that_cannot_be_listened_on_are_named(backend: Backend) {
     let options = |ips: &[&str]| Options {
         udp: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
-        port: 0,
-        tcp: vec![],
-        tcp_port: None,
-        workers: 1,
-        strangers: false,
-        this_host_only: false,
+        backend,
+        ..Options::default()
     };
     assert!(matches!(bind(&options(&["192.0.2.1"])), Err(BindError::NotOurs { .. })));
     assert!(matches!(bind(&options(&[])), Err(BindError::NoAddress)));
@@ -205,20 +204,11 @@ fn addresses_that_cannot_be_listened_on_are_named() {
 }
 
 /// Firefox pairs no loopback candidates: it sends from an address of the host to another one, by the loopback device.
-#[test]
-fn a_port_for_this_host_alone_hears_every_address_of_it() {
+fn a_port_for_this_host_alone_hears_every_address_of_it(backend: Backend) {
     let all: Vec<IpAddr> =
         strait_io::interfaces::addresses().into_iter().filter(IpAddr::is_ipv4).take(8).collect();
     assert!(all.contains(&[127, 0, 0, 1].into()));
-    let options = Options {
-        udp: all.clone(),
-        port: 0,
-        tcp: vec![],
-        tcp_port: None,
-        workers: 1,
-        strangers: false,
-        this_host_only: true,
-    };
+    let options = Options { udp: all.clone(), backend, this_host_only: true, ..Options::default() };
     let mut bound = bind(&options).unwrap();
     let port = bound.udp[0].port();
     for ip in all {
@@ -240,9 +230,8 @@ fn a_port_for_this_host_alone_hears_every_address_of_it() {
     }
 }
 
-#[test]
-fn runs_arrive_as_the_datagrams_that_they_are_made_of() {
-    let mut bound = open(&["127.0.0.1"], 1);
+fn runs_arrive_as_the_datagrams_that_they_are_made_of(backend: Backend) {
+    let mut bound = open(backend, &["127.0.0.1"], 1);
     let port = &mut bound.ports[0];
     let clients = [client("127.0.0.1"), client("127.0.0.1")];
     let local = bound.udp[0].ip();
@@ -274,4 +263,37 @@ fn runs_arrive_as_the_datagrams_that_they_are_made_of() {
     assert_eq!(counters.bytes_sent, 2 * (20 * 1000 + 700 + 2 * 900 + 950));
     assert_eq!(counters.runs, [2, 2, 0, 0, 2, 0, 0]);
     assert_eq!(counters.runs_refused, 0);
+}
+
+fn what_comes_as_a_run_is_taken_datagram_by_datagram(backend: Backend) {
+    let mut bound = open(backend, &["127.0.0.1"], 1);
+    let port = &mut bound.ports[0];
+    let sender = batch::Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let bytes: Vec<u8> = (0..54_321_u32).map(|n| (n % 251) as u8).collect();
+    let run = batch::Outgoing { to: Some(bound.udp[0]), bytes: &bytes, segment: 1100 };
+    assert_eq!(sender.send(&[run]).unwrap(), 1);
+    let received = receive(port, 50);
+    let parts: Vec<&[u8]> = received.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+    assert_eq!(parts, bytes.chunks(1100).collect::<Vec<_>>());
+    assert!(received.iter().all(|(meta, _)| Some(meta.path.remote) == sender.local_addr().ok()));
+    let counters = port.counters();
+    assert_eq!((counters.packets_received, counters.bytes_received), (50, 54_321));
+    assert_eq!(counters.receive_batches, 1, "it came as one message");
+    // Datagrams that no call of the core could hold are dropped, each of them.
+    let run = batch::Outgoing { to: Some(bound.udp[0]), bytes: &bytes[..6000], segment: 3000 };
+    sender.send(&[run, batch::Outgoing { segment: 0, bytes: b"x", ..run }]).unwrap();
+    assert_eq!(receive(port, 1)[0].1, b"x");
+    assert_eq!(port.counters().drops(Drop::ReceiveTooBig), 2);
+}
+
+fn more_than_the_buffers_hold_arrives_in_order(backend: Backend) {
+    let mut bound = open(backend, &["127.0.0.1"], 1);
+    let client = client("127.0.0.1");
+    for n in 0..1000_u32 {
+        client.send_to(&n.to_be_bytes(), bound.udp[0]).unwrap();
+    }
+    let received = receive(&mut bound.ports[0], 1000);
+    for (n, (_, bytes)) in (0..1000_u32).zip(received) {
+        assert_eq!(bytes, n.to_be_bytes());
+    }
 }

@@ -22,16 +22,9 @@ pub(super) fn state(workers: Vec<Mailbox>) -> Arc<State> {
 
 /// The mailbox of a worker that is not there.
 pub(super) fn worker() -> (Mailbox, Inbox, Bound) {
-    let bound = bind(&Options {
-        udp: vec![[127, 0, 0, 1].into()],
-        port: 0,
-        tcp: vec![],
-        tcp_port: None,
-        workers: 1,
-        strangers: false,
-        this_host_only: false,
-    })
-    .unwrap();
+    let bound =
+        bind(&Options { udp: vec![[127, 0, 0, 1].into()], workers: 1, ..Options::default() })
+            .unwrap();
     let (mailbox, inbox) = mailbox(0, bound.ports[0].waker());
     (mailbox, inbox, bound)
 }

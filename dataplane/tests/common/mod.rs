@@ -39,8 +39,12 @@ pub async fn start(workers: usize) -> Setup {
 }
 
 pub async fn start_with(workers: usize, steering: Steering) -> Setup {
+    start_config(|config| Config { workers, steering, ..config }).await
+}
+
+pub async fn start_config(change: impl FnOnce(Config) -> Config) -> Setup {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { workers, steering, ..config(folder.path()) };
+    let config = change(config(folder.path()));
     let relay = Relay::start(&config).await.unwrap();
     let client = connect(&config.rpc_socket).await;
     Setup { relay, client, socket: config.rpc_socket, _folder: folder }

@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use strait_core::egress::Egress;
 use strait_core::port::Port;
+use strait_io::Backend;
 use strait_io::Drop;
 
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -45,7 +46,7 @@ fn refuse(error: i32, least: u32, most: u32) {
 
 /// Of a batch of ten, the kernel refuses each of the first five.
 fn half_of_a_batch(error: i32, reason: Drop) {
-    let mut bound = open(LOOPBACK);
+    let mut bound = open(Backend::Mmsg, LOOPBACK);
     let clients = [client(LOOPBACK), client(LOOPBACK)];
     let mut egress = Egress::default();
     for n in 0..10_u8 {
@@ -93,7 +94,7 @@ fn an_error_without_a_name() {
 /// IPsec, or an interface without checksums on an older kernel: EIO to each run, and never to a single datagram.
 #[test]
 fn runs_that_the_kernel_does_not_cut() {
-    let mut bound = open(LOOPBACK);
+    let mut bound = open(Backend::Mmsg, LOOPBACK);
     let listener = client(LOOPBACK);
     let to = path(LOOPBACK, listener.local_addr().unwrap());
     // A run alone makes a call that brings one; its datagrams one by one make a call that brings five.
@@ -115,7 +116,7 @@ fn runs_that_the_kernel_does_not_cut() {
 /// Where one peer's runs are refused, the others' are sent as before.
 #[test]
 fn one_peer_whose_runs_the_kernel_does_not_cut() {
-    let mut bound = open(LOOPBACK);
+    let mut bound = open(Backend::Mmsg, LOOPBACK);
     let listener = client(LOOPBACK);
     let to = path(LOOPBACK, listener.local_addr().unwrap());
     refuse(libc::EIO, 1, 1);

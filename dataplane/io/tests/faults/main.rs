@@ -9,20 +9,14 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 use strait_core::egress::Egress;
 use strait_core::port::{Path, Protocol};
-use strait_io::{Bound, Counters, Drop, Options, bind};
+use strait_io::{Backend, Bound, Counters, Drop, Options, bind};
+
+/// Both ways to speak UDP.
+const BACKENDS: [Backend; 2] = [Backend::Mmsg, Backend::Uring];
 
 /// One worker's sockets on one address.
-fn open(ip: IpAddr) -> Bound {
-    bind(&Options {
-        udp: vec![ip],
-        port: 0,
-        tcp: vec![],
-        tcp_port: None,
-        workers: 1,
-        strangers: false,
-        this_host_only: false,
-    })
-    .unwrap()
+fn open(backend: Backend, ip: IpAddr) -> Bound {
+    bind(&Options { udp: vec![ip], backend, ..Options::default() }).unwrap()
 }
 
 fn client(ip: IpAddr) -> UdpSocket {
@@ -44,8 +38,18 @@ fn push(egress: &mut Egress, path: Path, lengths: &[usize], fill: u8) {
 /// The next datagram.
 fn heard(client: &UdpSocket) -> Vec<u8> {
     let mut bytes = [0; 2048];
-    let length = client.recv(&mut bytes).expect("a datagram");
+    let length = recv(client, &mut bytes).expect("a datagram");
     bytes[..length].to_vec()
+}
+
+/// Receives; a ring of this thread that just ended interrupts it once.
+fn recv(client: &UdpSocket, bytes: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match client.recv(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// How many were dropped, by reason; reasons without drops are left out.

@@ -1,12 +1,12 @@
 //! Destinations, interfaces and buffers that take nothing.
 
 use crate::host::{FAR, NEAR, Wire, ip};
-use crate::{client, drops, heard, open, path, push};
+use crate::{BACKENDS, client, drops, heard, open, path, push};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use strait_core::egress::Egress;
 use strait_core::port::Port;
-use strait_io::Drop;
+use strait_io::{Backend, Drop};
 
 /// What the host does not send to, how it is told so, and as what it is counted. The routes are to `{}`'s next address.
 const REFUSALS: [(&str, &str, Drop); 4] = [
@@ -25,7 +25,7 @@ const REFUSALS: [(&str, &str, Drop); 4] = [
 /// How often each is tried; what arrives waits in one default receive buffer.
 const ROUNDS: u8 = 5;
 
-fn a_destination_that_is_refused_stops_no_other(family: usize) {
+fn a_destination_that_is_refused_stops_no_other(backend: Backend, family: usize) {
     let test = "a destination that is refused";
     let Some(wire) = Wire::new(test) else { return };
     let [any, net, all] = [["0.0.0.0/0", "10.77.0.", "32"], ["::/0", "fd77::", "128"]][family];
@@ -33,7 +33,7 @@ fn a_destination_that_is_refused_stops_no_other(family: usize) {
         let command = command.replace("{any}", any).replace("{net}", net).replace("{all}", all);
         wire.near.command(&command).unwrap();
     }
-    let mut bound = wire.near.run(|| open(ip(NEAR[family])));
+    let mut bound = wire.near.run(|| open(backend, ip(NEAR[family])));
     let listener = wire.far.run(|| client(ip(FAR[family])));
     let to = |remote| path(ip(NEAR[family]), remote);
     let good = to(listener.local_addr().unwrap());
@@ -78,18 +78,22 @@ fn a_destination_that_is_refused_stops_no_other(family: usize) {
 
 #[test]
 fn a_destination_that_is_refused_stops_no_other_over_ipv4() {
-    a_destination_that_is_refused_stops_no_other(0);
+    BACKENDS
+        .into_iter()
+        .for_each(|backend| a_destination_that_is_refused_stops_no_other(backend, 0));
 }
 
 #[test]
 fn a_destination_that_is_refused_stops_no_other_over_ipv6() {
-    a_destination_that_is_refused_stops_no_other(1);
+    BACKENDS
+        .into_iter()
+        .for_each(|backend| a_destination_that_is_refused_stops_no_other(backend, 1));
 }
 
-fn what_fits_the_interface_leaves_one_by_one(family: usize) {
+fn what_fits_the_interface_leaves_one_by_one(backend: Backend, family: usize) {
     let Some(wire) = Wire::new("an MTU below a run's size") else { return };
     wire.near.command("ip link set wire mtu 1300").unwrap();
-    let mut bound = wire.near.run(|| open(ip(NEAR[family])));
+    let mut bound = wire.near.run(|| open(backend, ip(NEAR[family])));
     let listener = wire.far.run(|| client(ip(FAR[family])));
     let good = path(ip(NEAR[family]), listener.local_addr().unwrap());
     let mut egress = Egress::default();
@@ -98,10 +102,13 @@ fn what_fits_the_interface_leaves_one_by_one(family: usize) {
     egress.begin();
     push(&mut egress, good, &[1000; 8], 5);
     bound.ports[0].send(&mut egress);
-    assert_eq!(heard(&listener), [4; 200]);
-    for _ in 0..8 {
-        assert_eq!(heard(&listener), [5; 1000]);
+    let mut got: Vec<_> = (0..9).map(|_| heard(&listener)).collect();
+    if backend == Backend::Uring {
+        // Its batch is one submission: what follows a refused run overtakes it.
+        got.sort();
     }
+    assert_eq!(got[0], [4; 200]);
+    assert!(got[1..].iter().all(|datagram| *datagram == [5; 1000]));
     let counters = bound.ports[0].counters();
     assert_eq!(counters.runs_refused, 1);
     assert_eq!(counters.runs, [1, 0, 0, 1, 0, 0, 0], "one alone, and eight together");
@@ -110,12 +117,12 @@ fn what_fits_the_interface_leaves_one_by_one(family: usize) {
 
 #[test]
 fn what_fits_the_interface_leaves_one_by_one_over_ipv4() {
-    what_fits_the_interface_leaves_one_by_one(0);
+    BACKENDS.into_iter().for_each(|backend| what_fits_the_interface_leaves_one_by_one(backend, 0));
 }
 
 #[test]
 fn what_fits_the_interface_leaves_one_by_one_over_ipv6() {
-    what_fits_the_interface_leaves_one_by_one(1);
+    BACKENDS.into_iter().for_each(|backend| what_fits_the_interface_leaves_one_by_one(backend, 1));
 }
 
 /// Sends more than the socket's buffer holds. How many datagrams that are.
@@ -133,10 +140,14 @@ fn fill(port: &mut impl Port, listener: &UdpSocket) -> usize {
 
 #[test]
 fn a_full_send_buffer_is_counted_and_empties_again() {
+    BACKENDS.into_iter().for_each(a_full_send_buffer_is_counted_and_empties_again_with);
+}
+
+fn a_full_send_buffer_is_counted_and_empties_again_with(backend: Backend) {
     let Some(wire) = Wire::new("a full send buffer") else { return };
     // A link so slow that nothing leaves it, with a queue longer than the socket's buffer.
     wire.near.command("tc qdisc add dev wire root tbf rate 8kbit burst 2kb limit 64mb").unwrap();
-    let mut bound = wire.near.run(|| open(ip(NEAR[0])));
+    let mut bound = wire.near.run(|| open(backend, ip(NEAR[0])));
     let listener = wire.far.run(|| client(ip(FAR[0])));
     let pushed = fill(&mut bound.ports[0], &listener) as u64;
     let counters = bound.ports[0].counters();
@@ -162,9 +173,13 @@ fn a_full_send_buffer_is_counted_and_empties_again() {
 /// the next send's: we do without, and the page of drop reasons says where to look.
 #[test]
 fn a_full_device_queue_is_not_told_of() {
+    BACKENDS.into_iter().for_each(a_full_device_queue_is_not_told_of_with);
+}
+
+fn a_full_device_queue_is_not_told_of_with(backend: Backend) {
     let Some(wire) = Wire::new("a full device queue") else { return };
     wire.near.command("tc qdisc add dev wire root tbf rate 8kbit burst 2kb limit 10kb").unwrap();
-    let mut bound = wire.near.run(|| open(ip(NEAR[0])));
+    let mut bound = wire.near.run(|| open(backend, ip(NEAR[0])));
     let listener = wire.far.run(|| client(ip(FAR[0])));
     let pushed = fill(&mut bound.ports[0], &listener) as u64;
     let counters = bound.ports[0].counters();
