@@ -17,6 +17,10 @@ pub struct PublicationId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(pub u32);
 
+/// A worker of the process, as the others call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u16);
+
 /// ICE short-term credentials of one side (RFC 8445 section 5.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IceCredentials {
@@ -225,6 +229,44 @@ pub enum Command {
         muted: bool,
         /// Our SSRC for reports and feedback towards this publisher.
         report_ssrc: u32,
+    },
+    /// Takes up a publication of another worker, so that peers of this one can subscribe to it. `Unpublish` ends it,
+    /// `SetMuted` holds it back: each worker that has it is told.
+    Mirror {
+        /// Where. The scope exists on this worker as well.
+        scope: ScopeId,
+        /// Which: it has the number of its origin.
+        publication: PublicationId,
+        /// The worker of its publisher.
+        origin: WorkerId,
+        /// Its publisher.
+        publisher: PeerId,
+        /// As it was published.
+        kind: Kind,
+        /// As they were published.
+        codecs: Vec<Codec>,
+        /// As they were published.
+        extensions: Extensions,
+        /// As they were published.
+        encodings: Vec<Encoding>,
+        /// Not forwarded.
+        muted: bool,
+        /// The publisher is plain, so that its packets can go out as they came.
+        as_sent: bool,
+    },
+    /// Passes a publication on to another worker, which has a mirror of it.
+    StartMirroring {
+        /// Which publication.
+        publication: PublicationId,
+        /// To whom.
+        to: WorkerId,
+    },
+    /// Passes it on no more.
+    StopMirroring {
+        /// Which publication.
+        publication: PublicationId,
+        /// To whom.
+        to: WorkerId,
     },
     /// Ends a stream.
     Unpublish {

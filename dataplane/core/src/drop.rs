@@ -84,6 +84,9 @@ reasons! {
     ProtectFailed = "protect_failed",
     /// A retransmission beyond what the subscriber's share allows: heavy loss, or a subscriber that asks without need.
     ResendLimited = "resend_limited",
+    /// A copy for the subscribers on another worker, or their wish on its way back, while that worker's queue is full: it is
+    /// overloaded. More workers, or smaller scopes.
+    MirrorFull = "mirror_full",
     /// An event that nobody fetched in time: the control plane is too slow.
     EventsFull = "events_full",
 }

@@ -10,6 +10,7 @@ use crate::limits::{
     ENCODINGS_PER_PUBLICATION, PEERS, PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, SCOPES, SETUP,
     SUBSCRIPTIONS_PER_PEER, SUBSCRIPTIONS_PER_PUBLICATION,
 };
+use crate::mirror::Mirrors;
 use crate::peer::Peer;
 use crate::port::Path;
 use crate::publication::{Encoding, Publication, Stream};
@@ -87,6 +88,9 @@ impl Worker {
                 Ok(())
             }
             Command::Publish { .. } => self.publish(now, command),
+            Command::Mirror { .. } => self.mirror(command),
+            Command::StartMirroring { publication, to } => self.start_mirroring(publication, to),
+            Command::StopMirroring { publication, to } => self.stop_mirroring(publication, to),
             Command::Unpublish { publication } => {
                 let slot = self.publication_slot(publication)?;
                 self.unpublish(slot);
@@ -133,6 +137,7 @@ impl Worker {
         for slot in peers {
             self.leave(slot, LeaveReason::ScopeDisposed, "its scope was disposed of".into());
         }
+        self.end_mirrors(scope);
         self.scopes.remove(&scope);
         self.session_keys.remove(&scope);
         Ok(())
@@ -308,6 +313,8 @@ impl Worker {
         let slot = self.publications.insert(Publication {
             id,
             peer: peer_slot,
+            origin: None,
+            mirrors: Mirrors::default(),
             kind,
             leg: Leg { mid: mid.into(), codecs, extensions },
             encodings: states,
@@ -489,8 +496,12 @@ impl Worker {
         let routes = compile(&publication.leg, &to.leg)?;
         if to.as_sent {
             let keys = |slot| self.peers.get(slot).and_then(|peer| peer.keys.as_ref());
-            let both = keys(publication.peer).zip(keys(to.peer));
-            let opens = both.is_some_and(|(from, to)| from.opens_as_sent(to));
+            let opens = match &publication.origin {
+                Some(origin) => origin.as_sent && matches!(keys(to.peer), Some(Keys::Plain)),
+                None => keys(publication.peer)
+                    .zip(keys(to.peer))
+                    .is_some_and(|(from, to)| from.opens_as_sent(to)),
+            };
             let same = routes.iter().all(|route| route.from == route.to);
             if !opens || !same || publication.leg.extensions != to.leg.extensions {
                 return Err(CommandError::Invalid(AS_SENT));
@@ -535,15 +546,7 @@ impl Worker {
         let Some(source) = subscription.publication.take() else { return };
         let Some(publication) = self.publications.get_mut(source) else { return };
         publication.subscriptions.retain(|other| *other != slot);
-        if publication.subscriptions.is_empty() {
-            publication.repairs = false;
-            publication.hands_on = false;
-            for encoding in &mut publication.encodings {
-                encoding.requests.satisfy();
-                encoding.cache.clear();
-                encoding.sealed.clear();
-            }
-        }
+        publication.rest();
     }
 
     fn unsubscribe(&mut self, slot: u32) {
@@ -561,13 +564,14 @@ impl Worker {
         }
     }
 
-    fn unpublish(&mut self, slot: u32) {
+    pub(crate) fn unpublish(&mut self, slot: u32) {
         let Some(publication) = self.publications.get(slot) else { return };
         for subscription in publication.subscriptions.clone() {
             self.detach(subscription);
         }
         let Some(publication) = self.publications.remove(slot) else { return };
         self.publication_ids.remove(&publication.id);
+        self.mirrors.retain(|mirror| *mirror != slot);
         if let Some(peer) = self.peers.get_mut(publication.peer) {
             peer.publications.retain(|other| *other != slot);
             let ssrcs = peer.streams.remove_publication(slot);
@@ -600,7 +604,7 @@ impl Worker {
         self.peer_ids.get(&id).copied().ok_or(CommandError::NotFound("peer"))
     }
 
-    fn publication_slot(&self, id: PublicationId) -> Result<u32, CommandError> {
+    pub(crate) fn publication_slot(&self, id: PublicationId) -> Result<u32, CommandError> {
         self.publication_ids.get(&id).copied().ok_or(CommandError::NotFound("publication"))
     }
 
@@ -609,7 +613,7 @@ impl Worker {
     }
 }
 
-fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), CommandError> {
+pub(crate) fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), CommandError> {
     if count >= limit { Err(CommandError::Limit { what, limit }) } else { Ok(()) }
 }
 

@@ -10,6 +10,8 @@ use crate::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct KeyFrameRequests {
     wanted: bool,
+    /// A subscriber on another worker is among those who wait, or was.
+    elsewhere: bool,
     sent_at: Option<Instant>,
     /// Counter of FIR commands (RFC 5104 section 4.3.1.1).
     fir_seq: u8,
@@ -21,9 +23,19 @@ impl KeyFrameRequests {
         self.wanted = true;
     }
 
+    /// Somebody on another worker needs one. That worker says so again while it is true.
+    pub(crate) fn want_elsewhere(&mut self) {
+        (self.wanted, self.elsewhere) = (true, true);
+    }
+
+    /// Whether somebody on another worker said so since the last request.
+    pub(crate) fn is_wanted_elsewhere(&self) -> bool {
+        self.elsewhere
+    }
+
     /// A key frame began, or nobody is left who waits.
     pub(crate) fn satisfy(&mut self) {
-        self.wanted = false;
+        (self.wanted, self.elsewhere) = (false, false);
     }
 
     /// When the next request is due: `Some(now)` for at once, `None` when nobody waits.
@@ -36,7 +48,7 @@ impl KeyFrameRequests {
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let due = self.due(now) == Some(now);
         if due {
-            self.sent_at = Some(now);
+            (self.sent_at, self.elsewhere) = (Some(now), false);
         }
         due
     }

@@ -43,6 +43,17 @@ pub const SUBSCRIPTIONS_PER_PEER: usize = 200;
 pub const ENCODINGS_PER_PUBLICATION: usize = 3;
 /// SSRCs of ended streams that are remembered per peer: two of each encoding of a few publications.
 pub const ENDED_SSRCS: usize = 32;
+/// Publications of other workers that a worker passes on: those of a hundred scopes larger than a core.
+pub const MIRRORS: usize = 16_384;
+/// Workers that a publication is passed on to: with [`SUBSCRIPTIONS_PER_PUBLICATION`] on each, tens of thousands listen.
+pub const MIRRORS_PER_PUBLICATION: usize = 64;
+/// Bytes that one parcel takes from worker to worker: what one turn reads, at a usual MTU.
+pub const PARCEL_BYTES: usize = 96 << 10;
+/// Packets, states and wishes of one parcel.
+pub const PARCEL_ITEMS: usize = 256;
+/// Parcels that wait to be fetched, of one turn; and empty ones that are kept, at most 6 MiB.
+pub const PARCELS: usize = 64;
+const _: () = assert!(PARCEL_BYTES >= 2 * DATAGRAM_BYTES);
 /// Network paths that a peer can hold at a time: each is an address that passed an ICE check.
 pub const PATHS_PER_PEER: usize = 8;
 /// SSRCs of a peer whose SRTP state outlives their stream: with those in use, they leave half of the room to others.

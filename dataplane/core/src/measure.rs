@@ -95,7 +95,7 @@ impl Reception {
 /// How far a publisher's wall clock is from ours, by the quickest of its sender reports.
 ///
 /// All streams of a publisher share it, so that mapping their reports to our clock keeps them in sync with each other.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ClockOffset {
     /// Our NTP time minus theirs, and when it was taken.
     offset: Option<(i64, Instant)>,
@@ -117,7 +117,7 @@ impl ClockOffset {
     }
 
     /// A publisher's wall-clock time on ours.
-    pub(crate) fn to_ours(&self, sender_ntp: u64) -> Option<u64> {
+    pub(crate) fn to_ours(self, sender_ntp: u64) -> Option<u64> {
         self.offset.map(|(offset, _)| sender_ntp.wrapping_add_signed(offset))
     }
 }

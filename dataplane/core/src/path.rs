@@ -11,6 +11,7 @@ use crate::publication::{Stream, recognise};
 use crate::subscription::{Selected, Sending};
 use crate::time::{Instant, Now};
 use crate::worker::Worker;
+use std::ops::Range;
 use strait_wire::{ext, rtp};
 
 /// What became of the gathered packets, as sets of their places.
@@ -40,19 +41,39 @@ impl Worker {
 
         let stream = self.stream_of(now, sender, bytes)?;
         self.note_arrival(now, meta, sender, stream, bytes, egress);
+        self.admit(now, meta.at, stream, bytes, sealed, egress)
+    }
+
+    /// Takes a decrypted packet of a known stream in: measures it, passes it on to other workers, and gathers it.
+    pub(crate) fn admit(
+        &mut self,
+        now: Now,
+        arrived_at: Instant,
+        stream: Stream,
+        bytes: &mut [u8],
+        sealed: Range<usize>,
+        egress: &mut Egress,
+    ) -> Result<(), DropReason> {
         let publication =
             self.publications.get_mut(stream.publication).ok_or(DropReason::StreamUnknown)?;
-        let packet = publication.take(now, meta, stream, bytes)?;
+        let packet = publication.take(now, arrived_at, stream, bytes)?;
         if publication.hands_on && publication.repairs {
             let encoding = publication.encodings.get_mut(stream.encoding as usize);
             let sealed = self.gather.sealed(sealed.clone());
             encoding.into_iter().for_each(|e| e.sealed.insert(now, packet.seq, sealed));
         }
         let source = publication.source(stream)?;
+        let mirrored = !publication.mirrors.is_empty() && !publication.muted;
+        if mirrored {
+            let sealed = self.gather.sealed(sealed.clone());
+            let lost =
+                self.outbox.mirror(publication, stream.encoding, source, packet.bytes, sealed);
+            self.drops.add(DropReason::MirrorFull, lost);
+        }
         if publication.audience().is_empty() {
             let reason = publication.why_unsent();
             self.after_packet(now, stream, egress);
-            return Err(reason);
+            return if mirrored { Ok(()) } else { Err(reason) };
         }
         let open = publication.kind == Kind::Video && !packet.marker && !packet.payload.is_empty();
         self.gather.hold(now, (stream, source), &packet, sealed, open)

@@ -6,13 +6,15 @@ use crate::drop::DropReason;
 use crate::keyframe::KeyFrameRequests;
 use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENDED_SSRCS};
 use crate::measure::{Reception, ticks_between};
+use crate::mirror::{Mirrors, Origin};
 use crate::packet::{Packet, unwrap_rtx};
-use crate::port::Meta;
 use crate::repair::Missing;
 use crate::rewrite::Source;
 use crate::route::Leg;
 use crate::select::Active;
 use crate::sequence::Window;
+use crate::slab::Slab;
+use crate::subscription::Subscription;
 use crate::time::{Instant, Now};
 use std::collections::VecDeque;
 use strait_wire::rtp;
@@ -21,7 +23,11 @@ use strait_wire::rtp;
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) id: PublicationId,
+    /// [`crate::mirror::NOBODY`] for a mirror.
     pub(crate) peer: u32,
+    /// Of a mirror: the other worker's publication that it repeats.
+    pub(crate) origin: Option<Origin>,
+    pub(crate) mirrors: Mirrors,
     pub(crate) kind: Kind,
     pub(crate) leg: Leg,
     pub(crate) encodings: Vec<Encoding>,
@@ -45,6 +51,8 @@ pub(crate) struct Encoding {
     /// 0 until learned, or none.
     pub(crate) rtx_ssrc: u32,
     pub(crate) source: Source,
+    /// Of a mirror: the source at the origin.
+    pub(crate) origin: Source,
     pub(crate) window: Window,
     pub(crate) reception: Reception,
     pub(crate) requests: KeyFrameRequests,
@@ -72,6 +80,7 @@ impl Encoding {
             ssrc: signalled.ssrc,
             rtx_ssrc: signalled.rtx_ssrc,
             source,
+            origin: Source::default(),
             window: Window::default(),
             reception: Reception::default(),
             requests: KeyFrameRequests::default(),
@@ -109,7 +118,7 @@ impl Publication {
     pub(crate) fn take<'a>(
         &mut self,
         now: Now,
-        meta: Meta,
+        arrived_at: Instant,
         stream: Stream,
         bytes: &'a mut [u8],
     ) -> Result<Packet<'a>, DropReason> {
@@ -139,11 +148,13 @@ impl Publication {
         encoding.packets += 1;
         encoding.bytes += bytes.len() as u64;
         encoding.missing.arrived(seq);
-        if let Some(newest) = newest.filter(|_| self.repairs && codec.nack) {
+        // A mirror's origin has seen the gap and asks.
+        let repairs = self.repairs && codec.nack && self.origin.is_none();
+        if let Some(newest) = newest.filter(|_| repairs) {
             encoding.missing.skipped(newest, seq, now.at);
         }
         if !is_rtx {
-            encoding.reception.on_packet(meta.at, seq, packet.timestamp, codec.clock_rate_hz);
+            encoding.reception.on_packet(arrived_at, seq, packet.timestamp, codec.clock_rate_hz);
         }
         if packet.peek.key_frame {
             encoding.key_frames += 1;
@@ -158,6 +169,40 @@ impl Publication {
     /// Who gets its packets: nobody while it is muted.
     pub(crate) fn audience(&self) -> &[u32] {
         if self.muted { &[] } else { &self.subscriptions }
+    }
+
+    /// Whether packets of it go anywhere.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.subscriptions.is_empty() || !self.mirrors.is_empty()
+    }
+
+    /// Gives back what only subscribers need, once nobody is left.
+    pub(crate) fn rest(&mut self) {
+        if self.is_wanted() {
+            return;
+        }
+        self.repairs = false;
+        self.hands_on = false;
+        for encoding in &mut self.encodings {
+            encoding.requests.satisfy();
+            encoding.cache.clear();
+            encoding.sealed.clear();
+        }
+    }
+
+    /// Whether a key frame of this encoding would serve anybody. For one that nobody waits for any more the encoder would
+    /// repeat those of its other layers as well.
+    pub(crate) fn is_awaited(
+        &self,
+        encoding: u8,
+        active: Active,
+        subscriptions: &Slab<Subscription>,
+    ) -> bool {
+        let elsewhere = self.encodings.get(usize::from(encoding));
+        let elsewhere = elsewhere.is_some_and(|e| e.requests.is_wanted_elsewhere());
+        let (pli, fir) = self.leg.asks_key_frames();
+        let mut here = self.subscriptions.iter().filter_map(|slot| subscriptions.get(*slot));
+        (pli || fir) && !self.muted && (elsewhere || here.any(|s| s.is_on(encoding, active)))
     }
 
     /// Why a packet that went to nobody went to nobody.

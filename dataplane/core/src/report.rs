@@ -130,16 +130,19 @@ impl Worker {
         let (source, offset) = subscription.rewriter.running()?;
         let publication = self.publications.get(subscription.publication?)?;
         let encoding = publication.encodings.iter().find(|e| e.source == source)?;
-        let publisher = self.peers.get(publication.peer)?;
+        let (publisher, clock) = match &publication.origin {
+            Some(origin) => (origin.publisher, origin.clock),
+            None => self.peers.get(publication.peer).map(|peer| (peer.id, peer.clock))?,
+        };
         let sender = encoding.reception.sender()?;
-        let taken = publisher.clock.to_ours(sender.ntp)?;
+        let taken = clock.to_ours(sender.ntp)?;
         let since = ticks_between(taken, now.ntp, encoding.clock_rate_hz);
         Some(Report {
             ssrc: subscription.ssrc,
             timestamp: sender.timestamp.wrapping_add(offset).wrapping_add(since as u32),
             packets: subscription.sent.packets as u32,
             octets: subscription.octets as u32,
-            publisher: publisher.id,
+            publisher,
         })
     }
 

@@ -5,7 +5,7 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::keys::SessionKeys;
 use crate::peer::Peer;
-use crate::publication::{Encoding, Publication, Stream};
+use crate::publication::{Encoding, Stream};
 use crate::time::{Duration, Instant, Now};
 use crate::worker::Worker;
 
@@ -23,6 +23,7 @@ impl Worker {
         if due.into_iter().flatten().any(|at| at <= now.at) {
             self.ask(now, stream.publication, egress);
         } else if let Some(at) = missing {
+            // Of a mirror nothing waits here: what it misses is asked for when somebody says so.
             self.arm(peer, at);
         }
         if first {
@@ -56,28 +57,31 @@ impl Worker {
     /// Sends the requests of a publication that are due now, and arms the timer for those that are due later.
     pub(crate) fn ask(&mut self, now: Now, slot: u32, egress: &mut Egress) -> Option<Instant> {
         let publication = self.publications.get_mut(slot)?;
+        if publication.origin.is_some() {
+            return self.wish(now, slot);
+        }
         let peer_slot = publication.peer;
         let peer = self.peers.get_mut(peer_slot).filter(|peer| peer.is_ready())?;
         let active = publication.active(now.at);
-        let Publication { encodings, leg, report_ssrc, subscriptions, muted, .. } = publication;
-        let (pli, fir) = leg.codecs.first().map_or((false, false), |codec| (codec.pli, codec.fir));
+        let (pli, _) = publication.leg.asks_key_frames();
+        let report_ssrc = publication.report_ssrc;
         let session_keys = &mut self.session_keys;
         let mut next: Option<Instant> = None;
-        for (number, encoding) in (0..).zip(encodings.iter_mut()).filter(|(_, e)| e.ssrc != 0) {
-            // A request that nobody waits for any more would make the encoder repeat key frames of its other layers.
-            if encoding.requests.due(now.at) == Some(now.at) {
-                let mut waiting = subscriptions.iter().filter_map(|s| self.subscriptions.get(*s));
-                let awaited = waiting.any(|subscription| subscription.is_on(number, active));
-                if *muted || !awaited || (!pli && !fir) {
-                    encoding.requests.satisfy();
-                }
+        for number in 0..publication.encodings.len() {
+            let is_due = |e: &Encoding| e.requests.due(now.at) == Some(now.at);
+            let vain = publication.encodings.get(number).is_some_and(is_due)
+                && !publication.is_awaited(number as u8, active, &self.subscriptions);
+            let encoding = publication.encodings.get_mut(number).filter(|e| e.ssrc != 0);
+            let Some(encoding) = encoding else { continue };
+            if vain {
+                encoding.requests.satisfy();
             }
             if encoding.requests.take(now.at) {
-                let result = ask_key_frame(peer, session_keys, egress, encoding, *report_ssrc, pli);
+                let result = ask_key_frame(peer, session_keys, egress, encoding, report_ssrc, pli);
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             if encoding.missing.is_due(now.at) {
-                let result = ask_missing(now, peer, session_keys, egress, encoding, *report_ssrc);
+                let result = ask_missing(now, peer, session_keys, egress, encoding, report_ssrc);
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             let due = [encoding.requests.due(now.at), encoding.missing.due()];
@@ -93,7 +97,7 @@ impl Worker {
 }
 
 /// When a request that found no room is tried again.
-const RETRY: Duration = Duration::from_millis(5);
+pub(crate) const RETRY: Duration = Duration::from_millis(5);
 
 fn ask_key_frame(
     peer: &mut Peer,

@@ -16,6 +16,11 @@ impl Leg {
         self.codecs.iter().find(|codec| codec.pt == pt)
     }
 
+    /// Whether the publisher takes PLI, and FIR.
+    pub(crate) fn asks_key_frames(&self) -> (bool, bool) {
+        self.codecs.first().map_or((false, false), |codec| (codec.pli, codec.fir))
+    }
+
     /// The codec whose retransmissions have this payload type.
     pub(crate) fn codec_of_rtx(&self, rtx_pt: u8) -> Option<&Codec> {
         self.codecs.iter().find(|codec| codec.rtx_pt == Some(rtx_pt))

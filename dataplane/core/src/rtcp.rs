@@ -88,6 +88,18 @@ impl Worker {
             _ => None,
         });
         let publications: Vec<u32> = reports.map(|stream| stream.publication).collect();
+        let publisher = peer.id;
+        self.mirror_reports(publisher, &publications, sealed);
+        self.hand_reports_to(&publications, sealed, egress);
+    }
+
+    /// Hands reports on to those that get one of these publications as it came.
+    pub(crate) fn hand_reports_to(
+        &mut self,
+        publications: &[u32],
+        sealed: &[u8],
+        egress: &mut Egress,
+    ) {
         let audiences = publications.iter().filter_map(|slot| self.publications.get(*slot));
         let subscriptions = audiences.filter(|p| p.hands_on).flat_map(|p| p.audience());
         let subscriptions = subscriptions.filter_map(|slot| self.subscriptions.get(*slot));
@@ -121,6 +133,8 @@ impl Worker {
                 timestamp: report.rtp_timestamp,
                 at: now.at,
             });
+            // All of them: the clock is the peer's, and its streams are to stay in sync with each other.
+            self.tell_mirrors(slot, None);
         }
     }
 
@@ -225,6 +239,7 @@ impl Worker {
         let encoding = publication.and_then(|p| p.encodings.get_mut(stream.encoding as usize));
         if let Some(encoding) = encoding.filter(|_| !stream.rtx) {
             encoding.active_at = None;
+            self.tell_mirrors(slot, None);
         }
     }
 

@@ -36,7 +36,7 @@ pub struct WorkerStatistics {
     pub scopes: u32,
     /// Peers that exist.
     pub peers: u32,
-    /// Publications that exist.
+    /// Publications that exist, without those of other workers.
     pub publications: u32,
     /// Subscriptions that exist.
     pub subscriptions: u32,
@@ -141,7 +141,7 @@ impl Worker {
         WorkerStatistics {
             scopes: self.scopes.len() as u32,
             peers: self.peers.len() as u32,
-            publications: self.publications.len() as u32,
+            publications: self.publications.len().saturating_sub(self.mirrors.len()) as u32,
             subscriptions: self.subscriptions.len() as u32,
             received: self.received,
             sent: self.sent,

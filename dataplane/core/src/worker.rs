@@ -9,6 +9,7 @@ use crate::hash::{Map, Seed};
 use crate::ice;
 use crate::keys::SessionKeys;
 use crate::limits::{CONSENT, EVENTS, HANDSHAKE_DATAGRAMS, SETUP};
+use crate::parcel::Outbox;
 use crate::peer::Peer;
 use crate::port::{Meta, Path};
 use crate::publication::Publication;
@@ -70,7 +71,12 @@ pub struct Worker {
     events: VecDeque<Event>,
     handshakes: VecDeque<HandshakeInput>,
     sources: u64,
-    gathers: bool,
+    pub(crate) gathers: bool,
+    pub(crate) outbox: Outbox,
+    /// The publications that repeat another worker's.
+    pub(crate) mirrors: Vec<u32>,
+    /// When a mirror's wishes are to be repeated.
+    pub(crate) mirrors_due: Option<Instant>,
     pub(crate) gather: Gather,
     pub(crate) fan_out: FanOut,
     checked: Option<Path>,
@@ -100,6 +106,9 @@ impl Worker {
             handshakes: VecDeque::new(),
             sources: 0,
             gathers: config.gather > Duration::ZERO,
+            outbox: Outbox::default(),
+            mirrors: Vec::new(),
+            mirrors_due: None,
             gather: Gather::new(config.gather),
             fan_out: FanOut::default(),
             checked: None,
@@ -143,13 +152,14 @@ impl Worker {
                 self.on_peer_timeout(now, slot, egress);
             }
         }
+        self.wish_again(now);
         self.count_sent(before, egress);
     }
 
     /// When [`Worker::on_timeout`] has something to do next; always later than its last `now`.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next().into_iter().chain(self.gather.due()).min()
+        [self.timers.next(), self.gather.due(), self.mirrors_due].into_iter().flatten().min()
     }
 
     /// The oldest event that was not fetched.

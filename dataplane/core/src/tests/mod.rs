@@ -4,6 +4,7 @@ mod forward;
 mod gather;
 mod ice;
 mod limits;
+mod mirror;
 mod repair;
 mod report;
 mod shared;
