@@ -35,6 +35,17 @@ fn push(egress: &mut Egress, path: Path, lengths: &[usize], fill: u8) {
     }
 }
 
+/// Sends from near to far until something arrives: a link that was just made drops silently until the kernel's link watch
+/// has seen it.
+fn introduce(near: &UdpSocket, far: &UdpSocket) {
+    far.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let to = far.local_addr().unwrap();
+    while near.send_to(b"hello", to).is_err() || recv(far, &mut [0; 8]).is_err() {}
+    // One more may be on its way that was taken for lost.
+    while recv(far, &mut [0; 8]).is_ok() {}
+    far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+}
+
 /// The next datagram.
 fn heard(client: &UdpSocket) -> Vec<u8> {
     let mut bytes = [0; 2048];

@@ -1,7 +1,7 @@
 //! Destinations, interfaces and buffers that take nothing.
 
 use crate::host::{FAR, NEAR, Wire, ip};
-use crate::{BACKENDS, client, drops, heard, open, path, push};
+use crate::{BACKENDS, client, drops, heard, introduce, open, path, push};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use strait_core::egress::Egress;
@@ -35,6 +35,7 @@ fn a_destination_that_is_refused_stops_no_other(backend: Backend, family: usize)
     }
     let mut bound = wire.near.run(|| open(backend, ip(NEAR[family])));
     let listener = wire.far.run(|| client(ip(FAR[family])));
+    introduce(&wire.near.run(|| client(ip(NEAR[family]))), &listener);
     let to = |remote| path(ip(NEAR[family]), remote);
     let good = to(listener.local_addr().unwrap());
     let mut egress = Egress::default();
@@ -95,6 +96,7 @@ fn what_fits_the_interface_leaves_one_by_one(backend: Backend, family: usize) {
     wire.near.command("ip link set wire mtu 1300").unwrap();
     let mut bound = wire.near.run(|| open(backend, ip(NEAR[family])));
     let listener = wire.far.run(|| client(ip(FAR[family])));
+    introduce(&wire.near.run(|| client(ip(NEAR[family]))), &listener);
     let good = path(ip(NEAR[family]), listener.local_addr().unwrap());
     let mut egress = Egress::default();
     push(&mut egress, good, &[1350, 1350, 1350, 200], 4);
@@ -149,6 +151,7 @@ fn a_full_send_buffer_is_counted_and_empties_again_with(backend: Backend) {
     wire.near.command("tc qdisc add dev wire root tbf rate 8kbit burst 2kb limit 64mb").unwrap();
     let mut bound = wire.near.run(|| open(backend, ip(NEAR[0])));
     let listener = wire.far.run(|| client(ip(FAR[0])));
+    introduce(&wire.near.run(|| client(ip(NEAR[0]))), &listener);
     let pushed = fill(&mut bound.ports[0], &listener) as u64;
     let counters = bound.ports[0].counters();
     let full = counters.drops(Drop::SendBufferFull);
@@ -181,6 +184,7 @@ fn a_full_device_queue_is_not_told_of_with(backend: Backend) {
     wire.near.command("tc qdisc add dev wire root tbf rate 8kbit burst 2kb limit 10kb").unwrap();
     let mut bound = wire.near.run(|| open(backend, ip(NEAR[0])));
     let listener = wire.far.run(|| client(ip(FAR[0])));
+    introduce(&wire.near.run(|| client(ip(NEAR[0]))), &listener);
     let pushed = fill(&mut bound.ports[0], &listener) as u64;
     let counters = bound.ports[0].counters();
     assert_eq!((counters.packets_sent, drops(&counters)), (pushed, vec![]));
