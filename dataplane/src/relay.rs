@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::dtls::Certificate;
+use strait_io::limits::TCP_CONNECTIONS;
 use strait_io::steering::Kernel;
 use strait_io::{Backend, Sockets, affinity, interfaces, process};
 use tokio::net::TcpListener;
@@ -75,15 +76,9 @@ impl Relay {
             (0, cpus) => cpus,
             (workers, _) => workers,
         };
-        let bound = strait_io::bind(&sockets(config, workers))?;
+        let files = process::raise_open_files().ok();
+        let mut bound = strait_io::bind(&sockets(config, workers))?;
         let mut degradations = bound.degradations.clone();
-        let wanted = strait_io::limits::TCP_CONNECTIONS * workers;
-        match process::raise_open_files() {
-            Ok(limit) if !bound.tcp.is_empty() && limit < wanted as u64 => degradations.push(format!(
-                "{limit} files may be open, fewer than {wanted} ICE-TCP connections need: raise LimitNOFILE= or `ulimit -n`"
-            )),
-            _ => {}
-        }
         // What nobody can do without comes first, where files are few.
         let socket = rpc::socket::Socket::bind(&config.rpc_socket)?;
         let listener = match config.metrics_listen {
@@ -107,6 +102,17 @@ impl Relay {
             },
             config::Steering::Off => None,
         };
+        if let Some(files) = files
+            && let Some(connections) = tcp_connections(files, workers)
+        {
+            bound.ports.iter_mut().for_each(|port| port.limit_tcp(connections));
+            if !bound.tcp.is_empty() {
+                degradations.push(format!(
+                    "{files} files may be open: each worker takes {connections} ICE-TCP connections instead of {TCP_CONNECTIONS}; \
+                     raise LimitNOFILE= or `ulimit -n`"
+                ));
+            }
+        }
         let certificate = Certificate::generate()?;
         let identity = Identity {
             instance_id: random::instance_id()?,
@@ -311,6 +317,15 @@ fn sockets(config: &Config, workers: usize) -> strait_io::Options {
         },
         busy_poll: Duration::from_micros(config.busy_poll_us.into()),
     }
+}
+
+/// How many ICE-TCP connections a worker may have, if that is fewer than usual: strangers open them, and must leave files
+/// for the RPC and for metrics. Half of those that are not open yet.
+fn tcp_connections(files: u64, workers: usize) -> Option<usize> {
+    let open = process::open_files()?;
+    let free = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(open);
+    let connections = (free / 2 / workers.max(1)).max(1);
+    (connections < TCP_CONNECTIONS).then_some(connections)
 }
 
 /// Who may call: root, ourselves, and whom the configuration names.

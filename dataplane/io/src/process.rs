@@ -20,8 +20,24 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// How many files are open now; `None` where /proc does not tell.
+#[must_use]
+pub fn open_files() -> Option<usize> {
+    // One of them is the folder that is being read.
+    std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count().saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn open_files_are_counted() {
+        let before = super::open_files().unwrap();
+        let files: Vec<_> = (0..100).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        // Other tests of this process may open and close some at the same time.
+        assert!((before + 50..before + 150).contains(&super::open_files().unwrap()));
+        drop(files);
+    }
+
     #[test]
     fn the_limit_is_raised_and_stays() {
         let limit = super::raise_open_files().unwrap();

@@ -174,6 +174,11 @@ impl Sockets {
         self.tcp.detach(path, &self.epoll)
     }
 
+    /// Holds at most so many ICE-TCP connections, for want of files.
+    pub fn limit_tcp(&mut self, connections: usize) {
+        self.tcp.limit(connections);
+    }
+
     /// Takes over a connection that another worker accepted; it is closed if this worker has no room.
     pub fn adopt(&mut self, connection: Connection) {
         if !self.tcp.adopt(connection, &self.epoll) {

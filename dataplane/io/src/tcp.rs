@@ -53,6 +53,8 @@ impl Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Tcp {
     listeners: Vec<TcpListener>,
+    /// How many fewer connections than [`TCP_CONNECTIONS`] are taken.
+    withheld: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_path: HashMap<Path, u32>,
@@ -83,6 +85,11 @@ impl Tcp {
             epoll.add(listener, token, Interest::Read)?;
         }
         Ok(Self { listeners, ..Self::default() })
+    }
+
+    /// Takes fewer connections than [`TCP_CONNECTIONS`].
+    pub(crate) fn limit(&mut self, connections: usize) {
+        self.withheld = TCP_CONNECTIONS.saturating_sub(connections);
     }
 
     /// Whether frames may be waiting that no event will tell of.
@@ -314,7 +321,7 @@ impl Tcp {
         let key = limit_key(connection.path.remote.ip());
         let siblings = self.per_address.get(&key).copied().unwrap_or(0);
         let crowded = siblings >= TCP_CONNECTIONS_PER_ADDRESS && !key.is_loopback();
-        if self.by_path.len() >= TCP_CONNECTIONS || crowded {
+        if self.by_path.len() + self.withheld >= TCP_CONNECTIONS || crowded {
             return false;
         }
         let slot = self.free.pop().unwrap_or_else(|| {
