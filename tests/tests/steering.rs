@@ -24,6 +24,8 @@ use tonic::transport::{Channel, Endpoint};
 
 const WORKERS: usize = 4;
 const MEDIA: [u8; 100] = [0x80; 100];
+const IPV4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const IPV6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
 
 /// Sockets of four workers that the kernel steers to; `None` where it may not, which is said aloud.
 fn steered(test: &str, ip: &str) -> Option<(Bound, Kernel, Flows)> {
@@ -295,14 +297,14 @@ fn key() -> SharedKey {
     SharedKey { profile: Profile::AeadAes128Gcm, key: vec![5; 16], salt: vec![6; 12] }
 }
 
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+fn socket(ip: IpAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     socket
 }
 
 impl Native {
-    async fn join(client: &mut RelayClient<Channel>, scope: &str, n: usize) -> Self {
+    async fn join(client: &mut RelayClient<Channel>, scope: &str, n: usize, ip: IpAddr) -> Self {
         let ours = v1::IceCredentials { ufrag: format!("peer{n}"), pwd: format!("{n:022}") };
         let SharedKey { key, salt, .. } = &key();
         let request = v1::AddPeerRequest {
@@ -318,10 +320,10 @@ impl Native {
         };
         let answer = client.add_peer(request).await.unwrap().into_inner();
         let theirs = answer.local_ice.unwrap();
-        let candidate = answer.candidates.iter().find(|c| c.address == "127.0.0.1").unwrap();
+        let candidate = answer.candidates.iter().find(|c| c.address == ip.to_string()).unwrap();
         let (inbound, ssrc) = (self::key().inbound().unwrap(), 1000 + n as u32);
         let mut native = Self {
-            socket: socket(),
+            socket: socket(ip),
             to: SocketAddr::new(candidate.address.parse().unwrap(), candidate.port as u16),
             stun: StunKey::new(theirs.pwd.as_bytes()),
             username: (theirs.ufrag, ours.ufrag),
@@ -429,7 +431,7 @@ async fn forty_peers(steering: Steering) -> (u64, u64, Vec<String>) {
         let name = format!("scope{scope}");
         let request = v1::CreateScopeRequest { scope_id: name.clone() };
         client.create_scope(request).await.unwrap();
-        let mut speaker = Native::join(&mut client, &name, 100 * scope).await;
+        let mut speaker = Native::join(&mut client, &name, 100 * scope, IPV4).await;
         speaker.check();
         let request = v1::PublishRequest {
             scope_id: name.clone(),
@@ -445,7 +447,7 @@ async fn forty_peers(steering: Steering) -> (u64, u64, Vec<String>) {
         client.publish(request).await.unwrap();
         let mut listeners = Vec::new();
         for n in 1..5 {
-            let listener = Native::join(&mut client, &name, 100 * scope + n).await;
+            let listener = Native::join(&mut client, &name, 100 * scope + n, IPV4).await;
             let request = v1::SubscribeRequest {
                 scope_id: name.clone(),
                 peer_id: (100 * scope + n).to_string(),
@@ -468,7 +470,7 @@ async fn forty_peers(steering: Steering) -> (u64, u64, Vec<String>) {
             for (n, (speaker, listeners)) in scopes.iter_mut().enumerate() {
                 if at == PACKETS / 2 && n % 2 == 0 {
                     // A NAT gave it another port: one check, and all goes on.
-                    speaker.socket = socket();
+                    speaker.socket = socket(IPV4);
                     speaker.check();
                 }
                 speaker.say();
@@ -516,9 +518,9 @@ async fn without_steering_all_is_the_same_but_for_the_hand_overs() {
     );
 }
 
-/// A call of one speaker and two listeners on the only worker, while strangers and a peer of another scope send what
-/// they can. Returns packets that were due, and those that came.
-async fn call_under_flood(steering: Steering) -> (u32, u32, u64) {
+/// A call of one speaker and two listeners at an address of the only worker, while strangers send what they can to
+/// others, or the same. Returns packets that were due, those that came, and those that strangers sent.
+async fn call_under_flood(ip: IpAddr, flooded: &[IpAddr]) -> (u32, u32, u64) {
     const PACKETS: u16 = 2500;
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
@@ -526,14 +528,14 @@ async fn call_under_flood(steering: Steering) -> (u32, u32, u64) {
         port: 0,
         metrics_listen: None,
         workers: 1,
-        steering,
+        steering: Steering::Auto,
         ..Config::default()
     };
     let relay = Relay::start(&config).await.unwrap();
     let mut client = connect(config.rpc_socket.clone()).await;
     let request = v1::CreateScopeRequest { scope_id: "call".into() };
     client.create_scope(request).await.unwrap();
-    let mut speaker = Native::join(&mut client, "call", 1).await;
+    let mut speaker = Native::join(&mut client, "call", 1, ip).await;
     client
         .publish(v1::PublishRequest {
             scope_id: "call".into(),
@@ -550,7 +552,7 @@ async fn call_under_flood(steering: Steering) -> (u32, u32, u64) {
         .unwrap();
     let mut listeners = Vec::new();
     for n in 2..4 {
-        let listener = Native::join(&mut client, "call", n).await;
+        let listener = Native::join(&mut client, "call", n, ip).await;
         let request = v1::SubscribeRequest {
             scope_id: "call".into(),
             peer_id: n.to_string(),
@@ -566,11 +568,12 @@ async fn call_under_flood(steering: Steering) -> (u32, u32, u64) {
         client.subscribe(request).await.unwrap();
         listeners.push(listener);
     }
-    let (to, ufrag) = (speaker.to, speaker.username.0.clone());
+    let to: Vec<_> = flooded.iter().map(|&ip| SocketAddr::new(ip, speaker.to.port())).collect();
+    let ufrag = speaker.username.0.clone();
     let stop = Arc::new(AtomicBool::new(false));
     let flood = {
         let stop = stop.clone();
-        std::thread::spawn(move || flood(to, &ufrag, &stop))
+        std::thread::spawn(move || flood(&to, &ufrag, &stop))
     };
     let heard = tokio::task::spawn_blocking(move || {
         let talk = std::thread::spawn(move || {
@@ -612,9 +615,12 @@ async fn call_under_flood(steering: Steering) -> (u32, u32, u64) {
 }
 
 /// Sends forged checks, DTLS and RTP as fast as one thread can. How many datagrams.
-fn flood(to: SocketAddr, ufrag: &str, stop: &AtomicBool) -> u64 {
-    let sockets: Vec<_> =
-        (0..16).map(|_| batch::Socket::bind(SocketAddr::new(to.ip(), 0)).unwrap()).collect();
+fn flood(to: &[SocketAddr], ufrag: &str, stop: &AtomicBool) -> u64 {
+    let sockets = to.iter().cycle().take(16).map(|&to| {
+        let socket = batch::Socket::bind(SocketAddr::new(to.ip(), 0));
+        (socket.unwrap(), to)
+    });
+    let sockets: Vec<_> = sockets.collect();
     // A check for the speaker's user fragment whose integrity is a guess, the largest that still is one.
     let mut check = [0; 300];
     let guess = StunKey::new(b"a guess");
@@ -632,11 +638,11 @@ fn flood(to: SocketAddr, ufrag: &str, stop: &AtomicBool) -> u64 {
     let media = [0x90_u8; 200];
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
-        for socket in &sockets {
+        for (socket, to) in &sockets {
             for datagram in [check, &hello, &media] {
                 let run = datagram.repeat(16);
                 let segment = datagram.len() as u16;
-                let message = batch::Outgoing { to: Some(to), bytes: &run, segment };
+                let message = batch::Outgoing { to: Some(*to), bytes: &run, segment };
                 sent += 16 * socket.send(&[message; 4]).unwrap_or(0) as u64;
             }
         }
@@ -644,17 +650,25 @@ fn flood(to: SocketAddr, ufrag: &str, stop: &AtomicBool) -> u64 {
     sent
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_lives_on_under_a_flood() {
+async fn a_call_lives_on(ip: IpAddr, flooded: &[IpAddr]) {
     if matches!(bind_and_attach(), Err(error) if is_forbidden(&error)) {
         return skip("a call under a flood", "we may load no program: the flood shares its buffer");
     }
-    let (due, heard, flood) = call_under_flood(Steering::Auto).await;
+    let (due, heard, flood) = call_under_flood(ip, flooded).await;
     let lost = 100.0 * f64::from(due.saturating_sub(heard)) / f64::from(due);
     eprintln!("{flood} datagrams of flood; {heard} of {due} packets heard, {lost:.3} % lost");
-
     assert!(flood > 100_000, "{flood}");
     assert!(lost < 0.1, "{lost:.3} % of {due} lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_lives_on_under_a_flood() {
+    a_call_lives_on(IPV4, &[IPV4]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_over_ipv6_lives_on_under_a_flood_of_both_families() {
+    a_call_lives_on(IPV6, &[IPV4, IPV6]).await;
 }
 
 fn bind_and_attach() -> Result<Kernel, String> {
