@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
+use crate::random::Random;
 use strait_core::command::{Command, IceCredentials, PeerId, ScopeId};
 use strait_core::egress::Egress;
 use strait_core::port::{Meta, Path, Protocol};
 use strait_core::time::{Duration, Now};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::StunKey;
+use strait_wire::demux::Kind;
 use strait_wire::stun;
 
 /// Of a hundred datagrams that a relay reads in a call with cameras: media, reports, and now and then a check or a
@@ -20,7 +22,6 @@ const MIX: [(Kind, usize, usize); 6] = [
     (Kind::Dtls, 600, 1),
     (Kind::Unknown, 40, 1),
 ];
-use strait_wire::demux::Kind;
 
 /// A hundred datagrams as they come, in an order without pattern but the same in every run, with what they are.
 #[must_use]
@@ -29,15 +30,7 @@ pub fn mixed() -> Vec<(Kind, Vec<u8>)> {
         .iter()
         .flat_map(|(kind, len, count)| vec![(*kind, datagram(*kind, *len)); *count])
         .collect();
-    // Fisher and Yates with a small generator of its own.
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for at in (1..datagrams.len()).rev() {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        let other = (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % (at + 1);
-        datagrams.swap(at, other);
-    }
+    Random::new(1).shuffle(&mut datagrams);
     datagrams
 }
 

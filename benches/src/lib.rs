@@ -3,5 +3,7 @@
 
 pub mod baseline;
 pub mod call;
+pub mod crowd;
 pub mod datagrams;
+pub mod random;
 pub mod sealed;

@@ -60,6 +60,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "dataplane/crypt/src/libsrtp.rs",
     "tests/tests/srtp_libsrtp.rs",
     "tests/tests/alloc.rs",
+    "benches/benches/srtp.rs",
     "dataplane/src/steer.rs",
     "dataplane/src/sandbox.rs",
 ];
