@@ -6,7 +6,6 @@
 
 use crate::limits::SEGMENTS;
 use crate::time::Instant;
-use std::collections::VecDeque;
 
 /// One encoding of one publication while it keeps its SSRC, by a serial number of the worker that is never used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +63,7 @@ impl Segment {
 /// The numbers of one subscription.
 #[derive(Debug)]
 pub(crate) struct Rewriter {
-    segments: VecDeque<Segment>,
+    segments: Vec<Segment>,
     /// Whether the last segment goes on.
     open: bool,
     next: u64,
@@ -80,7 +79,7 @@ impl Rewriter {
     /// Starts at `first_seq`.
     pub(crate) fn new(first_seq: u16) -> Self {
         Self {
-            segments: VecDeque::new(),
+            segments: Vec::new(),
             open: false,
             // In the second cycle, so that a late first packet has a number too.
             next: (1 << 16) | u64::from(first_seq),
@@ -94,7 +93,7 @@ impl Rewriter {
 
     /// Whether this packet cannot belong to the running segment: another source, or too far ahead.
     pub(crate) fn needs_segment(&self, source: Source, seq: u64) -> bool {
-        let running = self.segments.back().filter(|_| self.open);
+        let running = self.segments.last().filter(|_| self.open);
         running.is_none_or(|segment| {
             segment.source != source || seq > segment.last.saturating_add(DROPOUT_MAX)
         })
@@ -144,16 +143,16 @@ impl Rewriter {
             }),
         };
         if self.segments.len() == SEGMENTS {
-            self.segments.pop_front();
+            self.segments.remove(0);
         }
-        self.segments.push_back(segment);
+        self.segments.push(segment);
         self.open = true;
     }
 
     /// The outgoing timestamp where a source goes on after an interruption: its own clock knows how long that was, when
     /// arrival does not (all that a connection held back arrives at once).
     fn resumed_timestamp(&self, source: Source, position: Position) -> Option<u32> {
-        let before = self.segments.back().filter(|segment| segment.source == source)?;
+        let before = self.segments.last().filter(|segment| segment.source == source)?;
         let timestamp = position.timestamp.wrapping_add(before.timestamp_offset);
         let goes_on = position.seq <= before.last.saturating_add(DROPOUT_MAX);
         let is_ahead = timestamp.wrapping_sub(self.timestamp).cast_signed() > 0;
@@ -197,7 +196,7 @@ impl Rewriter {
             return;
         }
         self.next = rewrite.seq + 1;
-        if let Some(segment) = self.segments.back_mut() {
+        if let Some(segment) = self.segments.last_mut() {
             segment.last = segment.last.max(position.seq);
         }
         let timestamp = position.timestamp.wrapping_add(rewrite.timestamp_offset);
@@ -229,7 +228,7 @@ impl Rewriter {
 
     /// The newest source, and what is added to its timestamps.
     pub(crate) fn running(&self) -> Option<(Source, u32)> {
-        self.segments.back().map(|segment| (segment.source, segment.timestamp_offset))
+        self.segments.last().map(|segment| (segment.source, segment.timestamp_offset))
     }
 }
 

@@ -23,14 +23,11 @@ impl Active {
         self.0 |= 1_u8.checked_shl(encoding.into()).unwrap_or_default();
     }
 
-    fn contains(self, encoding: u8) -> bool {
-        self.0 & 1_u8.checked_shl(encoding.into()).unwrap_or_default() != 0
-    }
-
     /// The highest encoding up to `max`, or else the lowest above it.
     fn best(self, max: Option<u8>) -> Option<u8> {
-        let highest = max.map_or(7, |max| max.min(7));
-        (0..=highest).rev().chain(highest + 1..8).find(|encoding| self.contains(*encoding))
+        let within = self.0 & max.map_or(u8::MAX, |max| u8::MAX >> (7 - max.min(7)));
+        let best = if within == 0 { self.0.trailing_zeros() } else { within.ilog2() };
+        (self.0 != 0).then_some(best as u8)
     }
 }
 

@@ -60,6 +60,8 @@ impl<'a> Cursor<'a> {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
+    /// Inlined: values of a size that is known need no call to copy them.
+    #[inline]
     pub(crate) fn push(&mut self, value: &[u8]) -> Result<(), Full> {
         put(self.bytes, self.len, value).ok_or(Full)?;
         self.len += value.len();

@@ -410,34 +410,52 @@ impl HeaderBuilder {
         I: IntoIterator<Item = (u8, &'e [u8]), IntoIter: Clone>,
     {
         let extensions = extensions.into_iter();
-        let (mut any, mut one_byte) = (false, true);
+        let (mut elements, mut data_len, mut one_byte) = (0, 0, true);
         for (id, data) in extensions.clone() {
             if id == 0 || data.len() > 255 {
                 return Err(WriteError::Invalid);
             }
-            any = true;
+            elements += 1;
+            data_len += data.len();
             one_byte &= id <= 14 && (1..=16).contains(&data.len());
         }
         let csrc_count = u8::try_from(csrcs.len()).unwrap_or(u8::MAX);
         if csrc_count > 15 {
             return Err(WriteError::Invalid);
         }
+        let extended = u8::from(elements > 0);
+        let [seq_high, seq_low] = self.seq.to_be_bytes();
+        let [t0, t1, t2, t3] = self.timestamp.to_be_bytes();
+        let [s0, s1, s2, s3] = self.ssrc.to_be_bytes();
         let mut out = Cursor::new(out);
+        // Few large writes: this runs for every subscriber.
         out.push(&[
-            0x80 | (u8::from(self.padding) << 5) | (u8::from(any) << 4) | csrc_count,
+            0x80 | (u8::from(self.padding) << 5) | (extended << 4) | csrc_count,
             (u8::from(self.marker) << 7) | (self.pt & 0x7f),
+            seq_high,
+            seq_low,
+            t0,
+            t1,
+            t2,
+            t3,
+            s0,
+            s1,
+            s2,
+            s3,
         ])?;
-        out.push(&self.seq.to_be_bytes())?;
-        out.push(&self.timestamp.to_be_bytes())?;
-        out.push(&self.ssrc.to_be_bytes())?;
         for csrc in csrcs {
             out.push(&csrc.to_be_bytes())?;
         }
-        if any {
-            let profile = if one_byte { ONE_BYTE_PROFILE } else { TWO_BYTE_PROFILE };
-            out.push(&profile.to_be_bytes())?;
-            let words_at = out.len();
-            out.push(&[0, 0])?;
+        if elements > 0 {
+            let (profile, heads_len) = if one_byte {
+                (ONE_BYTE_PROFILE, elements)
+            } else {
+                (TWO_BYTE_PROFILE, 2 * elements)
+            };
+            let words = u16::try_from((heads_len + data_len).div_ceil(4));
+            let [profile_high, profile_low] = profile.to_be_bytes();
+            let [words_high, words_low] = words.map_err(|_| WriteError::Invalid)?.to_be_bytes();
+            out.push(&[profile_high, profile_low, words_high, words_low])?;
             for (id, data) in extensions {
                 let len = data.len() as u8; // At most 255, see above.
                 if one_byte {
@@ -448,9 +466,6 @@ impl HeaderBuilder {
                 out.push(data)?;
             }
             out.align()?;
-            let words =
-                u16::try_from((out.len() - words_at - 2) / 4).map_err(|_| WriteError::Invalid)?;
-            out.patch(words_at, &words.to_be_bytes())?;
         }
         Ok(out.len())
     }
