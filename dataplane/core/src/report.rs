@@ -99,7 +99,11 @@ impl Worker {
                 }
                 Ok(())
             });
-            result.unwrap_or_else(|reason| self.drops.count(reason));
+            // A full turn takes none of the others either: they are left to the next round.
+            if let Err(reason) = result {
+                self.drops.count(reason);
+                break;
+            }
         }
         peer.publications = slots;
     }
@@ -119,7 +123,10 @@ impl Worker {
                 }
                 Ok(())
             });
-            result.unwrap_or_else(|reason| self.drops.count(reason));
+            if let Err(reason) = result {
+                self.drops.count(reason);
+                break;
+            }
         }
     }
 

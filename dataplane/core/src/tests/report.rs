@@ -1,6 +1,7 @@
 //! RTCP of both legs.
 
 use crate::command::{Command, Kind, PublicationId, SubscriptionId};
+use crate::drop::DropReason;
 use crate::testing::{Bench, Client, IDS, OPUS, VP8, encoding, ms, packet, publish, read, vp8};
 use crate::time::Duration;
 use strait_wire::rtcp;
@@ -50,6 +51,22 @@ fn the_publisher_learns_its_loss_and_delay() {
     let seconds = f64::from(block.delay_since_last_sr) / 65_536.0;
     assert!((1.8..2.0).contains(&seconds), "{seconds}");
     assert!(packets.iter().any(|p| matches!(p, rtcp::Packet::SourceDescription(_))));
+}
+
+#[test]
+fn a_full_turn_ends_a_round_of_reports_and_the_next_round_has_them() {
+    let (mut bench, mut publisher, _) = pair();
+    publisher.send_rtcp(&mut bench, |rtcp| {
+        rtcp.sender_report(5, 77 << 32, 50_000, 0, 0, &[]).unwrap();
+    });
+    publisher.send(&mut bench, &audio(1, 1));
+    while bench.egress.push(publisher.path, &[0]) {}
+    bench.run(ms(2000));
+    assert!(bench.dropped(DropReason::EgressFull) >= 2, "to the publisher and the subscriber");
+    bench.sent();
+    bench.run(ms(2000));
+    let sent = bench.sent();
+    assert!(!publisher.open(&sent).1.is_empty());
 }
 
 #[test]
