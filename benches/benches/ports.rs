@@ -7,13 +7,13 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use strait_core::egress::Egress;
 use strait_core::port::{Path, Port, Protocol};
 use strait_core::time::Instant;
 use strait_io::batch::{Incoming, RECEIVE_MESSAGES, Socket};
-use strait_io::{Clock, Mmsg, Options, bind};
+use strait_io::{Backend, Clock, Options, Sockets, bind};
 
 const PACKET: [u8; 1200] = [7; 1200];
 const FRAME: usize = 10;
@@ -21,36 +21,20 @@ const FRAME: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn ports(criterion: &mut Criterion) {
-    measure(criterion, "mmsg", mmsg);
-}
-
-fn mmsg() -> (Mmsg, SocketAddr) {
-    let options = Options {
-        udp: vec![Ipv4Addr::LOCALHOST.into()],
-        port: 0,
-        tcp: vec![],
-        tcp_port: None,
-        workers: 1,
-        strangers: false,
-        this_host_only: false,
-    };
-    let mut bound = bind(&options).expect("loopback");
-    (bound.ports.remove(0), bound.udp[0])
-}
-
-/// All cases of one kind of port.
-fn measure<P: Port>(criterion: &mut Criterion, name: &str, open: impl Fn() -> (P, SocketAddr)) {
-    let mut group = criterion.benchmark_group(format!("ports/{name}"));
-    for subscribers in [1, 10, 50] {
-        let mut bed = Bed::new(open(), subscribers);
-        bed.measure(&mut group, 1, Order::Runs, &format!("packet to {subscribers}"));
-        bed.measure(&mut group, FRAME, Order::Runs, &format!("frame of 10 to {subscribers}, runs"));
-        if subscribers > 1 {
-            let name = format!("frame of 10 to {subscribers}, no runs");
-            bed.measure(&mut group, FRAME, Order::Alternating, &name);
+    for (name, backend) in [("mmsg", Backend::Mmsg), ("uring", Backend::Uring)] {
+        let mut group = criterion.benchmark_group(format!("ports/{name}"));
+        for subscribers in [1, 10, 50] {
+            let Some(mut bed) = Bed::new(backend, subscribers) else { continue };
+            bed.measure(&mut group, 1, Order::Runs, &format!("packet to {subscribers}"));
+            let name = format!("frame of 10 to {subscribers}, runs");
+            bed.measure(&mut group, FRAME, Order::Runs, &name);
+            if subscribers > 1 {
+                let name = format!("frame of 10 to {subscribers}, no runs");
+                bed.measure(&mut group, FRAME, Order::Alternating, &name);
+            }
         }
+        group.finish();
     }
-    group.finish();
 }
 
 /// In which order the datagrams of a turn lie in the egress.
@@ -63,16 +47,24 @@ enum Order {
 }
 
 /// A port between a publisher and its subscribers.
-struct Bed<P> {
-    port: P,
+struct Bed {
+    port: Sockets,
     egress: Egress,
     publisher: Socket,
     subscribers: Vec<(Path, Socket)>,
     incoming: Incoming,
 }
 
-impl<P: Port> Bed<P> {
-    fn new((port, at): (P, SocketAddr), subscribers: usize) -> Self {
+impl Bed {
+    /// `None` where this kernel would fall back to another backend.
+    fn new(backend: Backend, subscribers: usize) -> Option<Self> {
+        let udp = vec![Ipv4Addr::LOCALHOST.into()];
+        let mut bound = bind(&Options { udp, backend, ..Options::default() }).expect("loopback");
+        let (port, at) = (bound.ports.remove(0), bound.udp[0]);
+        if backend != Backend::Mmsg && !bound.degradations.is_empty() {
+            eprintln!("{backend:?} is left out: {}", bound.degradations.join("; "));
+            return None;
+        }
         let socket = || Socket::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("loopback");
         let publisher = socket();
         publisher.connect(at).expect("loopback");
@@ -82,7 +74,8 @@ impl<P: Port> Bed<P> {
             (Path { protocol: Protocol::Udp, local: at.ip(), remote }, socket)
         });
         let subscribers = subscribers.collect();
-        Self { port, egress: Egress::default(), publisher, subscribers, incoming: Incoming::new() }
+        let (egress, incoming) = (Egress::default(), Incoming::new());
+        Some(Self { port, egress, publisher, subscribers, incoming })
     }
 
     fn measure(
