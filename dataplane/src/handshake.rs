@@ -49,6 +49,8 @@ struct Shared {
     half_open: AtomicUsize,
     dropped: AtomicU64,
     stop: AtomicBool,
+    /// Turns of the thread's loop.
+    turns: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -85,6 +87,7 @@ pub fn start(
         half_open: AtomicUsize::new(0),
         dropped: AtomicU64::new(0),
         stop: AtomicBool::new(false),
+        turns: AtomicU64::new(0),
     });
     let helper = Helper {
         certificate,
@@ -166,6 +169,12 @@ impl Handshakes {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
+    /// How often the thread looked around: at least every 100 ms, or it hangs.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.shared.turns.load(Ordering::Relaxed)
+    }
+
     /// Ends the thread.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -198,6 +207,7 @@ struct Peer {
 impl Helper {
     fn run(mut self) {
         while !self.shared.stop.load(Ordering::Relaxed) {
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
             while let Some(order) = self.shared.orders.pop() {
                 self.obey(order, now);
@@ -372,6 +382,7 @@ mod tests {
                 half_open: AtomicUsize::new(0),
                 dropped: AtomicU64::new(0),
                 stop: AtomicBool::new(false),
+                turns: AtomicU64::new(0),
             }),
             peers: HashMap::new(),
             timers: BinaryHeap::new(),

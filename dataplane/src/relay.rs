@@ -169,7 +169,10 @@ impl Relay {
         let state = Arc::new(State::new(identity, mailboxes, handshakes, kernel));
         held(last("the pump of events"), rpc::pump(state.clone(), happened));
         held(last("the sweep of scopes"), rpc::sweep(state.clone()));
-        held(last("the watchdog"), watch_over(state.workers.clone(), health.clone()));
+        held(
+            last("the watchdog"),
+            watch_over(state.workers.clone(), state.handshakes.clone(), health.clone()),
+        );
         let metrics = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = listener {
             let router = metrics::router(state.clone(), health.clone());

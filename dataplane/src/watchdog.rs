@@ -1,10 +1,11 @@
 //! Whether the threads of the process do their work; and says once what the sockets only count.
 
+use crate::handshake::Handshakes;
 use crate::limits::{HEARTBEAT, MAILBOX_FULL_RETRY, STALLED};
 use crate::mailbox::{Mailbox, MailboxError, Pulse};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use strait_io::Drop;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -43,6 +44,8 @@ pub(crate) struct Health {
     timing: Timing,
     /// Per worker.
     stalled: Vec<AtomicBool>,
+    /// The DTLS thread does not turn.
+    handshakes_stalled: AtomicBool,
     /// The first thread or task that ended without being told to.
     ended: OnceLock<&'static str>,
     /// What was said already, a bit for each.
@@ -52,18 +55,23 @@ pub(crate) struct Health {
 impl Health {
     pub(crate) fn new(workers: usize, timing: Timing) -> Self {
         let stalled = (0..workers).map(|_| AtomicBool::new(false)).collect();
-        Self { timing, stalled, ended: OnceLock::new(), said: AtomicU32::new(0) }
+        let (ended, said) = (OnceLock::new(), AtomicU32::new(0));
+        Self { timing, stalled, handshakes_stalled: AtomicBool::new(false), ended, said }
     }
 
     /// Whether all do their work, as far as is known.
     pub(crate) fn is_well(&self) -> bool {
-        self.ended.get().is_none() && self.stalled().next().is_none()
+        self.problems().next().is_none()
     }
 
     /// What is wrong, one sentence each.
     pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
         let ended = self.ended.get().map(|what| format!("{what} ended unexpectedly"));
-        ended.into_iter().chain(self.stalled().map(|worker| format!("worker {worker} is stalled")))
+        let stalled = self.stalled().map(|worker| format!("worker {worker} is stalled"));
+        let handshakes = self.handshakes_stalled.load(Ordering::Relaxed);
+        let handshakes =
+            handshakes.then(|| "the DTLS thread is stalled: nobody new connects".to_owned());
+        ended.into_iter().chain(stalled).chain(handshakes)
     }
 
     /// The workers that do not answer.
@@ -122,6 +130,20 @@ impl Health {
         }
     }
 
+    /// Looks after the DTLS thread, whose loop made so many turns until now.
+    fn look_after_handshakes(&self, turns: u64, now: Instant, last: &mut (u64, Instant)) {
+        if turns != last.0 {
+            *last = (turns, now);
+        }
+        let stalled = now.saturating_duration_since(last.1) >= STALLED;
+        if self.handshakes_stalled.swap(stalled, Ordering::Relaxed) != stalled {
+            match stalled {
+                true => tracing::error!("the DTLS thread is stalled: no turn within {STALLED:?}"),
+                false => tracing::warn!("the DTLS thread turns again"),
+            }
+        }
+    }
+
     /// Says what is counted for the first time in this process.
     fn tell(&self, pulse: &Pulse) {
         for (bit, &reason) in SAID.iter().enumerate() {
@@ -159,10 +181,12 @@ async fn pulse(mailbox: Mailbox) -> Result<Pulse, MailboxError> {
     }
 }
 
-/// Looks after the workers for as long as the process lives.
-pub(crate) async fn watch_over(workers: Vec<Mailbox>, health: Arc<Health>) {
+/// Looks after all threads for as long as the process lives.
+pub(crate) async fn watch_over(workers: Vec<Mailbox>, handshakes: Handshakes, health: Arc<Health>) {
+    let mut last = (handshakes.turns(), Instant::now());
     loop {
         health.look(&workers).await;
+        health.look_after_handshakes(handshakes.turns(), Instant::now(), &mut last);
         tokio::time::sleep(health.timing.heartbeat).await;
     }
 }
@@ -288,6 +312,21 @@ mod tests {
         assert!(!health.is_well());
         assert_eq!(told.try_recv(), Ok("worker 0"));
         assert_eq!(health.problems().collect::<Vec<_>>(), ["worker 0 ended unexpectedly"]);
+    }
+
+    #[test]
+    fn a_handshake_thread_that_hangs_is_noticed() {
+        let health = Health::new(1, SHORT);
+        let start = Instant::now();
+        let mut last = (7, start);
+        let mut at = |turns, milliseconds| {
+            let now = start + Duration::from_millis(milliseconds);
+            health.look_after_handshakes(turns, now, &mut last);
+            health.is_well()
+        };
+        assert!(at(7, 1000) && at(8, 2000) && at(8, 3000));
+        assert!(!at(8, 4000), "two seconds without a turn");
+        assert!(!at(8, 5000) && at(9, 6000) && at(9, 7999));
     }
 
     #[test]

@@ -192,7 +192,8 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
     if let Some(error) = missing {
         degradations.push(format!(
             "io_uring is not to be had ({error}): recvmmsg and sendmmsg do its work; it needs Linux 6.1, \
-             `sysctl kernel.io_uring_disabled=0`, and a container that lets it through"
+             `sysctl kernel.io_uring_disabled=0`, a container that lets it through, and memory to lock \
+             (LimitMEMLOCK= or `ulimit -l`)"
         ));
     }
     for (granted, (what, sysctl)) in

@@ -121,7 +121,8 @@ impl Epoll {
                 0_usize,
             )
         };
-        if count < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+        // ENOSYS, or EPERM from a container whose filter is older than the call.
+        if count < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
             let milliseconds = timeout.map_or(-1, |timeout| {
                 i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
             });

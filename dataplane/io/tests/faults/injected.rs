@@ -1,8 +1,7 @@
-//! Errors that no interface here can be brought to give: a seccomp filter on the test's thread answers in the kernel's
-//! stead. It sees how many runs a call brings, and nothing of them.
+//! Errors that no interface here can be brought to give: a filter answers in the kernel's stead. It sees how many runs a
+//! call brings, and nothing of them.
 
-use crate::{client, drops, heard, open, path, push};
-use std::io;
+use crate::{client, drops, filter, heard, open, path, push};
 use std::net::IpAddr;
 use strait_core::egress::Egress;
 use strait_core::port::Port;
@@ -11,37 +10,9 @@ use strait_io::Drop;
 
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// From now on, calls of sendmmsg on this thread that bring from `least` to `most` runs give this error.
+/// Calls of sendmmsg that bring from `least` to `most` runs give this error.
 fn refuse(error: i32, least: u32, most: u32) {
-    let op = |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter {
-        code: code as u16,
-        jt: yes,
-        jf: no,
-        k,
-    };
-    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    let compare = |how: u32| libc::BPF_JMP | how | libc::BPF_K;
-    // The third argument; its upper half is zero.
-    let runs = std::mem::offset_of!(libc::seccomp_data, args) + 2 * size_of::<u64>();
-    let runs = runs + if cfg!(target_endian = "big") { 4 } else { 0 };
-    let program = [
-        op(load, 0, 0, std::mem::offset_of!(libc::seccomp_data, nr) as u32),
-        op(compare(libc::BPF_JEQ), 0, 4, libc::SYS_sendmmsg as u32),
-        op(load, 0, 0, runs as u32),
-        op(compare(libc::BPF_JGE), 0, 2, least),
-        op(compare(libc::BPF_JGT), 1, 0, most),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | error as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let filter =
-        libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-    // SAFETY: no pointers; needed by whoever is not root to filter its own calls.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: `filter` points at a program of that many instructions, which the kernel copies.
-    let set = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter)
-    };
-    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    filter::refuse(libc::SYS_sendmmsg, 2, least..=most, error);
 }
 
 /// Of a batch of ten, the kernel refuses each of the first five.

@@ -1,7 +1,9 @@
 //! What the kernel refuses: on real interfaces in network namespaces, and by a filter that answers in its stead.
 
+mod filter;
 mod host;
 mod injected;
+mod old;
 mod receive;
 mod send;
 
