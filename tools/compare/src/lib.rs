@@ -1,6 +1,7 @@
 //! Strait beside bare loops and other servers, on one bench bed.
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod bed;
 pub mod bencode;
 pub mod floor;

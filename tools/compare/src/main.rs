@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
+use strait_compare::bare::{self, BareApi};
 use strait_compare::floor::{self, Loop};
 use strait_compare::janus::JanusApi;
 use strait_compare::pairs::{FIRST_PORT, PROFILE};
@@ -72,7 +73,13 @@ enum Verb {
         #[arg(long)]
         no_gro: bool,
     },
-    /// Load the coturn or rtpengine of the bench bed, and print the load's report as JSON
+    /// Receive and send, packet by packet, until killed
+    Bare {
+        /// Senders, each with one receiver
+        #[arg(long)]
+        pairs: u16,
+    },
+    /// Load the bare loop, coturn or rtpengine of the bench bed, and print the load's report as JSON
     Pairs {
         /// Which of them
         #[arg(long, value_enum)]
@@ -125,7 +132,8 @@ fn run(
 ) -> io::Result<String> {
     let (bed, programs, rounds) = (Bed::new()?, strait::programs()?, rounds.max(1));
     let is_wanted = |work| only.is_none_or(|only| only == work);
-    let (mut fan_out, mut one_to_one, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut fan_out, mut one_to_one) = (Vec::new(), Vec::new());
+    let mut absent: Vec<String> = Vec::new();
     if is_wanted(Work::FanOut) {
         fan_out = versus::measure(&bed, &programs, rounds, cut)?;
         absent.extend(versus::absent());
@@ -133,7 +141,7 @@ fn run(
     if is_wanted(Work::Plain) {
         let rates = if rates.is_empty() { &plain::RATES } else { rates };
         one_to_one = plain::measure(&bed, &programs, rounds, rates, cut)?;
-        absent.extend(plain::absent());
+        absent.extend(plain::absent().into_iter().map(str::to_owned));
     }
     for why in &absent {
         eprintln!("{why}");
@@ -156,6 +164,7 @@ fn run(
 fn pairs(server: plain::Server, plan: &Plan) -> Result<Report, Box<dyn std::error::Error>> {
     let count = u16::try_from(plan.publishers)?;
     let api: Box<dyn Signalling> = match server {
+        plain::Server::Bare => Box::new(BareApi::new(count)?),
         plain::Server::Coturn => Box::new(TurnApi::new(count)?),
         plain::Server::Rtpengine => Box::new(RtpengineApi::new(count)?),
         plain::Server::Strait => return Err("strait load is for that".into()),
@@ -185,6 +194,7 @@ fn main() -> ExitCode {
                 .and_then(|api| strait_load::run(&plan, Box::new(api)).map_err(io::Error::other));
             report.and_then(|report| Ok(serde_json::to_string(&report)?))
         }
+        Verb::Bare { pairs } => bare::relay(pairs).map(|()| String::new()),
         Verb::Pairs { server, pairs: count, shape, duration, pid, no_gro } => {
             let plan = Plan {
                 publishers: count.into(),

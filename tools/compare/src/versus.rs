@@ -6,7 +6,7 @@ use crate::strait::{Relay, number};
 use serde::Serialize;
 use serde_json::Value;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One camera (720p, 2.5 Mbit/s, 30 frames/s) to so many.
 pub const FAN_OUTS: [usize; 2] = [50, 100];
@@ -35,13 +35,30 @@ pub struct Line {
 
 /// Servers that could stand beside Strait, and how to get those that are not here.
 #[must_use]
-pub fn absent() -> Vec<&'static str> {
+pub fn absent() -> Vec<String> {
     let mut absent = Vec::new();
     if !Janus::is_installed() {
-        absent.push("Janus: not found (Debian: apt install janus)");
+        absent.push("Janus: not found (Debian: apt install janus)".to_owned());
     }
-    absent.push("mediasoup, LiveKit, Galene: no adapter yet");
+    for (name, program, source) in OTHERS {
+        absent.push(match on_path(program) {
+            Some(at) => format!("{name}: found at {}, but nothing drives it yet", at.display()),
+            None => format!("{name}: not found (no {program} on the PATH; {source})"),
+        });
+    }
     absent
+}
+
+/// Servers that no distribution has: name, program, where it comes from.
+const OTHERS: [(&str, &str, &str); 3] = [
+    ("mediasoup", "mediasoup-worker", "npm install mediasoup, then node_modules/mediasoup/worker"),
+    ("LiveKit", "livekit-server", "https://github.com/livekit/livekit/releases"),
+    ("Galene", "galene", "go install github.com/jech/galene@latest"),
+];
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Measures, in rounds. Receivers take what the kernel gives them: `cut` has it cut runs for them, as on a path without
