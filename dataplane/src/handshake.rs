@@ -62,6 +62,10 @@ enum Order {
         fingerprint: Fingerprint,
     },
     Remove(PeerId),
+    Move {
+        peer: PeerId,
+        worker: usize,
+    },
     /// Only tests ask for it.
     Die,
 }
@@ -130,8 +134,16 @@ impl Handshakes {
 
     /// Forgets a peer. Idempotent.
     pub fn remove(&self, peer: PeerId) {
+        self.order(Order::Remove(peer));
+    }
+
+    /// A peer lives on another worker now.
+    pub fn moved(&self, peer: PeerId, worker: usize) {
+        self.order(Order::Move { peer, worker });
+    }
+
+    fn order(&self, mut order: Order) {
         // The queue is only full when thousands of orders wait; the thread takes them all in one turn.
-        let mut order = Order::Remove(peer);
         while let Err(back) = self.shared.orders.push(order) {
             if self.shared.stop.load(Ordering::Relaxed) {
                 return;
@@ -243,6 +255,11 @@ impl Helper {
                 }
             }
             Order::Die => fault::die(),
+            Order::Move { peer, worker } => {
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    entry.worker = worker;
+                }
+            }
             Order::Remove(peer) => {
                 if let Some(entry) = self.peers.remove(&peer) {
                     self.settle(entry.half_open);

@@ -19,6 +19,16 @@ pub const REPLY: Duration = Duration::from_secs(5);
 pub const HANDED_OVER: usize = 1024;
 /// ICE-TCP connections on their way from the worker that accepted them to the one whose peer they are.
 pub const HANDED_CONNECTIONS: usize = 256;
+/// How often a datagram is handed on: to the worker that its tag names, from there to where its scope moved, and once more
+/// while two moves follow each other. Beyond, two workers disagree, and must not play ping-pong.
+pub const HOPS: u8 = 3;
+/// Scopes, and commands for their peers, that are on their way from one worker to another. Calls that move scopes wait for
+/// each other per scope only.
+pub const MOVING: usize = 256;
+/// User fragments of other workers' peers that moved: those that checks name stay, the others are forgotten.
+pub const REDIRECTS: usize = 65_536;
+/// How long a worker passes on what the DTLS thread has for peers that moved away: far longer than that takes to hear of it.
+pub const MOVED: Duration = Duration::from_secs(10);
 /// Flows that other workers confirmed and that the reader has not looked at: checks repeat every few seconds.
 pub const CONFIRMATIONS: usize = 1024;
 /// Flows of other workers' peers that a worker remembers.

@@ -3,6 +3,7 @@
 use crate::fault::Fault;
 use crate::limits::{MAILBOX, REPLY};
 use crate::report::Report;
+use crate::steer::Whereabouts;
 use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
 use strait_core::command::{Command, CommandError, ScopeId};
@@ -19,6 +20,10 @@ pub enum Request {
     Report(Vec<ScopeId>, oneshot::Sender<Report>),
     /// Whose datagrams of a path without ICE are: of this worker, or of nobody any more.
     Steer(Path, Option<usize>),
+    /// To give a scope away to another worker, which answers.
+    Move(ScopeId, usize, oneshot::Sender<Result<Whereabouts, CommandError>>),
+    /// Where datagrams of a scope belong that moved.
+    Redirect(Arc<Whereabouts>, usize),
     /// Whether it turns.
     Ping(oneshot::Sender<Pulse>),
     /// To fail, which only tests ask for.
@@ -88,6 +93,18 @@ impl Mailbox {
     /// The worker is overloaded or stalled.
     pub async fn report(&self, scopes: Vec<ScopeId>) -> Result<Report, MailboxError> {
         self.ask(|reply| Request::Report(scopes, reply)).await
+    }
+
+    /// Gives a scope away to worker `to`. Returns when that one has it. However long it takes: in between nobody could say
+    /// where the scope is.
+    ///
+    /// # Errors
+    /// The worker is overloaded, ended, or refused.
+    pub async fn give_away(&self, scope: ScopeId, to: usize) -> Result<Whereabouts, MailboxError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Move(scope, to, reply);
+        self.send(request).map_err(|_| MailboxError::Full(self.worker))?;
+        Ok(answer.await.map_err(|_| MailboxError::Stalled(self.worker))??)
     }
 
     /// Returns when the worker turned.

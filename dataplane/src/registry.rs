@@ -4,11 +4,11 @@
 //! the other, and those to different scopes side by side.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use strait_core::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
-use strait_core::limits::SCOPES;
+use strait_core::limits::{PEERS, SCOPES};
 use strait_core::port::Path;
 
 /// A scope and the worker it lives on.
@@ -16,8 +16,8 @@ use strait_core::port::Path;
 pub struct Scope {
     /// The caller's name for it.
     pub name: String,
-    /// Its worker.
-    pub worker: usize,
+    /// Its worker. It changes under the lock of `state`.
+    worker: AtomicUsize,
     /// The worker's number for it.
     pub id: ScopeId,
     /// What is in it.
@@ -68,6 +68,14 @@ pub struct Subscription {
     pub peer: String,
     /// The name of the publication that it is bound to.
     pub publication: Option<String>,
+}
+
+impl Scope {
+    /// Its worker. Commands go there; whoever holds the lock of `state` knows that it stays.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.worker.load(Ordering::Relaxed)
+    }
 }
 
 impl Contents {
@@ -182,7 +190,7 @@ impl Registry {
         };
         let scope = Arc::new(Scope {
             name: name.to_owned(),
-            worker,
+            worker: AtomicUsize::new(worker),
             id: ScopeId(self.number()),
             state: tokio::sync::Mutex::new(contents),
         });
@@ -195,17 +203,38 @@ impl Registry {
         let mut tables = self.tables();
         if tables.scopes.get(&scope.name).is_some_and(|found| Arc::ptr_eq(found, scope)) {
             tables.scopes.remove(&scope.name);
-            if let Some(load) = tables.loads.get_mut(scope.worker) {
+            if let Some(load) = tables.loads.get_mut(scope.worker()) {
                 load.scopes = load.scopes.saturating_sub(1);
             }
         }
+    }
+
+    /// Whether worker `to` takes one more scope, with so many peers.
+    #[must_use]
+    pub fn has_room(&self, to: usize, peers: usize) -> bool {
+        let tables = self.tables();
+        tables.loads.get(to).is_some_and(|load| load.scopes < SCOPES && load.peers + peers <= PEERS)
+    }
+
+    /// Notes that a scope with so many peers moved to worker `to`.
+    pub fn note_move(&self, scope: &Scope, peers: usize, to: usize) {
+        let mut tables = self.tables();
+        if let Some(load) = tables.loads.get_mut(scope.worker()) {
+            load.scopes = load.scopes.saturating_sub(1);
+            load.peers = load.peers.saturating_sub(peers);
+        }
+        if let Some(load) = tables.loads.get_mut(to) {
+            load.scopes += 1;
+            load.peers += peers;
+        }
+        scope.worker.store(to, Ordering::Relaxed);
     }
 
     /// Notes where a peer's events belong.
     pub fn note_peer(&self, peer: PeerId, scope: &Arc<Scope>) {
         let mut tables = self.tables();
         if tables.of_peer.insert(peer, scope.clone()).is_none()
-            && let Some(load) = tables.loads.get_mut(scope.worker)
+            && let Some(load) = tables.loads.get_mut(scope.worker())
         {
             load.peers += 1;
         }
@@ -215,7 +244,7 @@ impl Registry {
     pub fn forget_peer(&self, peer: PeerId) {
         let mut tables = self.tables();
         if let Some(scope) = tables.of_peer.remove(&peer)
-            && let Some(load) = tables.loads.get_mut(scope.worker)
+            && let Some(load) = tables.loads.get_mut(scope.worker())
         {
             load.peers = load.peers.saturating_sub(1);
         }
@@ -265,14 +294,14 @@ mod tests {
         let first = registry.place("a").unwrap();
         assert!(Arc::ptr_eq(&first, &registry.place("a").unwrap()), "a name is placed once");
         registry.note_peer(PeerId(100), &first);
-        let others = [registry.place("b").unwrap().worker, registry.place("c").unwrap().worker];
-        assert!(!others.contains(&first.worker) && others[0] != others[1]);
+        let others = [registry.place("b").unwrap().worker(), registry.place("c").unwrap().worker()];
+        assert!(!others.contains(&first.worker()) && others[0] != others[1]);
         // The one with a peer gets nothing while the others have none.
-        assert_ne!(registry.place("d").unwrap().worker, first.worker);
+        assert_ne!(registry.place("d").unwrap().worker(), first.worker());
         registry.forget_peer(PeerId(100));
         registry.forget_peer(PeerId(100));
         assert_eq!(registry.peers(), 0);
-        assert_eq!(registry.place("e").unwrap().worker, first.worker);
+        assert_eq!(registry.place("e").unwrap().worker(), first.worker());
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use crate::rpc::{self, Identity, Service, State};
 use crate::steer::{Letterbox, Steering};
 use crate::watchdog::{Health, Last, Timing, watch_over};
 use crate::worker::Turner;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -161,6 +162,7 @@ impl Relay {
                 steering: Steering::new(me, letterboxes.clone(), flows),
                 handshakes: handshakes.clone(),
                 events: events.clone(),
+                moved: HashMap::new(),
             };
             let pin = (workers <= pins.len()).then(|| pins.get(me).copied()).flatten();
             threads.push(run(me, pin, turner, last("a worker")).map_err(RelayError::Thread)?);

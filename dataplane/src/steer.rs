@@ -8,23 +8,32 @@
 //!
 //! A connection of ICE-TCP moves with the first request that it brings, for no stranger can write into it.
 
-use crate::limits::{CONFIRMATIONS, FIXED_FLOWS, FLOWS, HANDED_CONNECTIONS, HANDED_OVER};
+use crate::limits::{
+    CONFIRMATIONS, FIXED_FLOWS, FLOWS, HANDED_CONNECTIONS, HANDED_OVER, MOVING, REDIRECTS,
+};
 use crate::random;
 use crossbeam_queue::ArrayQueue;
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
+use strait_core::command::{Command, CommandError};
 use strait_core::limits::DATAGRAM_BYTES;
+use strait_core::movement::MovedScope;
 use strait_core::port::{Meta, Path, Protocol};
 use strait_io::Waker;
 use strait_io::steering::Flows as KernelFlows;
 use strait_io::tcp::Connection;
 use strait_wire::demux::{self, Kind};
 use strait_wire::stun::Message;
+use tokio::sync::oneshot;
 
 /// A datagram that another worker read.
 #[derive(Debug)]
 pub struct Handed {
     reader: usize,
+    /// How often it was handed on before.
+    hops: u8,
     meta: Meta,
     length: u16,
     bytes: [u8; DATAGRAM_BYTES],
@@ -37,15 +46,46 @@ impl Handed {
         self.reader
     }
 
+    /// How often it was handed over.
+    #[must_use]
+    pub fn hops(&self) -> u8 {
+        self.hops
+    }
+
     /// What is known of it, and its bytes.
     pub fn parts(&mut self) -> (Meta, &mut [u8]) {
         (self.meta, self.bytes.get_mut(..usize::from(self.length)).unwrap_or_default())
     }
 }
 
+/// What comes to a worker by which a scope moves.
+#[derive(Debug)]
+pub enum Moving {
+    /// The scope itself. Who asked is told where it is to be found.
+    Scope(Box<MovedScope>, oneshot::Sender<Result<Whereabouts, CommandError>>),
+    /// What the DTLS thread had for a peer that was gone by then.
+    Command(Box<Command>),
+}
+
+/// By what datagrams of a scope are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The paths of its peers.
+    pub paths: Vec<Path>,
+    /// The user fragments that their checks name.
+    pub ufrags: Vec<String>,
+}
+
+impl From<&MovedScope> for Whereabouts {
+    fn from(moved: &MovedScope) -> Self {
+        Self { paths: moved.paths().collect(), ufrags: moved.ufrags().map(str::to_owned).collect() }
+    }
+}
+
 /// Where a worker finds what the others read for it.
 #[derive(Clone, Debug)]
 pub struct Letterbox {
+    moving: Arc<ArrayQueue<Moving>>,
     datagrams: Arc<ArrayQueue<Handed>>,
     connections: Arc<ArrayQueue<Connection>>,
     /// Flows that this worker reads, and whose they proved to be.
@@ -58,11 +98,18 @@ impl Letterbox {
     #[must_use]
     pub fn new(waker: Waker) -> Self {
         Self {
+            moving: Arc::new(ArrayQueue::new(MOVING)),
             datagrams: Arc::new(ArrayQueue::new(HANDED_OVER)),
             connections: Arc::new(ArrayQueue::new(HANDED_CONNECTIONS)),
             confirmed: Arc::new(ArrayQueue::new(CONFIRMATIONS)),
             waker,
         }
+    }
+
+    /// The next scope, or what belongs to one. To be asked for before a datagram is worked on: its scope was put in first.
+    #[must_use]
+    pub fn moving(&self) -> Option<Moving> {
+        self.moving.pop()
     }
 
     /// The next datagram.
@@ -81,11 +128,18 @@ impl Letterbox {
     /// Whether nothing is there to work on. Confirmations wait for the next datagram of their flow.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.datagrams.is_empty() && self.connections.is_empty()
+        self.datagrams.is_empty() && self.connections.is_empty() && self.moving.is_empty()
     }
 
-    fn put(&self, reader: usize, meta: Meta, datagram: &[u8]) -> bool {
-        let mut handed = Handed { reader, meta, length: 0, bytes: [0; DATAGRAM_BYTES] };
+    /// Gives it back when there is no room.
+    fn put_moving(&self, moving: Moving) -> Result<(), Moving> {
+        self.moving.push(moving)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    fn put(&self, (reader, hops): (usize, u8), meta: Meta, datagram: &[u8]) -> bool {
+        let mut handed = Handed { reader, hops, meta, length: 0, bytes: [0; DATAGRAM_BYTES] };
         let (Some(room), Ok(length)) =
             (handed.bytes.get_mut(..datagram.len()), u16::try_from(datagram.len()))
         else {
@@ -124,7 +178,9 @@ pub struct Steering {
     letterboxes: Vec<Letterbox>,
     /// Tells the kernel, if that steers.
     kernel: Option<KernelFlows>,
-    flows: Flows,
+    flows: Flows<Path>,
+    /// User fragments of peers whose scope moved since they got them: the tag says where it was.
+    redirects: Flows<Box<[u8]>>,
     /// Flows of peers without ICE, which no check confirms.
     fixed: HashMap<Path, usize>,
     /// Datagrams handed over.
@@ -141,7 +197,8 @@ impl Steering {
             me,
             letterboxes,
             kernel,
-            flows: Flows::default(),
+            flows: Flows::new(FLOWS),
+            redirects: Flows::new(REDIRECTS),
             fixed: HashMap::new(),
             handed_over: 0,
             full: 0,
@@ -172,7 +229,7 @@ impl Steering {
             };
         }
         let fixed = self.fixed.get(&path).copied();
-        fixed.or_else(|| self.flows.get(path)).map_or(Owner::Me, Owner::Other)
+        fixed.or_else(|| self.flows.get(&path)).map_or(Owner::Me, Owner::Other)
     }
 
     /// An ICE check of one of our peers passed on this path: tells the worker that reads it, which may be this one.
@@ -206,7 +263,7 @@ impl Steering {
 
     fn learn(&mut self, path: Path, owner: usize) {
         match owner == self.me {
-            true => self.flows.remove(path),
+            true => self.flows.remove(&path),
             false => self.flows.insert(path, owner),
         }
     }
@@ -225,13 +282,42 @@ impl Steering {
         }
     }
 
-    /// Passes a datagram on; drops and counts it when its owner has no room.
+    /// A scope moved to `owner`, which may be this worker: its datagrams go there from now on, whatever was known before.
+    pub fn redirect(&mut self, whereabouts: &Whereabouts, owner: usize) {
+        for &path in &whereabouts.paths {
+            // Who knows better, and for good, is told anew by `fix`.
+            self.fixed.remove(&path);
+            self.learn(path, owner);
+            if let Some(kernel) = self.kernel.as_mut().filter(|_| owner == self.me) {
+                kernel.insert(path, owner);
+            }
+        }
+        for ufrag in &whereabouts.ufrags {
+            self.redirects.insert(ufrag.as_bytes().into(), owner);
+        }
+    }
+
+    /// Passes on what moves; gives it back when there is no room.
+    ///
+    /// # Errors
+    /// The other worker has too much of that already, or there is no such worker.
+    pub fn hand_over_moving(&mut self, owner: usize, moving: Moving) -> Result<(), Moving> {
+        match self.letterboxes.get(owner) {
+            Some(letterbox) => letterbox.put_moving(moving),
+            None => Err(moving),
+        }
+    }
+
+    /// Passes a datagram on that this worker read; drops and counts it when its owner has no room.
     pub fn hand_over(&mut self, owner: usize, meta: Meta, datagram: &[u8]) {
-        match self
-            .letterboxes
-            .get(owner)
-            .is_some_and(|letterbox| letterbox.put(self.me, meta, datagram))
-        {
+        self.hand_on(owner, (self.me, 0), meta, datagram);
+    }
+
+    /// Passes a datagram on that `reader` read and that was handed over so often.
+    pub fn hand_on(&mut self, owner: usize, from: (usize, u8), meta: Meta, datagram: &[u8]) {
+        let (reader, hops) = from;
+        let letterbox = self.letterboxes.get(owner);
+        match letterbox.is_some_and(|letterbox| letterbox.put((reader, hops + 1), meta, datagram)) {
             true => self.handed_over += 1,
             false => self.full += 1,
         }
@@ -247,43 +333,52 @@ impl Steering {
     }
 
     /// The worker that a STUN request names, if it is one of ours.
-    fn named(&self, datagram: &[u8]) -> Option<usize> {
+    fn named(&mut self, datagram: &[u8]) -> Option<usize> {
         if demux::classify(datagram) != Kind::Stun {
             return None;
         }
         let (ufrag, _) = Message::parse(datagram).ok()?.username_parts()?;
-        random::worker_of(ufrag).filter(|worker| *worker < self.letterboxes.len())
+        let tagged = random::worker_of(ufrag).filter(|worker| *worker < self.letterboxes.len())?;
+        Some(self.redirects.get(ufrag).unwrap_or(tagged))
     }
 }
 
 /// A bounded table in two generations: when the young one is full it becomes the old one, and what was used in neither
 /// is forgotten. A live flow is used all the time; flows that nobody follows up are forgotten first.
-#[derive(Debug, Default)]
-struct Flows {
-    young: HashMap<Path, usize>,
-    old: HashMap<Path, usize>,
+#[derive(Debug)]
+struct Flows<K> {
+    limit: usize,
+    young: HashMap<K, usize>,
+    old: HashMap<K, usize>,
 }
 
-impl Flows {
-    fn get(&mut self, path: Path) -> Option<usize> {
-        if let Some(worker) = self.young.get(&path) {
+impl<K: Hash + Eq> Flows<K> {
+    fn new(limit: usize) -> Self {
+        Self { limit, young: HashMap::new(), old: HashMap::new() }
+    }
+
+    fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<usize>
+    where
+        K: Borrow<Q>,
+    {
+        if let Some(worker) = self.young.get(key) {
             return Some(*worker);
         }
-        let worker = self.old.remove(&path)?;
-        self.insert(path, worker);
+        let (key, worker) = self.old.remove_entry(key)?;
+        self.insert(key, worker);
         Some(worker)
     }
 
-    fn insert(&mut self, path: Path, worker: usize) {
-        if self.young.len() >= FLOWS / 2 {
+    fn insert(&mut self, key: K, worker: usize) {
+        if self.young.len() >= self.limit / 2 {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(path, worker);
+        self.young.insert(key, worker);
     }
 
-    fn remove(&mut self, path: Path) {
-        self.young.remove(&path);
-        self.old.remove(&path);
+    fn remove(&mut self, key: &K) {
+        self.young.remove(key);
+        self.old.remove(key);
     }
 }
 

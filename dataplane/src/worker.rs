@@ -2,19 +2,21 @@
 
 use crate::fault::{self, Fault};
 use crate::handshake::Handshakes;
-use crate::limits::{COMMANDS_PER_TURN, HANDED_OVER};
+use crate::limits::{COMMANDS_PER_TURN, HANDED_OVER, HOPS, MOVED, MOVING};
 use crate::mailbox::{Inbox, Pulse, Request};
 use crate::report::{HANDED_OVER_FULL, Report};
-use crate::steer::{Letterbox, Owner, Steering};
-use strait_core::command::{Command, Event, ScopeId};
+use crate::steer::{Letterbox, Moving, Owner, Steering, Whereabouts};
+use std::collections::HashMap;
+use strait_core::command::{Command, CommandError, Event, PeerId, ScopeId};
 use strait_core::drop::DropReason;
 use strait_core::egress::Egress;
 use strait_core::limits::EGRESS_FLUSH_BYTES;
-use strait_core::port::Port;
-use strait_core::time::Now;
+use strait_core::movement::MovedScope;
+use strait_core::port::{Path, Port, Protocol};
+use strait_core::time::{Instant, Now};
 use strait_core::worker::Worker;
 use strait_io::{Clock, Drop, Sockets};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// A worker and all that it touches.
 pub struct Turner {
@@ -32,6 +34,8 @@ pub struct Turner {
     pub handshakes: Handshakes,
     /// To the control side.
     pub events: mpsc::Sender<Event>,
+    /// Peers whose scope moved away lately, where to, and when.
+    pub moved: HashMap<PeerId, (usize, Instant)>,
 }
 
 impl Turner {
@@ -77,13 +81,10 @@ impl Turner {
                 }
                 Owner::Other(owner) => self.steering.hand_over(owner, meta, bytes),
                 Owner::WithConnection(owner) => {
-                    // The connection goes first: the answer to this datagram leaves by it.
                     let mut copy = [0; strait_core::limits::DATAGRAM_BYTES];
                     let Some(copy) = copy.get_mut(..bytes.len()) else { continue };
                     copy.copy_from_slice(bytes);
-                    if let Some(connection) = self.port.detach(meta.path) {
-                        self.steering.hand_over_connection(owner, connection);
-                    }
+                    self.hand_over_connection(owner, meta.path);
                     self.steering.hand_over(owner, meta, copy);
                 }
             }
@@ -94,15 +95,32 @@ impl Turner {
     fn take_handed(&mut self, now: Now, egress: &mut Egress) {
         for _ in 0..HANDED_OVER {
             let Some(mut handed) = self.letterbox.datagram() else { break };
-            self.adopt();
-            let reader = handed.reader();
+            self.adopt(now, egress);
+            let (reader, hops) = (handed.reader(), handed.hops());
             let (meta, bytes) = handed.parts();
-            // Never handed on again: two workers that disagree must not play ping-pong.
-            self.core.on_datagram(now, meta, bytes, egress);
-            self.confirm(reader);
+            // Its scope may have moved on since.
+            let owner = if hops < HOPS { self.steering.owner(meta.path, bytes) } else { Owner::Me };
+            match owner {
+                Owner::Me => {
+                    self.core.on_datagram(now, meta, bytes, egress);
+                    self.confirm(reader);
+                }
+                Owner::Other(owner) => self.steering.hand_on(owner, (reader, hops), meta, bytes),
+                Owner::WithConnection(owner) => {
+                    self.hand_over_connection(owner, meta.path);
+                    self.steering.hand_on(owner, (reader, hops), meta, bytes);
+                }
+            }
             self.flush_when_full(now, egress);
         }
-        self.adopt();
+        self.adopt(now, egress);
+    }
+
+    /// To be called before the datagram that came by it is handed over: the answer leaves by it.
+    fn hand_over_connection(&mut self, owner: usize, path: Path) {
+        if let Some(connection) = self.port.detach(path) {
+            self.steering.hand_over_connection(owner, connection);
+        }
     }
 
     /// Tells the reader of the last datagram whose its path is, if that was a check that passed. Before the answer goes
@@ -113,10 +131,81 @@ impl Turner {
         }
     }
 
-    fn adopt(&mut self) {
+    fn adopt(&mut self, now: Now, egress: &mut Egress) {
         while let Some(connection) = self.letterbox.connection() {
             self.port.adopt(connection);
         }
+        while let Some(moving) = self.letterbox.moving() {
+            match moving {
+                Moving::Scope(moved, reply) => self.adopt_scope(now, *moved, reply),
+                Moving::Command(command) => self.command(now, *command, egress),
+            }
+        }
+    }
+
+    /// Carries out what nobody waits for.
+    fn command(&mut self, now: Now, command: Command, egress: &mut Egress) {
+        let gone = command.handshake_of().and_then(|peer| self.moved.get(&peer));
+        match gone {
+            Some(&(owner, _)) => {
+                // No room: DTLS begins anew, or its peer leaves for want of it.
+                let _ = self.steering.hand_over_moving(owner, Moving::Command(Box::new(command)));
+            }
+            None => drop(self.core.on_command(now, command, egress)),
+        }
+    }
+
+    /// Gives a scope away, with its ICE-TCP connections. Datagrams of it that come here follow it, and find it there.
+    fn give_away(
+        &mut self,
+        now: Now,
+        (scope, to): (ScopeId, usize),
+        reply: oneshot::Sender<Result<Whereabouts, CommandError>>,
+        egress: &mut Egress,
+    ) {
+        self.forward(now, egress);
+        let moved = match self.core.take_scope(now, scope, egress) {
+            Ok(moved) => moved,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        // What was queued for its peers leaves first, by their connections too.
+        self.port.send(egress);
+        self.tell();
+        let whereabouts = Whereabouts::from(&moved);
+        let peers: Vec<PeerId> = moved.peers().collect();
+        for path in whereabouts.paths.iter().filter(|path| path.protocol == Protocol::Tcp) {
+            self.hand_over_connection(to, *path);
+        }
+        match self.steering.hand_over_moving(to, Moving::Scope(Box::new(moved), reply)) {
+            Ok(()) => {
+                self.steering.redirect(&whereabouts, to);
+                self.moved.retain(|_, (_, at)| now.at.since(*at) < MOVED);
+                self.moved.extend(peers.into_iter().map(|peer| (peer, (to, now.at))));
+            }
+            Err(Moving::Scope(moved, reply)) => {
+                // Its connections are there already: they find their way back with their next check.
+                self.core.adopt_scope(now, *moved);
+                let refusal = CommandError::Limit { what: "scopes on their way", limit: MOVING };
+                let _ = reply.send(Err(refusal));
+            }
+            Err(Moving::Command(_)) => {}
+        }
+    }
+
+    fn adopt_scope(
+        &mut self,
+        now: Now,
+        moved: MovedScope,
+        reply: oneshot::Sender<Result<Whereabouts, CommandError>>,
+    ) {
+        let whereabouts = Whereabouts::from(&moved);
+        for peer in moved.peers() {
+            self.moved.remove(&peer);
+        }
+        self.core.adopt_scope(now, moved);
+        self.steering.redirect(&whereabouts, self.steering.me());
+        // Whoever gave up waiting finds out by asking where the scope is.
+        let _ = reply.send(Ok(whereabouts));
     }
 
     /// `false`: told to stop.
@@ -127,13 +216,17 @@ impl Turner {
                 // Who gave up waiting was told that nothing was done, and has forgotten the names.
                 Request::Command(command, Some(reply))
                     if reply.is_closed() && !matches!(*command, Command::RemovePeer { .. }) => {}
-                Request::Command(command, reply) => {
-                    let result = self.core.on_command(now, *command, egress);
-                    let _ = reply.map(|reply| reply.send(result));
+                Request::Command(command, Some(reply)) => {
+                    let _ = reply.send(self.core.on_command(now, *command, egress));
                 }
+                Request::Command(command, None) => self.command(now, *command, egress),
                 Request::Report(_, reply) if reply.is_closed() => {}
                 Request::Report(scopes, reply) => drop(reply.send(self.report(turns, &scopes))),
                 Request::Steer(path, owner) => self.steering.fix(path, owner),
+                Request::Move(scope, to, reply) => self.give_away(now, (scope, to), reply, egress),
+                Request::Redirect(whereabouts, owner) => {
+                    self.steering.redirect(&whereabouts, owner)
+                }
                 Request::Ping(reply) => drop(reply.send(Pulse { sockets: self.port.counters() })),
                 Request::Fault(Fault::WorkerStalls(time)) => std::thread::sleep(time),
                 Request::Fault(_) => fault::die(),
@@ -221,6 +314,7 @@ mod tests {
             steering: Steering::new(0, vec![letterbox], None),
             handshakes: handshakes.clone(),
             events: mpsc::channel(9).0,
+            moved: HashMap::new(),
         };
         let send = |command| {
             let (reply, answer) = oneshot::channel();

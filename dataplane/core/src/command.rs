@@ -329,6 +329,19 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whose DTLS handshake it comes from, if it comes from one.
+    #[must_use]
+    pub fn handshake_of(&self) -> Option<PeerId> {
+        match self {
+            Self::SendHandshake { peer, .. }
+            | Self::SetKeys { peer, .. }
+            | Self::CloseHandshake { peer, .. } => Some(*peer),
+            _ => None,
+        }
+    }
+}
+
 /// Why a command was not carried out. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {

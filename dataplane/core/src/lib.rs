@@ -16,6 +16,7 @@ mod keys;
 pub mod limits;
 mod measure;
 mod mirror;
+pub mod movement;
 mod packet;
 pub mod parcel;
 mod path;

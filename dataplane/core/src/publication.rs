@@ -6,7 +6,7 @@ use crate::drop::DropReason;
 use crate::keyframe::KeyFrameRequests;
 use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENDED_SSRCS};
 use crate::measure::{Reception, ticks_between};
-use crate::mirror::{Mirrors, Origin};
+use crate::mirror::{Mirrors, NOBODY, Origin};
 use crate::packet::{Packet, unwrap_rtx};
 use crate::repair::Missing;
 use crate::rewrite::Source;
@@ -16,7 +16,7 @@ use crate::sequence::Window;
 use crate::slab::Slab;
 use crate::subscription::Subscription;
 use crate::time::{Instant, Now};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use strait_wire::rtp;
 
 /// A stream that a peer publishes.
@@ -299,6 +299,13 @@ impl Streams {
 
     pub(crate) fn remove(&mut self, ssrc: u32) {
         self.0.retain(|(held, _)| *held != ssrc);
+    }
+
+    /// The publications have other slots now.
+    pub(crate) fn renumber(&mut self, places: &BTreeMap<u32, u32>) {
+        for (_, stream) in &mut self.0 {
+            stream.publication = places.get(&stream.publication).copied().unwrap_or(NOBODY);
+        }
     }
 
     /// Forgets a publication and returns the SSRCs that it had.

@@ -305,6 +305,16 @@ impl Worker {
         Source(self.sources)
     }
 
+    /// How many sources have names.
+    pub(crate) fn sources(&self) -> u64 {
+        self.sources
+    }
+
+    /// The next source is named after so many others.
+    pub(crate) fn name_sources_after(&mut self, sources: u64) {
+        self.sources = self.sources.max(sources);
+    }
+
     pub(crate) fn count_sent(&mut self, (datagrams, bytes): (usize, usize), egress: &Egress) {
         self.sent.packets += egress.len().saturating_sub(datagrams) as u64;
         self.sent.bytes += egress.bytes().saturating_sub(bytes) as u64;

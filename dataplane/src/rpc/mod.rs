@@ -134,7 +134,7 @@ impl State {
     }
 
     fn worker(&self, scope: &Scope) -> Result<&Mailbox, Status> {
-        self.workers.get(scope.worker).ok_or_else(|| Status::internal("a scope without a worker"))
+        self.workers.get(scope.worker()).ok_or_else(|| Status::internal("a scope without a worker"))
     }
 
     fn scope(&self, name: &str) -> Result<Arc<Scope>, Status> {
@@ -258,6 +258,7 @@ calls! {
     get_info(GetInfoRequest) -> GetInfoResponse = get_info;
     create_scope(CreateScopeRequest) -> CreateScopeResponse = scopes::create;
     dispose_scope(DisposeScopeRequest) -> DisposeScopeResponse = scopes::dispose;
+    move_scope(MoveScopeRequest) -> MoveScopeResponse = scopes::relocate;
     add_peer(AddPeerRequest) -> AddPeerResponse = peers::add;
     restart_ice(RestartIceRequest) -> RestartIceResponse = peers::restart_ice;
     remove_peer(RemovePeerRequest) -> RemovePeerResponse = peers::remove;

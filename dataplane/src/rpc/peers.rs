@@ -70,14 +70,14 @@ pub(super) async fn add(
     // Known everywhere before the worker says a word about it.
     let keys = match protection {
         Protection::Dtls(role, fingerprint) => {
-            state.handshakes.add(scope.worker, id, role, fingerprint).map_err(of_half_open)?;
+            state.handshakes.add(scope.worker(), id, role, fingerprint).map_err(of_half_open)?;
             None
         }
         Protection::SessionKey(key) => Some(Command::ShareKey { peer: id, key }),
         Protection::Plain => Some(Command::SetPlain { peer: id }),
     };
     state.registry.note_peer(id, &scope);
-    let local = random::credentials(scope.worker).map_err(of_random)?;
+    let local = random::credentials(scope.worker()).map_err(of_random)?;
     let (added, local) = match (fixed, remote) {
         (Some(path), _) => (Command::AddFixedPeer { scope: scope.id, peer: id, path }, None),
         (None, remote) => {
@@ -94,7 +94,7 @@ pub(super) async fn add(
         return Err(of_mailbox(error));
     }
     if let Some(path) = fixed {
-        state.steer(path, Some(scope.worker));
+        state.steer(path, Some(scope.worker()));
     }
     contents.peers.insert(request.peer_id, Peer { id, connected: false, fixed });
     Ok(v1::AddPeerResponse {
@@ -112,8 +112,8 @@ async fn carry_out(
     added: Command,
     keys: Option<Command>,
 ) -> Result<(), MailboxError> {
-    let Some(worker) = state.workers.get(scope.worker) else {
-        return Err(MailboxError::Stalled(scope.worker));
+    let Some(worker) = state.workers.get(scope.worker()) else {
+        return Err(MailboxError::Stalled(scope.worker()));
     };
     worker.command(added).await?;
     let Some(keys) = keys else { return Ok(()) };
@@ -133,7 +133,7 @@ pub(super) async fn restart_ice(
     let scope = state.scope(&request.scope_id)?;
     let contents = lock(&scope).await?;
     let id = peer(&contents, &request.peer_id)?.id;
-    let local = random::credentials(scope.worker).map_err(of_random)?;
+    let local = random::credentials(scope.worker()).map_err(of_random)?;
     let command = Command::RestartIce { peer: id, local: local.clone(), remote };
     state.worker(&scope)?.command(command).await.map_err(of_mailbox)?;
     Ok(v1::RestartIceResponse {

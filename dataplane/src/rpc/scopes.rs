@@ -1,8 +1,8 @@
 //! Scopes: made, removed, and cleared away when everybody left them.
 
-use super::{State, of_mailbox, validate};
+use super::{State, lock, of_mailbox, validate};
 use crate::limits::{ABANDONED, ABANDONED_SWEEP};
-use crate::mailbox::MailboxError;
+use crate::mailbox::{MailboxError, Request};
 use crate::registry::{Contents, Scope};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ pub(super) async fn create(
 ) -> Result<v1::CreateScopeResponse, Status> {
     validate::id("scope_id", &request.scope_id)?;
     let answer = |scope: &Scope| v1::CreateScopeResponse {
-        worker: u32::try_from(scope.worker).unwrap_or(u32::MAX),
+        worker: u32::try_from(scope.worker()).unwrap_or(u32::MAX),
     };
     if let Some(scope) = state.registry.scope(&request.scope_id) {
         return Ok(answer(&scope));
@@ -59,6 +59,47 @@ pub(super) async fn dispose(
         }
     }
     Ok(v1::DisposeScopeResponse {})
+}
+
+/// Gives a scope to another worker, while its media flows. Its lock is held meanwhile: no command meets it half way.
+pub(super) async fn relocate(
+    state: Arc<State>,
+    request: v1::MoveScopeRequest,
+) -> Result<v1::MoveScopeResponse, Status> {
+    let scope = state.scope(&request.scope_id)?;
+    let contents = lock(&scope).await?;
+    let (from, to) = (scope.worker(), request.worker as usize);
+    if to >= state.workers.len() {
+        return Err(Status::invalid_argument(format!(
+            "worker is {to}: this relay has workers 0 to {}",
+            state.workers.len().saturating_sub(1)
+        )));
+    }
+    let answer = Ok(v1::MoveScopeResponse { from: u32::try_from(from).unwrap_or(u32::MAX) });
+    if from == to {
+        return answer;
+    }
+    let peers = contents.peers.len();
+    if !state.registry.has_room(to, peers) {
+        return Err(Status::resource_exhausted(format!(
+            "worker {to} has not room for one more scope with {peers} peers: choose another (GetStatistics shows them)"
+        )));
+    }
+    let whereabouts = state.worker(&scope)?.give_away(scope.id, to).await.map_err(of_mailbox)?;
+    state.registry.note_move(&scope, peers, to);
+    for peer in contents.peers.values() {
+        state.handshakes.moved(peer.id, to);
+    }
+    // Until they hear of it, they hand its datagrams to the worker that had it, which passes them on.
+    let whereabouts = Arc::new(whereabouts);
+    for (_, mailbox) in state.workers.iter().enumerate().filter(|(worker, _)| *worker != to) {
+        let _ = mailbox.send(Request::Redirect(whereabouts.clone(), to));
+    }
+    for path in contents.peers.values().filter_map(|peer| peer.fixed) {
+        state.steer(path, Some(to));
+    }
+    tracing::info!(scope = scope.name, from, to, peers, "moved");
+    answer
 }
 
 /// Clears away scopes that nobody is in and nobody watches over, for as long as the process lives.

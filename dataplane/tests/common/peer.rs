@@ -106,8 +106,29 @@ impl Peer {
         Self { wire, certificate, local, remote, theirs, inbound: None, outbound: None }
     }
 
+    /// One ICE check that nominates; its answer is not waited for.
+    pub fn check_while_media_flows(&mut self) {
+        let check = self.request();
+        self.send(&check);
+    }
+
     /// One ICE check that nominates, until it is answered.
     pub fn check(&mut self) {
+        let check = self.request();
+        let key = StunKey::new(self.remote.pwd.as_bytes());
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            self.send(&check);
+            let Some(answer) = self.receive(Duration::from_millis(500)) else { continue };
+            let Ok(answer) = Message::parse(&answer) else { continue };
+            assert_eq!(answer.class(), Class::Success);
+            answer.check_integrity(|parts| key.sign(parts)).unwrap();
+            return;
+        }
+        panic!("no answer to an ICE check");
+    }
+
+    fn request(&self) -> Vec<u8> {
         let mut bytes = [0; 300];
         let key = StunKey::new(self.remote.pwd.as_bytes());
         let length = Builder::binding_request(&mut bytes, [5; 12])
@@ -119,16 +140,7 @@ impl Peer {
             .fingerprint()
             .finish()
             .unwrap();
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            self.send(&bytes[..length]);
-            let Some(answer) = self.receive(Duration::from_millis(500)) else { continue };
-            let Ok(answer) = Message::parse(&answer) else { continue };
-            assert_eq!(answer.class(), Class::Success);
-            answer.check_integrity(|parts| key.sign(parts)).unwrap();
-            return;
-        }
-        panic!("no answer to an ICE check");
+        bytes[..length].to_vec()
     }
 
     /// Sends an ICE check from its own address for somebody else's user fragment, whose password it does not know.

@@ -5,6 +5,7 @@ mod gather;
 mod ice;
 mod limits;
 mod mirror;
+mod movement;
 mod repair;
 mod report;
 mod shared;
