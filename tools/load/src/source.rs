@@ -75,11 +75,14 @@ impl Source {
         }
     }
 
-    /// Media flows from about `now` on; publishers do not send in step.
+    /// Media flows from about `now` on. Publishers do not send in step, neither their frames nor their key frames: cameras
+    /// know nothing of each other.
     pub(crate) fn begin(&mut self, now: Instant, random: &mut Random) {
         let phase = self.interval_ns.min(1e9) * random.unit();
         self.start = now + Duration::from_nanos(phase as u64);
-        self.next_key = self.start;
+        // The very first frame is a key frame anyway.
+        let interval = self.layer.traffic.key_interval.unwrap_or_default();
+        self.next_key = self.start + interval.mul_f64(random.unit());
     }
 
     /// When the next packet is due.
@@ -169,8 +172,9 @@ impl Source {
         let mut key = false;
         if let Some(interval) = traffic.key_interval {
             key = std::mem::take(&mut self.key_wanted) || due >= self.next_key;
-            if key {
-                self.next_key = due + interval;
+            // Those that were asked for, all at the beginning, move no camera's own rhythm.
+            while self.next_key <= due {
+                self.next_key = self.next_key + interval.max(Duration::from_millis(1));
             }
         }
         let ticks = self.frames as f64 * f64::from(traffic.clock_hz) / traffic.fps;
@@ -206,6 +210,29 @@ mod tests {
         assert_eq!(source.write(begin, &Pattern::new(), &mut [0; 50]), None);
         assert_eq!(source.due().since(begin), Duration::from_millis(20));
         assert_eq!(source.counter, 1);
+    }
+
+    #[test]
+    fn key_frames_of_cameras_are_not_in_step() {
+        let layer = layers("video-720p".parse().unwrap(), 1.0)[0];
+        let interval = layer.traffic.key_interval.unwrap();
+        let mut random = Random::new(1, 1);
+        let mut seconds: Vec<f64> = Vec::new();
+        for _ in 0..20 {
+            let mut source = Source::new(0, 5, 77, layer, agreed(), random.clone());
+            source.begin(Instant(0), &mut random);
+            let mut keys = Vec::new();
+            while source.due() < Instant(0) + interval * 3 {
+                let (frame, _, due, key) = source.next_frame();
+                assert!(frame.packets > 0);
+                keys.extend(key.then_some(due));
+            }
+            assert_eq!(keys[0], source.start, "one can begin to watch at once");
+            assert!(keys.len() >= 3 && keys[2].since(keys[1]).abs_diff(interval).as_millis() < 40);
+            seconds.push(keys[1].since(Instant(0)).as_secs_f64() / interval.as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        assert!(seconds[4] < 0.5 && seconds[15] > 0.5, "{seconds:?}");
     }
 
     #[test]
