@@ -75,6 +75,10 @@ pub const OWNED: Promise =
 pub const SECOND_WORKER: Promise =
     Promise { name: "second_worker", bound: Bound::AtLeast(1.8), unit: "×" };
 
+/// What `io = "auto"` picks over the other way to speak UDP, on a core that is full.
+pub const DEFAULT_IO: Promise =
+    Promise { name: "default_io_over_other", bound: Bound::AtMost(1.05), unit: "×" };
+
 /// What `./dev figures path` prints.
 pub const PATH: &[Promise] = &[
     OVER_FLOOR,
@@ -88,6 +92,7 @@ pub const PATH: &[Promise] = &[
     LATENCY_P999,
     OWNED,
     SECOND_WORKER,
+    DEFAULT_IO,
 ];
 
 /// A line of the report.

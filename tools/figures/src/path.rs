@@ -15,8 +15,9 @@ use strait_compare::strait::{Relay, metric, number, programs};
 use strait_compare::versus::{self, Line};
 
 use crate::figure::{
-    Figure, LATENCY_P99, LATENCY_P999, OVER_FLOOR, OVER_PEER, OVER_PLAIN_PEER, OVER_SENDTO_50,
-    OVER_SENDTO_100, OWNED, PACED_OVER_PLAIN_PEER, PATH, Promise, RUN_LENGTH, SECOND_WORKER,
+    DEFAULT_IO, Figure, LATENCY_P99, LATENCY_P999, OVER_FLOOR, OVER_PEER, OVER_PLAIN_PEER,
+    OVER_SENDTO_50, OVER_SENDTO_100, OWNED, PACED_OVER_PLAIN_PEER, PATH, Promise, RUN_LENGTH,
+    SECOND_WORKER,
 };
 
 const ROUNDS: usize = 3;
@@ -25,6 +26,8 @@ const SECONDS: &str = "6";
 const PORT: u16 = 20_000;
 /// The load of the latency rows: small conferences, as many as fill the core to this share.
 const BUSY: f64 = 0.7;
+/// So much faster than a camera: more than a core forwards to 50.
+const FULL: &str = "120";
 
 /// Measures all of them. Says on stderr what it does.
 pub fn measure() -> Vec<Figure> {
@@ -81,6 +84,8 @@ impl Bench<'_> {
             Ok(measured) => figures.extend(measured),
             Err(error) => figures.extend([OWNED.missed(&error), SECOND_WORKER.missed(&error)]),
         }
+        eprintln!("==> both ways to speak UDP, on a full core");
+        figures.push(self.both_ios().unwrap_or_else(|error| DEFAULT_IO.missed(error)));
         match versus::measure(self.bed, self.programs, ROUNDS, false) {
             Ok(lines) => figures.push(over_peer(&lines)),
             Err(error) => figures.push(OVER_PEER.missed(error)),
@@ -254,6 +259,38 @@ impl Bench<'_> {
             LATENCY_P99.measured(number(&run.report, "latency/p99_us"), how.clone()),
             LATENCY_P999.measured(number(&run.report, "latency/p99_9_us"), how),
         ])
+    }
+
+    /// recvmmsg and sendmmsg beside io_uring, both asked for more than a core can do: only then does the kernel count the
+    /// CPU time of a ring in full.
+    fn both_ios(&self) -> io::Result<Figure> {
+        let (mut ratios, mut costs) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let mut least = f64::INFINITY;
+        for _ in 0..ROUNDS {
+            let mut round = [0.0; 2];
+            for ((io, cost), costs) in ["mmsg", "uring"].iter().zip(&mut round).zip(&mut costs) {
+                let relay = Relay::start(self.bed, self.programs, 1, &format!("io = \"{io}\""))?;
+                let load = ["--subscribers", "50", "--cipher", "aes128-gcm", "--allow-loss", "100"];
+                let full = ["--rate-scale", FULL, "--duration", SECONDS];
+                let run = relay.load(&[load.as_slice(), full.as_slice()].concat())?;
+                *cost = number(&run.report, "server/cpu_ns_per_packet/median");
+                least = least.min(number(&run.report, "server/cores/median"));
+                costs.push(*cost);
+            }
+            eprintln!("    mmsg {:.0} ns, uring {:.0} ns", round[0], round[1]);
+            ratios.push(round[0] / round[1]);
+        }
+        let [mmsg, uring] = costs.map(|costs| Spread::of(costs.into_iter()));
+        let ratio = Spread::of(ratios.into_iter());
+        Ok(DEFAULT_IO.measured(
+            ratio.median,
+            format!(
+                "CPU time for each packet, one camera to 50, more than the core can do (it was busy \
+                 to {:.0} % at least): mmsg, which auto is, {mmsg} ns; io_uring {uring} ns; ratio \
+                 {ratio}",
+                100.0 * least
+            ),
+        ))
     }
 
     /// Eight scopes on one worker and on two.
