@@ -112,6 +112,7 @@ fn summary(outcomes: &[Outcome], failed: usize, took: std::time::Duration) {
         ("virtual seconds", sum(|o| o.virtual_time.as_secs())),
         ("datagrams", sum(|o| o.datagrams)),
         ("turns of the relay", sum(|o| o.turns)),
+        ("moves of the scope", sum(|o| o.moves)),
         ("kB to the relay", sum(|o| o.received_bytes) / 1000),
         ("kB from the relay", sum(|o| o.sent_bytes) / 1000),
         ("frames decoded", streams().map(|s| s.counts.decoded).sum()),

@@ -1,6 +1,7 @@
 //! The relay as the simulator runs it: the real worker behind [`SimPort`], driven in the order of the
 //! relay's loop, and a stand-in for the thread that does DTLS handshakes.
 
+use crate::control::SCOPE;
 use crate::handshake::Handshake;
 use crate::port::SimPort;
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +19,11 @@ const COMMANDS_PER_TURN: usize = 64;
 /// One worker with its sockets and its mailbox.
 pub struct Relay {
     worker: Worker,
+    /// Where the scope moves to, from time to time, and back.
+    elsewhere: Worker,
+    moves: Option<Duration>,
+    move_at: Instant,
+    moved: u64,
     port: SimPort,
     egress: Egress,
     mailbox: VecDeque<Command>,
@@ -45,11 +51,16 @@ pub struct Turn {
 }
 
 impl Relay {
-    /// A relay whose sockets hand over `batch` datagrams at a time.
+    /// A relay whose sockets hand over `batch` datagrams at a time. Every `moves` the scope goes to another worker.
     #[must_use]
-    pub fn new(config: WorkerConfig, batch: usize) -> Self {
+    pub fn new(config: WorkerConfig, batch: usize, moves: Option<Duration>) -> Self {
+        let [low, high] = config.hash_seed;
         Self {
             worker: Worker::new(config),
+            elsewhere: Worker::new(WorkerConfig { hash_seed: [!low, !high], ..config }),
+            moves,
+            move_at: Instant::default(),
+            moved: 0,
             port: SimPort::new(batch),
             egress: Egress::default(),
             mailbox: VecDeque::new(),
@@ -70,6 +81,12 @@ impl Relay {
         &self.worker
     }
 
+    /// How often the scope moved.
+    #[must_use]
+    pub fn moves_made(&self) -> u64 {
+        self.moved
+    }
+
     /// The kernel took a datagram in.
     pub fn arrive(&mut self, meta: Meta, bytes: Vec<u8>) {
         self.port.arrive(meta, bytes);
@@ -83,6 +100,7 @@ impl Relay {
     /// A turn of the loop: receive, commands, timeouts, send, wait.
     pub fn turn(&mut self, now: Now) -> Turn {
         let mut turn = Turn::default();
+        self.move_scope(now);
         let Self { worker, port, egress, mailbox, .. } = self;
         let mut received = 0;
         loop {
@@ -125,6 +143,20 @@ impl Relay {
         turn.sent = port.take_sent();
         turn.idle = received == 0 && asked == 0 && turn.sent.is_empty();
         turn
+    }
+
+    /// Has the other worker go on, if it is time for that. All that was queued left in the last turn.
+    fn move_scope(&mut self, now: Now) {
+        let Some(every) = self.moves.filter(|_| now.at >= self.move_at) else { return };
+        self.move_at = now.at + every;
+        let Self { worker, elsewhere, port, egress, .. } = self;
+        worker.forward(now, egress, |egress| port.send(egress));
+        if let Ok(moved) = worker.take_scope(now, SCOPE, egress) {
+            port.send(egress);
+            elsewhere.adopt_scope(now, moved);
+            std::mem::swap(worker, elsewhere);
+            self.moved += 1;
+        }
     }
 
     /// A peer will agree on keys by DTLS.

@@ -40,6 +40,8 @@ pub struct Outcome {
     pub sent_bytes: u64,
     /// Turns of the relay's loop.
     pub turns: u64,
+    /// Times that the scope moved to another worker.
+    pub moves: u64,
     /// The trace, when it was asked for.
     pub lines: Vec<String>,
     /// What everyone got.

@@ -118,6 +118,8 @@ impl World {
             })
             .collect();
         let gather = Duration::from_micros(Rng::new(plan.seed).fork(2).pick(&[0, 200, 1000]));
+        let moves = Rng::new(plan.seed).fork(3).pick(&[0, 0, 30, 700]);
+        let moves = (moves > 0).then(|| Duration::from_millis(moves));
         let config = WorkerConfig { hash_seed: [rng.bits(), rng.bits()], gather };
         let batch = rng.pick(&[1, 4, 64]);
         let members =
@@ -127,7 +129,7 @@ impl World {
             names: Names::default(),
             members,
             slots: Vec::new(),
-            relay: Relay::new(config, batch),
+            relay: Relay::new(config, batch, moves),
             trace: Trace::new(verbose),
             overheard: VecDeque::new(),
             marks: BTreeMap::new(),
@@ -180,6 +182,7 @@ impl World {
             received_bytes: self.received_bytes,
             sent_bytes: self.sent_bytes,
             turns: self.turns,
+            moves: self.relay.moves_made(),
             lines: self.trace.take_lines(),
             streams: self.stream_summaries(),
             links: self.lines.iter().map(|[up, down]| [up.counts(), down.counts()]).collect(),

@@ -21,6 +21,14 @@ fn b_same_seed_same_run() {
     assert_ne!(one, two, "the seed has no influence");
 }
 
+/// In every second run or so the scope goes from worker to worker, in some all the time.
+#[test]
+fn c_scopes_move() {
+    let moves: Vec<u64> = (0..20).map(|seed| run(random::plan(seed)).moves).collect();
+    let (never, often) = (moves.iter().filter(|n| **n == 0), moves.iter().filter(|n| **n > 100));
+    assert!((1..20).contains(&never.count()) && often.count() > 0, "{moves:?}");
+}
+
 /// Eight tests, so that a runner can use as many cores as there are.
 macro_rules! share {
     ($($name:ident: $seeds:expr,)+) => {
