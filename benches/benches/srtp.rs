@@ -39,22 +39,18 @@ fn srtp(criterion: &mut Criterion) {
 
 fn protect(group: &mut BenchmarkGroup<'_, WallTime>, profile: Profile, size: usize) {
     let Ends { mut ours_out, mut theirs_out, .. } = Ends::new(profile);
+    let (mut ours, mut theirs) = (Packets::new(size), Packets::new(size));
     group.bench_function(BenchmarkId::new("strait", size), |bencher| {
-        let mut packets = Packets::new(size);
         bencher.iter(|| {
-            packets.next();
-            let buffer = &mut packets.buffer;
+            let buffer = ours.next();
             buffer.resize(size + TAG_MAX, 0);
             ours_out.protect_rtp(black_box(buffer), size).expect("a new packet")
         });
     });
-    let Ends { mut ours_out, .. } = Ends::new(profile);
+    let payload = vec![0x55; size - HEADER];
     group.bench_function(BenchmarkId::new("strait, out of place", size), |bencher| {
-        let mut packets = Packets::new(size);
-        let payload = vec![0x55; size - HEADER];
         bencher.iter(|| {
-            packets.next();
-            let buffer = &mut packets.buffer;
+            let buffer = ours.next();
             buffer.resize(size + TAG_MAX, 0);
             ours_out
                 .protect_rtp_into(black_box(buffer), HEADER, black_box(&payload))
@@ -62,11 +58,9 @@ fn protect(group: &mut BenchmarkGroup<'_, WallTime>, profile: Profile, size: usi
         });
     });
     group.bench_function(BenchmarkId::new("libsrtp", size), |bencher| {
-        let mut packets = Packets::new(size);
         bencher.iter(|| {
-            packets.next();
-            theirs_out.protect(black_box(&mut packets.buffer)).expect("a new packet");
-            packets.buffer.len()
+            let buffer = theirs.next();
+            theirs_out.protect(black_box(buffer)).expect("a new packet");
         });
     });
 }
@@ -104,17 +98,17 @@ impl Packets {
         Self { size, seq: 0, buffer: vec![0x55; size] }
     }
 
-    /// Writes the header of the next one; what was protected in place is its payload.
-    fn next(&mut self) {
+    /// The next one: a new header, and for payload whatever the buffer held.
+    fn next(&mut self) -> &mut Vec<u8> {
         self.buffer.resize(self.size, 0);
         self.seq = self.seq.wrapping_add(1);
         let [high, low] = self.seq.to_be_bytes();
         self.buffer[..HEADER].copy_from_slice(&[0x80, 96, high, low, 0, 0, 0, 0, 0, 0, 0, 1]);
+        &mut self.buffer
     }
 
     fn sealed(&mut self, outbound: &mut Outbound) -> Vec<u8> {
-        self.next();
-        let mut sealed = self.buffer.clone();
+        let mut sealed = self.next().clone();
         sealed.resize(self.size + TAG_MAX, 0);
         let len = outbound.protect_rtp(&mut sealed, self.size).expect("a new packet");
         sealed.truncate(len);
