@@ -203,6 +203,8 @@ impl Turner {
             self.moved.remove(&peer);
         }
         self.core.adopt_scope(now, moved);
+        // What the other worker confirmed before it gave the scope away is old news.
+        self.steering.take_confirmed();
         self.steering.redirect(&whereabouts, self.steering.me());
         // Whoever gave up waiting finds out by asking where the scope is.
         let _ = reply.send(Ok(whereabouts));

@@ -4,6 +4,8 @@ mod common;
 
 use common::{Client, add_peer, publish, scope, start, subscribe};
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use strait_crypt::srtp::{Profile, SharedKey};
 use strait_proto::v1;
@@ -56,7 +58,7 @@ fn packet(seq: u16) -> Vec<u8> {
     bytes
 }
 
-async fn everybody_gets_what_was_sent(key_given: Option<v1::SessionKey>) {
+async fn everybody_gets_what_was_sent(key_given: Option<v1::SessionKey>, moving: bool) {
     // Three workers: the kernel spreads the flows over them, and the scope lives on one.
     let mut setup = start(3).await;
     let client = &mut setup.client;
@@ -81,8 +83,20 @@ async fn everybody_gets_what_was_sent(key_given: Option<v1::SessionKey>) {
         let key = SharedKey { profile: Profile::AeadAes128Gcm, key: key.key, salt: key.salt };
         key.outbound().unwrap()
     });
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mut mover, stopped) = (client.clone(), stop.clone());
+    let moves = tokio::spawn(async move {
+        let mut moves = 0;
+        while moving && !stopped.load(Ordering::Relaxed) {
+            moves += 1;
+            let request = v1::MoveScopeRequest { scope_id: "room".into(), worker: moves % 3 };
+            mover.move_scope(request).await.unwrap();
+        }
+        moves
+    });
+    let packets = if moving { 20 * PACKETS } else { PACKETS };
     let heard = tokio::task::spawn_blocking(move || {
-        for seq in 100..100 + PACKETS {
+        for seq in 100..100 + packets {
             let mut bytes = packet(seq);
             if let Some(outbound) = &mut outbound {
                 let len = bytes.len();
@@ -98,6 +112,8 @@ async fn everybody_gets_what_was_sent(key_given: Option<v1::SessionKey>) {
         }
     });
     heard.await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    assert_eq!(moves.await.unwrap() > 3, moving);
     // They are pinned to their address until they are removed.
     let request = v1::RemovePeerRequest { scope_id: "room".into(), peer_id: "ann".into() };
     client.remove_peer(request).await.unwrap();
@@ -105,12 +121,18 @@ async fn everybody_gets_what_was_sent(key_given: Option<v1::SessionKey>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_with_the_session_key_get_the_ciphertext() {
-    everybody_gets_what_was_sent(Some(key(3))).await;
+    everybody_gets_what_was_sent(Some(key(3)), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plain_peers_get_the_packets() {
-    everybody_gets_what_was_sent(None).await;
+    everybody_gets_what_was_sent(None, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn and_so_they_do_while_their_scope_moves() {
+    everybody_gets_what_was_sent(Some(key(3)), true).await;
+    everybody_gets_what_was_sent(None, true).await;
 }
 
 #[tokio::test]

@@ -85,6 +85,10 @@ pub(super) async fn relocate(
             "worker {to} has not room for one more scope with {peers} peers: choose another (GetStatistics shows them)"
         )));
     }
+    // What all were told of its datagrams before is done by then: later, it would be wrong.
+    for mailbox in &state.workers {
+        mailbox.ping().await.map_err(of_mailbox)?;
+    }
     let whereabouts = state.worker(&scope)?.give_away(scope.id, to).await.map_err(of_mailbox)?;
     state.registry.note_move(&scope, peers, to);
     for peer in contents.peers.values() {
