@@ -18,12 +18,12 @@ pub enum Fault {
 impl FromStr for Fault {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let hour = Duration::from_secs(3600);
-        match text {
-            "worker-dies" => Ok(Self::WorkerDies),
-            "worker-stalls" => Ok(Self::WorkerStalls(hour)),
-            "handshakes-die" => Ok(Self::HandshakesDie),
-            _ => Err("worker-dies, worker-stalls or handshakes-die"),
+        let milliseconds = text.strip_prefix("worker-stalls:").and_then(|time| time.parse().ok());
+        match (text, milliseconds) {
+            ("worker-dies", _) => Ok(Self::WorkerDies),
+            ("handshakes-die", _) => Ok(Self::HandshakesDie),
+            (_, Some(time)) => Ok(Self::WorkerStalls(Duration::from_millis(time))),
+            _ => Err("worker-dies, handshakes-die, or worker-stalls: and milliseconds"),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The bounded way from the control side to a worker, and the answers back.
 
 use crate::fault::Fault;
-use crate::limits::{MAILBOX, REPLY};
+use crate::limits::{MAILBOX, MAILBOX_FULL_RETRY, REPLY};
 use crate::report::Report;
 use crate::steer::Whereabouts;
 use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
+use std::time::Instant;
 use strait_core::command::{Command, CommandError, ScopeId};
 use strait_core::port::Path;
 use strait_io::{Counters, Waker};
@@ -122,6 +123,22 @@ impl Mailbox {
     pub fn send(&self, request: Request) -> Result<(), Request> {
         self.queue.push(request)?;
         self.waker.wake();
+        Ok(())
+    }
+
+    /// Leaves a request that wants no answer, as soon as there is room.
+    ///
+    /// # Errors
+    /// There was none within [`REPLY`].
+    pub async fn deliver(&self, mut request: Request) -> Result<(), MailboxError> {
+        let until = Instant::now() + REPLY;
+        while let Err(back) = self.send(request) {
+            if Instant::now() >= until {
+                return Err(MailboxError::Full(self.worker));
+            }
+            request = back;
+            tokio::time::sleep(MAILBOX_FULL_RETRY).await;
+        }
         Ok(())
     }
 

@@ -125,10 +125,18 @@ impl State {
         Ok(Path { protocol: Protocol::Udp, local, remote })
     }
 
-    /// Tells all workers whose datagrams of a told path are, or that they are nobody's any more.
-    fn steer(&self, path: Path, owner: Option<usize>) {
+    /// Tells all workers whose datagrams of a told path are. One that is not told would drop them for ever.
+    async fn steer(&self, path: Path, owner: usize) -> Result<(), MailboxError> {
         for worker in &self.workers {
-            // A mailbox that is full belongs to a worker in trouble, which the watchdog reports.
+            worker.deliver(mailbox::Request::Steer(path, Some(owner))).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells workers whose the datagrams of a told path are now, or that they are nobody's any more.
+    fn try_steer(&self, path: Path, owner: Option<usize>) {
+        for worker in &self.workers {
+            // One whose mailbox is full goes on handing them over to the former owner, which passes them on or drops them.
             let _ = worker.send(mailbox::Request::Steer(path, owner));
         }
     }

@@ -6,6 +6,7 @@ use crate::random;
 use crate::registry::{Contents, Peer, Scope};
 use std::sync::Arc;
 use strait_core::command::{Command, CommandError, IceCredentials, PeerId};
+use strait_core::port::Path;
 use strait_crypt::dtls::{Fingerprint, Role};
 use strait_crypt::srtp::SharedKey;
 use strait_proto::v1;
@@ -66,6 +67,7 @@ pub(super) async fn add(
     if contents.peers.contains_key(&request.peer_id) {
         return Err(taken("peer", &request.peer_id));
     }
+    let local = random::credentials(scope.worker()).map_err(of_random)?;
     let id = PeerId(state.registry.number());
     // Known everywhere before the worker says a word about it.
     let keys = match protection {
@@ -77,7 +79,6 @@ pub(super) async fn add(
         Protection::Plain => Some(Command::SetPlain { peer: id }),
     };
     state.registry.note_peer(id, &scope);
-    let local = random::credentials(scope.worker()).map_err(of_random)?;
     let (added, local) = match (fixed, remote) {
         (Some(path), _) => (Command::AddFixedPeer { scope: scope.id, peer: id, path }, None),
         (None, remote) => {
@@ -88,13 +89,10 @@ pub(super) async fn add(
             (command, Some(told(local)))
         }
     };
-    if let Err(error) = carry_out(&state, &scope, id, added, keys).await {
+    if let Err(error) = carry_out(&state, &scope, id, added, keys, fixed).await {
         state.handshakes.remove(id);
         state.registry.forget_peer(id);
         return Err(of_mailbox(error));
-    }
-    if let Some(path) = fixed {
-        state.steer(path, Some(scope.worker()));
     }
     contents.peers.insert(request.peer_id, Peer { id, connected: false, fixed });
     Ok(v1::AddPeerResponse {
@@ -104,23 +102,34 @@ pub(super) async fn add(
     })
 }
 
-/// Adds a peer and gives it its keys, if it has them already: both or nothing.
+/// Adds a peer, gives it its keys if it has them already, and tells all workers of its path if that is told: all or
+/// nothing.
 async fn carry_out(
     state: &State,
     scope: &Scope,
     id: PeerId,
     added: Command,
     keys: Option<Command>,
+    fixed: Option<Path>,
 ) -> Result<(), MailboxError> {
     let Some(worker) = state.workers.get(scope.worker()) else {
         return Err(MailboxError::Stalled(scope.worker()));
     };
     worker.command(added).await?;
-    let Some(keys) = keys else { return Ok(()) };
-    let result = worker.command(keys).await;
+    let rest = async {
+        if let Some(keys) = keys {
+            worker.command(keys).await?;
+        }
+        match fixed {
+            Some(path) => state.steer(path, scope.worker()).await,
+            None => Ok(()),
+        }
+    };
+    let result = rest.await;
     if result.is_err() {
-        // Whether that succeeds makes no difference: without keys the worker gives it up by itself.
+        // A worker that is busy with other things does it later.
         let _ = worker.command(Command::RemovePeer { peer: id }).await;
+        fixed.into_iter().for_each(|path| state.try_steer(path, None));
     }
     result
 }
@@ -179,7 +188,7 @@ pub(super) fn gone(
     }
     let Some(peer) = contents.remove_peer(name) else { return };
     if let Some(path) = peer.fixed {
-        state.steer(path, None);
+        state.try_steer(path, None);
     }
     state.registry.forget_peer(peer.id);
     state.handshakes.remove(peer.id);
@@ -193,4 +202,41 @@ pub(super) fn gone(
 
 fn told(IceCredentials { ufrag, pwd }: IceCredentials) -> v1::IceCredentials {
     v1::IceCredentials { ufrag, pwd }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::Request;
+    use crate::rpc::{scopes, testing};
+
+    /// The other workers read what a peer without ICE sends, and no check ever tells them whose it is.
+    #[tokio::test]
+    async fn every_worker_learns_of_a_told_path_also_one_whose_mailbox_is_full() {
+        let (first, obedient, _bound) = testing::worker();
+        let (second, busy, _bound) = testing::worker();
+        let state = testing::state(vec![first, second.clone()]);
+        let scope = v1::CreateScopeRequest { scope_id: "room".into() };
+        testing::obeyed(&obedient, scopes::create(state.clone(), scope)).await.unwrap();
+
+        while second.send(Request::Stop).is_ok() {}
+        let request = v1::AddPeerRequest {
+            scope_id: "room".into(),
+            peer_id: "ann".into(),
+            remote_address: "127.0.0.1:9".into(),
+            plain: true,
+            ..v1::AddPeerRequest::default()
+        };
+        let adding = testing::obeyed(&obedient, add(state.clone(), request));
+        let emptying = async {
+            // It found no room before.
+            tokio::time::sleep(crate::limits::MAILBOX_FULL_RETRY / 2).await;
+            let mut requests = std::iter::from_fn(|| busy.take());
+            assert!(requests.all(|request| matches!(request, Request::Stop)));
+        };
+        let (added, ()) = tokio::join!(adding, emptying);
+        added.unwrap();
+        assert!(matches!(busy.take(), Some(Request::Steer(_, Some(0)))));
+        state.handshakes.stop();
+    }
 }

@@ -100,7 +100,7 @@ pub(super) async fn relocate(
         let _ = mailbox.send(Request::Redirect(whereabouts.clone(), to));
     }
     for path in contents.peers.values().filter_map(|peer| peer.fixed) {
-        state.steer(path, Some(to));
+        state.try_steer(path, Some(to));
     }
     tracing::info!(scope = scope.name, from, to, peers, "moved");
     answer

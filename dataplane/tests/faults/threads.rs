@@ -6,6 +6,8 @@ use crate::common::{
 use crate::page;
 use crate::program::Program;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use strait_proto::v1;
 use strait_relay::config::Steering;
@@ -114,7 +116,8 @@ async fn a_second_signal_ends_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_a_process_whose_worker_hangs() {
-    let mut program = Program::serve(&["--workers", "2", "--fault-for-tests", "worker-stalls"]);
+    let mut program =
+        Program::serve(&["--workers", "2", "--fault-for-tests", "worker-stalls:3600000"]);
     let mut client = connect(&program.socket).await;
     client.create_scope(scope("room")).await.unwrap();
     client.add_peer(add_peer("room", "ann")).await.unwrap();
@@ -124,6 +127,33 @@ async fn a_second_signal_ends_a_process_whose_worker_hangs() {
     program.signal("-TERM");
     assert_eq!(program.ended().code(), Some(0), "{:#?}", program.log);
     assert!(program.said("worker-0 does not end"), "{:#?}", program.log);
+}
+
+/// What the kernel loses is counted by the sockets, and said by the watchdog.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_full_receive_buffer_loses_is_said() {
+    let mut program = Program::serve(&["--workers", "1", "--fault-for-tests", "worker-stalls:500"]);
+    let mut client = connect(&program.socket).await;
+    let info = client.get_info(v1::GetInfoRequest {}).await.unwrap().into_inner();
+    let candidate = info.candidates.iter().find(|c| c.address == "127.0.0.1").unwrap();
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    program.signal("-USR1");
+    // More than the buffer holds while it stalls, and then what tells of the loss.
+    let to = SocketAddr::new(candidate.address.parse().unwrap(), candidate.port as u16);
+    let enough = Arc::new(AtomicBool::new(false));
+    let flood = std::thread::spawn({
+        let enough = enough.clone();
+        move || {
+            while !enough.load(Ordering::Relaxed) {
+                stranger.send_to(&[0x80; 1000], to).unwrap();
+            }
+        }
+    });
+    let line = program.await_line("packets are dropped: receive_overflow");
+    enough.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+    assert!(line.contains("net.core.rmem_max") && line.contains("Said once"), "{line}");
+    assert!(program.readiness().starts_with("HTTP/1.1 200"), "{}", program.readiness());
 }
 
 /// A plain peer at a told address.
