@@ -27,6 +27,7 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Bed {
     name: String,
+    ahead: bool,
 }
 
 impl Bed {
@@ -35,7 +36,7 @@ impl Bed {
     /// # Errors
     /// What `ip` says, and what to do.
     pub fn new() -> io::Result<Self> {
-        let bed = Self { name: format!("strait-{}", std::process::id()) };
+        let bed = Self { name: format!("strait-{}", std::process::id()), ahead: false };
         let (server, client) = (bed.namespace(Side::Server), bed.namespace(Side::Client));
         ip(&["netns", "add", &server])?;
         ip(&["netns", "add", &client])?;
@@ -51,6 +52,14 @@ impl Bed {
         Ok(bed)
     }
 
+    /// Lets server and load run ahead of everything else on their cores (SCHED_FIFO), for a machine that is not quiet.
+    /// What others leave in the caches still costs.
+    #[must_use]
+    pub fn ahead(mut self, ahead: bool) -> Self {
+        self.ahead = ahead;
+        self
+    }
+
     /// A command that runs on this side, on its core.
     #[must_use]
     pub fn command(&self, side: Side, program: &std::path::Path) -> Command {
@@ -58,7 +67,13 @@ impl Bed {
             Side::Server => SERVER_CORE,
             Side::Client => CLIENT_CORE,
         };
-        let mut command = self.unpinned(side, std::path::Path::new("taskset"));
+        let mut command = match self.ahead {
+            true => self.unpinned(side, std::path::Path::new("chrt")),
+            false => self.unpinned(side, std::path::Path::new("taskset")),
+        };
+        if self.ahead {
+            command.args(["--fifo", "10", "taskset"]);
+        }
         command.args(["-c", &core.to_string()]).arg(program);
         command
     }

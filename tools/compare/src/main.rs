@@ -16,28 +16,35 @@ use strait_compare::{Bed, plain, strait, versus};
 use strait_load::signalling::SecurityKind;
 use strait_load::{Plan, Report, Shape, Signalling};
 
+/// What is measured, and how
+#[derive(clap::Args)]
+struct Options {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Rounds; medians are printed
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Let the kernel cut runs before they are received, as on a path without segmentation offload
+    #[arg(long)]
+    no_gro: bool,
+    /// Let server and load run ahead of everything else on their cores, on a machine that is not quiet
+    #[arg(long)]
+    ahead: bool,
+    /// Only one kind of work
+    #[arg(long, value_enum)]
+    work: Option<Work>,
+    /// Packets per second from one to one; may be given several times [default: 5000, 10000, 20000]
+    #[arg(long = "rate", value_name = "PACKETS")]
+    rates: Vec<u32>,
+}
+
 /// Bare loops to hold a server against
 #[derive(Parser)]
 #[command(name = "strait-compare", version)]
 enum Verb {
     /// Run the same load through Strait and each peer that is installed, and print ratios
-    Run {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// Rounds; medians are printed
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// Let the kernel cut runs before they are received, as on a path without segmentation offload
-        #[arg(long)]
-        no_gro: bool,
-        /// Only one kind of work
-        #[arg(long, value_enum)]
-        work: Option<Work>,
-        /// Packets per second from one to one; may be given several times [default: 5000, 10000, 20000]
-        #[arg(long = "rate", value_name = "PACKETS")]
-        rates: Vec<u32>,
-    },
+    Run(Options),
     /// Send, and print the CPU time for each packet as JSON
     Floor(Loop),
     /// Read and forget what comes
@@ -123,15 +130,10 @@ enum Work {
     Plain,
 }
 
-fn run(
-    json: bool,
-    rounds: usize,
-    cut: bool,
-    only: Option<Work>,
-    rates: &[u32],
-) -> io::Result<String> {
-    let (bed, programs, rounds) = (Bed::new()?, strait::programs()?, rounds.max(1));
-    let is_wanted = |work| only.is_none_or(|only| only == work);
+fn run(options: &Options) -> io::Result<String> {
+    let bed = Bed::new()?.ahead(options.ahead);
+    let (programs, rounds, cut) = (strait::programs()?, options.rounds.max(1), options.no_gro);
+    let is_wanted = |work| options.work.is_none_or(|only| only == work);
     let (mut fan_out, mut one_to_one) = (Vec::new(), Vec::new());
     let mut absent: Vec<String> = Vec::new();
     if is_wanted(Work::FanOut) {
@@ -139,14 +141,17 @@ fn run(
         absent.extend(versus::absent());
     }
     if is_wanted(Work::Plain) {
-        let rates = if rates.is_empty() { &plain::RATES } else { rates };
+        let rates = match options.rates.as_slice() {
+            [] => plain::RATES.as_slice(),
+            rates => rates,
+        };
         one_to_one = plain::measure(&bed, &programs, rounds, rates, cut)?;
         absent.extend(plain::absent().into_iter().map(str::to_owned));
     }
     for why in &absent {
         eprintln!("{why}");
     }
-    if json {
+    if options.json {
         let all = serde_json::json!({"fan_out": fan_out, "plain": one_to_one, "absent": absent});
         return Ok(serde_json::to_string_pretty(&all)?);
     }
@@ -174,7 +179,7 @@ fn pairs(server: plain::Server, plan: &Plan) -> Result<Report, Box<dyn std::erro
 
 fn main() -> ExitCode {
     let result = match Verb::parse() {
-        Verb::Run { json, rounds, no_gro, work, rates } => run(json, rounds, no_gro, work, &rates),
+        Verb::Run(options) => run(&options),
         Verb::Floor(floor) => floor.run().and_then(|cost| Ok(serde_json::to_string(&cost)?)),
         Verb::Sink { address, port, count, seconds } => {
             floor::sink(address, port, count, seconds).map(|datagrams| datagrams.to_string())
