@@ -55,7 +55,9 @@ impl Turner {
             if !self.obey(now, turns, &mut egress) {
                 return;
             }
-            self.core.on_timeout(now, &mut egress);
+            while self.core.on_timeout(now, &mut egress) {
+                self.port.send(&mut egress);
+            }
             self.port.send(&mut egress);
             self.tell();
         }

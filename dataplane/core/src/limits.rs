@@ -12,6 +12,8 @@ pub const EGRESS_DATAGRAMS: usize = 2048;
 pub const EGRESS_BYTES: usize = 2 << 20;
 /// The worker flushes its egress when it holds this much, so that the send buffers stay in the cache.
 pub const EGRESS_FLUSH_BYTES: usize = 128 << 10;
+/// And when it holds so many: half of what there is room for, so that the reports of one peer more find theirs.
+pub const EGRESS_FLUSH_DATAGRAMS: usize = EGRESS_DATAGRAMS / 2;
 const _: () = assert!(EGRESS_FLUSH_BYTES + GATHERED_PACKETS * DATAGRAM_BYTES <= EGRESS_BYTES);
 
 /// Datagrams of one run: what UDP_SEGMENT takes on every kernel that has it (UDP_MAX_SEGMENTS, 64 before Linux 6.9).

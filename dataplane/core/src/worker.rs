@@ -8,7 +8,9 @@ use crate::gather::Gather;
 use crate::hash::{Map, Seed};
 use crate::ice;
 use crate::keys::SessionKeys;
-use crate::limits::{CONSENT, EVENTS, HANDSHAKE_DATAGRAMS, SETUP};
+use crate::limits::{
+    CONSENT, EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, EVENTS, HANDSHAKE_DATAGRAMS, SETUP,
+};
 use crate::parcel::Outbox;
 use crate::peer::Peer;
 use crate::port::{Meta, Path};
@@ -144,19 +146,22 @@ impl Worker {
         self.checked
     }
 
-    /// Does what is due.
-    pub fn on_timeout(&mut self, now: Now, egress: &mut Egress) {
+    /// Does what is due. `true`: the egress filled up before all was done; it is to be sent, and this called again.
+    pub fn on_timeout(&mut self, now: Now, egress: &mut Egress) -> bool {
         let before = (egress.len(), egress.bytes());
-        while let Some((at, slot)) = self.timers.pop(now.at) {
+        let mut full = false;
+        while !full && let Some((at, slot)) = self.timers.pop(now.at) {
             if self.peers.get_mut(slot).is_some_and(|peer| peer.alarm.ring(at)) {
                 self.on_peer_timeout(now, slot, egress);
+                full = egress.bytes() > EGRESS_FLUSH_BYTES || egress.len() > EGRESS_FLUSH_DATAGRAMS;
             }
         }
         self.wish_again(now);
         self.count_sent(before, egress);
+        full
     }
 
-    /// When [`Worker::on_timeout`] has something to do next; always later than its last `now`.
+    /// When [`Worker::on_timeout`] has something to do next; always later than its last `now`, once it said `false`.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         [self.timers.next(), self.gather.due(), self.mirrors_due].into_iter().flatten().min()

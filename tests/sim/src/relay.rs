@@ -127,7 +127,9 @@ impl Relay {
                 turn.refused.push((text, error));
             }
         }
-        worker.on_timeout(now, egress);
+        while worker.on_timeout(now, egress) {
+            port.send(egress);
+        }
         port.send(egress);
         turn.events.extend(std::iter::from_fn(|| worker.poll_event()));
         let handshakes = std::iter::from_fn(|| worker.poll_handshake());

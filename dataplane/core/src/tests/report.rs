@@ -1,7 +1,8 @@
 //! RTCP of both legs.
 
-use crate::command::{Command, Kind, PublicationId, SubscriptionId};
+use crate::command::{Command, Kind, PeerId, PublicationId, ScopeId, SubscriptionId};
 use crate::drop::DropReason;
+use crate::limits::{EGRESS_DATAGRAMS, PEERS_PER_SCOPE};
 use crate::testing::{Bench, Client, IDS, OPUS, VP8, encoding, ms, packet, publish, read, vp8};
 use crate::time::Duration;
 use strait_wire::rtcp;
@@ -67,6 +68,32 @@ fn a_full_turn_ends_a_round_of_reports_and_the_next_round_has_them() {
     bench.run(ms(2000));
     let sent = bench.sent();
     assert!(!publisher.open(&sent).1.is_empty());
+}
+
+#[test]
+fn reports_of_more_peers_than_a_turn_holds_are_all_sent() {
+    let mut bench = Bench::new();
+    let peers = EGRESS_DATAGRAMS as u32 + 500;
+    for id in 0..peers {
+        let scope = ScopeId(100 + id / PEERS_PER_SCOPE as u32);
+        if id % PEERS_PER_SCOPE as u32 == 0 {
+            bench.command(Command::CreateScope { scope });
+        }
+        let (peer, path) = (PeerId(id), crate::testing::path(10_000 + id as u16));
+        bench.command(Command::AddFixedPeer { scope, peer, path });
+        bench.command(Command::SetPlain { peer });
+        bench.command(publish(peer, id, Kind::Audio, &[encoding(5)]));
+        bench.receive(path, &audio(1, 1));
+    }
+    bench.sent();
+    bench.advance(ms(10_000));
+    let mut told = std::collections::BTreeSet::new();
+    while bench.worker.on_timeout(bench.now, &mut bench.egress) {
+        told.extend(bench.sent().into_iter().map(|sent| sent.path.remote.port()));
+    }
+    told.extend(bench.sent().into_iter().map(|sent| sent.path.remote.port()));
+    assert_eq!((told.len(), bench.dropped(DropReason::EgressFull)), (peers as usize, 0));
+    assert!(bench.worker.next_timeout().is_some_and(|next| next > bench.now.at));
 }
 
 #[test]
