@@ -1,7 +1,7 @@
 //! The configuration: a TOML file with strict keys, overridden by environment and flags. The words beside each field are
 //! the reference: `--print-default-config` and docs/reference/relay-config.md show them.
 
-use crate::limits::{BUSY_POLL_US_MAX, GATHER_US_MAX, WORKERS};
+use crate::limits::{BUSY_POLL_US_MAX, GATHER_US_MAX, SPREAD_MAX, WORKERS};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -51,6 +51,10 @@ pub struct Config {
     /// How long the first packets of a video frame may wait for the others, in microseconds, so that they leave in one run:
     /// most of what a relay costs is paid per run. A frame that is complete never waits. 0: each packet leaves by itself.
     pub gather_us: u32,
+    /// Subscriptions of one scope that its worker carries before further peers of the scope go to other workers; six to
+    /// sounds count as one to a picture. Each packet is decrypted once and copied to each worker that has subscribers of it.
+    /// The default is what a core sends a key frame to (60 packets to each) before the next frame is due. At most 500.
+    pub scope_subscriptions_per_worker: u32,
     /// Address and port of /metrics, /livez and /readyz. Keep it off public networks. Empty: none.
     #[serde(deserialize_with = "optional_address", serialize_with = "address_or_empty")]
     pub metrics_listen: Option<SocketAddr>,
@@ -102,6 +106,7 @@ impl Default for Config {
             io: Io::Auto,
             busy_poll_us: 0,
             gather_us: 250,
+            scope_subscriptions_per_worker: 400,
             metrics_listen: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9464)),
             drain_seconds: 60,
             log: "info".to_owned(),
@@ -194,6 +199,11 @@ impl Config {
         if self.busy_poll_us > BUSY_POLL_US_MAX {
             let problem = format!("is {}: at most {BUSY_POLL_US_MAX}", self.busy_poll_us);
             return wrong("busy_poll_us", &problem);
+        }
+        if !(1..=SPREAD_MAX).contains(&self.scope_subscriptions_per_worker) {
+            let per_worker = self.scope_subscriptions_per_worker;
+            let problem = format!("is {per_worker}: at least 1, at most {SPREAD_MAX}");
+            return wrong("scope_subscriptions_per_worker", &problem);
         }
         if self.workers > WORKERS {
             let problem = format!("is {}: at most {WORKERS}", self.workers);
@@ -352,6 +362,10 @@ mod tests {
         assert!(problem("announced = [\"::\"]").starts_with("announced"));
         assert!(problem("busy_poll_us = 2000000").starts_with("busy_poll_us"));
         assert!(problem("workers = 5000").starts_with("workers"));
+        for wrong in [0, 501] {
+            let text = format!("scope_subscriptions_per_worker = {wrong}");
+            assert!(problem(&text).starts_with("scope_subscriptions_per_worker"));
+        }
         assert!(problem("workers = 2\ncpus = [0]").starts_with("cpus"));
         assert!(problem("rpc_socket = \"\"").starts_with("rpc_socket"));
         assert!(problem("drain_seconds = 100000").starts_with("drain_seconds"));

@@ -17,6 +17,14 @@ pub const COMMANDS_PER_TURN: usize = 64;
 pub const REPLY: Duration = Duration::from_secs(5);
 /// Datagrams that other workers read and that wait for the one whose peer they are from: two megabytes per worker.
 pub const HANDED_OVER: usize = 1024;
+/// Parcels of other workers' packets that wait for a worker, of which each fills several every turn; of 96 KiB at most.
+pub const PARCELS_WAITING: usize = 64;
+/// What a sound weighs beside a picture where subscriptions are counted: 50 packets a second beside 300.
+pub const SPREAD_WEIGHTS: (u32, u32) = (1, 6);
+/// Most subscriptions of a scope on one worker: as many as the core lets one publication have there.
+pub const SPREAD_MAX: u32 = strait_core::limits::SUBSCRIPTIONS_PER_PUBLICATION as u32;
+/// How long a publication is passed on to a worker where nobody subscribes to it any more.
+pub const MIRROR_IDLE: Duration = Duration::from_secs(10);
 /// ICE-TCP connections on their way from the worker that accepted them to the one whose peer they are.
 pub const HANDED_CONNECTIONS: usize = 256;
 /// How often a datagram is handed on: to the worker that its tag names, from there to where its scope moved, and once more

@@ -3,11 +3,13 @@
 //! One lock per scope is held over a whole call, its worker's answer included: calls to one scope are done one after
 //! the other, and those to different scopes side by side.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use strait_core::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
+use strait_core::command::{
+    Codec, Encoding, Extensions, Kind, PeerId, PublicationId, ScopeId, SubscriptionId,
+};
 use strait_core::limits::{PEERS, SCOPES};
 use strait_core::port::Path;
 
@@ -16,7 +18,8 @@ use strait_core::port::Path;
 pub struct Scope {
     /// The caller's name for it.
     pub name: String,
-    /// Its worker. It changes under the lock of `state`.
+    /// Its worker, where its peers live; when they are too many for it, further ones live on others. It changes under the
+    /// lock of `state`.
     worker: AtomicUsize,
     /// The worker's number for it.
     pub id: ScopeId,
@@ -35,6 +38,10 @@ pub struct Contents {
     pub publications: BTreeMap<String, Publication>,
     /// By name.
     pub subscriptions: BTreeMap<String, Subscription>,
+    /// The other workers that know it, because peers of it live there.
+    pub spread: BTreeSet<usize>,
+    /// Mirrors whose publication ended and whose worker could not be told yet.
+    pub ended: Vec<(PublicationId, usize)>,
     /// Since when it has no peers.
     pub empty_since: Instant,
 }
@@ -48,6 +55,10 @@ pub struct Peer {
     pub connected: bool,
     /// Its path, if that was told instead of checked.
     pub fixed: Option<Path>,
+    /// Its worker, if that is not its scope's.
+    pub away: Option<usize>,
+    /// It is neither encrypted to nor from.
+    pub plain: bool,
 }
 
 /// A publication.
@@ -57,6 +68,25 @@ pub struct Publication {
     pub id: PublicationId,
     /// The name of its peer.
     pub peer: String,
+    /// What mirrors of it are made of.
+    pub description: Description,
+    /// Not forwarded.
+    pub muted: bool,
+    /// The workers that it is passed on to, and since when nobody there subscribes to it.
+    pub mirrors: BTreeMap<usize, Option<Instant>>,
+}
+
+/// What was published.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// Audio or video.
+    pub kind: Kind,
+    /// Payload types of the publisher's leg.
+    pub codecs: Vec<Codec>,
+    /// Extension ids of the publisher's leg.
+    pub extensions: Extensions,
+    /// Lowest first.
+    pub encodings: Vec<Encoding>,
 }
 
 /// A subscription.
@@ -68,6 +98,8 @@ pub struct Subscription {
     pub peer: String,
     /// The name of the publication that it is bound to.
     pub publication: Option<String>,
+    /// Audio or video.
+    pub kind: Kind,
 }
 
 impl Scope {
@@ -79,6 +111,24 @@ impl Scope {
 }
 
 impl Contents {
+    fn new() -> Self {
+        Self {
+            disposed: false,
+            peers: BTreeMap::new(),
+            publications: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            spread: BTreeSet::new(),
+            ended: Vec::new(),
+            empty_since: Instant::now(),
+        }
+    }
+
+    /// Where a peer of a scope lives whose own worker is `home`.
+    #[must_use]
+    pub fn worker_of(&self, peer: &str, home: usize) -> usize {
+        self.peers.get(peer).and_then(|peer| peer.away).unwrap_or(home)
+    }
+
     /// The name of a peer by its number.
     #[must_use]
     pub fn peer_named(&self, id: PeerId) -> Option<&str> {
@@ -107,6 +157,8 @@ impl Contents {
     /// Forgets a publication; subscriptions to it stay, unbound.
     pub fn remove_publication(&mut self, name: &str) -> Option<Publication> {
         let publication = self.publications.remove(name)?;
+        let mirrors = publication.mirrors.keys().map(|worker| (publication.id, *worker));
+        self.ended.extend(mirrors);
         for subscription in self.subscriptions.values_mut() {
             if subscription.publication.as_deref() == Some(name) {
                 subscription.publication = None;
@@ -135,8 +187,9 @@ pub struct Registry {
 #[derive(Debug)]
 struct Tables {
     scopes: HashMap<String, Arc<Scope>>,
-    /// The scope of a peer and of a publication, by number: numbers are unique in the process.
-    of_peer: HashMap<PeerId, Arc<Scope>>,
+    /// The scope of a peer and of a publication, by number: numbers are unique in the process. Of a peer its worker too, if
+    /// that is not its scope's.
+    of_peer: HashMap<PeerId, (Arc<Scope>, Option<usize>)>,
     of_publication: HashMap<PublicationId, Arc<Scope>>,
     loads: Vec<Load>,
 }
@@ -181,18 +234,11 @@ impl Registry {
         let free = tables.loads.iter_mut().enumerate().filter(|(_, load)| load.scopes < SCOPES);
         let (worker, load) = free.min_by_key(|(_, load)| **load)?;
         load.scopes += 1;
-        let contents = Contents {
-            disposed: false,
-            peers: BTreeMap::new(),
-            publications: BTreeMap::new(),
-            subscriptions: BTreeMap::new(),
-            empty_since: Instant::now(),
-        };
         let scope = Arc::new(Scope {
             name: name.to_owned(),
             worker: AtomicUsize::new(worker),
             id: ScopeId(self.number()),
-            state: tokio::sync::Mutex::new(contents),
+            state: tokio::sync::Mutex::new(Contents::new()),
         });
         tables.scopes.insert(name.to_owned(), scope.clone());
         Some(scope)
@@ -230,11 +276,24 @@ impl Registry {
         scope.worker.store(to, Ordering::Relaxed);
     }
 
-    /// Notes where a peer's events belong.
-    pub fn note_peer(&self, peer: PeerId, scope: &Arc<Scope>) {
+    /// Notes that a worker knows a scope that is not its own, or does no more.
+    pub fn note_spread(&self, worker: usize, knows: bool) {
+        if let Some(load) = self.tables().loads.get_mut(worker) {
+            load.scopes = if knows { load.scopes + 1 } else { load.scopes.saturating_sub(1) };
+        }
+    }
+
+    /// How much each worker has.
+    #[must_use]
+    pub fn loads(&self) -> Vec<Load> {
+        self.tables().loads.clone()
+    }
+
+    /// Notes where a peer's events belong, and its worker, if that is not its scope's.
+    pub fn note_peer(&self, peer: PeerId, scope: &Arc<Scope>, away: Option<usize>) {
         let mut tables = self.tables();
-        if tables.of_peer.insert(peer, scope.clone()).is_none()
-            && let Some(load) = tables.loads.get_mut(scope.worker())
+        if tables.of_peer.insert(peer, (scope.clone(), away)).is_none()
+            && let Some(load) = tables.loads.get_mut(away.unwrap_or(scope.worker()))
         {
             load.peers += 1;
         }
@@ -243,8 +302,8 @@ impl Registry {
     /// Forgets it.
     pub fn forget_peer(&self, peer: PeerId) {
         let mut tables = self.tables();
-        if let Some(scope) = tables.of_peer.remove(&peer)
-            && let Some(load) = tables.loads.get_mut(scope.worker())
+        if let Some((scope, away)) = tables.of_peer.remove(&peer)
+            && let Some(load) = tables.loads.get_mut(away.unwrap_or(scope.worker()))
         {
             load.peers = load.peers.saturating_sub(1);
         }
@@ -263,7 +322,7 @@ impl Registry {
     /// Where a peer's events belong.
     #[must_use]
     pub fn scope_of_peer(&self, peer: PeerId) -> Option<Arc<Scope>> {
-        self.tables().of_peer.get(&peer).cloned()
+        self.tables().of_peer.get(&peer).map(|(scope, _)| scope.clone())
     }
 
     /// Where a publication's events belong.
@@ -284,6 +343,29 @@ impl Registry {
     }
 }
 
+/// What is in a scope, for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A peer at home.
+    pub fn peer(id: u32) -> Peer {
+        Peer { id: PeerId(id), connected: true, fixed: None, away: None, plain: false }
+    }
+
+    /// A sound.
+    pub fn publication(id: u32, peer: &str) -> Publication {
+        let description = Description {
+            kind: Kind::Audio,
+            codecs: Vec::new(),
+            extensions: Extensions::default(),
+            encodings: Vec::new(),
+        };
+        let (id, peer) = (PublicationId(id), peer.to_owned());
+        Publication { id, peer, description, muted: false, mirrors: BTreeMap::new() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,7 +375,7 @@ mod tests {
         let registry = Registry::new(3);
         let first = registry.place("a").unwrap();
         assert!(Arc::ptr_eq(&first, &registry.place("a").unwrap()), "a name is placed once");
-        registry.note_peer(PeerId(100), &first);
+        registry.note_peer(PeerId(100), &first, None);
         let others = [registry.place("b").unwrap().worker(), registry.place("c").unwrap().worker()];
         assert!(!others.contains(&first.worker()) && others[0] != others[1]);
         // The one with a peer gets nothing while the others have none.
@@ -302,6 +384,16 @@ mod tests {
         registry.forget_peer(PeerId(100));
         assert_eq!(registry.peers(), 0);
         assert_eq!(registry.place("e").unwrap().worker(), first.worker());
+        // A peer counts where it lives.
+        let before = registry.loads();
+        let away = (first.worker() + 1) % 3;
+        registry.note_peer(PeerId(101), &first, Some(away));
+        registry.note_spread(away, true);
+        assert_eq!(registry.loads()[away].peers, before[away].peers + 1);
+        assert_eq!(registry.loads()[first.worker()], before[first.worker()]);
+        registry.forget_peer(PeerId(101));
+        registry.note_spread(away, false);
+        assert_eq!(registry.loads(), before);
     }
 
     #[tokio::test]
@@ -309,10 +401,8 @@ mod tests {
         let scope = Registry::new(1).place("s").unwrap();
         let mut contents = scope.state.lock().await;
         for name in ["a", "b"] {
-            contents
-                .peers
-                .insert(name.into(), Peer { id: PeerId(1), connected: true, fixed: None });
-            let publication = Publication { id: PublicationId(1), peer: name.into() };
+            contents.peers.insert(name.into(), testing::peer(1));
+            let publication = testing::publication(1, name);
             contents.publications.insert(format!("{name}-camera"), publication);
         }
         for (name, peer, publication) in [("s1", "a", "b-camera"), ("s2", "b", "a-camera")] {
@@ -320,6 +410,7 @@ mod tests {
                 id: SubscriptionId(1),
                 peer: peer.into(),
                 publication: Some(publication.into()),
+                kind: Kind::Audio,
             };
             contents.subscriptions.insert(name.into(), subscription);
         }

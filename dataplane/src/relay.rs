@@ -168,7 +168,13 @@ impl Relay {
             threads.push(run(me, pin, turner, last("a worker")).map_err(RelayError::Thread)?);
         }
 
-        let state = Arc::new(State::new(identity, mailboxes, handshakes, kernel));
+        let state = Arc::new(State::new(
+            identity,
+            mailboxes,
+            handshakes,
+            kernel,
+            config.scope_subscriptions_per_worker,
+        ));
         held(last("the pump of events"), rpc::pump(state.clone(), happened));
         held(last("the sweep of scopes"), rpc::sweep(state.clone()));
         held(

@@ -9,7 +9,8 @@
 //! A connection of ICE-TCP moves with the first request that it brings, for no stranger can write into it.
 
 use crate::limits::{
-    CONFIRMATIONS, FIXED_FLOWS, FLOWS, HANDED_CONNECTIONS, HANDED_OVER, MOVING, REDIRECTS,
+    CONFIRMATIONS, FIXED_FLOWS, FLOWS, HANDED_CONNECTIONS, HANDED_OVER, MOVING, PARCELS_WAITING,
+    REDIRECTS,
 };
 use crate::random;
 use crossbeam_queue::ArrayQueue;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use strait_core::command::{Command, CommandError};
 use strait_core::limits::DATAGRAM_BYTES;
 use strait_core::movement::MovedScope;
+use strait_core::parcel::Parcel;
 use strait_core::port::{Meta, Path, Protocol};
 use strait_io::Waker;
 use strait_io::steering::Flows as KernelFlows;
@@ -90,6 +92,10 @@ pub struct Letterbox {
     connections: Arc<ArrayQueue<Connection>>,
     /// Flows that this worker reads, and whose they proved to be.
     confirmed: Arc<ArrayQueue<(Path, usize)>>,
+    /// Packets that other workers decrypted for this one's subscribers, and whose they are.
+    parcels: Arc<ArrayQueue<(usize, Parcel)>>,
+    /// Parcels of this worker that were worked on: their memory is used again.
+    emptied: Arc<ArrayQueue<Parcel>>,
     waker: Waker,
 }
 
@@ -102,6 +108,8 @@ impl Letterbox {
             datagrams: Arc::new(ArrayQueue::new(HANDED_OVER)),
             connections: Arc::new(ArrayQueue::new(HANDED_CONNECTIONS)),
             confirmed: Arc::new(ArrayQueue::new(CONFIRMATIONS)),
+            parcels: Arc::new(ArrayQueue::new(PARCELS_WAITING)),
+            emptied: Arc::new(ArrayQueue::new(PARCELS_WAITING)),
             waker,
         }
     }
@@ -128,7 +136,22 @@ impl Letterbox {
     /// Whether nothing is there to work on. Confirmations wait for the next datagram of their flow.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.datagrams.is_empty() && self.connections.is_empty() && self.moving.is_empty()
+        self.datagrams.is_empty()
+            && self.connections.is_empty()
+            && self.moving.is_empty()
+            && self.parcels.is_empty()
+    }
+
+    /// The next parcel, and the worker that it is from.
+    #[must_use]
+    pub fn parcel(&self) -> Option<(usize, Parcel)> {
+        self.parcels.pop()
+    }
+
+    /// The next of this worker's own parcels that was worked on.
+    #[must_use]
+    pub fn emptied(&self) -> Option<Parcel> {
+        self.emptied.pop()
     }
 
     /// Gives it back when there is no room.
@@ -332,6 +355,24 @@ impl Steering {
         }
     }
 
+    /// Passes packets on to the subscribers of another worker.
+    ///
+    /// # Errors
+    /// It has no room; the parcel comes back.
+    pub fn send(&self, to: usize, parcel: Parcel) -> Result<(), Parcel> {
+        let Some(letterbox) = self.letterboxes.get(to) else { return Err(parcel) };
+        letterbox.parcels.push((self.me, parcel)).map_err(|(_, parcel)| parcel)?;
+        letterbox.waker.wake();
+        Ok(())
+    }
+
+    /// Gives a parcel that was worked on back to the worker that it is from. It does not hurry.
+    pub fn give_back(&self, to: usize, parcel: Parcel) {
+        if let Some(letterbox) = self.letterboxes.get(to) {
+            let _ = letterbox.emptied.push(parcel);
+        }
+    }
+
     /// The worker that a STUN request names, if it is one of ours.
     fn named(&mut self, datagram: &[u8]) -> Option<usize> {
         if demux::classify(datagram) != Kind::Stun {
@@ -529,6 +570,25 @@ mod tests {
         }
         assert!(steering.flows.young.len() + steering.flows.old.len() <= FLOWS);
         assert_eq!(steering.owner(path(1), &MEDIA), Owner::Me, "forgotten");
+    }
+
+    #[test]
+    fn parcels_are_bounded_and_their_memory_goes_back() {
+        let steering = steering(2);
+        for _ in 0..PARCELS_WAITING {
+            assert!(steering.send(1, Parcel::default()).is_ok());
+        }
+        assert!(steering.send(1, Parcel::default()).is_err(), "full");
+        assert!(steering.send(9, Parcel::default()).is_err(), "no such worker");
+        let [mine, theirs] = &steering.letterboxes[..] else { panic!("two workers") };
+        assert!(mine.is_empty() && !theirs.is_empty());
+        let (from, parcel) = theirs.parcel().unwrap();
+        assert_eq!(from, 0);
+        assert!(steering.send(1, Parcel::default()).is_ok());
+        let other = Steering::new(1, steering.letterboxes.clone(), None);
+        other.give_back(from, parcel);
+        assert!(mine.emptied().is_some() && mine.emptied().is_none());
+        assert!(mine.is_empty(), "no reason to stay awake");
     }
 
     #[test]

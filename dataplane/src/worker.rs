@@ -2,12 +2,12 @@
 
 use crate::fault::{self, Fault};
 use crate::handshake::Handshakes;
-use crate::limits::{COMMANDS_PER_TURN, HANDED_OVER, HOPS, MOVED, MOVING};
+use crate::limits::{COMMANDS_PER_TURN, HANDED_OVER, HOPS, MOVED, MOVING, PARCELS_WAITING};
 use crate::mailbox::{Inbox, Pulse, Request};
 use crate::report::{HANDED_OVER_FULL, Report};
 use crate::steer::{Letterbox, Moving, Owner, Steering, Whereabouts};
 use std::collections::HashMap;
-use strait_core::command::{Command, CommandError, Event, PeerId, ScopeId};
+use strait_core::command::{Command, CommandError, Event, PeerId, ScopeId, WorkerId};
 use strait_core::drop::DropReason;
 use strait_core::egress::Egress;
 use strait_core::limits::EGRESS_FLUSH_BYTES;
@@ -49,6 +49,9 @@ impl Turner {
             let now = Clock.now();
             self.receive(now, &mut egress);
             self.take_handed(now, &mut egress);
+            // First the others, so that they forward while this one does.
+            self.pass_on();
+            self.take_mirrored(now, &mut egress);
             if self.core.is_due(now.at) || !self.inbox.is_empty() {
                 self.forward(now, &mut egress);
             }
@@ -59,6 +62,7 @@ impl Turner {
                 self.port.send(&mut egress);
             }
             self.port.send(&mut egress);
+            self.pass_on();
             self.tell();
         }
     }
@@ -122,6 +126,30 @@ impl Turner {
     fn hand_over_connection(&mut self, owner: usize, path: Path) {
         if let Some(connection) = self.port.detach(path) {
             self.steering.hand_over_connection(owner, connection);
+        }
+    }
+
+    /// Passes on what subscribers of other workers get, and what this one's ask for.
+    fn pass_on(&mut self) {
+        while let Some(parcel) = self.letterbox.emptied() {
+            self.core.reuse(parcel);
+        }
+        while let Some((WorkerId(to), parcel)) = self.core.poll_mirrored() {
+            if let Err(parcel) = self.steering.send(usize::from(to), parcel) {
+                self.core.lost(parcel);
+            }
+        }
+    }
+
+    /// Takes what other workers pass on.
+    fn take_mirrored(&mut self, now: Now, egress: &mut Egress) {
+        for _ in 0..PARCELS_WAITING {
+            let Some((from, mut parcel)) = self.letterbox.parcel() else { break };
+            let Self { core, port, .. } = self;
+            let worker = WorkerId(u16::try_from(from).unwrap_or(u16::MAX));
+            core.on_mirrored(now, worker, &mut parcel, egress, |egress| port.send(egress));
+            self.steering.give_back(from, parcel);
+            self.flush_when_full(now, egress);
         }
     }
 

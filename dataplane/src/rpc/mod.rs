@@ -4,6 +4,7 @@ mod events;
 mod peers;
 mod scopes;
 pub(crate) mod socket;
+mod spread;
 mod statistics;
 mod streams;
 #[cfg(test)]
@@ -53,6 +54,8 @@ pub(crate) struct State {
     /// The programs that steer, if there are any.
     pub(crate) kernel: Option<Kernel>,
     pub(crate) registry: Registry,
+    /// Subscriptions of a scope that a worker carries.
+    pub(crate) subscriptions_per_worker: u32,
     /// To every reader of `WatchEvents`.
     pub(crate) events: broadcast::Sender<v1::event::Event>,
     /// How many readers there are.
@@ -68,11 +71,13 @@ impl State {
         workers: Vec<Mailbox>,
         handshakes: Handshakes,
         kernel: Option<Kernel>,
+        subscriptions_per_worker: u32,
     ) -> Self {
         Self {
             identity,
             kernel,
             registry: Registry::new(workers.len()),
+            subscriptions_per_worker,
             workers,
             handshakes,
             events: broadcast::channel(EVENTS).0,
@@ -141,8 +146,23 @@ impl State {
         }
     }
 
+    /// The worker of a scope.
     fn worker(&self, scope: &Scope) -> Result<&Mailbox, Status> {
-        self.workers.get(scope.worker()).ok_or_else(|| Status::internal("a scope without a worker"))
+        self.numbered(scope.worker())
+    }
+
+    /// The worker of a peer.
+    fn worker_of(
+        &self,
+        scope: &Scope,
+        contents: &Contents,
+        peer: &str,
+    ) -> Result<&Mailbox, Status> {
+        self.numbered(contents.worker_of(peer, scope.worker()))
+    }
+
+    fn numbered(&self, worker: usize) -> Result<&Mailbox, Status> {
+        self.workers.get(worker).ok_or_else(|| Status::internal("no such worker"))
     }
 
     fn scope(&self, name: &str) -> Result<Arc<Scope>, Status> {

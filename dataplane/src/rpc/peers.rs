@@ -1,6 +1,6 @@
 //! Peers: their transports.
 
-use super::{State, lock, of_half_open, of_mailbox, of_random, peer, taken, validate};
+use super::{State, lock, of_half_open, of_mailbox, of_random, peer, spread, taken, validate};
 use crate::mailbox::MailboxError;
 use crate::random;
 use crate::registry::{Contents, Peer, Scope};
@@ -67,18 +67,27 @@ pub(super) async fn add(
     if contents.peers.contains_key(&request.peer_id) {
         return Err(taken("peer", &request.peer_id));
     }
-    let local = random::credentials(scope.worker()).map_err(of_random)?;
     let id = PeerId(state.registry.number());
+    let plain = matches!(protection, Protection::Plain);
+    // All that goes out under a session key goes through one context, or nonces would repeat: its peers stay together.
+    let away = match protection {
+        Protection::SessionKey(_) => None,
+        Protection::Dtls(..) | Protection::Plain => {
+            spread::place(&state, &scope, &mut contents).await
+        }
+    };
+    let worker = away.unwrap_or(scope.worker());
+    let local = random::credentials(worker).map_err(of_random)?;
     // Known everywhere before the worker says a word about it.
     let keys = match protection {
         Protection::Dtls(role, fingerprint) => {
-            state.handshakes.add(scope.worker(), id, role, fingerprint).map_err(of_half_open)?;
+            state.handshakes.add(worker, id, role, fingerprint).map_err(of_half_open)?;
             None
         }
         Protection::SessionKey(key) => Some(Command::ShareKey { peer: id, key }),
         Protection::Plain => Some(Command::SetPlain { peer: id }),
     };
-    state.registry.note_peer(id, &scope);
+    state.registry.note_peer(id, &scope, away);
     let (added, local) = match (fixed, remote) {
         (Some(path), _) => (Command::AddFixedPeer { scope: scope.id, peer: id, path }, None),
         (None, remote) => {
@@ -89,12 +98,13 @@ pub(super) async fn add(
             (command, Some(told(local)))
         }
     };
-    if let Err(error) = carry_out(&state, &scope, id, added, keys, fixed).await {
+    if let Err(error) = carry_out(&state, worker, id, added, keys, fixed).await {
         state.handshakes.remove(id);
         state.registry.forget_peer(id);
         return Err(of_mailbox(error));
     }
-    contents.peers.insert(request.peer_id, Peer { id, connected: false, fixed });
+    let peer = Peer { id, connected: false, fixed, away, plain };
+    contents.peers.insert(request.peer_id, peer);
     Ok(v1::AddPeerResponse {
         local_ice: local,
         candidates: state.identity.candidates.clone(),
@@ -106,14 +116,14 @@ pub(super) async fn add(
 /// nothing.
 async fn carry_out(
     state: &State,
-    scope: &Scope,
+    number: usize,
     id: PeerId,
     added: Command,
     keys: Option<Command>,
     fixed: Option<Path>,
 ) -> Result<(), MailboxError> {
-    let Some(worker) = state.workers.get(scope.worker()) else {
-        return Err(MailboxError::Stalled(scope.worker()));
+    let Some(worker) = state.workers.get(number) else {
+        return Err(MailboxError::Stalled(number));
     };
     worker.command(added).await?;
     let rest = async {
@@ -121,7 +131,7 @@ async fn carry_out(
             worker.command(keys).await?;
         }
         match fixed {
-            Some(path) => state.steer(path, scope.worker()).await,
+            Some(path) => state.steer(path, number).await,
             None => Ok(()),
         }
     };
@@ -142,9 +152,10 @@ pub(super) async fn restart_ice(
     let scope = state.scope(&request.scope_id)?;
     let contents = lock(&scope).await?;
     let id = peer(&contents, &request.peer_id)?.id;
-    let local = random::credentials(scope.worker()).map_err(of_random)?;
+    let worker = contents.worker_of(&request.peer_id, scope.worker());
+    let local = random::credentials(worker).map_err(of_random)?;
     let command = Command::RestartIce { peer: id, local: local.clone(), remote };
-    state.worker(&scope)?.command(command).await.map_err(of_mailbox)?;
+    state.numbered(worker)?.command(command).await.map_err(of_mailbox)?;
     Ok(v1::RestartIceResponse {
         local_ice: Some(told(local)),
         candidates: state.identity.candidates.clone(),
@@ -162,7 +173,8 @@ pub(super) async fn remove(
     };
     let mut contents = scope.state.lock().await;
     if let Some(Peer { id, .. }) = contents.peers.get(&request.peer_id) {
-        match state.worker(&scope)?.command(Command::RemovePeer { peer: *id }).await {
+        let worker = state.worker_of(&scope, &contents, &request.peer_id)?;
+        match worker.command(Command::RemovePeer { peer: *id }).await {
             // It left by itself a moment ago, and its event is on the way.
             Ok(()) | Err(MailboxError::Refused(CommandError::NotFound(_))) => {}
             Err(error) => return Err(of_mailbox(error)),
@@ -187,6 +199,7 @@ pub(super) fn gone(
         state.registry.forget_publication(publication.id);
     }
     let Some(peer) = contents.remove_peer(name) else { return };
+    spread::end_mirrors(state, contents);
     if let Some(path) = peer.fixed {
         state.try_steer(path, None);
     }

@@ -1,6 +1,6 @@
 //! Scopes: made, removed, and cleared away when everybody left them.
 
-use super::{State, lock, of_mailbox, validate};
+use super::{State, lock, of_mailbox, spread, validate};
 use crate::limits::{ABANDONED, ABANDONED_SWEEP};
 use crate::mailbox::{MailboxError, Request};
 use crate::registry::{Contents, Scope};
@@ -79,6 +79,12 @@ pub(super) async fn relocate(
     if from == to {
         return answer;
     }
+    if !contents.spread.is_empty() {
+        return Err(Status::invalid_argument(format!(
+            "the scope is spread over {} workers: it cannot be moved as one until its peers elsewhere left",
+            1 + contents.spread.len()
+        )));
+    }
     let peers = contents.peers.len();
     if !state.registry.has_room(to, peers) {
         return Err(Status::resource_exhausted(format!(
@@ -112,6 +118,7 @@ pub(crate) async fn sweep(state: Arc<State>) {
     loop {
         tokio::time::sleep(ABANDONED_SWEEP).await;
         sweep.look(&state, Instant::now()).await;
+        spread::sweep(&state, Instant::now()).await;
     }
 }
 
@@ -146,9 +153,12 @@ async fn remove(
     scope: &Arc<Scope>,
     contents: tokio::sync::MutexGuard<'_, Contents>,
 ) -> Result<(), Status> {
-    match state.worker(scope)?.command(Command::DisposeScope { scope: scope.id }).await {
-        Ok(()) | Err(MailboxError::Refused(CommandError::NotFound(_))) => {}
-        Err(error) => return Err(of_mailbox(error)),
+    for worker in [scope.worker()].iter().chain(&contents.spread) {
+        let command = Command::DisposeScope { scope: scope.id };
+        match state.numbered(*worker)?.command(command).await {
+            Ok(()) | Err(MailboxError::Refused(CommandError::NotFound(_))) => {}
+            Err(error) => return Err(of_mailbox(error)),
+        }
     }
     forget(state, scope, contents);
     Ok(())
@@ -169,6 +179,9 @@ fn forget(state: &State, scope: &Arc<Scope>, mut contents: tokio::sync::MutexGua
             detail: "the scope was disposed of".to_owned(),
         }));
     }
+    for worker in std::mem::take(&mut contents.spread) {
+        state.registry.note_spread(worker, false);
+    }
     contents.publications.clear();
     contents.subscriptions.clear();
     state.registry.remove(scope);
@@ -179,10 +192,8 @@ fn forget(state: &State, scope: &Arc<Scope>, mut contents: tokio::sync::MutexGua
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Peer;
     use crate::rpc::testing;
     use std::time::Duration;
-    use strait_core::command::PeerId;
 
     async fn scopes(state: &Arc<State>, names: &[&str]) {
         for name in names {
@@ -206,7 +217,7 @@ mod tests {
         let mut sweep = Sweep { unwatched_since: start };
         testing::obeyed(&inbox, scopes(&state, &["empty", "lived in"])).await;
         let lived_in = state.registry.scope("lived in").unwrap();
-        let ann = Peer { id: PeerId(1), connected: false, fixed: None };
+        let ann = crate::registry::testing::peer(1);
         lived_in.state.lock().await.peers.insert("ann".to_owned(), ann);
         // Created a moment after the start.
         let margin = Duration::from_secs(10);

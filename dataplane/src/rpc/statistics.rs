@@ -22,13 +22,18 @@ pub(super) async fn get(
     for name in &request.scope_ids {
         validate::id("scope_ids", name)?;
         let scope = state.scope(name)?;
-        let report = state.worker(&scope)?.report(vec![scope.id]).await.map_err(of_mailbox)?;
+        // Nobody moves it meanwhile.
         let contents = scope.state.lock().await;
+        let mut peers = Vec::new();
+        for worker in [scope.worker()].iter().chain(&contents.spread) {
+            let report = state.numbered(*worker)?.report(vec![scope.id]).await;
+            let scopes = report.map_err(of_mailbox)?.scopes;
+            peers.extend(scopes.into_iter().flat_map(|scope| scope.peers));
+        }
         let names = Names::new(&contents);
-        let peers = report.scopes.into_iter().flat_map(|scope| scope.peers);
         answer.scopes.push(v1::ScopeStatistics {
             scope_id: name.clone(),
-            peers: peers.filter_map(|peer| names.peer(peer)).collect(),
+            peers: peers.into_iter().filter_map(|peer| names.peer(peer)).collect(),
         });
     }
     Ok(answer)

@@ -1,11 +1,13 @@
 //! Publications and subscriptions.
 
 use super::{
-    State, lock, missing, of_mailbox, of_random, peer, publication, subscription, taken, validate,
+    State, lock, missing, of_mailbox, of_random, peer, publication, spread, subscription, taken,
+    validate,
 };
 use crate::mailbox::MailboxError;
 use crate::random;
-use crate::registry::{Contents, Publication, Subscription};
+use crate::registry::{Contents, Description, Publication, Subscription};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use strait_core::command::{Command, CommandError, PublicationId, SubscriptionId};
 use strait_proto::v1;
@@ -32,6 +34,8 @@ pub(super) async fn publish(
     }
     let id = PublicationId(state.registry.number());
     state.registry.note_publication(id, &scope);
+    let description = Description { kind, codecs, extensions, encodings };
+    let Description { codecs, encodings, .. } = description.clone();
     let command = Command::Publish {
         peer,
         publication: id,
@@ -43,11 +47,13 @@ pub(super) async fn publish(
         muted: request.muted,
         report_ssrc: random::ssrc().map_err(of_random)?,
     };
-    if let Err(error) = state.worker(&scope)?.command(command).await {
+    let worker = state.worker_of(&scope, &contents, &request.peer_id)?;
+    if let Err(error) = worker.command(command).await {
         state.registry.forget_publication(id);
         return Err(of_mailbox(error));
     }
-    let publication = Publication { id, peer: request.peer_id };
+    let (peer, muted, mirrors) = (request.peer_id, request.muted, BTreeMap::new());
+    let publication = Publication { id, peer, description, muted, mirrors };
     contents.publications.insert(request.publication_id, publication);
     Ok(v1::PublishResponse {})
 }
@@ -60,11 +66,12 @@ pub(super) async fn unpublish(
     validate::id("publication_id", &request.publication_id)?;
     if let Some(scope) = state.registry.scope(&request.scope_id) {
         let mut contents = scope.state.lock().await;
-        if let Some(Publication { id, .. }) = contents.publications.get(&request.publication_id) {
-            let command = Command::Unpublish { publication: *id };
-            state.registry.forget_publication(*id);
-            ended(state.worker(&scope)?.command(command).await)?;
+        if let Some(entry) = contents.publications.get(&request.publication_id) {
+            let command = Command::Unpublish { publication: entry.id };
+            state.registry.forget_publication(entry.id);
+            ended(state.worker_of(&scope, &contents, &entry.peer)?.command(command).await)?;
             contents.remove_publication(&request.publication_id);
+            spread::end_mirrors(&state, &mut contents);
         }
     }
     Ok(v1::UnpublishResponse {})
@@ -75,10 +82,19 @@ pub(super) async fn set_muted(
     request: v1::SetMutedRequest,
 ) -> Result<v1::SetMutedResponse, Status> {
     let scope = state.scope(&request.scope_id)?;
-    let contents = lock(&scope).await?;
-    let publication = publication(&contents, &request.publication_id)?.id;
-    let command = Command::SetMuted { publication, muted: request.muted };
-    state.worker(&scope)?.command(command).await.map_err(of_mailbox)?;
+    let mut contents = lock(&scope).await?;
+    let entry = publication(&contents, &request.publication_id)?;
+    // Its own worker comes first: what that holds back goes nowhere.
+    let origin = contents.worker_of(&entry.peer, scope.worker());
+    let workers: Vec<usize> = [origin].into_iter().chain(entry.mirrors.keys().copied()).collect();
+    let (publication, muted) = (entry.id, request.muted);
+    if let Some(entry) = contents.publications.get_mut(&request.publication_id) {
+        entry.muted = muted;
+    }
+    for worker in workers {
+        let command = Command::SetMuted { publication, muted };
+        state.numbered(worker)?.command(command).await.map_err(of_mailbox)?;
+    }
     Ok(v1::SetMutedResponse {})
 }
 
@@ -102,7 +118,9 @@ pub(super) async fn subscribe(
     }
     let bound = number_of(&contents, source.as_deref())?;
     let id = SubscriptionId(state.registry.number());
-    let worker = state.worker(&scope)?;
+    let home = contents.worker_of(&request.peer_id, scope.worker());
+    spread::mirror(&state, &scope, &mut contents, source.as_deref(), home).await?;
+    let worker = state.numbered(home)?;
     let mut attempts = 0;
     let (ssrc, rtx_ssrc) = loop {
         let (ssrc, rtx_ssrc) =
@@ -128,7 +146,7 @@ pub(super) async fn subscribe(
             Err(error) => return Err(of_mailbox(error)),
         }
     };
-    let subscription = Subscription { id, peer: request.peer_id, publication: source };
+    let subscription = Subscription { id, peer: request.peer_id, publication: source, kind };
     contents.subscriptions.insert(request.subscription_id, subscription);
     let (ssrc, rtx_ssrc) = if as_sent { (0, 0) } else { (ssrc, rtx_ssrc) };
     Ok(v1::SubscribeResponse { ssrc, rtx_ssrc })
@@ -141,10 +159,12 @@ pub(super) async fn bind(
     let source = validate::optional_id("publication_id", request.publication_id)?;
     let scope = state.scope(&request.scope_id)?;
     let mut contents = lock(&scope).await?;
-    let id = subscription(&contents, &request.subscription_id)?.id;
+    let entry = subscription(&contents, &request.subscription_id)?;
+    let (id, worker) = (entry.id, contents.worker_of(&entry.peer, scope.worker()));
     let bound = number_of(&contents, source.as_deref())?;
+    spread::mirror(&state, &scope, &mut contents, source.as_deref(), worker).await?;
     let command = Command::Bind { subscription: id, publication: bound };
-    state.worker(&scope)?.command(command).await.map_err(of_mailbox)?;
+    state.numbered(worker)?.command(command).await.map_err(of_mailbox)?;
     if let Some(subscription) = contents.subscriptions.get_mut(&request.subscription_id) {
         subscription.publication = source;
     }
@@ -157,11 +177,13 @@ pub(super) async fn set_preferences(
 ) -> Result<v1::SetPreferencesResponse, Status> {
     let scope = state.scope(&request.scope_id)?;
     let contents = lock(&scope).await?;
+    let entry = subscription(&contents, &request.subscription_id)?;
     let command = Command::SetPreferences {
-        subscription: subscription(&contents, &request.subscription_id)?.id,
+        subscription: entry.id,
         preferences: validate::preferences(request.preferences),
     };
-    state.worker(&scope)?.command(command).await.map_err(of_mailbox)?;
+    let worker = state.worker_of(&scope, &contents, &entry.peer)?;
+    worker.command(command).await.map_err(of_mailbox)?;
     Ok(v1::SetPreferencesResponse {})
 }
 
@@ -175,7 +197,7 @@ pub(super) async fn unsubscribe(
         let mut contents = scope.state.lock().await;
         if let Some(found) = contents.subscriptions.get(&request.subscription_id) {
             let command = Command::Unsubscribe { subscription: found.id };
-            ended(state.worker(&scope)?.command(command).await)?;
+            ended(state.worker_of(&scope, &contents, &found.peer)?.command(command).await)?;
             contents.subscriptions.remove(&request.subscription_id);
         }
     }

@@ -8,6 +8,11 @@ use strait_io::{Bound, Options, bind};
 
 /// The state of a relay without threads but DTLS's, which ends with [`State`]'s `handshakes.stop()`.
 pub(super) fn state(workers: Vec<Mailbox>) -> Arc<State> {
+    state_with(workers, 400)
+}
+
+/// The same, whose workers carry so many subscriptions of a scope.
+pub(super) fn state_with(workers: Vec<Mailbox>, subscriptions_per_worker: u32) -> Arc<State> {
     let certificate = Certificate::generate().unwrap();
     let (handshakes, _) = crate::handshake::start(certificate, Vec::new(), ()).unwrap();
     let identity = Identity {
@@ -17,7 +22,7 @@ pub(super) fn state(workers: Vec<Mailbox>) -> Arc<State> {
         candidates: Vec::new(),
         degradations: Vec::new(),
     };
-    Arc::new(State::new(identity, workers, handshakes, None))
+    Arc::new(State::new(identity, workers, handshakes, None, subscriptions_per_worker))
 }
 
 /// The mailbox of a worker that is not there.
@@ -27,6 +32,15 @@ pub(super) fn worker() -> (Mailbox, Inbox, Bound) {
             .unwrap();
     let (mailbox, inbox) = mailbox(0, bound.ports[0].waker());
     (mailbox, inbox, bound)
+}
+
+/// The mailboxes of workers that are not there.
+pub(super) fn workers(count: usize) -> (Vec<Mailbox>, Vec<Inbox>, Bound) {
+    let udp = vec![[127, 0, 0, 1].into()];
+    let bound = bind(&Options { udp, workers: count, ..Options::default() }).unwrap();
+    let ports = bound.ports.iter().enumerate();
+    let (mailboxes, inboxes) = ports.map(|(worker, port)| mailbox(worker, port.waker())).unzip();
+    (mailboxes, inboxes, bound)
 }
 
 /// Says "done" to every command while `work` goes on.

@@ -10,6 +10,7 @@ use strait_crypt::srtp::{Inbound, Outbound};
 use strait_proto::v1;
 use strait_proto::v1::candidate::Protocol;
 use strait_wire::demux::{self, Kind};
+use strait_wire::rtcp;
 use strait_wire::rtp::{HeaderBuilder, Packet};
 use strait_wire::stun::{Builder, Class, Message};
 
@@ -191,9 +192,14 @@ impl Peer {
 
     /// Sends one RTP packet with its MID in extension 1.
     pub fn say(&mut self, ssrc: u32, seq: u16, payload: &[u8]) {
+        self.say_as(super::OPUS as u8, ssrc, seq, payload);
+    }
+
+    /// The same with another payload type.
+    pub fn say_as(&mut self, pt: u8, ssrc: u32, seq: u16, payload: &[u8]) {
         let mut packet = [0; 1500];
         let header = HeaderBuilder {
-            pt: super::OPUS as u8,
+            pt,
             seq,
             timestamp: u32::from(seq) * 960,
             ssrc,
@@ -228,6 +234,25 @@ impl Peer {
                 }
                 Kind::Rtcp => drop(inbound.unprotect_rtcp(&mut datagram).unwrap()),
                 _ => {}
+            }
+        }
+        None
+    }
+
+    /// The SSRC of which a key frame is asked for by PLI within `patience`; what else comes is passed over.
+    pub fn asked(&mut self, patience: Duration) -> Option<u32> {
+        let start = Instant::now();
+        while let Some(left) = patience.checked_sub(start.elapsed()) {
+            let mut datagram = self.receive(left)?;
+            if demux::classify(&datagram) == Kind::Rtcp {
+                let length = self.inbound.as_mut().unwrap().unprotect_rtcp(&mut datagram).unwrap();
+                let pli = rtcp::packets(&datagram[..length]).find_map(|packet| match packet {
+                    Ok(rtcp::Packet::Pli(pli)) => Some(pli.media_ssrc),
+                    _ => None,
+                });
+                if pli.is_some() {
+                    return pli;
+                }
             }
         }
         None
