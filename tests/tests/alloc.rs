@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use strait_core::command::{
     Codec, CodecKind, Command, Encoding, Extensions, Kind, PeerId, Preferences, PublicationId,
-    ScopeId, SubscriptionId,
+    ScopeId, SubscriptionId, WorkerId,
 };
 use strait_core::egress::Egress;
 use strait_core::port::{Meta, Path, Protocol};
@@ -117,6 +117,88 @@ fn codecs(kind: Kind) -> Vec<Codec> {
     }]
 }
 
+fn subscribe(id: u32, kind: Kind, peer: u32) -> Command {
+    Command::Subscribe {
+        peer: PeerId(peer),
+        subscription: SubscriptionId(100 * id + peer),
+        kind,
+        mid: "s".into(),
+        codecs: codecs(kind),
+        extensions: IDS,
+        ssrc: 1000 * id + peer,
+        rtx_ssrc: 10_000 * id + peer,
+        first_seq: 1,
+        as_sent: false,
+        publication: Some(PublicationId(id)),
+        preferences: Preferences::default(),
+    }
+}
+
+/// Another worker, with as many subscribers again.
+struct Away {
+    worker: Worker,
+    egress: Egress,
+    datagrams: usize,
+}
+
+impl Away {
+    const HERE: WorkerId = WorkerId(1);
+
+    fn new(bench: &mut Bench, gather: Duration) -> Self {
+        let mut worker = Worker::new(WorkerConfig { hash_seed: [3, 4], gather });
+        let mut egress = Egress::default();
+        let mut command = |command| {
+            worker.on_command(bench.now, command, &mut egress).unwrap();
+            egress.clear();
+        };
+        command(Command::CreateScope { scope: SCOPE });
+        for id in 1..=SUBSCRIBERS {
+            let peer = PeerId(id);
+            command(Command::AddFixedPeer { scope: SCOPE, peer, path: path(id) });
+            command(Command::SetKeys { peer, keys: keys(id) });
+        }
+        for (id, kind) in [(1, Kind::Video), (2, Kind::Audio)] {
+            command(Command::Mirror {
+                scope: SCOPE,
+                publication: PublicationId(id),
+                origin: WorkerId(0),
+                publisher: PeerId(0),
+                kind,
+                codecs: codecs(kind),
+                extensions: IDS,
+                encodings: vec![Encoding::default()],
+                muted: false,
+                as_sent: false,
+            });
+            (1..=SUBSCRIBERS).for_each(|peer| command(subscribe(id, kind, peer)));
+        }
+        for id in [1, 2] {
+            let publication = PublicationId(id);
+            bench.command(Command::StartMirroring { publication, to: Self::HERE });
+        }
+        Self { worker, egress, datagrams: 0 }
+    }
+
+    /// Takes over what the origin has for it, and forwards that. Returns the allocations.
+    fn carry(&mut self, bench: &mut Bench) -> u64 {
+        let Self { worker, egress, datagrams } = self;
+        let now = bench.now;
+        let mut send = |egress: &mut Egress| {
+            *datagrams += egress.len();
+            egress.clear();
+        };
+        allocations(|| {
+            while let Some((to, mut parcel)) = bench.worker.poll_mirrored() {
+                assert_eq!(to, Self::HERE);
+                worker.on_mirrored(now, WorkerId(0), &mut parcel, egress, &mut send);
+                bench.worker.reuse(parcel);
+            }
+            worker.forward(now, egress, &mut send);
+            send(egress);
+        })
+    }
+}
+
 impl Bench {
     fn new(gather: Duration) -> Self {
         let mut bench = Self {
@@ -149,20 +231,7 @@ impl Bench {
                 report_ssrc: 900 + id,
             });
             for peer in 1..=SUBSCRIBERS {
-                bench.command(Command::Subscribe {
-                    peer: PeerId(peer),
-                    subscription: SubscriptionId(100 * id + peer),
-                    kind,
-                    mid: "s".into(),
-                    codecs: codecs(kind),
-                    extensions: IDS,
-                    ssrc: 1000 * id + peer,
-                    rtx_ssrc: 10_000 * id + peer,
-                    first_seq: 1,
-                    as_sent: false,
-                    publication: Some(PublicationId(id)),
-                    preferences: Preferences::default(),
-                });
+                bench.command(subscribe(id, kind, peer));
             }
         }
         bench
@@ -260,6 +329,22 @@ fn media_goes_through_without_an_allocation() {
         let allocated: u64 = (0..1000).map(|_| bench.frame()).sum();
         // 11 packets to 20 subscribers, and 100 times two again.
         assert_eq!(bench.datagrams, 1000 * 11 * SUBSCRIBERS as usize + 200);
+        assert_eq!(allocated, 0, "over 11,000 packets, gathering for {gather:?}");
+    }
+}
+
+#[test]
+fn media_goes_to_another_worker_without_an_allocation() {
+    for gather in [Duration::ZERO, Duration::from_micros(500)] {
+        let mut bench = Bench::new(gather);
+        let mut away = Away::new(&mut bench, gather);
+        for _ in 0..300 {
+            bench.frame();
+            away.carry(&mut bench);
+        }
+        away.datagrams = 0;
+        let allocated: u64 = (0..1000).map(|_| bench.frame() + away.carry(&mut bench)).sum();
+        assert_eq!(away.datagrams, 1000 * 11 * SUBSCRIBERS as usize);
         assert_eq!(allocated, 0, "over 11,000 packets, gathering for {gather:?}");
     }
 }
