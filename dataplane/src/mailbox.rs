@@ -96,16 +96,27 @@ impl Mailbox {
         self.ask(|reply| Request::Report(scopes, reply)).await
     }
 
-    /// Gives a scope away to worker `to`. Returns when that one has it. However long it takes: in between nobody could say
-    /// where the scope is.
+    /// Gives a scope away to worker `to`. When this returns, it is that one's: what is sent there finds it.
     ///
     /// # Errors
-    /// The worker is overloaded, ended, or refused.
+    /// The worker is overloaded or stalled, or refused; then it keeps the scope.
     pub async fn give_away(&self, scope: ScopeId, to: usize) -> Result<Whereabouts, MailboxError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         let request = Request::Move(scope, to, reply);
         self.send(request).map_err(|_| MailboxError::Full(self.worker))?;
-        Ok(answer.await.map_err(|_| MailboxError::Stalled(self.worker))??)
+        let answer = match tokio::time::timeout(REPLY, &mut answer).await {
+            Ok(answer) => answer.ok(),
+            Err(_) => {
+                // From now on the worker cannot answer, and keeps the scope; but it may have done so just before.
+                answer.close();
+                answer.try_recv().ok()
+            }
+        };
+        let whereabouts = answer.ok_or(MailboxError::Stalled(self.worker))??;
+        // It answers before it hands the scope over, so that there is one moment in which it is given away. When it takes
+        // the next request, that is done.
+        let _ = self.ping().await;
+        Ok(whereabouts)
     }
 
     /// Returns when the worker turned.

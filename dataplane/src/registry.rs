@@ -255,24 +255,30 @@ impl Registry {
         }
     }
 
-    /// Whether worker `to` takes one more scope, with so many peers.
+    /// Keeps room on worker `to` for one more scope with so many peers. `false`: there is none.
     #[must_use]
-    pub fn has_room(&self, to: usize, peers: usize) -> bool {
-        let tables = self.tables();
-        tables.loads.get(to).is_some_and(|load| load.scopes < SCOPES && load.peers + peers <= PEERS)
-    }
-
-    /// Notes that a scope with so many peers moved to worker `to`.
-    pub fn note_move(&self, scope: &Scope, peers: usize, to: usize) {
+    pub fn reserve(&self, to: usize, peers: usize) -> bool {
         let mut tables = self.tables();
-        if let Some(load) = tables.loads.get_mut(scope.worker()) {
-            load.scopes = load.scopes.saturating_sub(1);
-            load.peers = load.peers.saturating_sub(peers);
-        }
-        if let Some(load) = tables.loads.get_mut(to) {
+        let Some(load) = tables.loads.get_mut(to) else { return false };
+        let fits = load.scopes < SCOPES && load.peers + peers <= PEERS;
+        if fits {
             load.scopes += 1;
             load.peers += peers;
         }
+        fits
+    }
+
+    /// Gives room on a worker free again.
+    pub fn release(&self, worker: usize, peers: usize) {
+        if let Some(load) = self.tables().loads.get_mut(worker) {
+            load.scopes = load.scopes.saturating_sub(1);
+            load.peers = load.peers.saturating_sub(peers);
+        }
+    }
+
+    /// Notes that a scope with so many peers moved to worker `to`, where room was kept for it.
+    pub fn note_move(&self, scope: &Scope, peers: usize, to: usize) {
+        self.release(scope.worker(), peers);
         scope.worker.store(to, Ordering::Relaxed);
     }
 

@@ -18,7 +18,7 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
-use strait_core::command::{Command, CommandError};
+use strait_core::command::Command;
 use strait_core::limits::DATAGRAM_BYTES;
 use strait_core::movement::MovedScope;
 use strait_core::parcel::Parcel;
@@ -28,7 +28,6 @@ use strait_io::steering::Flows as KernelFlows;
 use strait_io::tcp::Connection;
 use strait_wire::demux::{self, Kind};
 use strait_wire::stun::Message;
-use tokio::sync::oneshot;
 
 /// A datagram that another worker read.
 #[derive(Debug)]
@@ -63,8 +62,8 @@ impl Handed {
 /// What comes to a worker by which a scope moves.
 #[derive(Debug)]
 pub enum Moving {
-    /// The scope itself. Who asked is told where it is to be found.
-    Scope(Box<MovedScope>, oneshot::Sender<Result<Whereabouts, CommandError>>),
+    /// The scope itself, with the ICE-TCP connections of its peers.
+    Scope(Box<MovedScope>, Vec<Connection>),
     /// What the DTLS thread had for a peer that was gone by then.
     Command(Box<Command>),
 }
@@ -318,6 +317,12 @@ impl Steering {
         for ufrag in &whereabouts.ufrags {
             self.redirects.insert(ufrag.as_bytes().into(), owner);
         }
+    }
+
+    /// Whether there is room for one more that moves to `owner`.
+    #[must_use]
+    pub fn takes_moving(&self, owner: usize) -> bool {
+        self.letterboxes.get(owner).is_some_and(|letterbox| !letterbox.moving.is_full())
     }
 
     /// Passes on what moves; gives it back when there is no room.

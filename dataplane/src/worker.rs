@@ -167,7 +167,10 @@ impl Turner {
         }
         while let Some(moving) = self.letterbox.moving() {
             match moving {
-                Moving::Scope(moved, reply) => self.adopt_scope(now, *moved, reply),
+                Moving::Scope(moved, connections) => {
+                    connections.into_iter().for_each(|connection| self.port.adopt(connection));
+                    self.adopt_scope(now, *moved, egress);
+                }
                 Moving::Command(command) => self.command(now, *command, egress),
             }
         }
@@ -181,8 +184,19 @@ impl Turner {
                 // No room: DTLS begins anew, or its peer leaves for want of it.
                 let _ = self.steering.hand_over_moving(owner, Moving::Command(Box::new(command)));
             }
-            None => drop(self.core.on_command(now, command, egress)),
+            None => drop(self.execute(now, command, egress)),
         }
+    }
+
+    fn execute(
+        &mut self,
+        now: Now,
+        command: Command,
+        egress: &mut Egress,
+    ) -> Result<(), CommandError> {
+        // The core would forward what is held as well, but has no way to send when that is much.
+        self.forward(now, egress);
+        self.core.on_command(now, command, egress)
     }
 
     /// Gives a scope away, with its ICE-TCP connections. Datagrams of it that come here follow it, and find it there.
@@ -193,63 +207,62 @@ impl Turner {
         reply: oneshot::Sender<Result<Whereabouts, CommandError>>,
         egress: &mut Egress,
     ) {
+        if !self.steering.takes_moving(to) {
+            let refusal = CommandError::Limit { what: "scopes on their way", limit: MOVING };
+            return drop(reply.send(Err(refusal)));
+        }
         self.forward(now, egress);
         let moved = match self.core.take_scope(now, scope, egress) {
             Ok(moved) => moved,
             Err(error) => return drop(reply.send(Err(error))),
         };
+        let whereabouts = Whereabouts::from(&moved);
+        // From here on there is no way back: who asked must know.
+        if reply.send(Ok(whereabouts.clone())).is_err() {
+            return self.core.adopt_scope(now, moved, egress);
+        }
         // What was queued for its peers leaves first, by their connections too.
         self.port.send(egress);
         self.tell();
-        let whereabouts = Whereabouts::from(&moved);
-        let peers: Vec<PeerId> = moved.peers().collect();
-        for path in whereabouts.paths.iter().filter(|path| path.protocol == Protocol::Tcp) {
-            self.hand_over_connection(to, *path);
+        self.moved.retain(|_, (_, at)| now.at.since(*at) < MOVED);
+        self.moved.extend(moved.peers().map(|peer| (peer, (to, now.at))));
+        let tcp = whereabouts.paths.iter().filter(|path| path.protocol == Protocol::Tcp);
+        let connections = tcp.filter_map(|path| self.port.detach(*path)).collect();
+        let mut moving = Moving::Scope(Box::new(moved), connections);
+        // There was room a moment ago; others may have taken it, but the other worker makes room with each turn. It may
+        // be waiting for us as well.
+        while let Err(back) = self.steering.hand_over_moving(to, moving) {
+            moving = back;
+            self.adopt(now, egress);
+            std::thread::yield_now();
         }
-        match self.steering.hand_over_moving(to, Moving::Scope(Box::new(moved), reply)) {
-            Ok(()) => {
-                self.steering.redirect(&whereabouts, to);
-                self.moved.retain(|_, (_, at)| now.at.since(*at) < MOVED);
-                self.moved.extend(peers.into_iter().map(|peer| (peer, (to, now.at))));
-            }
-            Err(Moving::Scope(moved, reply)) => {
-                // Its connections are there already: they find their way back with their next check.
-                self.core.adopt_scope(now, *moved);
-                let refusal = CommandError::Limit { what: "scopes on their way", limit: MOVING };
-                let _ = reply.send(Err(refusal));
-            }
-            Err(Moving::Command(_)) => {}
-        }
+        self.steering.redirect(&whereabouts, to);
     }
 
-    fn adopt_scope(
-        &mut self,
-        now: Now,
-        moved: MovedScope,
-        reply: oneshot::Sender<Result<Whereabouts, CommandError>>,
-    ) {
+    fn adopt_scope(&mut self, now: Now, moved: MovedScope, egress: &mut Egress) {
         let whereabouts = Whereabouts::from(&moved);
         for peer in moved.peers() {
             self.moved.remove(&peer);
         }
-        self.core.adopt_scope(now, moved);
+        self.forward(now, egress);
+        self.core.adopt_scope(now, moved, egress);
         // What the other worker confirmed before it gave the scope away is old news.
         self.steering.take_confirmed();
         self.steering.redirect(&whereabouts, self.steering.me());
-        // Whoever gave up waiting finds out by asking where the scope is.
-        let _ = reply.send(Ok(whereabouts));
     }
 
     /// `false`: told to stop.
     fn obey(&mut self, now: Now, turns: u64, egress: &mut Egress) -> bool {
         for _ in 0..COMMANDS_PER_TURN {
             let Some(request) = self.inbox.take() else { break };
+            // It may be for a scope that came in this moment: who sent it here knew of it.
+            self.adopt(now, egress);
             match request {
                 // Who gave up waiting was told that nothing was done, and has forgotten the names.
                 Request::Command(command, Some(reply))
                     if reply.is_closed() && !matches!(*command, Command::RemovePeer { .. }) => {}
                 Request::Command(command, Some(reply)) => {
-                    let _ = reply.send(self.core.on_command(now, *command, egress));
+                    let _ = reply.send(self.execute(now, *command, egress));
                 }
                 Request::Command(command, None) => self.command(now, *command, egress),
                 Request::Report(_, reply) if reply.is_closed() => {}

@@ -109,8 +109,10 @@ impl Worker {
         Ok(moved)
     }
 
-    /// Goes on with a scope that another worker had. Both have the same clock.
-    pub fn adopt_scope(&mut self, now: Now, moved: MovedScope) {
+    /// Goes on with a scope that another worker had. Both have the same clock. What was gathered is forwarded before.
+    pub fn adopt_scope(&mut self, now: Now, moved: MovedScope, egress: &mut Egress) {
+        // It may name slots of who left since, which the scope is about to get.
+        self.forward(now, egress, |_| {});
         // Sources keep their names, and none that is given from now on is among them.
         self.name_sources_after(moved.sources);
         let scope = moved.scope;
@@ -131,8 +133,16 @@ impl Worker {
             // The other worker's timers knew of it, ours do not.
             peer.alarm = Alarm::default();
             self.peer_ids.insert(peer.id, slot);
-            self.flows.extend(peer.ice.paths().map(|path| (path, slot)));
             self.ufrags.extend(peer.ice.ufrags().map(|ufrag| (ufrag.as_bytes().into(), slot)));
+            let paths: Vec<Path> = peer.ice.paths().collect();
+            for path in paths {
+                // A NAT that gave it to somebody else has done so lately, or the check would have told.
+                if let Some(before) = self.flows.insert(path, slot)
+                    && let Some(peer) = self.peers.get_mut(before)
+                {
+                    peer.ice.forget(path);
+                }
+            }
             self.scopes.entry(scope).or_default().push(slot);
         }
         // Also one without peers.

@@ -60,6 +60,7 @@ impl Worker {
         if publication.hands_on && publication.repairs {
             let encoding = publication.encodings.get_mut(stream.encoding as usize);
             let sealed = self.gather.sealed(sealed.clone());
+            let encoding = encoding.filter(|_| !sealed.is_empty());
             encoding.into_iter().for_each(|e| e.sealed.insert(now, packet.seq, sealed));
         }
         let source = publication.source(stream)?;

@@ -250,7 +250,8 @@ impl Subscription {
                 let mut traffic = Traffic::default();
                 let begun = egress.begin();
                 for held in Packets(packets).filter_map(|at| gather.held().get(at)) {
-                    let bytes = gather.as_sent(held).ok_or(DropReason::ProtectFailed)?;
+                    // A mirror may have got it without: it is lost, and the others are not.
+                    let Some(bytes) = gather.as_sent(held) else { continue };
                     if !egress.push(path, bytes) {
                         return Err(DropReason::EgressFull);
                     }

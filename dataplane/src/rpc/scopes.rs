@@ -4,6 +4,7 @@ use super::{State, lock, of_mailbox, spread, validate};
 use crate::limits::{ABANDONED, ABANDONED_SWEEP};
 use crate::mailbox::{MailboxError, Request};
 use crate::registry::{Contents, Scope};
+use crate::steer::Whereabouts;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -86,16 +87,18 @@ pub(super) async fn relocate(
         )));
     }
     let peers = contents.peers.len();
-    if !state.registry.has_room(to, peers) {
+    if !state.registry.reserve(to, peers) {
         return Err(Status::resource_exhausted(format!(
             "worker {to} has not room for one more scope with {peers} peers: choose another (GetStatistics shows them)"
         )));
     }
-    // What all were told of its datagrams before is done by then: later, it would be wrong.
-    for mailbox in &state.workers {
-        mailbox.ping().await.map_err(of_mailbox)?;
-    }
-    let whereabouts = state.worker(&scope)?.give_away(scope.id, to).await.map_err(of_mailbox)?;
+    let whereabouts = match hand_over(&state, &scope, to).await {
+        Ok(whereabouts) => whereabouts,
+        Err(error) => {
+            state.registry.release(to, peers);
+            return Err(of_mailbox(error));
+        }
+    };
     state.registry.note_move(&scope, peers, to);
     for peer in contents.peers.values() {
         state.handshakes.moved(peer.id, to);
@@ -110,6 +113,16 @@ pub(super) async fn relocate(
     }
     tracing::info!(scope = scope.name, from, to, peers, "moved");
     answer
+}
+
+async fn hand_over(state: &State, scope: &Scope, to: usize) -> Result<Whereabouts, MailboxError> {
+    // What all were told of its datagrams before is done by then: later, it would be wrong.
+    for mailbox in &state.workers {
+        mailbox.ping().await?;
+    }
+    let from = scope.worker();
+    let mailbox = state.workers.get(from).ok_or(MailboxError::Stalled(from))?;
+    mailbox.give_away(scope.id, to).await
 }
 
 /// Clears away scopes that nobody is in and nobody watches over, for as long as the process lives.

@@ -155,7 +155,7 @@ impl Relay {
         worker.forward(now, egress, |egress| port.send(egress));
         if let Ok(moved) = worker.take_scope(now, SCOPE, egress) {
             port.send(egress);
-            elsewhere.adopt_scope(now, moved);
+            elsewhere.adopt_scope(now, moved, egress);
             std::mem::swap(worker, elsewhere);
             self.moved += 1;
         }

@@ -36,7 +36,7 @@ fn elsewhere(now: &Bench) -> Bench {
 fn move_scope(from: &mut Bench, to: &mut Bench) {
     let moved = from.worker.take_scope(from.now, SCOPE, &mut from.egress).unwrap();
     to.now = from.now;
-    to.worker.adopt_scope(to.now, moved);
+    to.worker.adopt_scope(to.now, moved, &mut to.egress);
 }
 
 #[test]
@@ -222,4 +222,53 @@ fn what_is_spread_is_not_moved() {
     assert!(refused.to_string().contains("spread"), "{refused}");
     here.command(Command::StopMirroring { publication, to: WorkerId(1) });
     here.worker.take_scope(here.now, SCOPE, &mut here.egress).unwrap();
+}
+
+/// A publisher leaves by itself while a frame of it is held; the scope that comes finds its slot free.
+#[test]
+fn what_is_held_goes_to_nobody_of_a_scope_that_comes() {
+    use crate::testing::path;
+    let mut here = Bench::new();
+    here.command(Command::DisposeScope { scope: SCOPE });
+    let coming = ScopeId(99);
+    here.command(Command::CreateScope { scope: coming });
+    for n in 0..2 {
+        let peer = PeerId(900 + u32::from(n));
+        here.command(Command::AddFixedPeer { scope: coming, peer, path: path(30_000 + n) });
+        here.command(Command::SetPlain { peer });
+    }
+    here.command(publish(PeerId(900), 900, Kind::Video, &[encoding(7)]));
+    here.command(subscribe(PeerId(901), 901, Kind::Video, Some(900)));
+
+    let mut there = Bench::gathering(ms(5));
+    let mut eve = Client::connected(&mut there, 1);
+    let mut sam = Client::connected(&mut there, 2);
+    eve.publish(&mut there, 1, Kind::Video, &[encoding(5)]);
+    sam.subscribe(&mut there, 1, Kind::Video, Some(1));
+    there.run(Duration::from_secs(20));
+    sam.check(&mut there);
+    there.run(ms(9_999));
+    let mut open = video(1);
+    // Not the last of its frame.
+    open[1] &= 0x7f;
+    eve.send(&mut there, &open);
+    there.advance(ms(2));
+    there.worker.on_timeout(there.now, &mut there.egress);
+    let left = there.events();
+    assert!(
+        left.iter().any(|event| matches!(event, Event::PeerLeft { peer, .. } if *peer == eve.id))
+    );
+    assert!(!there.worker.is_due(there.now.at), "the frame is still held");
+    there.sent();
+
+    here.now = there.now;
+    let moved = here.worker.take_scope(here.now, coming, &mut here.egress).unwrap();
+    there.worker.adopt_scope(there.now, moved, &mut there.egress);
+    there.worker.forward(there.now, &mut there.egress, |_| {});
+    let strays: Vec<_> = there
+        .sent()
+        .into_iter()
+        .filter(|sent| sent.path == path(30_001) && !(192..=223).contains(&sent.bytes[1]))
+        .collect();
+    assert!(strays.is_empty(), "media of another scope: {:?}", strays[0].bytes);
 }

@@ -39,7 +39,6 @@ const KIND: u64 = !0 << 32;
 /// One worker's UDP sockets, and the ring that they are used by.
 #[derive(Debug)]
 pub(crate) struct Uring {
-    /// Before the pools: it ends first.
     ring: Ring,
     udp: Vec<Reader>,
     /// Says how long names and control messages are at most.
@@ -256,7 +255,7 @@ impl Uring {
                 opcode::RecvMsgMulti::new(Fixed(at as u32), &raw const self.shape.0, at as u16)
                     .build()
                     .user_data(RECEIVE | at as u64);
-            // SAFETY: the shape lives in a box of its own, as long as the ring.
+            // SAFETY: the shape lives in a box of its own, which the kernel copies from when the request is submitted.
             unsafe { self.ring.push(&entry) };
         }
         if self.poll == Poll::Idle {

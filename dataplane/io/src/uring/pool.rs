@@ -4,7 +4,7 @@ use super::ring::Ring;
 use crate::cmsg;
 use crate::limits::MESSAGE_BYTES;
 use io_uring::types::BufRingEntry;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -21,11 +21,14 @@ const STRIDE: usize = BUFFER_BYTES + 1088 - PAYLOAD % 64;
 const PAGE: usize = 4096;
 
 /// The buffers of one socket.
+///
+/// They are never freed: who closes a ring only asks the kernel to end its requests, which it does later, and until then
+/// they may be written to. A worker ends when its process does.
 pub(super) struct Pool {
     entries: NonNull<BufRingEntry>,
     count: u16,
     tail: u16,
-    bytes: Box<[u8]>,
+    bytes: &'static mut [u8],
 }
 
 // SAFETY: the memory behind `entries` belongs to the pool alone (and to the kernel, which no thread is).
@@ -43,22 +46,20 @@ pub(super) struct Parts<'a> {
 
 impl Pool {
     /// Makes `count` buffers, a power of two, and gives them to the kernel as `group`.
-    ///
-    /// The pool must be dropped after `ring`.
     pub(super) fn new(ring: &Ring, count: u16, group: u16) -> io::Result<Self> {
-        let layout = Self::layout(count)?;
+        let size = usize::from(count) * size_of::<BufRingEntry>();
+        let layout = Layout::from_size_align(size, PAGE).map_err(io::Error::other)?;
         // SAFETY: the layout's size is not zero.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(entries) = NonNull::new(memory.cast::<BufRingEntry>()) else {
             handle_alloc_error(layout)
         };
-        let bytes = vec![0; usize::from(count) * STRIDE].into_boxed_slice();
+        let bytes = vec![0; usize::from(count) * STRIDE].leak();
         let mut pool = Self { entries, count, tail: 0, bytes };
         for buffer in 0..count {
             pool.put(buffer);
         }
-        // SAFETY: the memory is page-aligned, holds `count` entries, and lives as long as the pool, which outlives the
-        // ring.
+        // SAFETY: the memory is page-aligned, holds `count` entries, and is never freed.
         unsafe { ring.register_buffers(entries.as_ptr() as u64, count, group)? };
         pool.publish();
         Ok(pool)
@@ -110,20 +111,6 @@ impl Pool {
     pub(super) fn bytes(&mut self, buffer: usize, from: usize, to: usize) -> Option<&mut [u8]> {
         let start = buffer * STRIDE;
         self.bytes.get_mut(start + from..start + to)
-    }
-
-    fn layout(count: u16) -> io::Result<Layout> {
-        let size = usize::from(count) * size_of::<BufRingEntry>();
-        Layout::from_size_align(size, PAGE).map_err(io::Error::other)
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        if let Ok(layout) = Self::layout(self.count) {
-            // SAFETY: allocated with this layout. The ring, and with it the kernel's use of it, ended before.
-            unsafe { dealloc(self.entries.as_ptr().cast(), layout) };
-        }
     }
 }
 
