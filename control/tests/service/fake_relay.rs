@@ -163,6 +163,14 @@ impl Relay for FakeRelay {
         Ok(Response::new(v1::DisposeScopeResponse {}))
     }
 
+    // No caller in control: placement belongs to the cluster.
+    async fn move_scope(
+        &self,
+        _: Request<v1::MoveScopeRequest>,
+    ) -> Result<Response<v1::MoveScopeResponse>, Status> {
+        Err(Status::unimplemented("the fake has one worker"))
+    }
+
     async fn add_peer(
         &self,
         request: Request<v1::AddPeerRequest>,
