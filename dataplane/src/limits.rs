@@ -17,8 +17,9 @@ pub const COMMANDS_PER_TURN: usize = 64;
 pub const REPLY: Duration = Duration::from_secs(5);
 /// Datagrams that other workers read and that wait for the one whose peer they are from: two megabytes per worker.
 pub const HANDED_OVER: usize = 1024;
-/// Parcels of other workers' packets that wait for a worker, of which each fills several every turn; of 96 KiB at most.
-pub const PARCELS_WAITING: usize = 64;
+/// Parcels of other workers' packets that wait for a worker: each of them fills one or more every turn, of a few packets
+/// mostly and 96 KiB at most. As many as come while the worker sends a key frame to hundreds (some 20 ms).
+pub const PARCELS_WAITING: usize = 512;
 /// What a sound weighs beside a picture where subscriptions are counted: 50 packets a second beside 300.
 pub const SPREAD_WEIGHTS: (u32, u32) = (1, 6);
 /// Most subscriptions of a scope on one worker: as many as the core lets one publication have there.

@@ -3,7 +3,7 @@
 //! One lock per scope is held over a whole call, its worker's answer included: calls to one scope are done one after
 //! the other, and those to different scopes side by side.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -191,6 +191,8 @@ struct Tables {
     /// that is not its scope's.
     of_peer: HashMap<PeerId, (Arc<Scope>, Option<usize>)>,
     of_publication: HashMap<PublicationId, Arc<Scope>>,
+    /// The paths of peers without ICE: no two share one, on whatever workers they live.
+    told: HashSet<Path>,
     loads: Vec<Load>,
 }
 
@@ -202,6 +204,7 @@ impl Registry {
             scopes: HashMap::new(),
             of_peer: HashMap::new(),
             of_publication: HashMap::new(),
+            told: HashSet::new(),
             loads: vec![Load::default(); workers],
         };
         Self { next: AtomicU32::new(1), tables: Mutex::new(tables) }
@@ -313,6 +316,17 @@ impl Registry {
         {
             load.peers = load.peers.saturating_sub(1);
         }
+    }
+
+    /// Keeps a told path for one peer. `false`: another has it.
+    #[must_use]
+    pub fn claim(&self, path: Path) -> bool {
+        self.tables().told.insert(path)
+    }
+
+    /// Lets go of it.
+    pub fn release_path(&self, path: Path) {
+        self.tables().told.remove(&path);
     }
 
     /// Notes where a publication's events belong.

@@ -173,6 +173,7 @@ impl Relay {
             mailboxes,
             handshakes,
             kernel,
+            health.clone(),
             config.scope_subscriptions_per_worker,
         ));
         held(last("the pump of events"), rpc::pump(state.clone(), happened));

@@ -74,6 +74,12 @@ impl Health {
         ended.into_iter().chain(stalled).chain(handshakes)
     }
 
+    /// As if a worker did not answer.
+    #[cfg(test)]
+    pub(crate) fn stall(&self, worker: usize) {
+        self.stalled[worker].store(true, Ordering::Relaxed);
+    }
+
     /// The workers that do not answer.
     pub(crate) fn stalled(&self) -> impl Iterator<Item = usize> {
         let stalled = self.stalled.iter().enumerate();

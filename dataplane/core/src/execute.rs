@@ -348,6 +348,16 @@ impl Worker {
     ) -> Result<(), CommandError> {
         let slot = self.publication_slot(id)?;
         let publication =
+            self.publications.get(slot).ok_or(CommandError::NotFound("publication"))?;
+        // Nothing came to a mirror meanwhile, perhaps for more than half a cycle of the numbers.
+        let anew = publication.origin.is_some() && publication.muted && !muted;
+        for number in 0..publication.encodings.len() * usize::from(anew) {
+            let source = self.next_source();
+            let publication = self.publications.get_mut(slot);
+            let encoding = publication.and_then(|p| p.encodings.get_mut(number));
+            encoding.into_iter().for_each(|encoding| encoding.restart(encoding.ssrc, source));
+        }
+        let publication =
             self.publications.get_mut(slot).ok_or(CommandError::NotFound("publication"))?;
         publication.muted = muted;
         let subscriptions = publication.subscriptions.clone();

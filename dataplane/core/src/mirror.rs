@@ -7,7 +7,7 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::execute::limit;
 use crate::keys::Keys;
-use crate::limits::{MIRRORS, MIRRORS_PER_PUBLICATION};
+use crate::limits::{EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, MIRRORS, MIRRORS_PER_PUBLICATION};
 use crate::measure::ClockOffset;
 use crate::parcel::{Item, Known, Name, Parcel};
 use crate::publication::{Encoding, Publication, Stream};
@@ -197,6 +197,9 @@ impl Worker {
         for item in items.iter() {
             if self.is_full() {
                 self.forward(now, egress, &mut send);
+            }
+            if egress.bytes() > EGRESS_FLUSH_BYTES || egress.len() > EGRESS_FLUSH_DATAGRAMS {
+                send(egress);
             }
             let before = (egress.len(), egress.bytes());
             let result = match item {
@@ -394,11 +397,13 @@ impl Worker {
         let active = publication.active(now.at);
         let mut next: Option<Instant> = None;
         for number in 0..publication.encodings.len() {
-            let awaited = publication.is_awaited(number as u8, active, &self.subscriptions);
+            let is_due = |e: &Encoding| e.requests.due(now.at) == Some(now.at);
+            let vain = publication.encodings.get(number).is_some_and(is_due)
+                && !publication.is_awaited(number as u8, active, &self.subscriptions);
             let encoding = publication.encodings.get_mut(number).filter(|e| e.ssrc != 0);
             let Some(encoding) = encoding else { continue };
             let name = Name { publication: id, encoding: number as u8, source: encoding.origin };
-            if encoding.requests.due(now.at) == Some(now.at) && !awaited {
+            if vain {
                 encoding.requests.satisfy();
             }
             if encoding.requests.take(now.at) {

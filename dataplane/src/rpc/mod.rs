@@ -18,6 +18,7 @@ use crate::limits::{EVENTS, RPC_CALLS, RPC_REQUEST_BYTES};
 use crate::mailbox::{self, Mailbox, MailboxError};
 use crate::random::NoRandomness;
 use crate::registry::{Contents, Peer, Publication, Registry, Scope, Subscription};
+use crate::watchdog::Health;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -54,6 +55,8 @@ pub(crate) struct State {
     /// The programs that steer, if there are any.
     pub(crate) kernel: Option<Kernel>,
     pub(crate) registry: Registry,
+    /// Which workers answer.
+    pub(crate) health: Arc<Health>,
     /// Subscriptions of a scope that a worker carries.
     pub(crate) subscriptions_per_worker: u32,
     /// To every reader of `WatchEvents`.
@@ -71,12 +74,14 @@ impl State {
         workers: Vec<Mailbox>,
         handshakes: Handshakes,
         kernel: Option<Kernel>,
+        health: Arc<Health>,
         subscriptions_per_worker: u32,
     ) -> Self {
         Self {
             identity,
             kernel,
             registry: Registry::new(workers.len()),
+            health,
             subscriptions_per_worker,
             workers,
             handshakes,

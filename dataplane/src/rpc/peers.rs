@@ -87,6 +87,9 @@ pub(super) async fn add(
         Protection::SessionKey(key) => Some(Command::ShareKey { peer: id, key }),
         Protection::Plain => Some(Command::SetPlain { peer: id }),
     };
+    if fixed.is_some_and(|path| !state.registry.claim(path)) {
+        return Err(taken("peer at remote_address", &request.remote_address));
+    }
     state.registry.note_peer(id, &scope, away);
     let (added, local) = match (fixed, remote) {
         (Some(path), _) => (Command::AddFixedPeer { scope: scope.id, peer: id, path }, None),
@@ -101,6 +104,7 @@ pub(super) async fn add(
     if let Err(error) = carry_out(&state, worker, id, added, keys, fixed).await {
         state.handshakes.remove(id);
         state.registry.forget_peer(id);
+        fixed.into_iter().for_each(|path| state.registry.release_path(path));
         return Err(of_mailbox(error));
     }
     let peer = Peer { id, connected: false, fixed, away, plain };
@@ -202,6 +206,7 @@ pub(super) fn gone(
     spread::end_mirrors(state, contents);
     if let Some(path) = peer.fixed {
         state.try_steer(path, None);
+        state.registry.release_path(path);
     }
     state.registry.forget_peer(peer.id);
     state.handshakes.remove(peer.id);
@@ -250,6 +255,22 @@ mod tests {
         let (added, ()) = tokio::join!(adding, emptying);
         added.unwrap();
         assert!(matches!(busy.take(), Some(Request::Steer(_, Some(0)))));
+
+        // Another peer at that address would take its media, whichever worker it lived on.
+        let request = |peer: &str| v1::AddPeerRequest {
+            scope_id: "room".into(),
+            peer_id: peer.into(),
+            remote_address: "127.0.0.1:9".into(),
+            plain: true,
+            ..v1::AddPeerRequest::default()
+        };
+        let refused = testing::obeyed(&obedient, add(state.clone(), request("bob"))).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::AlreadyExists, "{refused}");
+        let ann = v1::RemovePeerRequest { scope_id: "room".into(), peer_id: "ann".into() };
+        testing::obeyed(&obedient, remove(state.clone(), ann)).await.unwrap();
+        let added = testing::obeyed(&obedient, add(state.clone(), request("bob"))).await;
+        added.unwrap();
         state.handshakes.stop();
     }
 }

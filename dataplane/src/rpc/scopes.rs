@@ -164,13 +164,21 @@ impl Sweep {
 async fn remove(
     state: &State,
     scope: &Arc<Scope>,
-    contents: tokio::sync::MutexGuard<'_, Contents>,
+    mut contents: tokio::sync::MutexGuard<'_, Contents>,
 ) -> Result<(), Status> {
-    for worker in [scope.worker()].iter().chain(&contents.spread) {
+    // Its own worker comes last: as long as that has the scope, what is left of it works.
+    let others: Vec<usize> = contents.spread.iter().copied().collect();
+    for worker in others.into_iter().chain([scope.worker()]) {
         let command = Command::DisposeScope { scope: scope.id };
-        match state.numbered(*worker)?.command(command).await {
+        match state.numbered(worker)?.command(command).await {
             Ok(()) | Err(MailboxError::Refused(CommandError::NotFound(_))) => {}
             Err(error) => return Err(of_mailbox(error)),
+        }
+        if contents.spread.remove(&worker) {
+            state.registry.note_spread(worker, false);
+        }
+        for publication in contents.publications.values_mut() {
+            publication.mirrors.remove(&worker);
         }
     }
     forget(state, scope, contents);
@@ -185,6 +193,10 @@ fn forget(state: &State, scope: &Arc<Scope>, mut contents: tokio::sync::MutexGua
     for (name, peer) in std::mem::take(&mut contents.peers) {
         state.registry.forget_peer(peer.id);
         state.handshakes.remove(peer.id);
+        if let Some(path) = peer.fixed {
+            state.try_steer(path, None);
+            state.registry.release_path(path);
+        }
         state.tell(v1::event::Event::PeerLeft(v1::PeerLeft {
             scope_id: scope.name.clone(),
             peer_id: name,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use strait_core::command::{Command, CommandError, Kind, WorkerId};
+use strait_core::limits::MIRRORS_PER_PUBLICATION;
 use tonic::Status;
 
 /// Where the next peer of a scope is to live; `None` for the scope's own worker.
@@ -34,8 +35,9 @@ pub(super) async fn place(state: &State, scope: &Scope, contents: &mut Contents)
     }
 }
 
-/// The scope's own worker while that has room; then the one with the fewest peers among those that have; then the one
-/// that carries the least of the scope.
+/// The scope's own worker while that has room; then one that has some and knows the scope already, since each further one
+/// is one more copy of every packet; then the one with the fewest peers; then the one that carries the least of the scope.
+/// A worker that does not answer is none of them.
 fn choose(state: &State, home: usize, contents: &Contents) -> Option<usize> {
     let workers = state.workers.len();
     if workers < 2 {
@@ -49,9 +51,18 @@ fn choose(state: &State, home: usize, contents: &Contents) -> Option<usize> {
         return Some(home);
     }
     let loads = state.registry.loads();
-    let free = (0..workers).filter(|worker| carries(*worker) < limit);
-    free.min_by_key(|worker| loads.get(*worker).map_or(usize::MAX, |load| load.peers))
-        .or_else(|| (0..workers).min_by_key(|worker| carries(*worker)))
+    let spread = &contents.spread;
+    let stalled: BTreeSet<usize> = state.health.stalled().collect();
+    let can_grow = spread.len() < MIRRORS_PER_PUBLICATION;
+    let may = |worker: &usize| {
+        let known = *worker == home || spread.contains(worker);
+        (known || can_grow) && !stalled.contains(worker)
+    };
+    let peers = |worker: usize| loads.get(worker).map_or(usize::MAX, |load| load.peers);
+    (0..workers)
+        .filter(|worker| may(worker) && carries(*worker) < limit)
+        .min_by_key(|worker| (!spread.contains(worker), peers(*worker)))
+        .or_else(|| (0..workers).filter(may).min_by_key(|worker| carries(*worker)))
 }
 
 /// How much of a scope each worker carries, in [`SPREAD_WEIGHTS`]. A peer without subscriptions counts as if it had one:
@@ -60,7 +71,7 @@ fn carried(contents: &Contents, home: usize) -> BTreeMap<usize, u32> {
     let (sound, picture) = SPREAD_WEIGHTS;
     let mut of_peers: BTreeMap<&str, u32> =
         contents.peers.keys().map(|name| (name.as_str(), 0)).collect();
-    for subscription in contents.subscriptions.values() {
+    for subscription in contents.subscriptions.values().filter(|s| s.publication.is_some()) {
         if let Some(weight) = of_peers.get_mut(subscription.peer.as_str()) {
             *weight = weight.saturating_add(match subscription.kind {
                 Kind::Audio => sound,
@@ -109,8 +120,12 @@ pub(super) async fn mirror(
         };
         let there = state.numbered(worker)?;
         match there.command(command).await {
-            // Left over from a call that failed half-way.
-            Ok(()) | Err(MailboxError::Refused(CommandError::Exists(_))) => {}
+            Ok(()) => {}
+            // Left over from a call that failed half-way, perhaps in another state.
+            Err(MailboxError::Refused(CommandError::Exists(_))) => {
+                let command = Command::SetMuted { publication: id, muted: entry.muted };
+                there.command(command).await.map_err(of_mailbox)?;
+            }
             Err(error) => return Err(of_mailbox(error)),
         }
         let command = Command::StartMirroring { publication: id, to: number(worker) };
@@ -141,7 +156,8 @@ pub(super) fn end_mirrors(state: &State, contents: &mut Contents) {
 pub(super) async fn sweep(state: &State, now: Instant) {
     for scope in state.registry.scopes() {
         let mut contents = scope.state.lock().await;
-        if !contents.disposed {
+        let is_spread = !contents.spread.is_empty() || !contents.ended.is_empty();
+        if is_spread && !contents.disposed {
             end_mirrors(state, &mut contents);
             end_idle(state, &scope, &mut contents, now).await;
             leave(state, &scope, &mut contents).await;
@@ -175,7 +191,9 @@ async fn end_idle(state: &State, scope: &Arc<Scope>, contents: &mut Contents, no
         }
     }
     for (name, worker) in idle {
-        stop(state, scope, contents, &name, worker).await;
+        if !stop(state, scope, contents, &name, worker).await {
+            break;
+        }
     }
 }
 
@@ -183,11 +201,14 @@ async fn end_idle(state: &State, scope: &Arc<Scope>, contents: &mut Contents, no
 async fn leave(state: &State, scope: &Arc<Scope>, contents: &mut Contents) {
     let lived_on: BTreeSet<usize> = contents.peers.values().filter_map(|peer| peer.away).collect();
     let left: Vec<usize> = contents.spread.difference(&lived_on).copied().collect();
-    for worker in left {
+    'workers: for worker in left {
         let mirrored = contents.publications.iter();
         let mirrored = mirrored.filter(|(_, entry)| entry.mirrors.contains_key(&worker));
         for name in mirrored.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            stop(state, scope, contents, &name, worker).await;
+            // What its worker still feeds must stay in the books: the next one to subscribe needs it.
+            if !stop(state, scope, contents, &name, worker).await {
+                continue 'workers;
+            }
         }
         let Some(mailbox) = state.workers.get(worker) else { continue };
         match mailbox.command(Command::DisposeScope { scope: scope.id }).await {
@@ -201,28 +222,32 @@ async fn leave(state: &State, scope: &Arc<Scope>, contents: &mut Contents) {
     }
 }
 
-/// Ends one mirror.
+/// Ends one mirror; whether that is done. Who cannot be told now is told at the next sweep.
 async fn stop(
     state: &State,
     scope: &Arc<Scope>,
     contents: &mut Contents,
     publication: &str,
     worker: usize,
-) {
-    let Some(entry) = contents.publications.get(publication) else { return };
+) -> bool {
+    let Some(entry) = contents.publications.get(publication) else { return true };
     let (id, origin) = (entry.id, contents.worker_of(&entry.peer, scope.worker()));
     let command = Command::StopMirroring { publication: id, to: number(worker) };
-    let Some(mailbox) = state.workers.get(origin) else { return };
+    // A worker that hangs would have the scope, and with it the events of all, wait for it.
+    if state.health.stalled().any(|stalled| stalled == origin) {
+        return false;
+    }
+    let Some(mailbox) = state.workers.get(origin) else { return true };
     match mailbox.command(command).await {
         Ok(()) | Err(MailboxError::Refused(CommandError::NotFound(_))) => {}
-        // Again at the next sweep.
-        Err(_) => return,
+        Err(_) => return false,
     }
     if let Some(entry) = contents.publications.get_mut(publication) {
         entry.mirrors.remove(&worker);
     }
     contents.ended.push((id, worker));
     end_mirrors(state, contents);
+    true
 }
 
 fn number(worker: usize) -> WorkerId {
@@ -317,6 +342,55 @@ mod tests {
                 if *worker == third && *id == scope.id),
             "once: {commands:?}"
         );
+        state.handshakes.stop();
+    }
+
+    #[tokio::test]
+    async fn further_peers_share_as_few_workers_as_carry_them_and_none_that_hangs() {
+        let (mailboxes, inboxes, _bound) = testing::workers(4);
+        let state = testing::state_with(mailboxes, 3);
+        let scope = state.registry.place("room").unwrap();
+        let home = scope.worker();
+        let hung = (home + 1) % 4;
+        state.health.stall(hung);
+        let mut contents = scope.state.lock().await;
+        let mut lives_on = BTreeMap::<usize, usize>::new();
+        for id in 1..=9 {
+            let away = std::cell::Cell::new(None);
+            told(&inboxes, async { away.set(place(&state, &scope, &mut contents).await) }).await;
+            let worker = away.get().unwrap_or(home);
+            *lives_on.entry(worker).or_default() += 1;
+            let number = strait_core::command::PeerId(id);
+            state.registry.note_peer(number, &scope, away.get());
+            contents.peers.insert(id.to_string(), Peer { away: away.get(), ..peer(id) });
+            let others = lives_on.keys().filter(|worker| **worker != home).count();
+            assert_eq!(others, [0, 1, 2][(id as usize - 1) / 3], "three each: {lives_on:?}");
+        }
+        assert!(!lives_on.contains_key(&hung), "{lives_on:?}");
+        state.handshakes.stop();
+    }
+
+    #[tokio::test]
+    async fn a_mirror_whose_origin_hangs_stays_in_the_books_with_its_worker() {
+        let (mailboxes, inboxes, _bound) = testing::workers(2);
+        let state = testing::state_with(mailboxes, 2);
+        let scope = state.registry.place("room").unwrap();
+        let (home, other) = (scope.worker(), 1 - scope.worker());
+        {
+            let mut contents = scope.state.lock().await;
+            contents.peers.insert("ann".into(), peer(1));
+            let mut mirrored = publication(7, "ann");
+            mirrored.mirrors.insert(other, None);
+            contents.publications.insert("voice".into(), mirrored);
+            contents.spread.insert(other);
+        }
+        state.health.stall(home);
+        let commands = told(&inboxes, sweep(&state, Instant::now())).await;
+        assert!(commands.is_empty(), "{commands:?}");
+        let contents = scope.state.lock().await;
+        assert!(contents.spread.contains(&other));
+        assert!(contents.publications["voice"].mirrors.contains_key(&other));
+        drop(contents);
         state.handshakes.stop();
     }
 

@@ -86,16 +86,20 @@ pub(super) async fn set_muted(
     let entry = publication(&contents, &request.publication_id)?;
     // Its own worker comes first: what that holds back goes nowhere.
     let origin = contents.worker_of(&entry.peer, scope.worker());
-    let workers: Vec<usize> = [origin].into_iter().chain(entry.mirrors.keys().copied()).collect();
+    let mirrors: Vec<usize> = entry.mirrors.keys().copied().collect();
     let (publication, muted) = (entry.id, request.muted);
+    let command = || Command::SetMuted { publication, muted };
+    state.numbered(origin)?.command(command()).await.map_err(of_mailbox)?;
     if let Some(entry) = contents.publications.get_mut(&request.publication_id) {
         entry.muted = muted;
     }
-    for worker in workers {
-        let command = Command::SetMuted { publication, muted };
-        state.numbered(worker)?.command(command).await.map_err(of_mailbox)?;
+    // One that does not answer is no reason to leave those behind it as they were; the caller asks again.
+    let mut told = Ok(());
+    for worker in mirrors {
+        let result = state.numbered(worker)?.command(command()).await;
+        told = told.and(result.map_err(of_mailbox));
     }
-    Ok(v1::SetMutedResponse {})
+    told.map(|()| v1::SetMutedResponse {})
 }
 
 pub(super) async fn subscribe(

@@ -2,6 +2,7 @@
 
 use super::{Identity, State};
 use crate::mailbox::{Inbox, Mailbox, Request, mailbox};
+use crate::watchdog::{Health, Timing};
 use std::sync::Arc;
 use strait_crypt::dtls::Certificate;
 use strait_io::{Bound, Options, bind};
@@ -22,7 +23,8 @@ pub(super) fn state_with(workers: Vec<Mailbox>, subscriptions_per_worker: u32) -
         candidates: Vec::new(),
         degradations: Vec::new(),
     };
-    Arc::new(State::new(identity, workers, handshakes, None, subscriptions_per_worker))
+    let health = Arc::new(Health::new(workers.len(), Timing::default()));
+    Arc::new(State::new(identity, workers, handshakes, None, health, subscriptions_per_worker))
 }
 
 /// The mailbox of a worker that is not there.
