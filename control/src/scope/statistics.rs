@@ -11,6 +11,7 @@ pub fn peer(s: &v1::PeerStatistics) -> Value {
         "bytesReceived": s.bytes_received,
         "packetsSent": s.packets_sent,
         "bytesSent": s.bytes_sent,
+        "budgetBps": s.budget_bps,
         "publications": s.publications.iter().map(publication).collect::<Vec<_>>(),
         "subscriptions": s.subscriptions.iter().map(subscription).collect::<Vec<_>>(),
     })

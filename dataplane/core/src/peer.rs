@@ -34,6 +34,9 @@ pub(crate) struct Peer {
     pub(crate) clock: ClockOffset,
     pub(crate) feedback: Feedback,
     pub(crate) resend: ResendBudget,
+    /// What may be sent to it in bits per second, RTP with headers; `None` while that is not known: then it gets what it
+    /// prefers.
+    pub(crate) budget_bps: Option<u64>,
     pub(crate) alarm: Alarm,
     /// When the next reports to it are due.
     pub(crate) report_at: Instant,
@@ -58,6 +61,7 @@ impl Peer {
             clock: ClockOffset::default(),
             feedback: Feedback::default(),
             resend: ResendBudget::default(),
+            budget_bps: None,
             alarm: Alarm::default(),
             report_at: now,
             received: Traffic::default(),

@@ -70,6 +70,8 @@ pub struct PeerStatistics {
     pub received: Traffic,
     /// To it.
     pub sent: Traffic,
+    /// What may be sent to it in bits per second, RTP with headers, if that is known.
+    pub budget_bps: Option<u64>,
     /// What it publishes.
     pub publications: Vec<PublicationStatistics>,
     /// What it subscribes to.
@@ -171,6 +173,7 @@ impl Worker {
             path: peer.ice.path(),
             received: peer.received,
             sent: peer.sent,
+            budget_bps: peer.budget_bps,
             publications: publications.map(of_publication).collect(),
             subscriptions: subscriptions.map(|s| self.of_subscription(s)).collect(),
         }

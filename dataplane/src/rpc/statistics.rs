@@ -88,6 +88,7 @@ impl<'a> Names<'a> {
             bytes_received: peer.received.bytes,
             packets_sent: peer.sent.packets,
             bytes_sent: peer.sent.bytes,
+            budget_bps: peer.budget_bps,
             publications: publications.filter_map(|entry| self.publication(entry)).collect(),
             subscriptions: subscriptions.filter_map(|entry| self.subscription(entry)).collect(),
         })
