@@ -18,7 +18,6 @@ pub mod protocol;
 pub mod random;
 pub mod relay;
 pub mod report;
-pub mod rng;
 pub mod seeds;
 mod stage;
 pub mod trace;
@@ -26,6 +25,7 @@ mod watch;
 pub mod world;
 
 pub use report::Outcome;
+pub use strait_lab::rng;
 
 /// Runs a plan to its end.
 #[must_use]

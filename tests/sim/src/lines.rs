@@ -77,7 +77,7 @@ impl World {
             let at = up.carry_in_order(now, weight);
             return self.plan_at(at, Event::ToRelay { path, bytes });
         }
-        for at in up.carry(now, weight).into_iter().flatten() {
+        for at in up.carry(now, weight) {
             self.plan_at(at, Event::ToRelay { path, bytes: bytes.clone() });
         }
     }
@@ -120,7 +120,7 @@ impl World {
             let at = down.carry_in_order(now, weight);
             return self.plan_at(at, Event::ToPeer { member, life, remote, bytes });
         }
-        for at in down.carry(now, weight).into_iter().flatten() {
+        for at in down.carry(now, weight) {
             self.plan_at(at, Event::ToPeer { member, life, remote, bytes: bytes.clone() });
         }
     }

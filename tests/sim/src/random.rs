@@ -1,6 +1,6 @@
 //! A plan out of a seed.
 
-use crate::network::{Bottleneck, Burst, Conditions};
+use crate::network::{Bottleneck, Burst, Conditions, Queue};
 use crate::plan::{Check, Media, PeerSpec, Plan, Step, VideoSpec, Weather, millis, secs};
 use crate::rng::Rng;
 use strait_core::command::Kind;
@@ -119,7 +119,8 @@ fn conditions(rng: &mut Rng, fair: bool) -> Conditions {
         conditions.duplicate = rng.unit() * 0.3;
     }
     if !fair && rng.chance(0.2) {
-        let (rate_bps, queue) = (rng.range(100_000..=1_000_000), rng.millis(20..=500));
+        let rate_bps = rng.range(100_000..=1_000_000);
+        let queue = Queue::Time(rng.millis(20..=500));
         conditions.bottleneck = Some(Bottleneck { rate_bps, queue });
     }
     conditions

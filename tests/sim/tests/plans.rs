@@ -3,7 +3,7 @@
 use strait_core::command::Kind;
 use strait_core::port::Protocol;
 use strait_core::time::Duration;
-use strait_sim::network::{Bottleneck, Burst, Conditions};
+use strait_sim::network::{Bottleneck, Burst, Conditions, Queue};
 use strait_sim::plan::{Check, Media, Plan, Step, VideoSpec, Weather, millis, secs};
 use strait_sim::{Outcome, run};
 
@@ -77,7 +77,7 @@ fn bursts_reordering_and_duplicates_leave_no_stream_stuck() {
 
 #[test]
 fn a_bottleneck_that_drops_at_its_tail_is_got_over() {
-    let bottleneck = Some(Bottleneck { rate_bps: 60_000, queue: millis(400) });
+    let bottleneck = Some(Bottleneck { rate_bps: 60_000, queue: Queue::Time(millis(400)) });
     let slow = Conditions { bottleneck, ..Conditions::GOOD };
     for seed in 0..4 {
         let plan = Plan::new(seed).conditions(Weather::everywhere(secs(1)..secs(4), slow));

@@ -7,6 +7,7 @@
 
 mod checker;
 mod histogram;
+mod impaired;
 mod join;
 pub mod limits;
 mod measure;
@@ -19,6 +20,7 @@ mod random;
 mod report;
 mod run;
 mod shape;
+mod shaper;
 pub mod signalling;
 mod source;
 mod strait;
@@ -26,12 +28,15 @@ mod subscriber;
 mod verdict;
 mod violation;
 
+pub use impaired::{Impaired, Shapers};
 pub use plan::{KEY_INTERVAL, Plan, Shape};
 pub use report::{Generator, Latency, Quartiles, Report, Server, Window};
+pub use shaper::{Impairment, Shaper, Told};
 pub use signalling::{Signalling, SignallingError};
 pub use strait::StraitRpc;
 pub use strait_crypt::dtls::Role;
 pub use strait_crypt::srtp::Profile;
+pub use strait_lab::setting::Order;
 
 /// Why a run came to no report.
 #[derive(Debug, thiserror::Error)]

@@ -28,3 +28,9 @@ pub const PAYLOAD_MIN: usize = 64;
 pub const VIDEO_PAYLOAD: usize = 1150;
 /// Packets that may be missing within what a receiver remembers of a stream.
 pub const REMEMBERED: usize = 1024;
+/// Clients of one shaper: each has a socket and a line, whose truth takes 160 KB.
+pub const SHAPER_CLIENTS: usize = 1024;
+/// A client that sent and got nothing for so long makes room for another one.
+pub const SHAPER_IDLE: Duration = Duration::from_secs(30);
+/// Changes and questions that wait for a shaper, which looks every few milliseconds.
+pub const SHAPER_ORDERS: usize = 64;

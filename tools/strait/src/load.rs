@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use strait_load::signalling::SecurityKind;
-use strait_load::{LoadError, Plan, Profile, Shape, StraitRpc};
+use strait_load::{
+    Impaired, Impairment, LoadError, Order, Plan, Profile, Shape, Shapers, Signalling, StraitRpc,
+};
 
 use crate::fault::Fault;
 
@@ -71,6 +73,10 @@ pub struct Options {
     /// Address to send from; several are taken in turn [default: the system's choice, IPv4]
     #[arg(long = "local-address", value_name = "IP")]
     local_addresses: Vec<IpAddr>,
+    /// Put a bad line between each peer and the relay, for instance "down rate=1M delay=20ms loss=1%"; may be repeated,
+    /// with a time in front for what comes later (docs/lab.md)
+    #[arg(long, value_name = "WORDS")]
+    impair: Vec<Order>,
     /// Core to run on
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
@@ -168,9 +174,20 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
         ));
     }
     let rpc = StraitRpc::connect(&options.relay).map_err(|e| Fault::new(e.to_string()))?;
-    let rpc = rpc.as_sent(options.as_sent);
+    let mut signalling: Box<dyn Signalling> = Box::new(rpc.as_sent(options.as_sent));
+    let mut shapers = Shapers::default();
+    if !options.impair.is_empty() {
+        if plan.security == SecurityKind::Plain {
+            return Err(Fault::config("--impair needs peers with ICE: not --transport plain"));
+        }
+        let orders = options.impair.clone();
+        let impaired =
+            Impaired::new(signalling, Impairment { orders, seed: plan.seed, shared: false });
+        shapers = impaired.shapers();
+        signalling = Box::new(impaired);
+    }
     stop_at_interrupt(&plan.stop);
-    let report = strait_load::run(&plan, Box::new(rpc)).map_err(|error| match error {
+    let report = strait_load::run(&plan, signalling).map_err(|error| match error {
         LoadError::Plan(why) => Fault::config(why),
         error => Fault::new(error.to_string()),
     })?;
@@ -183,6 +200,9 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
         println!("{}", text.map_err(|e| Fault::new(format!("cannot write JSON: {e}")))?);
     } else {
         print!("{}", report.table());
+        for line in shapers.tell() {
+            println!("line       {}", line.to_json());
+        }
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

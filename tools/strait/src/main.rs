@@ -5,6 +5,7 @@ mod configuration;
 mod dev;
 mod doctor;
 mod fault;
+mod lab;
 mod load;
 mod ports;
 mod state;
@@ -36,6 +37,8 @@ enum Verb {
     Token(token::Options),
     /// Drive a relay with publishers and subscribers, and check every packet.
     Load(Box<load::Options>),
+    /// Stand between UDP clients and a server as a bad line: delay, rate, loss.
+    Lab(lab::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Config(options) => configuration::run(&options),
         Verb::Token(options) => token::run(&options),
         Verb::Load(options) => load::run(&options),
+        Verb::Lab(options) => lab::run(&options),
     };
     match outcome {
         Ok(code) => code,

@@ -2,7 +2,7 @@
 //! (Steele, Lea and Flood, 2014) as its authors advise. Not for secrets.
 
 use std::ops::RangeInclusive;
-use strait_core::time::Duration;
+use std::time::Duration;
 
 /// A stream of pseudo-random numbers. The same seed gives the same stream on every machine.
 #[derive(Clone, Debug)]
