@@ -124,8 +124,8 @@ fn a_conference_offer_publishes_and_opens_slots() {
         };
         assert_eq!(audio.codecs[0].name, "opus");
         assert!(video.codecs.len() > 1, "a slot takes whatever is bound to it");
-        assert!(video.codecs.iter().all(|c| c.feedback.iter().all(|f| f != "transport-cc")));
-        assert!(video.extensions.iter().all(|e| e.uri != extension::TRANSPORT_SEQUENCE));
+        assert!(video.codecs.iter().all(|c| c.feedback.iter().any(|f| f == "transport-cc")));
+        assert!(video.extensions.iter().any(|e| e.uri == extension::TRANSPORT_SEQUENCE));
         assert!(video.extensions.iter().any(|e| e.uri == extension::MID));
     }
 }

@@ -67,6 +67,23 @@ const METRICS: &[(&str, &str, &str)] = &[
     ("relay_turns_total", "counter", "Turns of the loop, by worker."),
     ("relay_mailbox_depth", "gauge", "Commands that wait, by worker."),
     ("relay_retransmission_cache_bytes", "gauge", "Bytes kept for retransmission, by worker."),
+    (
+        "relay_feedback_packets_total",
+        "counter",
+        "Packets that subscribers' transport-wide feedback told about, by worker.",
+    ),
+    (
+        "relay_feedback_ignored_total",
+        "counter",
+        "Numbers in that feedback that said nothing new, by worker.",
+    ),
+    ("relay_probes_total", "counter", "Probes of what subscribers' lines carry, by worker."),
+    (
+        "relay_probes_succeeded_total",
+        "counter",
+        "Probes that showed that more is possible, by worker.",
+    ),
+    ("relay_padding_bytes_total", "counter", "Bytes sent for probes alone, by worker."),
     ("relay_tcp_connections", "gauge", "ICE-TCP connections that are open, by worker."),
     ("relay_tcp_accepted_total", "counter", "ICE-TCP connections accepted, by worker."),
     ("relay_tcp_refused_total", "counter", "ICE-TCP connections refused for a limit, by worker."),
@@ -155,6 +172,11 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
         page.line("relay_mailbox_depth", &format!("{{worker=\"{worker}\"}}"), mailbox.depth());
     }
     page.each("relay_retransmission_cache_bytes", |report| report.worker.cache_bytes);
+    page.each("relay_feedback_packets_total", |report| report.worker.estimation.told);
+    page.each("relay_feedback_ignored_total", |report| report.worker.estimation.ignored);
+    page.each("relay_probes_total", |report| report.worker.estimation.probes);
+    page.each("relay_probes_succeeded_total", |report| report.worker.estimation.probes_succeeded);
+    page.each("relay_padding_bytes_total", |report| report.worker.estimation.padding.bytes);
     page.each("relay_tcp_connections", |report| report.sockets.tcp_open);
     page.each("relay_tcp_accepted_total", |report| report.sockets.tcp_accepted);
     page.each("relay_tcp_refused_total", |report| report.sockets.tcp_refused);

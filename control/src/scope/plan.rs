@@ -107,9 +107,12 @@ fn decide(media: &Media, role: Role) -> Wanted {
     }
     let publishes = media.direction.sends() && role != Role::Player;
     let receives = media.direction.receives() && role != Role::Publisher;
+    let counted = |extensions: &[Extension]| {
+        extensions.iter().any(|e| e.uri == extension::TRANSPORT_SEQUENCE)
+    };
     if publishes {
         let extensions = extension::for_publishing(&media.extensions);
-        let transport_cc = extensions.iter().any(|e| e.uri == extension::TRANSPORT_SEQUENCE);
+        let transport_cc = counted(&extensions);
         let codecs = supported.into_iter().take(1).map(|codec| codec.answered(transport_cc));
         Wanted::Publication(Leg {
             kind,
@@ -118,10 +121,12 @@ fn decide(media: &Media, role: Role) -> Wanted {
             encodings: media.encodings.clone(),
         })
     } else {
+        let extensions = extension::for_subscribing(&media.extensions);
+        let transport_cc = counted(&extensions);
         let leg = Leg {
             kind,
-            codecs: supported.into_iter().map(|codec| codec.answered(false)).collect(),
-            extensions: extension::for_subscribing(&media.extensions),
+            codecs: supported.into_iter().map(|codec| codec.answered(transport_cc)).collect(),
+            extensions,
             encodings: Vec::new(),
         };
         if receives { Wanted::Slot(leg) } else { Wanted::Idle(leg) }

@@ -53,9 +53,16 @@ const PUBLISHING: [&str; 9] = [
     DEPENDENCY_DESCRIPTOR,
     VIDEO_ORIENTATION,
 ];
-/// What the relay sends to subscribers: one layer per stream, so no RID; no transport-cc yet.
-const SUBSCRIBING: [&str; 6] =
-    [MID, AUDIO_LEVEL, ABSOLUTE_SEND_TIME, PLAYOUT_DELAY, DEPENDENCY_DESCRIPTOR, VIDEO_ORIENTATION];
+/// What the relay sends to subscribers: one layer per stream, so no RID.
+const SUBSCRIBING: [&str; 7] = [
+    MID,
+    AUDIO_LEVEL,
+    ABSOLUTE_SEND_TIME,
+    TRANSPORT_SEQUENCE,
+    PLAYOUT_DELAY,
+    DEPENDENCY_DESCRIPTOR,
+    VIDEO_ORIENTATION,
+];
 
 /// The offered extensions that are taken from a publisher.
 pub fn for_publishing(offered: &[Extension]) -> Vec<Extension> {

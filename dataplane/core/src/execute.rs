@@ -431,6 +431,13 @@ impl Worker {
         if [ssrc, rtx_ssrc].into_iter().any(|ssrc| self.is_sent_under_session_key(scope, ssrc)) {
             return Err(CommandError::Exists("SSRC"));
         }
+        // Numbers without feedback would be of no use; what goes out as it came has the publisher's.
+        let feedback = !as_sent && codecs.iter().any(|codec| codec.transport_cc);
+        let mut extensions = extensions;
+        if !feedback && !as_sent {
+            extensions.transport_cc = 0;
+        }
+        let estimates = feedback && extensions.transport_cc != 0;
         let mut subscription = Subscription {
             id,
             peer: peer_slot,
@@ -459,6 +466,9 @@ impl Worker {
         self.subscription_ids.insert(id, slot);
         if let Some(peer) = self.peers.get_mut(peer_slot) {
             peer.subscriptions.push(slot);
+            if estimates {
+                peer.bandwidth.get_or_insert_default();
+            }
         }
         self.attach(slot, source);
         self.want_key_frame(now, slot, egress);

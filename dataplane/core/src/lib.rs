@@ -1,6 +1,7 @@
 //! The packet's path through the relay, sans-IO: no clock, no socket, no randomness, no lock.
 #![forbid(unsafe_code)]
 
+mod bandwidth;
 mod cache;
 pub mod command;
 pub mod drop;

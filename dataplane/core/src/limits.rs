@@ -91,6 +91,22 @@ pub const RESEND_SHARE: u32 = 2;
 pub const FEEDBACK_ARRIVALS: usize = 512;
 /// Transport-wide feedback goes out this often.
 pub const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
+/// Packets whose sending is remembered per subscriber that sends transport-wide feedback: 32 KiB. A second of 40 Mbit/s.
+pub const SENT_PACKETS: usize = 4096;
+/// Packets that the transport-wide feedback of one datagram tells about: more cannot be new.
+pub const FEEDBACK_STATUSES: usize = SENT_PACKETS;
+/// What a subscriber's line is taken to carry before anything is known of it, in bits per second.
+pub const BANDWIDTH_BPS_START: u64 = 1_000_000;
+/// Whatever is measured, so much may be sent: sound, and with it the feedback that says when there is more room again.
+pub const BANDWIDTH_BPS_MIN: u64 = 50_000;
+/// And no more than this: what a subscriber says of its line is not believed beyond.
+pub const BANDWIDTH_BPS_MAX: u64 = 60_000_000;
+/// One part in so many of the estimate is kept free for RTCP and what is sent again.
+pub const BANDWIDTH_RESERVE: u64 = 32;
+/// Packets of one step of a probe at most: those of a millisecond of the largest probe.
+pub const PROBE_PACKETS: usize = 16;
+/// Bytes that one probe sends at most: 15 ms of 30 Mbit/s.
+pub const PROBE_BYTES: usize = 64 << 10;
 /// What REMB, with each report, allows a publisher: generous, so that browsers ramp up to what their encoder wants.
 pub const REMB_BPS: u64 = 20_000_000;
 /// Report intervals (RFC 3550 section 6.2, scaled for the bandwidths of video and audio).

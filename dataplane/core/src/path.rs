@@ -106,7 +106,7 @@ impl Worker {
         let mut fan_out = std::mem::take(&mut self.fan_out);
         gather.equalise();
         fan_out.plan(now.at, &gather, &self.publications, &self.subscriptions);
-        let outcome = self.fan_out(&gather, &fan_out, egress, send);
+        let outcome = self.fan_out(now.at, &gather, &fan_out, egress, send);
         self.account(now, gather.held(), outcome, egress);
         gather.clear();
         (self.gather, self.fan_out) = (gather, fan_out);
@@ -114,6 +114,7 @@ impl Worker {
 
     fn fan_out(
         &mut self,
+        leaves: Instant,
         gather: &Gather,
         fan_out: &FanOut,
         egress: &mut Egress,
@@ -154,7 +155,8 @@ impl Worker {
                     Selected::Forward(way) => {
                         let to = (&mut *peer, &mut self.session_keys);
                         let first = Sending::First;
-                        match subscription.send(held.received, to, packet, way, first, egress) {
+                        let times = (leaves, held.received);
+                        match subscription.send(times, to, packet, way, first, egress) {
                             Ok(()) => outcome.forwarded |= bit(at),
                             Err(reason) => self.drops.count(reason),
                         }

@@ -1,5 +1,6 @@
 //! A peer: one ICE and DTLS transport with its keys, and what goes over it.
 
+use crate::bandwidth::Bandwidth;
 use crate::command::{PeerId, ScopeId};
 use crate::drop::DropReason;
 use crate::egress::Egress;
@@ -37,6 +38,8 @@ pub(crate) struct Peer {
     /// What may be sent to it in bits per second, RTP with headers; `None` while that is not known: then it gets what it
     /// prefers.
     pub(crate) budget_bps: Option<u64>,
+    /// The estimate of what its line carries, if it agreed to send transport-wide feedback.
+    pub(crate) bandwidth: Option<Box<Bandwidth>>,
     pub(crate) alarm: Alarm,
     /// When the next reports to it are due.
     pub(crate) report_at: Instant,
@@ -62,6 +65,7 @@ impl Peer {
             feedback: Feedback::default(),
             resend: ResendBudget::default(),
             budget_bps: None,
+            bandwidth: None,
             alarm: Alarm::default(),
             report_at: now,
             received: Traffic::default(),

@@ -33,10 +33,11 @@ impl Worker {
                 peer.report_at = now.at + interval;
             }
         }
+        let estimate = self.estimate(now, slot, egress);
         let publications = self.peers.get(slot)?.publications.clone();
         let asks = publications.into_iter().filter_map(|p| self.ask(now, p, egress)).min();
         let peer = self.peers.get(slot)?;
-        [asks, peer.feedback.due(), Some(peer.report_at)].into_iter().flatten().min()
+        [asks, estimate, peer.feedback.due(), Some(peer.report_at)].into_iter().flatten().min()
     }
 
     /// Makes sure that the periodic work of a peer with streams goes on.

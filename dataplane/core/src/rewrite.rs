@@ -226,6 +226,11 @@ impl Rewriter {
         Some((segment.source, outgoing.saturating_add_signed(segment.seq_offset.wrapping_neg())))
     }
 
+    /// The newest number and its timestamp, once something was sent.
+    pub(crate) fn newest(&self) -> Option<(u64, u32)> {
+        self.sent.then(|| (self.next.saturating_sub(1), self.timestamp))
+    }
+
     /// The newest source, and what is added to its timestamps.
     pub(crate) fn running(&self) -> Option<(Source, u32)> {
         self.segments.last().map(|segment| (segment.source, segment.timestamp_offset))

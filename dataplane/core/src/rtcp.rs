@@ -2,7 +2,7 @@
 
 use crate::drop::DropReason;
 use crate::egress::Egress;
-use crate::limits::{DATAGRAM_BYTES, NACKED_PACKETS};
+use crate::limits::{DATAGRAM_BYTES, FEEDBACK_STATUSES, NACKED_PACKETS};
 use crate::measure::SenderInfo;
 use crate::packet::Packet;
 use crate::port::Meta;
@@ -35,6 +35,7 @@ impl Worker {
             self.hand_reports_on(slot, sealed, bytes, egress);
         }
         let mut result = Ok(());
+        let mut statuses_left = FEEDBACK_STATUSES;
         for packet in rtcp::packets(bytes) {
             let Ok(packet) = packet else {
                 result = Err(DropReason::RtcpMalformed);
@@ -68,9 +69,11 @@ impl Worker {
                     }
                 }
                 rtcp::Packet::Bye(bye) => bye.ssrcs().for_each(|ssrc| self.on_bye(slot, ssrc)),
+                rtcp::Packet::TransportCc(feedback) => {
+                    self.on_transport_cc(now, slot, &feedback, &mut statuses_left);
+                }
                 // Descriptions say nothing that signalling did not; estimates and extended reports are not used yet.
                 rtcp::Packet::SourceDescription(_)
-                | rtcp::Packet::TransportCc(_)
                 | rtcp::Packet::Remb(_)
                 | rtcp::Packet::ExtendedReport(_)
                 | rtcp::Packet::Other(_) => {}
@@ -210,7 +213,8 @@ impl Worker {
                 if rtx { (Sending::Rtx, now) } else { (Sending::Again, received) };
             let result = peer.resend.spend(bytes.len()).and_then(|()| {
                 let to = (&mut *peer, &mut self.session_keys);
-                subscription.send(received, to, &packet, (route, rewrite), sending, egress)
+                let times = (now.at, received);
+                subscription.send(times, to, &packet, (route, rewrite), sending, egress)
             });
             result.unwrap_or_else(|reason| self.drops.count(reason));
         }

@@ -46,6 +46,8 @@ pub struct WorkerStatistics {
     pub sent: Traffic,
     /// Bytes of packets kept for retransmission.
     pub cache_bytes: u64,
+    /// Over all its peers, those that left too.
+    pub estimation: EstimationStatistics,
 }
 
 /// Of a scope.
@@ -72,10 +74,41 @@ pub struct PeerStatistics {
     pub sent: Traffic,
     /// What may be sent to it in bits per second, RTP with headers, if that is known.
     pub budget_bps: Option<u64>,
+    /// From sending to it until its feedback says so, if it sends transport-wide feedback.
+    pub round_trip: Option<Duration>,
+    /// What its line was asked.
+    pub estimation: EstimationStatistics,
     /// What it publishes.
     pub publications: Vec<PublicationStatistics>,
     /// What it subscribes to.
     pub subscriptions: Vec<SubscriptionStatistics>,
+}
+
+/// Of the estimates of what subscribers' lines carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EstimationStatistics {
+    /// Packets that transport-wide feedback told about.
+    pub told: u64,
+    /// Numbers in it under which nothing was sent lately, or that it told about before.
+    pub ignored: u64,
+    /// Probes of more than the estimate.
+    pub probes: u64,
+    /// Those that showed that more is possible.
+    pub probes_succeeded: u64,
+    /// What was sent for them alone.
+    pub padding: Traffic,
+}
+
+impl EstimationStatistics {
+    /// Adds what came of one step to the worker's own.
+    pub(crate) fn grow(&mut self, before: Self, after: Self) {
+        self.told += after.told - before.told;
+        self.ignored += after.ignored - before.ignored;
+        self.probes += after.probes - before.probes;
+        self.probes_succeeded += after.probes_succeeded - before.probes_succeeded;
+        self.padding.packets += after.padding.packets - before.padding.packets;
+        self.padding.bytes += after.padding.bytes - before.padding.bytes;
+    }
 }
 
 /// Of a publication.
@@ -148,6 +181,7 @@ impl Worker {
             received: self.received,
             sent: self.sent,
             cache_bytes: encodings.map(|encoding| encoding.cache.bytes() as u64).sum(),
+            estimation: self.estimation,
         }
     }
 
@@ -174,6 +208,8 @@ impl Worker {
             received: peer.received,
             sent: peer.sent,
             budget_bps: peer.budget_bps,
+            round_trip: peer.bandwidth.as_ref().and_then(|bandwidth| bandwidth.round_trip()),
+            estimation: peer.bandwidth.as_ref().map(|b| b.statistics()).unwrap_or_default(),
             publications: publications.map(of_publication).collect(),
             subscriptions: subscriptions.map(|s| self.of_subscription(s)).collect(),
         }

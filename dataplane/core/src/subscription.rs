@@ -6,7 +6,7 @@ use crate::egress::Egress;
 use crate::gather::{Gather, Packets};
 use crate::keys::SessionKeys;
 use crate::limits::DATAGRAM_BYTES;
-use crate::packet::Packet;
+use crate::packet::{Carried, Packet};
 use crate::peer::Peer;
 use crate::port::Protocol;
 use crate::publication::Publication;
@@ -15,7 +15,7 @@ use crate::route::{Leg, Route};
 use crate::select::{Active, Choice, Selector};
 use crate::slab::Slab;
 use crate::statistics::Traffic;
-use crate::time::{Duration, Now};
+use crate::time::{Duration, Instant, Now};
 use std::ops::Range;
 use strait_crypt::srtp::TAG_MAX;
 use strait_wire::codec::{vp8, vp9};
@@ -24,10 +24,12 @@ use strait_wire::rtcp::ReportBlock;
 use strait_wire::rtp;
 
 /// The largest header that is written: 12 bytes, and the extensions of a leg.
-const HEADER_BYTES: usize = 12 + 4 + 2 * 6 + MID_BYTES + 1 + 3 + 3 + 1 + DESCRIPTOR_BYTES;
+const HEADER_BYTES: usize = 12 + 4 + 2 * 7 + 2 + MID_BYTES + 1 + 3 + 3 + 1 + DESCRIPTOR_BYTES;
 const MID_BYTES: usize = 32;
 /// A two-byte extension element at most.
 const DESCRIPTOR_BYTES: usize = 255;
+/// The most padding that a packet can have (RFC 3550 section 5.1); its last byte says how much.
+const PADDING: [u8; 255] = [0; 255];
 /// The original sequence number in front of a retransmitted payload (RFC 4588 section 4).
 const OSN_BYTES: usize = 2;
 
@@ -72,6 +74,8 @@ pub(crate) enum Sending {
     Again,
     /// Again, wrapped in RTX.
     Rtx,
+    /// The same, though nobody asked for it: to learn what the line carries.
+    Probe,
 }
 
 /// What a subscription does with a packet.
@@ -152,18 +156,21 @@ impl Subscription {
         self.rewriter.close();
     }
 
-    /// Writes a packet for this leg, encrypts it and queues it. `received` is when the packet came in: with a plain
-    /// repetition every byte must be as it was the first time.
+    /// Writes a packet for this leg, encrypts it and queues it to leave `at` this time. `received` is when the packet came
+    /// in: with a plain repetition every byte must be as it was the first time.
     pub(crate) fn send(
         &mut self,
-        received: Now,
+        (at, received): (Instant, Now),
         (peer, session_keys): (&mut Peer, &mut SessionKeys),
         packet: &Packet<'_>,
         (route, rewrite): (Route, Rewrite),
         sending: Sending,
         egress: &mut Egress,
     ) -> Result<(), DropReason> {
-        let (rtx, again) = (sending == Sending::Rtx, sending == Sending::Again);
+        let rtx = matches!(sending, Sending::Rtx | Sending::Probe);
+        let again = sending == Sending::Again;
+        // What may be repeated as it was cannot carry a number of its own.
+        let number = self.number(peer).filter(|_| !route.repeats);
         let (path, protection) = peer.outgoing(session_keys)?;
         // What may be repeated as it was must not depend on its neighbours.
         let pads = sending == Sending::First && !route.repeats;
@@ -178,21 +185,7 @@ impl Subscription {
             ssrc: if rtx { self.rtx_ssrc } else { self.ssrc },
             padding: payload.len() > packet.payload.len(),
         };
-        let send_time = AbsSendTime::from_ntp(received.ntp).bytes();
-        let ids = &self.leg.extensions;
-        let extensions = [
-            (ids.mid, Some(self.leg.mid.as_bytes())),
-            (ids.abs_send_time, Some(send_time.as_slice())),
-            (ids.audio_level, packet.carried.audio_level),
-            (ids.playout_delay, packet.carried.playout_delay),
-            (ids.video_orientation, packet.carried.video_orientation),
-            (ids.dependency_descriptor, packet.carried.dependency_descriptor),
-        ];
-        let agreed = extensions
-            .iter()
-            .filter(|(id, _)| *id != 0)
-            .filter_map(|(id, data)| Some((*id, (*data)?)));
-        let header_len = header.write(&[], agreed, room).map_err(|_| DropReason::ProtectFailed)?;
+        let header_len = self.write_header(header, received, number, &packet.carried, room)?;
 
         let len = if rtx || rewrite.picture_offset != 0 || rewrite.tl0_offset != 0 {
             // The payload is not the same for everyone: written beside the header, then encrypted in place.
@@ -215,17 +208,101 @@ impl Subscription {
 
         egress.commit(path, len);
         peer.sent.count(len);
-        if sending == Sending::First {
-            self.sent.count(len);
-            self.octets += packet.payload.len() as u64;
-            peer.resend.earn(len);
-        } else {
-            self.resent += 1;
+        if let Some(bandwidth) = peer.bandwidth.as_mut().filter(|_| number.is_some()) {
+            bandwidth.on_sent(at, len);
+        }
+        match sending {
+            Sending::First => {
+                self.sent.count(len);
+                self.octets += packet.payload.len() as u64;
+                peer.resend.earn(len);
+            }
+            Sending::Again | Sending::Rtx => self.resent += 1,
+            Sending::Probe => {}
         }
         if rtx {
             self.rtx_seq = self.rtx_seq.wrapping_add(1);
         }
         Ok(())
+    }
+
+    /// Whether padding may go out on its stream of retransmissions, where no decoder sees it.
+    pub(crate) fn takes_padding(&self) -> bool {
+        let rtx = self.routes.iter().any(|route| route.to_rtx.is_some());
+        let running = self.kind == Kind::Video && self.selector.current().is_some();
+        running && rtx && self.rtx_ssrc != 0 && self.leg.extensions.transport_cc != 0
+    }
+
+    /// Queues a packet of nothing but padding, about this long.
+    pub(crate) fn pad(
+        &mut self,
+        now: Now,
+        (peer, session_keys): (&mut Peer, &mut SessionKeys),
+        bytes: usize,
+        egress: &mut Egress,
+    ) -> Result<(), DropReason> {
+        let number = self.number(peer);
+        let (path, protection) = peer.outgoing(session_keys)?;
+        let room = egress.reserve(HEADER_BYTES + PADDING.len() + TAG_MAX);
+        let room = room.ok_or(DropReason::EgressFull)?;
+        let pt = self.routes.iter().find_map(|route| route.to_rtx);
+        let header = rtp::HeaderBuilder {
+            marker: false,
+            pt: pt.ok_or(DropReason::ProtectFailed)?,
+            seq: self.rtx_seq,
+            timestamp: self.rewriter.newest().map_or(0, |(_, timestamp)| timestamp),
+            ssrc: self.rtx_ssrc,
+            padding: true,
+        };
+        let header_len = self.write_header(header, now, number, &Carried::default(), room)?;
+        let len = bytes.saturating_sub(header_len + TAG_MAX).clamp(1, PADDING.len());
+        let mut padding = PADDING;
+        let padding = padding.get_mut(..len).unwrap_or_default();
+        if let Some(count) = padding.last_mut() {
+            *count = len as u8;
+        }
+        let len = protection.rtp_from(false, room, header_len, padding)?;
+        egress.commit(path, len);
+        peer.sent.count(len);
+        self.rtx_seq = self.rtx_seq.wrapping_add(1);
+        if let Some(bandwidth) = peer.bandwidth.as_mut().filter(|_| number.is_some()) {
+            bandwidth.on_sent(now.at, len);
+        }
+        Ok(())
+    }
+
+    /// The transport-wide number of the next packet, where that is agreed.
+    fn number(&self, peer: &Peer) -> Option<[u8; 2]> {
+        let agreed = self.leg.extensions.transport_cc != 0;
+        let bandwidth = peer.bandwidth.as_ref().filter(|_| agreed);
+        bandwidth.map(|bandwidth| bandwidth.next_seq().to_be_bytes())
+    }
+
+    /// Writes a header with the extensions of the leg; its length.
+    fn write_header(
+        &self,
+        header: rtp::HeaderBuilder,
+        received: Now,
+        number: Option<[u8; 2]>,
+        carried: &Carried<'_>,
+        room: &mut [u8],
+    ) -> Result<usize, DropReason> {
+        let send_time = AbsSendTime::from_ntp(received.ntp).bytes();
+        let ids = &self.leg.extensions;
+        let extensions = [
+            (ids.mid, Some(self.leg.mid.as_bytes())),
+            (ids.abs_send_time, Some(send_time.as_slice())),
+            (ids.transport_cc, number.as_ref().map(<[u8; 2]>::as_slice)),
+            (ids.audio_level, carried.audio_level),
+            (ids.playout_delay, carried.playout_delay),
+            (ids.video_orientation, carried.video_orientation),
+            (ids.dependency_descriptor, carried.dependency_descriptor),
+        ];
+        let agreed = extensions
+            .iter()
+            .filter(|(id, _)| *id != 0)
+            .filter_map(|(id, data)| Some((*id, (*data)?)));
+        header.write(&[], agreed, room).map_err(|_| DropReason::ProtectFailed)
     }
 
     /// Queues packets as they came. What the subscriber before got is repeated without another copy.

@@ -7,6 +7,8 @@ use std::collections::BinaryHeap;
 /// Due times are rounded up to this, so that wake-ups come in batches and re-arming stays rare.
 const RESOLUTION: Duration = Duration::from_millis(5);
 
+const RESOLUTION_FINE: Duration = Duration::from_millis(1);
+
 /// A peer's due time. Kept by the peer; the entries of [`Timers`] that differ from it are stale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Alarm(Option<Instant>);
@@ -20,7 +22,16 @@ pub(crate) struct Timers {
 impl Timers {
     /// Asks that `peer` be looked at by `at` at the latest.
     pub(crate) fn arm(&mut self, alarm: &mut Alarm, peer: u32, at: Instant) {
-        let step = RESOLUTION.as_nanos() as u64;
+        self.arm_rounded(alarm, peer, at, RESOLUTION);
+    }
+
+    /// The same, to the millisecond. Not for what lasts.
+    pub(crate) fn arm_finely(&mut self, alarm: &mut Alarm, peer: u32, at: Instant) {
+        self.arm_rounded(alarm, peer, at, RESOLUTION_FINE);
+    }
+
+    fn arm_rounded(&mut self, alarm: &mut Alarm, peer: u32, at: Instant, step: Duration) {
+        let step = step.as_nanos() as u64;
         let at = Instant(at.0.div_ceil(step).saturating_mul(step));
         if alarm.0.is_none_or(|armed| at < armed) {
             alarm.0 = Some(at);
@@ -79,5 +90,7 @@ mod tests {
         let (mut timers, mut alarm) = (Timers::default(), Alarm::default());
         timers.arm(&mut alarm, 0, Instant(5_000_001));
         assert_eq!(timers.next(), Some(Instant(10_000_000)));
+        timers.arm_finely(&mut alarm, 0, Instant(5_000_001));
+        assert_eq!(timers.next(), Some(Instant(6_000_000)));
     }
 }

@@ -17,7 +17,7 @@ use crate::port::{Meta, Path};
 use crate::publication::Publication;
 use crate::rewrite::Source;
 use crate::slab::Slab;
-use crate::statistics::Traffic;
+use crate::statistics::{EstimationStatistics, Traffic};
 use crate::subscription::Subscription;
 use crate::time::{Duration, Instant, Now};
 use crate::timer::Timers;
@@ -70,6 +70,7 @@ pub struct Worker {
     pub(crate) drops: Drops,
     pub(crate) received: Traffic,
     pub(crate) sent: Traffic,
+    pub(crate) estimation: EstimationStatistics,
     events: VecDeque<Event>,
     handshakes: VecDeque<HandshakeInput>,
     sources: u64,
@@ -104,6 +105,7 @@ impl Worker {
             drops: Drops::default(),
             received: Traffic::default(),
             sent: Traffic::default(),
+            estimation: EstimationStatistics::default(),
             events: VecDeque::new(),
             handshakes: VecDeque::new(),
             sources: 0,

@@ -89,6 +89,8 @@ impl<'a> Names<'a> {
             packets_sent: peer.sent.packets,
             bytes_sent: peer.sent.bytes,
             budget_bps: peer.budget_bps,
+            round_trip_seconds: peer.round_trip.map(|time| time.as_secs_f64()),
+            estimation: Some(of_estimation(peer.estimation)),
             publications: publications.filter_map(|entry| self.publication(entry)).collect(),
             subscriptions: subscriptions.filter_map(|entry| self.subscription(entry)).collect(),
         })
@@ -120,6 +122,17 @@ impl<'a> Names<'a> {
             retransmissions: entry.retransmissions,
             retransmissions_missed: entry.retransmissions_missed,
         })
+    }
+}
+
+fn of_estimation(entry: core::EstimationStatistics) -> v1::EstimationStatistics {
+    v1::EstimationStatistics {
+        packets_told: entry.told,
+        packets_ignored: entry.ignored,
+        probes: entry.probes,
+        probes_succeeded: entry.probes_succeeded,
+        padding_packets: entry.padding.packets,
+        padding_bytes: entry.padding.bytes,
     }
 }
 

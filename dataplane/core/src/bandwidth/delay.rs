@@ -1,0 +1,186 @@
+//! How long packets wait in queues on the way: what each took, less what the fastest took lately.
+//!
+//! draft-ietf-rmcat-gcc-02 section 4 looks at how the one-way delay changes; here its height over the smallest is looked
+//! at as well, as LEDBAT (RFC 6817) does, because a height needs no time to build up and does not drift. What is jitter and
+//! not a queue falls out: of several packets that follow each other, the luckiest counts.
+
+/// The queuing delay towards one subscriber.
+#[derive(Debug)]
+pub(crate) struct Delay {
+    /// The smallest one-way delay of this span of [`BASE_SPAN_US`] and of the one before.
+    base_us: [i64; 2],
+    base_began_us: Option<i64>,
+    slots: [Slot; SLOTS],
+    newest: i64,
+    /// How far packets are behind the luckiest of their time, on average.
+    spread_us: f64,
+    queue_us: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// Which one, counted since the epoch of the subscriber's clock.
+    number: i64,
+    least_us: i64,
+    packets: u16,
+}
+
+const SLOT_US: i64 = 10_000;
+const SLOTS: usize = 64;
+/// How many packets, over how long, the luckiest is taken of; but none older than the last.
+const LUCK_PACKETS: u16 = 6;
+const LUCK_US: i64 = 60_000;
+const LUCK_US_MAX: i64 = 400_000;
+/// The way itself is taken for unchanged for one to two such spans. Clocks that differ by 200 ppm drift 2 ms in one.
+const BASE_SPAN_US: i64 = 10_000_000;
+/// A queue shorter than this is none.
+const THRESHOLD_US: i64 = 25_000;
+/// Where packets vary by themselves, more is one, up to this much.
+const SPREAD_US_MAX: i64 = 25_000;
+
+impl Default for Delay {
+    fn default() -> Self {
+        Self {
+            base_us: [i64::MAX; 2],
+            base_began_us: None,
+            slots: [Slot { number: i64::MIN, least_us: 0, packets: 0 }; SLOTS],
+            newest: i64::MIN,
+            spread_us: 0.0,
+            queue_us: 0,
+        }
+    }
+}
+
+impl Delay {
+    /// A packet arrived. The clocks may differ by anything.
+    pub(crate) fn on_packet(&mut self, sent_us: i64, arrived_us: i64) {
+        let took_us = arrived_us.saturating_sub(sent_us);
+        let began_us = *self.base_began_us.get_or_insert(arrived_us);
+        if arrived_us.saturating_sub(began_us) >= BASE_SPAN_US {
+            let [this, _] = self.base_us;
+            self.base_us = [i64::MAX, this];
+            self.base_began_us = Some(arrived_us);
+        }
+        let [this, _] = &mut self.base_us;
+        *this = took_us.min(*this);
+
+        let number = arrived_us.div_euclid(SLOT_US);
+        self.newest = self.newest.max(number);
+        let Some(slot) = self.slots.get_mut(number.rem_euclid(SLOTS as i64) as usize) else {
+            return;
+        };
+        if slot.number == number {
+            let behind = took_us.saturating_sub(slot.least_us).max(0) as f64;
+            self.spread_us += (behind.min(100_000.0) - self.spread_us) / 64.0;
+            slot.least_us = slot.least_us.min(took_us);
+            slot.packets = slot.packets.saturating_add(1);
+        } else {
+            *slot = Slot { number, least_us: took_us, packets: 1 };
+        }
+    }
+
+    /// The feedback ends: what is to be made of it.
+    pub(crate) fn close(&mut self) {
+        let Some(least_us) = self.luckiest() else { return };
+        let base_us = self.base_us.into_iter().min().unwrap_or(least_us);
+        self.queue_us = least_us.saturating_sub(base_us).max(0);
+    }
+
+    /// How long packets wait at the moment.
+    pub(crate) fn queue_us(&self) -> i64 {
+        self.queue_us
+    }
+
+    /// Beyond this they wait because too much is sent. At low rates the packets themselves take their time.
+    pub(crate) fn threshold_us(&self, bps: f64) -> i64 {
+        let packet_us = PACKET_BITS * 1e6 / bps.max(1.0);
+        THRESHOLD_US + packet_us.min(PACKET_US_MAX) as i64 + self.spread_us().min(SPREAD_US_MAX) / 2
+    }
+
+    /// By how much packets vary that follow each other closely.
+    pub(crate) fn spread_us(&self) -> i64 {
+        self.spread_us as i64
+    }
+
+    /// What seems to be a queue is the way: it got longer.
+    pub(crate) fn rebase(&mut self) {
+        let Some(least_us) = self.luckiest() else { return };
+        self.base_us = [least_us; 2];
+        self.queue_us = 0;
+    }
+
+    /// The smallest delay of the last packets.
+    fn luckiest(&self) -> Option<i64> {
+        let (mut least_us, mut packets) = (None, 0_u16);
+        for back in 0..LUCK_US_MAX / SLOT_US {
+            if packets >= LUCK_PACKETS && back * SLOT_US >= LUCK_US {
+                break;
+            }
+            let number = self.newest.saturating_sub(back);
+            let slot = self.slots.get(number.rem_euclid(SLOTS as i64) as usize)?;
+            if slot.number == number {
+                let least = least_us.unwrap_or(slot.least_us);
+                least_us = Some(slot.least_us.min(least));
+                packets = packets.saturating_add(slot.packets);
+            }
+        }
+        least_us
+    }
+}
+
+/// Half of a large packet.
+const PACKET_BITS: f64 = 600.0 * 8.0;
+const PACKET_US_MAX: f64 = 20_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packets every 10 ms that take so long each; the queue that is seen in the end.
+    fn queue_us(took_us: impl Fn(i64) -> i64, packets: i64) -> i64 {
+        let mut delay = Delay::default();
+        for n in 0..packets {
+            delay.on_packet(n * 10_000, n * 10_000 + took_us(n));
+            if n % 5 == 4 {
+                delay.close();
+            }
+        }
+        delay.queue_us()
+    }
+
+    #[test]
+    fn a_queue_is_what_the_last_packets_wait_longer() {
+        assert_eq!(queue_us(|_| -7_000_000, 100), 0, "whatever the clocks say");
+        assert_eq!(queue_us(|n| if n < 50 { 20_000 } else { 70_000 }, 100), 50_000);
+    }
+
+    #[test]
+    fn jitter_is_no_queue() {
+        assert!(queue_us(|n| (n * 7919) % 30_000, 1000) < 10_000);
+    }
+
+    #[test]
+    fn clocks_that_drift_do_not_fill_a_queue() {
+        // 200 ppm: 2 µs every 10 ms; an hour.
+        assert!(queue_us(|n| 2 * n, 360_000) <= 4_000);
+        assert!(queue_us(|n| -2 * n, 360_000) <= 4_000);
+    }
+
+    #[test]
+    fn what_stays_is_the_way() {
+        assert_eq!(queue_us(|n| if n < 50 { 0 } else { 80_000 }, 50 + 2001), 0);
+    }
+
+    #[test]
+    fn times_that_lie_do_no_harm() {
+        let mut delay = Delay::default();
+        for at in [i64::MAX, i64::MIN, 0, -1, i64::MAX / 2] {
+            delay.on_packet(at, at.wrapping_neg());
+            delay.close();
+            delay.on_packet(0, at);
+            delay.close();
+            assert!(delay.queue_us() >= 0 && delay.threshold_us(0.0) > 0);
+        }
+        delay.rebase();
+    }
+}

@@ -1,0 +1,139 @@
+//! The estimates of a worker's subscribers: feedback in, budgets and probes out.
+
+use super::Bandwidth;
+use crate::drop::DropReason;
+use crate::egress::Egress;
+use crate::limits::{EGRESS_FLUSH_BYTES, PROBE_PACKETS};
+use crate::packet::Packet;
+use crate::subscription::{Sending, Subscription};
+use crate::time::{Instant, Now};
+use crate::worker::Worker;
+use strait_wire::rtcp::TransportCc;
+
+impl Worker {
+    /// A subscriber says when packets arrived. `left` bounds what is looked at of one datagram.
+    pub(crate) fn on_transport_cc(
+        &mut self,
+        now: Now,
+        slot: u32,
+        feedback: &TransportCc<'_>,
+        left: &mut usize,
+    ) {
+        self.with_bandwidth(slot, |bandwidth| bandwidth.on_feedback(now.at, feedback, left));
+        self.set_budget(now, slot);
+        if let Some(at) = self.time_probes(now, slot) {
+            self.arm(slot, at);
+        }
+    }
+
+    /// Looks after the estimate of a peer: whether feedback still comes, and probes. When there is more to do.
+    pub(crate) fn estimate(&mut self, now: Now, slot: u32, egress: &mut Egress) -> Option<Instant> {
+        self.peers.get(slot)?.bandwidth.as_ref()?;
+        let useful = self.useful_bps(now.at, slot);
+        self.with_bandwidth(slot, |bandwidth| bandwidth.on_time(now.at, useful));
+        self.set_budget(now, slot);
+        for back in 0..PROBE_PACKETS as u64 {
+            let bandwidth = self.peers.get(slot)?.bandwidth.as_ref()?;
+            let Some((missing, small)) = bandwidth.padding(now.at) else { break };
+            if egress.bytes() > EGRESS_FLUSH_BYTES {
+                break;
+            }
+            match self.pad(now, slot, (!small).then_some(back), missing, egress) {
+                Ok(()) => {}
+                Err(Some(reason)) => {
+                    self.drops.count(reason);
+                    break;
+                }
+                Err(None) => break,
+            }
+        }
+        self.time_probes(now, slot)
+    }
+
+    /// Sees to it that the probes of a peer go on. When there is something else to do for its estimate.
+    fn time_probes(&mut self, now: Now, slot: u32) -> Option<Instant> {
+        let useful = self.useful_bps(now.at, slot).is_some();
+        let peer = self.peers.get_mut(slot)?;
+        let bandwidth = peer.bandwidth.as_ref()?;
+        if let Some(at) = bandwidth.step_due(now.at) {
+            self.timers.arm_finely(&mut peer.alarm, slot, at);
+            return None;
+        }
+        bandwidth.probe_due(now.at).filter(|_| useful)
+    }
+
+    /// What would be of use to a peer in bits per second, if its line carried more than the estimate.
+    fn useful_bps(&self, now: Instant, slot: u32) -> Option<u64> {
+        let peer = self.peers.get(slot)?;
+        let mut subscriptions =
+            peer.subscriptions.iter().filter_map(|s| self.subscriptions.get(*s));
+        let better = |subscription: &Subscription| {
+            let publication = subscription.publication.and_then(|p| self.publications.get(p));
+            let target = publication.map(|p| subscription.selector.target(p.active(now)));
+            subscription.takes_padding() && target != Some(subscription.selector.current())
+        };
+        subscriptions.any(better).then_some(u64::MAX)
+    }
+
+    /// Lets an estimate work, and counts what it did.
+    fn with_bandwidth(&mut self, slot: u32, act: impl FnOnce(&mut Bandwidth)) {
+        let peer = self.peers.get_mut(slot);
+        let Some(bandwidth) = peer.and_then(|peer| peer.bandwidth.as_mut()) else { return };
+        let before = bandwidth.statistics();
+        act(bandwidth);
+        self.estimation.grow(before, bandwidth.statistics());
+    }
+
+    /// Makes the estimate the budget.
+    fn set_budget(&mut self, now: Now, slot: u32) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(bandwidth) = peer.bandwidth.as_ref() else { return };
+        peer.budget_bps = bandwidth.budget_bps(now.at);
+    }
+
+    /// Sends one packet of padding on a stream of retransmissions: media that was sent before (`back` packets ago), or
+    /// nothing but padding. `Err(None)`: there is no such stream.
+    fn pad(
+        &mut self,
+        now: Now,
+        slot: u32,
+        back: Option<u64>,
+        missing: usize,
+        egress: &mut Egress,
+    ) -> Result<(), Option<DropReason>> {
+        let peer = self.peers.get_mut(slot).ok_or(None)?;
+        let subscriptions = peer.subscriptions.iter();
+        let takes_padding = |slot: &&u32| {
+            self.subscriptions.get(**slot).is_some_and(|subscription| subscription.takes_padding())
+        };
+        let subscription = *subscriptions.rev().find(takes_padding).ok_or(None)?;
+        let subscription = self.subscriptions.get_mut(subscription).ok_or(None)?;
+        let before = peer.sent.bytes;
+        let to = (&mut *peer, &mut self.session_keys);
+        let media = back.filter(|_| missing >= SMALL_BYTES);
+        let source = subscription.publication.and_then(|slot| self.publications.get(slot));
+        let sent = media.zip(source).and_then(|(back, publication)| {
+            let seq = subscription.rewriter.newest()?.0.checked_sub(back)?;
+            let (source, seq) = subscription.rewriter.origin(seq as u16)?;
+            let encoding = publication.encodings.iter().find(|e| e.source == source)?;
+            let (_, bytes) = encoding.cache.get(seq)?;
+            let packet = Packet::parse(bytes, seq, &publication.leg).ok()?;
+            let route = subscription.route(packet.pt).filter(|route| route.to_rtx.is_some())?;
+            let rewrite = subscription.rewriter.map(source, seq)?;
+            Some((packet, (route, rewrite)))
+        });
+        let result = match sent {
+            Some((packet, way)) => {
+                subscription.send((now.at, now), to, &packet, way, Sending::Probe, egress)
+            }
+            None => subscription.pad(now, to, missing, egress),
+        };
+        let bytes = peer.sent.bytes.saturating_sub(before) as usize;
+        result.map_err(Some)?;
+        self.with_bandwidth(slot, |bandwidth| bandwidth.on_padding(bytes));
+        Ok(())
+    }
+}
+
+/// For less than this padding does.
+const SMALL_BYTES: usize = 300;

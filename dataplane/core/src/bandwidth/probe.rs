@@ -1,0 +1,279 @@
+//! Probes: a few milliseconds of more than the estimate, to learn whether the line carries it.
+//!
+//! All that leaves while a probe lasts belongs to it, media and padding alike. How fast that arrives, compared with how
+//! fast it left, says what the line carries (packet-pair dispersion over a train of packets).
+
+use super::sent::Packet;
+use crate::limits::{BANDWIDTH_BPS_MAX, PROBE_BYTES};
+use crate::statistics::Traffic;
+use crate::time::{Duration, Instant};
+
+/// The probes towards one subscriber.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    cluster: Option<Cluster>,
+    id: u8,
+    /// Not before this.
+    next_at: Instant,
+    interval: Duration,
+    /// The line's limit was not found yet: one probe follows the other.
+    rising: bool,
+    /// How often the last one was repeated because nothing came of it.
+    repeated: u8,
+    pub(super) begun: u64,
+    pub(super) succeeded: u64,
+    /// What was sent for them alone.
+    pub(super) padding: Traffic,
+}
+
+#[derive(Debug)]
+struct Cluster {
+    id: u8,
+    target_bps: u64,
+    began: Instant,
+    lasts: Duration,
+    /// When the last packet left, and what left before that.
+    last_at: Option<Instant>,
+    before_last: u64,
+    sent: u64,
+    packets: u32,
+    told: u32,
+    arrived: u32,
+    /// Of what arrived: bytes, those of the first, when the first and the last did.
+    bytes: u64,
+    first: Option<(i64, u16)>,
+    last_us: i64,
+}
+
+/// What is wanted of probing at the moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// Bits per second that would be of use; no probe goes beyond.
+    pub(crate) useful_bps: u64,
+    /// Less is sent than the estimate allows, so that it does not grow by itself.
+    pub(crate) limited: bool,
+}
+
+/// What a probe showed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Proof {
+    /// The line carries this many bits per second.
+    pub(crate) bps: f64,
+    /// And no more.
+    pub(crate) full: bool,
+}
+
+/// How long a probe lasts, at least and at most: the more packets vary by themselves, the longer.
+const LASTS: Duration = Duration::from_millis(15);
+const LASTS_MAX: Duration = Duration::from_millis(45);
+/// Packets that a probe needs to say something.
+const PACKETS_MIN: u32 = 5;
+/// A probe is so many times the estimate.
+const FACTOR: u64 = 2;
+/// A probe that does not show this much more than the estimate failed.
+const GAIN: f64 = 1.05;
+/// If it arrives slower than this share of how fast it left, the line was full.
+const FULL: f64 = 0.9;
+/// The queue that a probe builds up goes away at this share of what it measured.
+const CAUTION: f64 = 0.95;
+/// Between probes of a line whose limit is known; after each that fails more, up to the second.
+const INTERVAL: Duration = Duration::from_secs(3);
+const INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// A probe that nothing came of is repeated at once, so often.
+const REPEATS: u8 = 2;
+/// What came of a probe is not waited for any longer than this and a round trip.
+const ANSWER: Duration = Duration::from_secs(1);
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self {
+            cluster: None,
+            id: 0,
+            next_at: Instant::default(),
+            interval: INTERVAL,
+            rising: true,
+            repeated: 0,
+            begun: 0,
+            succeeded: 0,
+            padding: Traffic::default(),
+        }
+    }
+}
+
+impl Probes {
+    /// Begins a probe if it is time and of use.
+    pub(crate) fn begin(&mut self, now: Instant, estimate_bps: f64, spread_us: i64, wish: Wish) {
+        let estimate = estimate_bps as u64;
+        if self.cluster.is_some() || now < self.next_at || !(self.rising || wish.limited) {
+            return;
+        }
+        let most = wish.useful_bps.min(BANDWIDTH_BPS_MAX);
+        let target_bps = estimate.saturating_mul(FACTOR).min(most);
+        if (target_bps as f64) < estimate_bps * GAIN {
+            return;
+        }
+        let spread = Duration::from_micros(spread_us.clamp(0, 100_000).cast_unsigned());
+        // At low rates it takes longer until so many packets have left.
+        let packets_us = u64::from(PACKETS_MIN + 1) * PADDING_BITS * 1_000_000 / target_bps.max(1);
+        let lasts = (LASTS + spread).max(Duration::from_micros(packets_us)).min(LASTS_MAX);
+        let room = Duration::from_micros(PROBE_BYTES as u64 * 8_000_000 / target_bps.max(1));
+        let lasts = lasts.min(room);
+        self.id = self.id.checked_add(1).unwrap_or(1);
+        self.begun += 1;
+        self.cluster = Some(Cluster {
+            id: self.id,
+            target_bps,
+            began: now,
+            lasts,
+            last_at: None,
+            before_last: 0,
+            sent: 0,
+            packets: 0,
+            told: 0,
+            arrived: 0,
+            bytes: 0,
+            first: None,
+            last_us: i64::MIN,
+        });
+    }
+
+    /// The probe that what leaves now belongs to; 0 for none.
+    pub(crate) fn cluster_id(&self, now: Instant) -> u8 {
+        self.sending(now).map_or(0, |cluster| cluster.id)
+    }
+
+    /// Something left that belongs to the probe.
+    pub(crate) fn on_sent(&mut self, at: Instant, bytes: usize) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.last_at != Some(at) {
+            (cluster.last_at, cluster.before_last) = (Some(at), cluster.sent);
+        }
+        cluster.sent += bytes as u64;
+        cluster.packets += 1;
+    }
+
+    /// How many bytes of padding are due now, and whether the probe is so small that it takes small packets.
+    pub(crate) fn missing(&self, now: Instant) -> Option<(usize, bool)> {
+        let cluster = self.sending(now)?;
+        let elapsed = now.since(cluster.began) + STEP;
+        let due = bytes_of(cluster.target_bps, elapsed).min(PROBE_BYTES as u64);
+        let missing = due.saturating_sub(cluster.sent);
+        let all = bytes_of(cluster.target_bps, cluster.lasts);
+        let small = all < u64::from(PACKETS_MIN + 1) * LARGE_BYTES;
+        (missing > 0).then_some((missing as usize, small))
+    }
+
+    /// When there is more to send.
+    pub(crate) fn step_due(&self, now: Instant) -> Option<Instant> {
+        self.sending(now).map(|_| now + STEP)
+    }
+
+    /// The earliest time for another probe, while there is none.
+    pub(crate) fn next_at(&self) -> Option<Instant> {
+        self.cluster.is_none().then_some(self.next_at)
+    }
+
+    /// Feedback tells about a packet of a probe.
+    pub(crate) fn on_told(&mut self, packet: Packet, arrived_us: Option<i64>) {
+        let Some(cluster) = self.cluster.as_mut().filter(|c| c.id == packet.cluster) else {
+            return;
+        };
+        cluster.told += 1;
+        let Some(at_us) = arrived_us else { return };
+        cluster.arrived += 1;
+        cluster.bytes += u64::from(packet.bytes);
+        if cluster.first.is_none_or(|(first, _)| at_us < first) {
+            cluster.first = Some((at_us, packet.bytes));
+        }
+        cluster.last_us = cluster.last_us.max(at_us);
+    }
+
+    /// The feedback ends: what the probe shows, if it is complete.
+    pub(crate) fn close(
+        &mut self,
+        now: Instant,
+        round_trip: Duration,
+        estimate_bps: f64,
+    ) -> Option<Proof> {
+        let cluster = self.cluster.as_ref()?;
+        let ended = cluster.began + cluster.lasts;
+        let complete = now > ended && cluster.told >= cluster.packets;
+        if !complete && now < ended + round_trip + ANSWER {
+            return None;
+        }
+        let proof = cluster.proof();
+        let target_bps = cluster.target_bps as f64;
+        self.cluster = None;
+        // Too much of it, or of what was told about it, got lost: it says nothing either way.
+        if proof.is_none() && self.repeated < REPEATS {
+            self.repeated += 1;
+            self.next_at = now + round_trip;
+            return None;
+        }
+        self.repeated = 0;
+        match proof.filter(|proof| proof.bps >= estimate_bps * GAIN) {
+            Some(proof) => {
+                self.succeeded += 1;
+                self.interval = INTERVAL;
+                self.rising = !proof.full && proof.bps >= target_bps * FULL;
+                self.next_at = if self.rising { now + round_trip } else { now + INTERVAL };
+            }
+            None => {
+                self.rising = false;
+                self.next_at = now + self.interval;
+                self.interval = (self.interval * 3 / 2).min(INTERVAL_MAX);
+            }
+        }
+        proof
+    }
+
+    /// The estimate fell: what was measured before means nothing, and what is to be probed is the way back.
+    pub(crate) fn fell(&mut self, now: Instant) {
+        self.cluster = None;
+        self.rising = false;
+        self.interval = INTERVAL;
+        self.next_at = self.next_at.max(now + INTERVAL);
+    }
+
+    /// Feedback came back after a silence: what the line carries now is not known.
+    pub(crate) fn rise(&mut self, now: Instant) {
+        self.rising = true;
+        self.next_at = now;
+    }
+
+    fn sending(&self, now: Instant) -> Option<&Cluster> {
+        self.cluster.as_ref().filter(|cluster| now < cluster.began + cluster.lasts)
+    }
+}
+
+impl Cluster {
+    fn proof(&self) -> Option<Proof> {
+        let (first_us, first_bytes) = self.first?;
+        if self.arrived < PACKETS_MIN || self.arrived * 5 < self.packets * 4 {
+            return None;
+        }
+        let took_us = self.last_at?.since(self.began).as_micros() as f64;
+        let arrived_us = self.last_us.saturating_sub(first_us) as f64;
+        let left = self.before_last as f64 * 8e6 / took_us;
+        // What was lost on the way took its time on the line.
+        let lost = f64::from(self.packets) / f64::from(self.arrived);
+        let carried =
+            self.bytes.saturating_sub(first_bytes.into()) as f64 * 8e6 / arrived_us * lost;
+        // Both spans are some packets long, or what is divided by them says nothing.
+        if took_us < 2_000.0 || arrived_us < 1_000.0 {
+            return None;
+        }
+        let full = carried < left * FULL;
+        Some(Proof { bps: if full { carried * CAUTION } else { left.min(carried) }, full })
+    }
+}
+
+fn bytes_of(bps: u64, time: Duration) -> u64 {
+    bps.saturating_mul(time.as_micros() as u64) / 8_000_000
+}
+
+/// Padding leaves in such steps.
+const STEP: Duration = Duration::from_millis(1);
+/// What a packet of padding alone takes, on the wire and as a packet that repeats media.
+const PADDING_BITS: u64 = 300 * 8;
+const LARGE_BYTES: u64 = 1100;

@@ -1,0 +1,203 @@
+//! The estimate in a closed loop with simulated lines. Every test prints what it saw (`--no-capture`).
+
+use super::line::{Chance, Line, Source};
+
+const CAPACITIES: [f64; 4] = [0.3e6, 1e6, 3e6, 10e6];
+const DELAYS_MS: [u64; 3] = [10, 40, 100];
+const LOSSES: [f64; 3] = [0.0, 0.01, 0.05];
+
+fn matrix() -> impl Iterator<Item = Line> {
+    let pairs = CAPACITIES.into_iter().flat_map(|bps| DELAYS_MS.map(|delay| (bps, delay)));
+    let cases = pairs.flat_map(|(bps, delay_ms)| LOSSES.map(|loss| (bps, delay_ms, loss)));
+    cases.zip(1..).map(|((bps, delay_ms, loss), seed)| Line {
+        capacity_bps: vec![(0, bps)],
+        delay_ms,
+        loss,
+        seed,
+        ..Line::default()
+    })
+}
+
+/// Fails with all that missed its bound, after all were tried.
+#[track_caller]
+fn none_missed(missed: &[String]) {
+    assert!(missed.is_empty(), "{} missed:\n{}", missed.len(), missed.join("\n"));
+}
+
+#[test]
+fn capacity_is_reached_and_the_queue_stays_short() {
+    let mut missed = Vec::new();
+    println!("Mbit/s  one-way ms  loss %  90 % after s  mean of 5-30 s %  queue p95 ms");
+    for line in matrix() {
+        let [(_, capacity)] = line.capacity_bps[..] else { panic!("one capacity") };
+        let run = line.run(30_000);
+        let reached = run.reaches(0, 0.9 * capacity);
+        let mean = run.budget(5_000, 30_000) / capacity;
+        let queue = run.queue_p95(5_000, 30_000);
+        let case = format!(
+            "{:6.1}  {:10}  {:6.0}  {:12.2}  {:16.1}  {queue:12.1}",
+            capacity / 1e6,
+            line.delay_ms,
+            line.loss * 100.0,
+            reached.map_or(f64::INFINITY, |ms| ms as f64 / 1e3),
+            mean * 100.0,
+        );
+        println!("{case}");
+        if reached.is_none_or(|ms| ms > 5_000) || mean < 0.85 || queue >= 100.0 {
+            missed.push(case);
+        }
+    }
+    none_missed(&missed);
+}
+
+#[test]
+fn a_drop_of_seventy_percent_settles_within_three_seconds() {
+    let mut missed = Vec::new();
+    println!("Mbit/s  one-way ms  loss %  queue p95 ms  carried %  climbs back after s");
+    for mut line in matrix() {
+        let [(_, capacity)] = line.capacity_bps[..] else { panic!("one capacity") };
+        let low = capacity * 0.3;
+        line.capacity_bps = vec![(0, capacity), (10_000, low), (25_000, capacity)];
+        let run = line.run(45_000);
+        let queue = run.queue_p95(13_000, 25_000);
+        let carried = run.carried(13_000, 25_000) / low;
+        let back = run.reaches(25_000, 0.9 * capacity);
+        let case = format!(
+            "{:6.1}  {:10}  {:6.0}  {queue:12.1}  {:9.1}  {:19.2}",
+            capacity / 1e6,
+            line.delay_ms,
+            line.loss * 100.0,
+            carried * 100.0,
+            back.map_or(f64::INFINITY, |ms| ms as f64 / 1e3),
+        );
+        println!("{case}");
+        if queue >= 100.0 || carried < 0.8 || back.is_none_or(|ms| ms > 10_000) {
+            missed.push(case);
+        }
+    }
+    none_missed(&missed);
+}
+
+#[test]
+fn layers_are_climbed_by_probing() {
+    let mut missed = Vec::new();
+    println!(
+        "Mbit/s  one-way ms  loss %  90 % of the top layer after s  padding %  probes  succeeded"
+    );
+    for mut line in matrix().filter(|line| line.capacity_bps.iter().all(|(_, bps)| *bps >= 3e6)) {
+        line.source = Source::Layers(vec![0.15e6, 0.5e6, 1.7e6]);
+        let run = line.run(30_000);
+        let reached = run.reaches(0, 1.7e6);
+        let carried = run.carried(10_000, 30_000) / 1.7e6;
+        let padding = run.padding as f64 / run.sent as f64;
+        let case = format!(
+            "{:6.1}  {:10}  {:6.0}  {:29.2}  {:9.1}  {:6}  {:9}",
+            line.capacity_bps[0].1 / 1e6,
+            line.delay_ms,
+            line.loss * 100.0,
+            reached.map_or(f64::INFINITY, |ms| ms as f64 / 1e3),
+            padding * 100.0,
+            run.probes,
+            run.probes_succeeded,
+        );
+        println!("{case}");
+        if reached.is_none_or(|ms| ms > 5_000) || carried < 0.9 || padding > 0.05 {
+            missed.push(case);
+        }
+    }
+    none_missed(&missed);
+}
+
+#[test]
+fn a_layer_is_climbed_again_within_ten_seconds_of_release() {
+    let mut missed = Vec::new();
+    println!("one-way ms  loss %  falls after s  climbs back after s");
+    for (delay_ms, loss) in DELAYS_MS.into_iter().flat_map(|d| LOSSES.map(|loss| (d, loss))) {
+        let line = Line {
+            capacity_bps: vec![(0, 5e6), (10_000, 0.3e6), (30_000, 5e6)],
+            delay_ms,
+            loss,
+            source: Source::Layers(vec![0.15e6, 0.5e6, 1.7e6]),
+            ..Line::default()
+        };
+        let run = line.run(45_000);
+        let below = run.budgets.iter().find(|(ms, bps)| *ms >= 10_000 && *bps < 0.5e6);
+        let fell = below.map_or(f64::INFINITY, |(ms, _)| (ms - 10_000) as f64 / 1e3);
+        let back = run.reaches(30_000, 1.7e6 * 1.15).map_or(f64::INFINITY, |ms| ms as f64 / 1e3);
+        let case = format!("{delay_ms:10}  {:6.0}  {fell:13.2}  {back:19.2}", loss * 100.0);
+        println!("{case}");
+        if fell > 3.0 || back > 9.0 {
+            missed.push(case);
+        }
+    }
+    none_missed(&missed);
+}
+
+/// Lines with jitter, loss and others on them, each of its own kind.
+fn seeds(range: std::ops::Range<u64>) {
+    let mut missed = Vec::new();
+    let mut worst = f64::INFINITY;
+    for seed in range {
+        let mut chance = Chance(seed);
+        let mut between = |low: f64, high: f64| low + chance.next() * (high - low);
+        let capacity = 0.3e6 * 15_f64.powf(between(0.0, 1.0));
+        // They fall silent in the end: is what they left found again?
+        let until = 20_000;
+        let share = between(0.0, 0.5);
+        let mut others = Vec::new();
+        let mut from = between(1e3, 8e3) as u64;
+        while from < until && share > 0.1 {
+            let to = from + between(200.0, 6e3) as u64;
+            others.push((from, to.min(until), capacity * share));
+            from = to + between(100.0, 4e3) as u64;
+        }
+        let line = Line {
+            capacity_bps: vec![(0, capacity)],
+            others,
+            delay_ms: between(5.0, 150.0) as u64,
+            loss: if between(0.0, 1.0) < 0.5 { 0.0 } else { between(0.0, 0.05) },
+            jitter_ms: between(0.0, 30.0),
+            reorders: between(0.0, 1.0) < 0.3,
+            feedback_ms: between(50.0, 150.0) as u64,
+            seed,
+            ..Line::default()
+        };
+        let run = line.run(30_000);
+        let share = run.budget(27_000, 30_000) / capacity;
+        worst = worst.min(share);
+        if share < 0.7 {
+            missed.push(format!(
+                "seed {seed}: {:.0} % of {capacity:.0} bit/s, {} ms, jitter {:.0} ms{}, loss {:.1} %",
+                share * 100.0,
+                line.delay_ms,
+                line.jitter_ms,
+                if line.reorders { " reordering" } else { "" },
+                line.loss * 100.0,
+            ));
+        }
+    }
+    println!("worst: {:.0} %", worst * 100.0);
+    none_missed(&missed);
+}
+
+// A thousand, in four parts that run side by side.
+
+#[test]
+fn nobody_is_stuck_low_in_seeds_0_to_249() {
+    seeds(0..250);
+}
+
+#[test]
+fn nobody_is_stuck_low_in_seeds_250_to_499() {
+    seeds(250..500);
+}
+
+#[test]
+fn nobody_is_stuck_low_in_seeds_500_to_749() {
+    seeds(500..750);
+}
+
+#[test]
+fn nobody_is_stuck_low_in_seeds_750_to_999() {
+    seeds(750..1000);
+}
