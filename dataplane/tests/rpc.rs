@@ -223,7 +223,11 @@ async fn subscriptions_are_checked() {
     let wish = v1::SetPreferencesRequest {
         scope_id: "room".into(),
         subscription_id: "s".into(),
-        preferences: Some(v1::Preferences { paused: true, layer_max: Some(0) }),
+        preferences: Some(v1::Preferences {
+            paused: true,
+            layer_max: Some(0),
+            ..v1::Preferences::default()
+        }),
     };
     client.set_preferences(wish).await.unwrap();
     for _ in 0..2 {

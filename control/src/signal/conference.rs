@@ -60,6 +60,8 @@ struct PreferenceSpec {
     #[serde(default)]
     paused: bool,
     layer_max: Option<u32>,
+    spatial_max: Option<u32>,
+    temporal_max: Option<u32>,
 }
 
 /// Payload of NOTIFY.
@@ -370,7 +372,12 @@ impl Session {
             failed.extend(participant.bind(&change.subscribe).await);
         }
         for spec in change.preferences {
-            let preferences = v1::Preferences { paused: spec.paused, layer_max: spec.layer_max };
+            let preferences = v1::Preferences {
+                paused: spec.paused,
+                layer_max: spec.layer_max,
+                spatial_max: spec.spatial_max,
+                temporal_max: spec.temporal_max,
+            };
             if let Err(fault) = participant.prefer(&spec.mid, preferences).await {
                 failed.push(Failed { mid: spec.mid, fault });
             }

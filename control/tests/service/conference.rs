@@ -72,7 +72,7 @@ async fn two_people_meet() {
             {"mid": "0", "publication": bobs_video},
             {"mid": "3", "publication": "pub-none"},
         ],
-        "preferences": [{"mid": "3", "paused": true, "layerMax": 1}, {"mid": "9"}],
+        "preferences": [{"mid": "3", "paused": true, "layerMax": 1, "temporalMax": 2}, {"mid": "9"}],
     });
     let updated = alice.request(&a, "UPDATE", payload).unwrap();
     let codes: Vec<u64> = updated["failed"]
@@ -85,6 +85,7 @@ async fn two_people_meet() {
     let preferred = service.relay.scope().1.subscriptions.into_values();
     let preferred: Vec<_> = preferred.filter_map(|s| s.preferences).collect();
     assert_eq!((preferred[0].paused, preferred[0].layer_max), (true, Some(1)));
+    assert_eq!((preferred[0].spatial_max, preferred[0].temporal_max), (None, Some(2)));
 
     // Mute.
     bob.message(&b, "NOTIFY", json!({"event": "mute", "publication": bobs_video}));

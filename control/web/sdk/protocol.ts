@@ -44,6 +44,9 @@ export interface PreferenceEntry {
   mid: string;
   paused?: boolean;
   layerMax?: number;
+  /** Highest spatial and temporal layer inside a stream; 0 is the lowest. */
+  spatialMax?: number;
+  temporalMax?: number;
 }
 
 /** Payload of START and UPDATE. */

@@ -196,7 +196,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     await this.media?.update();
   }
 
-  /** Pauses a subscription, or bounds the layer that is sent: 0 is the smallest. */
+  /** Pauses a subscription, or bounds the layers that are sent: 0 is the smallest. */
   async prefer(
     publication: Publication,
     preference: Omit<PreferenceEntry, "mid">,

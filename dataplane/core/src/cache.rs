@@ -1,6 +1,7 @@
 //! The last packets of an encoding, decrypted, for retransmission.
 
 use crate::limits::{CACHE_AGE, CACHE_BYTES_MAX, CACHE_BYTES_MIN, DATAGRAM_BYTES};
+use crate::peek::Peek;
 use crate::time::{Instant, Now};
 
 const _: () =
@@ -27,6 +28,15 @@ struct Entry {
     start: u64,
     len: u16,
     received: Now,
+    peek: Peek,
+}
+
+/// A packet that was kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept<'a> {
+    pub(crate) received: Now,
+    pub(crate) peek: Peek,
+    pub(crate) bytes: &'a [u8],
 }
 
 impl Cache {
@@ -41,8 +51,8 @@ impl Cache {
         }
     }
 
-    /// Keeps a packet.
-    pub(crate) fn insert(&mut self, now: Now, seq: u64, packet: &[u8]) {
+    /// Keeps a packet, and what was seen of its payload.
+    pub(crate) fn insert(&mut self, now: Now, seq: u64, packet: &[u8], peek: Peek) {
         if packet.len() > DATAGRAM_BYTES {
             return;
         }
@@ -65,7 +75,7 @@ impl Cache {
         room.copy_from_slice(packet);
         self.written = start + packet.len() as u64;
         let index = self.index(seq);
-        let entry = Entry { seq, start, len: packet.len() as u16, received: now };
+        let entry = Entry { seq, start, len: packet.len() as u16, received: now, peek };
         // A late packet must not push out the newer one that has its slot.
         if let Some(slot) = self.entries.get_mut(index)
             && slot.is_none_or(|held| held.seq < seq)
@@ -74,15 +84,16 @@ impl Cache {
         }
     }
 
-    /// A packet, and when it was received.
-    pub(crate) fn get(&self, seq: u64) -> Option<(Now, &[u8])> {
+    /// A packet.
+    pub(crate) fn get(&self, seq: u64) -> Option<Kept<'_>> {
         let entry = (*self.entries.get(self.index(seq))?)?;
         let overwritten = entry.start + (self.bytes.len() as u64) < self.written;
         if entry.seq != seq || overwritten {
             return None;
         }
         let at = (entry.start % self.bytes.len() as u64) as usize;
-        Some((entry.received, self.bytes.get(at..at + usize::from(entry.len))?))
+        let bytes = self.bytes.get(at..at + usize::from(entry.len))?;
+        Some(Kept { received: entry.received, peek: entry.peek, bytes })
     }
 
     /// How many bytes are allocated.
@@ -149,9 +160,9 @@ mod tests {
     fn nothing_is_allocated_before_the_first_packet() {
         let mut cache = Cache::new(512);
         assert_eq!(cache.bytes(), 0);
-        cache.insert(now(0), 70_000, b"packet");
+        cache.insert(now(0), 70_000, b"packet", Peek::default());
         assert!(cache.bytes() < 64 << 10, "{}", cache.bytes());
-        assert_eq!(cache.get(70_000).map(|(_, bytes)| bytes), Some(&b"packet"[..]));
+        assert_eq!(cache.get(70_000).map(|kept| kept.bytes), Some(&b"packet"[..]));
         cache.clear();
         assert_eq!((cache.bytes(), cache.get(70_000).is_none()), (0, true));
     }
@@ -160,8 +171,8 @@ mod tests {
     fn memory_follows_the_bit_rate() {
         let (mut slow, mut fast) = (Cache::new(512), Cache::new(512));
         for n in 0..3000_u64 {
-            slow.insert(now(n * 20), n, &[0; 1000]);
-            fast.insert(now(n), n, &[0; 1200]);
+            slow.insert(now(n * 20), n, &[0; 1000], Peek::default());
+            fast.insert(now(n), n, &[0; 1200], Peek::default());
         }
         assert!(slow.bytes() <= 96 << 10, "{}", slow.bytes());
         assert!(fast.bytes() <= CACHE_BYTES_MAX + (32 << 10), "{}", fast.bytes());
@@ -180,12 +191,12 @@ mod tests {
             for (len, wait, skip) in packets {
                 seq += 1 + skip;
                 ms += wait;
-                cache.insert(now(ms), seq, &vec![seq as u8; len]);
+                cache.insert(now(ms), seq, &vec![seq as u8; len], Peek::default());
                 newest.push((seq, len));
             }
             for (back, (seq, len)) in newest.iter().rev().enumerate() {
                 match cache.get(*seq) {
-                    Some((_, bytes)) => prop_assert_eq!(bytes, &vec![*seq as u8; *len][..]),
+                    Some(kept) => prop_assert_eq!(kept.bytes, &vec![*seq as u8; *len][..]),
                     None => prop_assert!(back > 8, "lost {} packets back", back),
                 }
             }

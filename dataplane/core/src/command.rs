@@ -123,8 +123,12 @@ pub struct Encoding {
 pub struct Preferences {
     /// Nothing is sent.
     pub paused: bool,
-    /// Highest layer, 0 the lowest; `None` is the best.
+    /// Highest simulcast layer, 0 the lowest; `None` is the best.
     pub layer_max: Option<u8>,
+    /// Highest spatial layer inside a stream (SVC), 0 the lowest; `None` is the best.
+    pub spatial_max: Option<u8>,
+    /// Highest temporal layer inside a stream, 0 the lowest; `None` is the best.
+    pub temporal_max: Option<u8>,
 }
 
 /// What a control plane asks. Random values (credentials, SSRCs, first sequence numbers) come with the command.

@@ -6,6 +6,7 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::ice::Agent;
 use crate::keys::{Keys, SessionKey};
+use crate::layer::Layers;
 use crate::limits::{
     ENCODINGS_PER_PUBLICATION, PEERS, PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, SCOPES, SETUP,
     SUBSCRIPTIONS_PER_PEER, SUBSCRIPTIONS_PER_PUBLICATION,
@@ -107,6 +108,7 @@ impl Worker {
                 let slot = self.subscription_slot(subscription)?;
                 if let Some(subscription) = self.subscriptions.get_mut(slot) {
                     subscription.selector.prefer(preferences);
+                    subscription.aim();
                     if preferences.paused {
                         subscription.rewriter.close();
                     }
@@ -360,6 +362,7 @@ impl Worker {
         let publication =
             self.publications.get_mut(slot).ok_or(CommandError::NotFound("publication"))?;
         publication.muted = muted;
+        publication.encodings.iter_mut().for_each(|e| e.last_key_frame.forget());
         let subscriptions = publication.subscriptions.clone();
         for slot in subscriptions {
             if muted && let Some(subscription) = self.subscriptions.get_mut(slot) {
@@ -449,6 +452,7 @@ impl Worker {
             publication: None,
             routes: Vec::new(),
             selector: Selector::new(preferences),
+            layers: Layers::default(),
             rewriter: Rewriter::new(first_seq),
             rtx_seq: first_seq,
             sent: Traffic::default(),
@@ -457,6 +461,7 @@ impl Worker {
             missed: 0,
             reported: Reported::default(),
         };
+        subscription.aim();
         let source =
             publication.map(|publication| self.publication_slot(publication)).transpose()?;
         if let Some(source) = source {

@@ -9,6 +9,7 @@ use crate::limits::{
     DATAGRAM_BYTES, GATHERED_BYTES, GATHERED_PACKETS, PADDED_BYTES_MIN, PADDING_BYTES,
 };
 use crate::packet::Packet;
+use crate::peek::Peek;
 use crate::publication::Stream;
 use crate::rewrite::Source;
 use crate::route::Leg;
@@ -24,7 +25,7 @@ pub(crate) struct Held {
     /// Extended by the source's window.
     pub(crate) seq: u64,
     pub(crate) received: Now,
-    pub(crate) key_frame: bool,
+    pub(crate) peek: Peek,
     /// Its frame goes on: what comes next belongs to the same run.
     open: bool,
     /// In the arena as it came, if others can open that; empty otherwise.
@@ -119,7 +120,7 @@ impl Gather {
             source,
             seq: packet.seq,
             received,
-            key_frame: packet.peek.key_frame,
+            peek: packet.peek,
             open,
             sealed,
             bytes,
@@ -170,7 +171,8 @@ impl Gather {
 
     /// A packet as its subscribers see it, with the padding that makes it as long as its neighbours.
     pub(crate) fn packet(&self, held: &Held, leg: &Leg) -> Option<Packet<'_>> {
-        let mut packet = Packet::parse(self.arena.get(held.bytes.clone())?, held.seq, leg).ok()?;
+        let mut packet =
+            Packet::parse(self.arena.get(held.bytes.clone())?, held.seq, leg, held.peek).ok()?;
         let start = held.bytes.end - held.payload_len;
         packet.padded = self.arena.get(start..held.bytes.end + held.padding)?;
         Some(packet)

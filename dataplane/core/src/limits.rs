@@ -69,8 +69,21 @@ pub const EVENTS: usize = 4096;
 /// DTLS datagrams that wait for the handshake thread, over all peers of a worker.
 pub const HANDSHAKE_DATAGRAMS: usize = 1024;
 
-/// Segments that a subscription remembers: switches of source within the reach of a retransmission.
-pub const SEGMENTS: usize = 16;
+/// Segments that a subscription remembers: switches of source, and with layers left out the runs in between. Two seconds of
+/// every other picture at 60 per second: the reach of a retransmission.
+pub const SEGMENTS: usize = 64;
+/// Spatial layers of a stream that are told apart; what is above counts as the highest.
+pub const SPATIAL_LAYERS: usize = 4;
+/// Temporal layers of a stream that are told apart; what is above counts as the highest.
+pub const TEMPORAL_LAYERS: usize = 4;
+/// A joiner is shown what the cache holds if the last key frame is not older: what followed it comes in one burst, and a
+/// player that got more at once would lag behind.
+pub const KEY_FRAME_AGE: Duration = Duration::from_secs(1);
+/// Packets of such a burst at most.
+pub const KEY_FRAME_PACKETS: u64 = 256;
+/// Bytes of such a burst at most: a second at 2 Mbit/s.
+pub const KEY_FRAME_BYTES: usize = 256 << 10;
+const _: () = assert!(KEY_FRAME_PACKETS as usize <= CACHE_PACKETS_VIDEO);
 /// First size of a retransmission cache.
 pub const CACHE_BYTES_MIN: usize = 16 << 10;
 /// Largest size of a retransmission cache: [`CACHE_PACKETS_VIDEO`] packets of usual size.

@@ -2,6 +2,7 @@
 //! once, to *mirrors* of it on the workers of its subscribers. Key frames and packets that subscribers of a mirror miss
 //! are asked for by the opposite way.
 
+use crate::cache::Kept;
 use crate::command::{self, Command, CommandError, PeerId, PublicationId, ScopeId, WorkerId};
 use crate::drop::DropReason;
 use crate::egress::Egress;
@@ -328,9 +329,9 @@ impl Worker {
         let Some(encoding) = publication.encodings.get_mut(name.encoding as usize) else { return };
         let extended = encoding.window.extend(seq);
         match encoding.cache.get(extended) {
-            Some((_, bytes)) => {
+            Some(Kept { bytes, .. }) => {
                 let sealed = encoding.sealed.get(extended).filter(|_| as_sent);
-                let sealed = sealed.map_or(&[][..], |(_, sealed)| sealed);
+                let sealed = sealed.map_or(&[][..], |sealed| sealed.bytes);
                 let whole = rtp::Packet::parse(bytes).map(|packet| packet.payload_range().end);
                 let bytes = bytes.get(..whole.unwrap_or_default()).unwrap_or_default();
                 if !self.outbox.packet(from, name, bytes, sealed) {

@@ -1,8 +1,9 @@
 //! A media packet on its way: decrypted, unwrapped, looked into once for all subscribers.
 
-use crate::command::Extensions;
+use crate::command::{CodecKind, Extensions};
 use crate::drop::DropReason;
-use crate::peek::{Peek, peek};
+use crate::layer::Layer;
+use crate::peek::{Layering, Peek};
 use crate::rewrite::Position;
 use crate::route::Leg;
 use strait_wire::rtp;
@@ -35,10 +36,15 @@ pub(crate) struct Carried<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads a packet of the publication with this leg, whose extended sequence number is `seq`.
-    pub(crate) fn parse(bytes: &'a [u8], seq: u64, leg: &Leg) -> Result<Self, DropReason> {
+    /// Reads a packet of the publication with this leg, whose extended sequence number is `seq`. What its payload says is
+    /// what was seen when it came: later packets may have changed how that is read.
+    pub(crate) fn parse(
+        bytes: &'a [u8],
+        seq: u64,
+        leg: &Leg,
+        peek: Peek,
+    ) -> Result<Self, DropReason> {
         let packet = rtp::Packet::parse(bytes).map_err(|_| DropReason::RtpMalformed)?;
-        let codec = leg.codec(packet.pt()).ok_or(DropReason::PayloadTypeUnknown)?;
         let payload = packet.payload();
         let bytes = bytes.get(..packet.payload_range().end).unwrap_or_default();
         let carried = Carried::read(&packet, &leg.extensions);
@@ -50,9 +56,22 @@ impl<'a> Packet<'a> {
             payload,
             padded: payload,
             bytes,
-            peek: peek(codec.kind, payload, packet.marker(), carried.dependency_descriptor),
+            peek,
             carried,
         })
+    }
+
+    /// Looks into the payload.
+    pub(crate) fn look(&mut self, kind: CodecKind, layering: &mut Layering) {
+        let descriptor = self.carried.dependency_descriptor;
+        self.peek = layering.peek(kind, self.payload, (self.seq, self.marker), descriptor);
+    }
+
+    /// What remains of it for somebody to whom its number is due, but not its layer.
+    pub(crate) fn emptied(&self) -> Self {
+        let peek = Peek { layer: Layer::ONLY, ..self.peek };
+        let carried = Carried::default();
+        Self { payload: &[], padded: &[], marker: false, peek, carried, ..*self }
     }
 
     /// What the rewriter needs to know.
@@ -62,6 +81,8 @@ impl<'a> Packet<'a> {
             timestamp: self.timestamp,
             picture: self.peek.picture,
             tl0: self.peek.tl0,
+            key_idx: self.peek.key_idx,
+            frame: self.peek.frame,
         }
     }
 }

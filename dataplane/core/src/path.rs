@@ -61,7 +61,8 @@ impl Worker {
             let encoding = publication.encodings.get_mut(stream.encoding as usize);
             let sealed = self.gather.sealed(sealed.clone());
             let encoding = encoding.filter(|_| !sealed.is_empty());
-            encoding.into_iter().for_each(|e| e.sealed.insert(now, packet.seq, sealed));
+            let peek = packet.peek;
+            encoding.into_iter().for_each(|e| e.sealed.insert(now, packet.seq, sealed, peek));
         }
         let source = publication.source(stream)?;
         let mirrored = !publication.mirrors.is_empty() && !publication.muted;
@@ -160,6 +161,15 @@ impl Worker {
                             Ok(()) => outcome.forwarded |= bit(at),
                             Err(reason) => self.drops.count(reason),
                         }
+                        if subscription.layers.awaits_key_frame() {
+                            outcome.awaited |= bit(at);
+                        }
+                    }
+                    Selected::Fill(way) => {
+                        let to = (&mut *peer, &mut self.session_keys);
+                        let (empty, first) = (packet.emptied(), Sending::First);
+                        let sent = subscription.send(held.received, to, &empty, way, first, egress);
+                        sent.unwrap_or_else(|reason| self.drops.count(reason));
                     }
                     Selected::HandOn => as_sent |= bit(at),
                     Selected::AwaitKeyFrame => outcome.awaited |= bit(at),
@@ -197,7 +207,7 @@ impl Worker {
                     encoding.requests.want();
                 }
                 // Whoever waited before a key frame goes on with it.
-                if packet.key_frame && outcome.forwarded & bit(at) != 0 {
+                if packet.peek.key_frame && outcome.forwarded & bit(at) != 0 {
                     encoding.requests.satisfy();
                 }
             }

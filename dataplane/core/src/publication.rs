@@ -4,10 +4,12 @@ use crate::cache::Cache;
 use crate::command::{self, CodecKind, Kind, PublicationId};
 use crate::drop::DropReason;
 use crate::keyframe::KeyFrameRequests;
+use crate::keyframe_cache::LastKeyFrame;
 use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENDED_SSRCS};
 use crate::measure::{Reception, ticks_between};
 use crate::mirror::{Mirrors, NOBODY, Origin};
 use crate::packet::{Packet, unwrap_rtx};
+use crate::peek::{Layering, Peek};
 use crate::repair::Missing;
 use crate::rewrite::Source;
 use crate::route::Leg;
@@ -54,6 +56,8 @@ pub(crate) struct Encoding {
     /// Of a mirror: the source at the origin.
     pub(crate) origin: Source,
     pub(crate) window: Window,
+    pub(crate) layering: Layering,
+    pub(crate) last_key_frame: LastKeyFrame,
     pub(crate) reception: Reception,
     pub(crate) requests: KeyFrameRequests,
     pub(crate) cache: Cache,
@@ -67,6 +71,8 @@ pub(crate) struct Encoding {
     pub(crate) bytes: u64,
     pub(crate) key_frames: u64,
     pub(crate) key_frame_requests: u64,
+    /// How often the last key frame was shown out of the cache.
+    pub(crate) key_frames_shown: u64,
 }
 
 impl Encoding {
@@ -82,6 +88,8 @@ impl Encoding {
             source,
             origin: Source::default(),
             window: Window::default(),
+            layering: Layering::default(),
+            last_key_frame: LastKeyFrame::default(),
             reception: Reception::default(),
             requests: KeyFrameRequests::default(),
             cache: Cache::new(packets),
@@ -93,6 +101,7 @@ impl Encoding {
             bytes: 0,
             key_frames: 0,
             key_frame_requests: 0,
+            key_frames_shown: 0,
         }
     }
 
@@ -101,6 +110,8 @@ impl Encoding {
         self.ssrc = ssrc;
         self.source = source;
         self.window = Window::default();
+        self.layering = Layering::default();
+        self.last_key_frame.forget();
         self.reception = Reception::default();
         self.cache.clear();
         self.sealed.clear();
@@ -142,7 +153,8 @@ impl Publication {
         }
         let newest = encoding.window.newest();
         let seq = encoding.window.accept(header.seq())?;
-        let packet = Packet::parse(bytes, seq, &self.leg)?;
+        let mut packet = Packet::parse(bytes, seq, &self.leg, Peek::default())?;
+        packet.look(codec.kind, &mut encoding.layering);
         encoding.clock_rate_hz = codec.clock_rate_hz;
         encoding.active_at = Some(now.at);
         encoding.packets += 1;
@@ -160,8 +172,12 @@ impl Publication {
             encoding.key_frames += 1;
             encoding.requests.satisfy();
         }
+        // What was sent while it was held back is never shown.
+        if self.repairs && !self.muted {
+            encoding.last_key_frame.note(now.at, &packet);
+        }
         if self.repairs {
-            encoding.cache.insert(now, seq, bytes);
+            encoding.cache.insert(now, seq, bytes, packet.peek);
         }
         Ok(packet)
     }
@@ -185,6 +201,7 @@ impl Publication {
         self.hands_on = false;
         for encoding in &mut self.encodings {
             encoding.requests.satisfy();
+            encoding.last_key_frame.forget();
             encoding.cache.clear();
             encoding.sealed.clear();
         }

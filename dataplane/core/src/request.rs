@@ -48,6 +48,10 @@ impl Worker {
         if subscription.selector.current() == Some(target) {
             return;
         }
+        if self.show_key_frame(now, slot, egress) {
+            return;
+        }
+        let Some(publication) = self.publications.get_mut(source) else { return };
         if let Some(encoding) = publication.encodings.get_mut(target as usize) {
             encoding.requests.want();
         }

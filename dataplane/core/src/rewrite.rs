@@ -4,8 +4,10 @@
 //! the source stays a gap and can be asked for again. At a switch the next segment starts right after the newest number
 //! sent. Segments are kept for a while, so that what arrives late, or is asked for again, finds its number.
 
+use crate::layer::Share;
 use crate::limits::SEGMENTS;
 use crate::time::Instant;
+use std::collections::VecDeque;
 
 /// One encoding of one publication while it keeps its SSRC, by a serial number of the worker that is never used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,21 +18,38 @@ const DROPOUT_MAX: u64 = 3000;
 /// How far sender reports may move a switch from where the arrival times put it.
 const REPORT_SLACK_MS: i64 = 500;
 
+/// What is added to the numbers of a source's packets besides the sequence number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offsets {
+    pub(crate) timestamp: u32,
+    /// To the picture id of VP8 and VP9 (modulo its width).
+    pub(crate) picture: u16,
+    pub(crate) tl0: u8,
+    /// To VP8's KEYIDX (modulo 32).
+    pub(crate) key_idx: u8,
+    /// To the frame number of the dependency descriptor.
+    pub(crate) frame: u16,
+}
+
+impl Offsets {
+    /// Whether they change the payload.
+    pub(crate) fn reach_payload(self) -> bool {
+        self.picture != 0 || self.tl0 != 0 || self.key_idx != 0
+    }
+}
+
 /// What changes from a source's packet to the subscriber's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rewrite {
     /// Outgoing sequence number, extended.
     pub(crate) seq: u64,
-    /// Added to the timestamp.
-    pub(crate) timestamp_offset: u32,
-    /// Added to the VP8 picture id (modulo its width).
-    pub(crate) picture_offset: u16,
-    /// Added to TL0PICIDX.
-    pub(crate) tl0_offset: u8,
+    pub(crate) offsets: Offsets,
+    /// What of the source was sent where it belongs.
+    pub(crate) share: Share,
 }
 
 /// What the rewriter looks at in a packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Position {
     /// Extended sequence number of the source.
     pub(crate) seq: u64,
@@ -40,6 +59,10 @@ pub(crate) struct Position {
     pub(crate) picture: Option<u16>,
     /// TL0PICIDX, if there is one.
     pub(crate) tl0: Option<u8>,
+    /// VP8's KEYIDX, if there is one.
+    pub(crate) key_idx: Option<u8>,
+    /// Frame number of the dependency descriptor, if there is one.
+    pub(crate) frame: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +72,8 @@ struct Segment {
     last: u64,
     /// Outgoing minus incoming sequence number.
     seq_offset: i64,
-    timestamp_offset: u32,
-    picture_offset: u16,
-    tl0_offset: u8,
+    offsets: Offsets,
+    share: Share,
 }
 
 impl Segment {
@@ -63,37 +85,36 @@ impl Segment {
 /// The numbers of one subscription.
 #[derive(Debug)]
 pub(crate) struct Rewriter {
-    segments: Vec<Segment>,
+    segments: VecDeque<Segment>,
     /// Whether the last segment goes on.
     open: bool,
     next: u64,
-    /// The newest packet sent: outgoing timestamp, when, picture id, TL0PICIDX.
-    timestamp: u32,
+    /// The newest packet sent, with outgoing numbers, and when.
+    newest: Position,
     at: Instant,
-    picture: Option<u16>,
-    tl0: Option<u8>,
     sent: bool,
+    /// The last picture that was left out, by the source's id.
+    left_out: Option<u16>,
 }
 
 impl Rewriter {
     /// Starts at `first_seq`.
     pub(crate) fn new(first_seq: u16) -> Self {
         Self {
-            segments: Vec::new(),
+            segments: VecDeque::new(),
             open: false,
             // In the second cycle, so that a late first packet has a number too.
             next: (1 << 16) | u64::from(first_seq),
-            timestamp: 0,
+            newest: Position::default(),
             at: Instant::default(),
-            picture: None,
-            tl0: None,
             sent: false,
+            left_out: None,
         }
     }
 
     /// Whether this packet cannot belong to the running segment: another source, or too far ahead.
     pub(crate) fn needs_segment(&self, source: Source, seq: u64) -> bool {
-        let running = self.segments.last().filter(|_| self.open);
+        let running = self.segments.back().filter(|_| self.open);
         running.is_none_or(|segment| {
             segment.source != source || seq > segment.last.saturating_add(DROPOUT_MAX)
         })
@@ -121,6 +142,7 @@ impl Rewriter {
         at: Instant,
         clock_rate_hz: u32,
         aligned: Option<u32>,
+        share: Share,
     ) {
         let timestamp = if let Some(timestamp) = self.resumed_timestamp(source, position) {
             timestamp
@@ -129,33 +151,103 @@ impl Rewriter {
         } else {
             position.timestamp
         };
-        let segment = Segment {
+        let newest = self.newest;
+        let offsets = Offsets {
+            timestamp: timestamp.wrapping_sub(position.timestamp),
+            picture: offset(newest.picture, position.picture, |last, new| {
+                last.wrapping_add(1).wrapping_sub(new) & 0x7FFF
+            }),
+            tl0: offset(newest.tl0, position.tl0, |last, new| {
+                last.wrapping_add(1).wrapping_sub(new)
+            }),
+            key_idx: offset(newest.key_idx, position.key_idx, |last, new| {
+                last.wrapping_add(1).wrapping_sub(new) & 0x1F
+            }),
+            frame: offset(newest.frame, position.frame, |last, new| {
+                last.wrapping_add(1).wrapping_sub(new)
+            }),
+        };
+        self.push(Segment {
             source,
             first: position.seq,
             last: position.seq,
             seq_offset: (self.next as i64).wrapping_sub(position.seq as i64),
-            timestamp_offset: timestamp.wrapping_sub(position.timestamp),
-            picture_offset: offset(self.picture, position.picture, |last, new| {
-                last.wrapping_add(1).wrapping_sub(new) & 0x7FFF
-            }),
-            tl0_offset: offset(self.tl0, position.tl0, |last, new| {
-                last.wrapping_add(1).wrapping_sub(new)
-            }),
-        };
-        if self.segments.len() == SEGMENTS {
-            self.segments.remove(0);
-        }
-        self.segments.push(segment);
+            offsets,
+            share,
+        });
         self.open = true;
+        self.left_out = None;
+    }
+
+    /// From this packet of the running segment on, which is its newest, other layers are sent.
+    pub(crate) fn cut(&mut self, seq: u64, share: Share) {
+        let Some(running) = self.segments.back_mut().filter(|_| self.open) else { return };
+        let after = Segment { first: seq, last: seq.saturating_sub(1), share, ..*running };
+        self.next = running.outgoing(seq);
+        if running.first == seq {
+            running.share = share;
+        } else {
+            // What is missing in between still belongs to what was sent before.
+            running.last = after.last;
+            self.push(after);
+        }
+    }
+
+    /// This packet of the running segment, which is its newest, is left out: the numbers close over it. Picture ids as
+    /// well, if it is told which picture it is of.
+    pub(crate) fn skip(&mut self, seq: u64, picture: Option<u16>) {
+        let Some(running) = self.segments.back_mut().filter(|_| self.open) else { return };
+        let mut after = Segment {
+            first: seq + 1,
+            last: seq,
+            seq_offset: running.seq_offset.saturating_sub(1),
+            ..*running
+        };
+        if picture.is_some() && picture != self.left_out {
+            after.offsets.picture = after.offsets.picture.wrapping_sub(1) & 0x7FFF;
+            self.left_out = picture;
+        }
+        self.next = running.outgoing(seq);
+        if running.first == seq {
+            *running = after;
+        } else {
+            // The numbers of what is missing in between stay due.
+            running.last = seq.saturating_sub(1);
+            self.push(after);
+        }
+    }
+
+    fn push(&mut self, segment: Segment) {
+        if self.segments.len() == SEGMENTS {
+            self.segments.pop_front();
+        }
+        self.segments.push_back(segment);
+    }
+
+    /// Whether nothing is missing before this packet, the newest of the running segment.
+    pub(crate) fn follows(&self, seq: u64) -> bool {
+        self.segments.back().is_some_and(|running| seq == running.last + 1)
+    }
+
+    /// Whether this is the timestamp of what was sent last.
+    pub(crate) fn is_in(&self, timestamp: u32) -> bool {
+        self.segments.back().is_some_and(|running| {
+            timestamp.wrapping_add(running.offsets.timestamp) == self.newest.timestamp
+        })
+    }
+
+    /// When the newest packet was received, if any was sent.
+    pub(crate) fn sent_at(&self) -> Option<Instant> {
+        self.sent.then_some(self.at)
     }
 
     /// The outgoing timestamp where a source goes on after an interruption: its own clock knows how long that was, when
     /// arrival does not (all that a connection held back arrives at once).
     fn resumed_timestamp(&self, source: Source, position: Position) -> Option<u32> {
-        let before = self.segments.last().filter(|segment| segment.source == source)?;
-        let timestamp = position.timestamp.wrapping_add(before.timestamp_offset);
+        let before = self.segments.back().filter(|segment| segment.source == source)?;
+        let timestamp = position.timestamp.wrapping_add(before.offsets.timestamp);
         let goes_on = position.seq <= before.last.saturating_add(DROPOUT_MAX);
-        let is_ahead = timestamp.wrapping_sub(self.timestamp).cast_signed() > 0;
+        let is_ahead = timestamp.wrapping_sub(self.newest.timestamp).cast_signed() > 0;
         (goes_on && is_ahead).then_some(timestamp)
     }
 
@@ -166,10 +258,10 @@ impl Rewriter {
         let by_arrival = elapsed.clamp(1, i64::from(i32::MAX));
         let slack = REPORT_SLACK_MS * clock / 1000;
         let step = aligned
-            .map(|aligned| i64::from(aligned.wrapping_sub(self.timestamp).cast_signed()))
+            .map(|aligned| i64::from(aligned.wrapping_sub(self.newest.timestamp).cast_signed()))
             .filter(|step| *step > 0 && (step - by_arrival).abs() <= slack)
             .unwrap_or(by_arrival);
-        self.timestamp.wrapping_add(step as u32)
+        self.newest.timestamp.wrapping_add(step as u32)
     }
 
     /// The numbers of a packet; `None` for one that was never due in this stream.
@@ -180,9 +272,8 @@ impl Rewriter {
             if segment.source == source && within {
                 return Some(Rewrite {
                     seq: segment.outgoing(seq),
-                    timestamp_offset: segment.timestamp_offset,
-                    picture_offset: segment.picture_offset,
-                    tl0_offset: segment.tl0_offset,
+                    offsets: segment.offsets,
+                    share: segment.share,
                 });
             }
             open = false;
@@ -196,19 +287,26 @@ impl Rewriter {
             return;
         }
         self.next = rewrite.seq + 1;
-        if let Some(segment) = self.segments.last_mut() {
+        if let Some(segment) = self.segments.back_mut() {
             segment.last = segment.last.max(position.seq);
         }
-        let timestamp = position.timestamp.wrapping_add(rewrite.timestamp_offset);
-        if !self.sent || timestamp.wrapping_sub(self.timestamp).cast_signed() > 0 {
-            self.timestamp = timestamp;
+        let offsets = rewrite.offsets;
+        let timestamp = position.timestamp.wrapping_add(offsets.timestamp);
+        if !self.sent || timestamp.wrapping_sub(self.newest.timestamp).cast_signed() > 0 {
+            self.newest.timestamp = timestamp;
             self.at = at;
         }
         if let Some(picture) = position.picture {
-            self.picture = Some(picture.wrapping_add(rewrite.picture_offset) & 0x7FFF);
+            self.newest.picture = Some(picture.wrapping_add(offsets.picture) & 0x7FFF);
         }
         if let Some(tl0) = position.tl0 {
-            self.tl0 = Some(tl0.wrapping_add(rewrite.tl0_offset));
+            self.newest.tl0 = Some(tl0.wrapping_add(offsets.tl0));
+        }
+        if let Some(key_idx) = position.key_idx {
+            self.newest.key_idx = Some(key_idx.wrapping_add(offsets.key_idx) & 0x1F);
+        }
+        if let Some(frame) = position.frame {
+            self.newest.frame = Some(frame.wrapping_add(offsets.frame));
         }
         self.sent = true;
     }
@@ -233,7 +331,7 @@ impl Rewriter {
 
     /// The newest source, and what is added to its timestamps.
     pub(crate) fn running(&self) -> Option<(Source, u32)> {
-        self.segments.last().map(|segment| (segment.source, segment.timestamp_offset))
+        self.segments.back().map(|segment| (segment.source, segment.offsets.timestamp))
     }
 }
 
@@ -244,6 +342,7 @@ fn offset<T, O: Default>(last: Option<T>, new: Option<T>, step: impl Fn(T, T) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::Target;
     use crate::time::Duration;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
@@ -257,13 +356,13 @@ mod tests {
     }
 
     fn position(seq: u64, timestamp: u32) -> Position {
-        Position { seq, timestamp, picture: None, tl0: None }
+        Position { seq, timestamp, ..Position::default() }
     }
 
     /// Sends as the path does: a new segment where needed, then map and advance.
     fn send(rewriter: &mut Rewriter, source: Source, p: Position, ms: u64) -> Option<Rewrite> {
         if rewriter.needs_segment(source, p.seq) {
-            rewriter.begin(source, p, at(ms), CLOCK, None);
+            rewriter.begin(source, p, at(ms), CLOCK, None, None);
         }
         let rewrite = rewriter.map(source, p.seq)?;
         rewriter.advance(p, rewrite, at(ms));
@@ -278,7 +377,7 @@ mod tests {
         let switched = send(&mut r, B, position(90_000, 77), 66).unwrap();
         assert_eq!(switched.seq as u16, 2, "right after the newest");
         let expected = 4000 + 33 * 90;
-        assert_eq!(77_u32.wrapping_add(switched.timestamp_offset), expected, "33 ms later");
+        assert_eq!(77_u32.wrapping_add(switched.offsets.timestamp), expected, "33 ms later");
     }
 
     #[test]
@@ -316,14 +415,14 @@ mod tests {
         r.close();
         // A connection held it back over the whole interruption.
         let resumed = send(&mut r, B, position(90_002, 6_077), 1500).unwrap();
-        assert_eq!(resumed.timestamp_offset, before.timestamp_offset);
+        assert_eq!(resumed.offsets.timestamp, before.offsets.timestamp);
         assert_eq!(resumed.seq, before.seq + 1);
         // A source that began anew has another clock.
         r.close();
         let restarted = send(&mut r, B, position(95_000, 90_000_000), 1533).unwrap();
         let step = 90_000_000_u32
-            .wrapping_add(restarted.timestamp_offset)
-            .wrapping_sub(6_077_u32.wrapping_add(resumed.timestamp_offset));
+            .wrapping_add(restarted.offsets.timestamp)
+            .wrapping_sub(6_077_u32.wrapping_add(resumed.offsets.timestamp));
         assert_eq!(step, 33 * 90);
     }
 
@@ -343,14 +442,48 @@ mod tests {
         let mut r = Rewriter::new(0);
         let p = |seq, picture, tl0| Position {
             seq,
-            timestamp: 0,
             picture: Some(picture),
             tl0: Some(tl0),
+            ..Position::default()
         };
-        assert_eq!(send(&mut r, A, p(70_000, 0x7FFF, 255), 0).unwrap().picture_offset, 0);
+        assert_eq!(send(&mut r, A, p(70_000, 0x7FFF, 255), 0).unwrap().offsets.picture, 0);
         let switched = send(&mut r, B, p(80_000, 42, 7), 10).unwrap();
-        assert_eq!(42_u16.wrapping_add(switched.picture_offset) & 0x7FFF, 0);
-        assert_eq!(7_u8.wrapping_add(switched.tl0_offset), 0);
+        assert_eq!(42_u16.wrapping_add(switched.offsets.picture) & 0x7FFF, 0);
+        assert_eq!(7_u8.wrapping_add(switched.offsets.tl0), 0);
+    }
+
+    #[test]
+    fn numbers_close_over_what_is_left_out() {
+        let mut r = Rewriter::new(0);
+        let p = |seq, picture| Position { seq, picture: Some(picture), ..Position::default() };
+        send(&mut r, A, p(70_000, 5), 0);
+        // 70,001 is missing; the next picture is left out, of which it may be the beginning.
+        r.skip(70_002, Some(6));
+        r.skip(70_003, Some(6));
+        r.skip(70_004, Some(7));
+        let after = send(&mut r, A, p(70_005, 8), 0).unwrap();
+        assert_eq!((after.seq as u16, after.offsets.picture), (2, 0x7FFE), "picture 6");
+        assert_eq!(r.map(A, 70_001).map(|r| (r.seq as u16, r.offsets.picture)), Some((1, 0)));
+        assert_eq!(r.map(A, 70_003), None);
+        assert!(r.is_late(A, 70_004) && !r.is_late(A, 70_006));
+        assert_eq!(r.origin(1), Some((A, 70_001)));
+        assert_eq!(r.origin(2), Some((A, 70_005)));
+        let switched = send(&mut r, B, p(90_000, 1), 10).unwrap();
+        assert_eq!((switched.seq as u16, 1 + switched.offsets.picture), (3, 7));
+    }
+
+    #[test]
+    fn a_cut_keeps_the_numbers_and_tells_who_was_sent_what() {
+        let mut r = Rewriter::new(0);
+        send(&mut r, A, position(70_000, 0), 0);
+        let low = Some(Target::new(0, 0));
+        r.cut(70_002, low);
+        r.cut(70_002, low);
+        assert_eq!(
+            send(&mut r, A, position(70_002, 1), 0).map(|r| (r.seq as u16, r.share)),
+            Some((2, low))
+        );
+        assert_eq!(r.map(A, 70_001).map(|r| (r.seq as u16, r.share)), Some((1, None)));
     }
 
     #[test]
@@ -362,8 +495,8 @@ mod tests {
             send(&mut r, A, position(70_000, 2_000), 0);
             // Three thousand ticks of 90 kHz are 33.333 ms.
             let later = Instant(33_333_400);
-            r.begin(B, position(80_000, 0), later, CLOCK, Some(aligned));
-            let step = r.map(B, 80_000).unwrap().timestamp_offset.wrapping_sub(2_000);
+            r.begin(B, position(80_000, 0), later, CLOCK, Some(aligned), None);
+            let step = r.map(B, 80_000).unwrap().offsets.timestamp.wrapping_sub(2_000);
             assert!(step.abs_diff(expected) <= 1, "{step} for {aligned}");
         }
     }

@@ -1,5 +1,6 @@
 //! RTCP from peers: every leg ends here, nothing is passed through.
 
+use crate::cache::Kept;
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::limits::{DATAGRAM_BYTES, FEEDBACK_STATUSES, NACKED_PACKETS};
@@ -175,7 +176,7 @@ impl Worker {
             let encoding = publication.encodings.iter_mut().find(|e| e.ssrc == ssrc);
             let Some(encoding) = encoding else { return };
             for seq in seqs.map(|seq| encoding.window.extend(seq)) {
-                let Some((_, sealed)) = encoding.sealed.get(seq) else {
+                let Some(Kept { bytes: sealed, .. }) = encoding.sealed.get(seq) else {
                     subscription.missed += 1;
                     if nack && !encoding.window.has(seq) {
                         encoding.missing.want(seq, now.at);
@@ -195,16 +196,19 @@ impl Worker {
                 subscription.missed += 1;
                 continue;
             };
-            let Some((received, bytes)) = encoding.cache.get(seq) else {
+            let Some(Kept { received, peek, bytes }) = encoding.cache.get(seq) else {
                 subscription.missed += 1;
                 if nack && !encoding.window.has(seq) {
                     encoding.missing.want(seq, now.at);
                 }
                 continue;
             };
-            let Ok(packet) = Packet::parse(bytes, seq, &publication.leg) else { continue };
+            let Ok(packet) = Packet::parse(bytes, seq, &publication.leg, peek) else { continue };
             let Some(route) = subscription.route(packet.pt) else { continue };
             let Some(rewrite) = subscription.rewriter.map(source, seq) else { continue };
+            // As it went out the first time.
+            let is_for = peek.layer.is_for(rewrite.share);
+            let packet = if is_for { packet } else { packet.emptied() };
             let rtx = subscription.rtx_ssrc != 0 && route.to_rtx.is_some();
             if !rtx && !route.repeats {
                 continue;

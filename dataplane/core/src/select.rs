@@ -1,6 +1,7 @@
 //! Which encoding a subscription gets: the highest active one within its preference, entered by a key frame.
 
 use crate::command::Preferences;
+use crate::layer::Target;
 
 /// What a subscription does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,12 @@ impl Selector {
         }
     }
 
+    /// The layers inside the stream to be sent, in the same way.
+    pub(crate) fn layers(&self) -> Target {
+        let Preferences { spatial_max, temporal_max, .. } = self.preferences;
+        Target::new(spatial_max.unwrap_or(u8::MAX), temporal_max.unwrap_or(u8::MAX))
+    }
+
     /// Starts anew: the source changed or was interrupted.
     pub(crate) fn restart(&mut self) {
         self.current = None;
@@ -100,7 +107,7 @@ mod tests {
     }
 
     fn upto(layer_max: u8) -> Preferences {
-        Preferences { paused: false, layer_max: Some(layer_max) }
+        Preferences { layer_max: Some(layer_max), ..Preferences::default() }
     }
 
     #[test]
@@ -144,7 +151,7 @@ mod tests {
     fn a_pause_starts_anew() {
         let mut selector = Selector::default();
         assert_eq!(selector.choose(0, active(&[0]), true), Choice::Forward);
-        selector.prefer(Preferences { paused: true, layer_max: None });
+        selector.prefer(Preferences { paused: true, ..Preferences::default() });
         assert_eq!(selector.choose(0, active(&[0]), true), Choice::Decline);
         selector.prefer(Preferences::default());
         assert_eq!(selector.choose(0, active(&[0]), false), Choice::AwaitKeyFrame);

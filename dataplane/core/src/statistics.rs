@@ -137,6 +137,8 @@ pub struct EncodingStatistics {
     pub key_frames: u64,
     /// PLI and FIR sent to the publisher.
     pub key_frame_requests: u64,
+    /// Subscribers that began with a key frame out of the cache.
+    pub key_frames_shown: u64,
     /// Bytes kept for retransmission.
     pub cache_bytes: u64,
 }
@@ -152,6 +154,8 @@ pub struct SubscriptionStatistics {
     pub ssrc: u32,
     /// The encoding that is forwarded, if one is.
     pub layer: Option<u8>,
+    /// The highest spatial and temporal layer of it that is forwarded, if any are left out.
+    pub inner: Option<(u8, u8)>,
     /// Without retransmissions.
     pub sent: Traffic,
     /// Cumulative loss as the subscriber last reported it.
@@ -224,6 +228,7 @@ impl Worker {
             publication: publication.map(|publication| publication.id),
             ssrc: subscription.ssrc,
             layer: subscription.selector.current(),
+            inner: subscription.layers.share().map(|target| (target.spatial(), target.temporal())),
             sent: subscription.sent,
             packets_lost: block.cumulative_lost.into(),
             fraction_lost: f64::from(block.fraction_lost) / 256.0,
@@ -244,6 +249,7 @@ fn of_publication(publication: &Publication) -> PublicationStatistics {
         jitter: ticks(encoding.reception.jitter(), encoding.clock_rate_hz),
         key_frames: encoding.key_frames,
         key_frame_requests: encoding.key_frame_requests,
+        key_frames_shown: encoding.key_frames_shown,
         cache_bytes: encoding.cache.bytes() as u64,
     });
     PublicationStatistics { publication: publication.id, encodings: encodings.collect() }

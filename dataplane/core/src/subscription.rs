@@ -5,12 +5,13 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::gather::{Gather, Packets};
 use crate::keys::SessionKeys;
+use crate::layer::Layers;
 use crate::limits::DATAGRAM_BYTES;
 use crate::packet::{Carried, Packet};
 use crate::peer::Peer;
 use crate::port::Protocol;
 use crate::publication::Publication;
-use crate::rewrite::{Rewrite, Rewriter, Source};
+use crate::rewrite::{Position, Rewrite, Rewriter, Source};
 use crate::route::{Leg, Route};
 use crate::select::{Active, Choice, Selector};
 use crate::slab::Slab;
@@ -18,7 +19,7 @@ use crate::statistics::Traffic;
 use crate::time::{Duration, Instant, Now};
 use std::ops::Range;
 use strait_crypt::srtp::TAG_MAX;
-use strait_wire::codec::{vp8, vp9};
+use strait_wire::codec::{dependency, vp8, vp9};
 use strait_wire::ext::AbsSendTime;
 use strait_wire::rtcp::ReportBlock;
 use strait_wire::rtp;
@@ -48,6 +49,7 @@ pub(crate) struct Subscription {
     /// Of the publication's payload types, those that the leg takes.
     pub(crate) routes: Vec<Route>,
     pub(crate) selector: Selector,
+    pub(crate) layers: Layers,
     pub(crate) rewriter: Rewriter,
     pub(crate) rtx_seq: u16,
     pub(crate) sent: Traffic,
@@ -83,6 +85,8 @@ pub(crate) enum Sending {
 pub(crate) enum Selected {
     /// With these payload types and numbers.
     Forward((Route, Rewrite)),
+    /// Its number is due, but its layer is not sent: it goes out without payload.
+    Fill((Route, Rewrite)),
     /// As it came.
     HandOn,
     AwaitKeyFrame,
@@ -126,17 +130,56 @@ impl Subscription {
                 return Selected::AwaitKeyFrame;
             }
             let aligned = self.rewriter.running().and_then(aligned);
-            self.rewriter.begin(source, position, now.at, route.clock_rate_hz, aligned);
+            self.layers.enter(packet.timestamp);
+            let (clock_rate_hz, share) = (route.clock_rate_hz, self.layers.share());
+            self.rewriter.begin(source, position, now.at, clock_rate_hz, aligned, share);
+        } else if choice == Choice::Forward
+            && !self.layers.is_whole()
+            && !packet.payload.is_empty()
+            && !self.takes(packet, position, route.kind)
+        {
+            let awaits = self.layers.awaits_key_frame();
+            return if awaits { Selected::AwaitKeyFrame } else { Selected::Decline };
         }
         // What was declined may still be due: a late packet from before a switch.
         match self.rewriter.map(source, packet.seq) {
             Some(rewrite) if !self.selector.is_paused() => {
                 self.rewriter.advance(position, rewrite, now.at);
-                Selected::Forward((route, rewrite))
+                if packet.peek.layer.is_for(rewrite.share) {
+                    Selected::Forward((route, rewrite))
+                } else {
+                    Selected::Fill((route, rewrite))
+                }
             }
             _ if choice == Choice::AwaitKeyFrame => Selected::AwaitKeyFrame,
             _ => Selected::Decline,
         }
+    }
+
+    /// Whether the layer of a packet is sent, which is the newest of the running segment. If not, the numbers close.
+    fn takes(&mut self, packet: &Packet<'_>, position: Position, kind: CodecKind) -> bool {
+        let (layer, timestamp) = (&packet.peek.layer, packet.timestamp);
+        let before = self.layers.share();
+        let follows = self.rewriter.follows(packet.seq);
+        // A picture begins where codec or timestamp say so; the latter are sure if nothing is missing.
+        let is_new = !self.layers.is_in(timestamp) && !self.rewriter.is_in(timestamp);
+        let begins = is_new && (follows || packet.peek.begins);
+        self.layers.choose(layer, timestamp, begins, follows);
+        if self.layers.share() != before {
+            self.rewriter.cut(packet.seq, self.layers.share());
+        }
+        let takes = layer.is_for(self.layers.share());
+        if !takes {
+            // Pictures of VP8 are counted one by one; those of VP9 name others by the difference of their ids.
+            let counted = position.picture.filter(|_| kind == CodecKind::Vp8);
+            self.rewriter.skip(packet.seq, counted);
+        }
+        takes
+    }
+
+    /// Sets the layers that go out to what is preferred and permitted.
+    pub(crate) fn aim(&mut self) {
+        self.layers.want(self.selector.layers());
     }
 
     /// Whether it shows this encoding, or is to go there.
@@ -178,16 +221,22 @@ impl Subscription {
         let capacity = HEADER_BYTES + OSN_BYTES + payload.len() + TAG_MAX;
         let room = egress.reserve(capacity).ok_or(DropReason::EgressFull)?;
         let header = rtp::HeaderBuilder {
-            marker: packet.marker,
+            marker: packet.marker || packet.peek.layer.ends_picture(rewrite.share),
             pt: if rtx { route.to_rtx.unwrap_or(route.to) } else { route.to },
             seq: if rtx { self.rtx_seq } else { rewrite.seq as u16 },
-            timestamp: packet.timestamp.wrapping_add(rewrite.timestamp_offset),
+            timestamp: packet.timestamp.wrapping_add(rewrite.offsets.timestamp),
             ssrc: if rtx { self.rtx_ssrc } else { self.ssrc },
             padding: payload.len() > packet.payload.len(),
         };
-        let header_len = self.write_header(header, received, number, &packet.carried, room)?;
+        let mut renumbered = [0; DESCRIPTOR_BYTES];
+        let mut carried = packet.carried;
+        if let Some(data) = carried.dependency_descriptor.filter(|_| rewrite.offsets.frame != 0) {
+            carried.dependency_descriptor =
+                renumber_frame(data, rewrite.offsets.frame, &mut renumbered);
+        }
+        let header_len = self.write_header(header, received, number, &carried, room)?;
 
-        let len = if rtx || rewrite.picture_offset != 0 || rewrite.tl0_offset != 0 {
+        let len = if rtx || rewrite.offsets.reach_payload() {
             // The payload is not the same for everyone: written beside the header, then encrypted in place.
             let mut at = header_len;
             if rtx {
@@ -391,19 +440,21 @@ fn put(room: &mut [u8], at: usize, bytes: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Moves picture id and TL0PICIDX in place, each modulo its width.
+/// Moves picture id, TL0PICIDX and KEYIDX in place, each modulo its width.
 fn renumber_pictures(kind: CodecKind, payload: &mut [u8], rewrite: Rewrite) {
+    let offsets = rewrite.offsets;
     let moved = |picture: Option<u16>, tl0: Option<u8>| {
         (
-            picture.unwrap_or(0).wrapping_add(rewrite.picture_offset),
-            tl0.unwrap_or(0).wrapping_add(rewrite.tl0_offset),
+            picture.unwrap_or(0).wrapping_add(offsets.picture),
+            tl0.unwrap_or(0).wrapping_add(offsets.tl0),
         )
     };
     match kind {
         CodecKind::Vp8 => {
             if let Some(d) = vp8::Descriptor::parse(payload) {
                 let (picture, tl0) = moved(d.picture_id.map(|id| id.value()), d.tl0_pic_idx);
-                d.rewrite(payload, picture, tl0);
+                let key_idx = d.key_idx.unwrap_or(0).wrapping_add(offsets.key_idx);
+                d.rewrite(payload, picture, tl0, key_idx);
             }
         }
         CodecKind::Vp9 => {
@@ -414,4 +465,12 @@ fn renumber_pictures(kind: CodecKind, payload: &mut [u8], rewrite: Rewrite) {
         }
         _ => {}
     }
+}
+
+/// The dependency descriptor with another frame number, in `room`.
+fn renumber_frame<'a>(data: &[u8], offset: u16, room: &'a mut [u8]) -> Option<&'a [u8]> {
+    let room = room.get_mut(..data.len())?;
+    room.copy_from_slice(data);
+    dependency::renumber(room, offset)?;
+    Some(room)
 }

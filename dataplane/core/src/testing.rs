@@ -372,6 +372,6 @@ pub(crate) fn read(bytes: &[u8]) -> rtp::Packet<'_> {
 }
 
 /// A point in time.
-pub(crate) fn ms(ms: u64) -> Duration {
+pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

@@ -121,6 +121,8 @@ impl<'a> Names<'a> {
             round_trip_seconds: entry.round_trip.map_or(0.0, |time| time.as_secs_f64()),
             retransmissions: entry.retransmissions,
             retransmissions_missed: entry.retransmissions_missed,
+            spatial_layer: entry.inner.map(|(spatial, _)| spatial.into()),
+            temporal_layer: entry.inner.map(|(_, temporal)| temporal.into()),
         })
     }
 }
@@ -146,5 +148,6 @@ fn of_encoding(entry: core::EncodingStatistics) -> v1::EncodingStatistics {
         jitter_seconds: entry.jitter.as_secs_f64(),
         key_frames: entry.key_frames,
         key_frame_requests_sent: entry.key_frame_requests,
+        key_frames_shown: entry.key_frames_shown,
     }
 }

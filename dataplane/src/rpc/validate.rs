@@ -255,9 +255,12 @@ pub(super) fn encodings(given: Vec<v1::Encoding>) -> Result<Vec<Encoding>, Statu
 /// What a subscriber wants; without a word everything, at its best.
 pub(super) fn preferences(given: Option<v1::Preferences>) -> Preferences {
     let given = given.unwrap_or_default();
+    let layer = |layer: u32| u8::try_from(layer).unwrap_or(u8::MAX);
     Preferences {
         paused: given.paused,
-        layer_max: given.layer_max.map(|layer| u8::try_from(layer).unwrap_or(u8::MAX)),
+        layer_max: given.layer_max.map(layer),
+        spatial_max: given.spatial_max.map(layer),
+        temporal_max: given.temporal_max.map(layer),
     }
 }
 

@@ -97,6 +97,15 @@ fn typed_extensions(data: &[u8]) {
     }
     assert_eq!(ext::parse_transport_cc(data).is_some(), data.len() >= 2);
     assert_eq!(dependency::Descriptor::parse(data).is_some(), data.len() >= 3);
+    let Some(descriptor) = dependency::Descriptor::parse(data) else { return };
+    let Some(structure) = descriptor.structure(data) else { return };
+    let frame = descriptor.read(data, &structure);
+    assert_eq!(frame.is_some() && structure.template(descriptor.template_id).is_none(), false);
+    for target in 0..structure.targets {
+        let (spatial, temporal) = structure.layers(target).expect("a target of it");
+        let best = structure.target(spatial, temporal).and_then(|best| structure.layers(best));
+        assert_eq!(best, Some((spatial, temporal)));
+    }
 }
 
 /// RTCP packets that were read say the same after being written and read again.
@@ -310,11 +319,12 @@ pub fn codec(bytes: &[u8]) {
     if let Some(descriptor) = vp8::Descriptor::parse(bytes) {
         assert!(descriptor.len <= bytes.len());
         let mut payload = bytes.to_vec();
-        descriptor.rewrite(&mut payload, 0x2a55, 0x77).expect("the same payload");
+        descriptor.rewrite(&mut payload, 0x2a55, 0x77, 0x3d).expect("the same payload");
         let again = vp8::Descriptor::parse(&payload).expect("the same layout");
         let want = vp8::Descriptor {
             picture_id: descriptor.picture_id.map(|id| rewritten(id, 0x2a55)),
             tl0_pic_idx: descriptor.tl0_pic_idx.map(|_| 0x77),
+            key_idx: descriptor.key_idx.map(|_| 0x1d),
             ..descriptor
         };
         assert_eq!(again, want);

@@ -5,7 +5,7 @@ use crate::command::{
     WorkerId,
 };
 use crate::drop::DropReason;
-use crate::limits::{MIRRORS_PER_PUBLICATION, PARCEL_ITEMS, PARCELS};
+use crate::limits::{KEY_FRAME_AGE, MIRRORS_PER_PUBLICATION, PARCEL_ITEMS, PARCELS};
 use crate::testing::{
     Bench, Client, IDS, SCOPE, VP8, VP8_RTX, codecs, encoding, ms, packet, path, publish, read,
     subscribe, vp8,
@@ -248,7 +248,11 @@ fn key_frame_requests_travel_and_are_merged() {
 fn a_late_subscriber_of_a_mirror_gets_a_key_frame() {
     let (mut pair, mut publisher, mut first) = call(&[encoding(5)]);
     say(&mut pair, &mut publisher, &mut first, &video(5, 1, true));
-    pair.run(ms(1000));
+    let mut early = Client::connected(&mut pair.away, 4);
+    early.subscribe(&mut pair.away, 4, Kind::Video, Some(1));
+    assert_eq!(early.media(&mut pair.away).len(), 1, "the mirror keeps it");
+    pair.away.command(Command::RemovePeer { peer: early.id });
+    pair.run(KEY_FRAME_AGE + ms(100));
     pair.home.sent();
     let mut late = Client::connected(&mut pair.away, 3);
     late.subscribe(&mut pair.away, 3, Kind::Video, Some(1));
@@ -282,7 +286,7 @@ fn a_switch_of_layer_at_the_mirror_continues_all_numbers_by_the_reports() {
     pair.home.sent();
     pair.away.command(Command::SetPreferences {
         subscription: SubscriptionId(1),
-        preferences: Preferences { paused: false, layer_max: Some(0) },
+        preferences: Preferences { layer_max: Some(0), ..Preferences::default() },
     });
     pair.both(|bench| bench.advance(ms(520)));
     let low = |seq, timestamp, key| packet((50, VP8, seq, timestamp), &[], &vp8(seq, 0, key));

@@ -30,7 +30,7 @@ fn only(bench: &mut Bench, client: &mut Client) -> (u16, u32, u16, u8) {
 fn prefer(layer_max: u8) -> Command {
     Command::SetPreferences {
         subscription: SubscriptionId(1),
-        preferences: Preferences { paused: false, layer_max: Some(layer_max) },
+        preferences: Preferences { layer_max: Some(layer_max), ..Preferences::default() },
     }
 }
 

@@ -118,9 +118,15 @@ impl Descriptor {
         self.start_of_partition && self.partition == 0
     }
 
-    /// Overwrites picture ID and TL0PICIDX where the payload has them, keeping their width: the low bits of the
+    /// Overwrites picture ID, TL0PICIDX and KEYIDX where the payload has them, keeping their width: the low bits of the
     /// numbers count. `payload` is the one that this descriptor was read from; `None` when it is shorter than that.
-    pub fn rewrite(&self, payload: &mut [u8], picture_id: u16, tl0_pic_idx: u8) -> Option<()> {
+    pub fn rewrite(
+        &self,
+        payload: &mut [u8],
+        picture_id: u16,
+        tl0_pic_idx: u8,
+        key_idx: u8,
+    ) -> Option<()> {
         payload.get(..self.len)?;
         let mut at = 2;
         if let Some(width) = self.picture_id {
@@ -129,6 +135,11 @@ impl Descriptor {
         }
         if self.tl0_pic_idx.is_some() {
             put(payload, at, &[tl0_pic_idx])?;
+            at += 1;
+        }
+        if self.key_idx.is_some() {
+            let layers = *payload.get(at)? & 0xe0;
+            put(payload, at, &[layers | key_idx & 0x1f])?;
         }
         Some(())
     }
@@ -224,10 +235,11 @@ mod tests {
             ),
             (vec![0x90, 0xe0, 0x12, 0x56, 0x40, 0x01], vec![0x90, 0xe0, 0x7e, 0x05, 0x40, 0x01]),
             (vec![0x90, 0x40, 0x56, 0x01], vec![0x90, 0x40, 0x05, 0x01]),
+            (vec![0x90, 0x30, 0x7f, 0x01], vec![0x90, 0x30, 0x69, 0x01]),
             (vec![0x10, 0x01], vec![0x10, 0x01]),
         ] {
             let descriptor = Descriptor::parse(&payload).unwrap();
-            descriptor.rewrite(&mut payload, 0xfffe, 5).unwrap();
+            descriptor.rewrite(&mut payload, 0xfffe, 5, 9).unwrap();
             assert_eq!(payload, want);
         }
     }
