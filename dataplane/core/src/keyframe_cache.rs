@@ -5,6 +5,7 @@ use crate::cache::Kept;
 use crate::egress::Egress;
 use crate::limits::{
     EGRESS_BYTES, EGRESS_DATAGRAMS, KEY_FRAME_AGE, KEY_FRAME_BYTES, KEY_FRAME_PACKETS,
+    KEY_FRAME_SHARE_MS,
 };
 use crate::packet::Packet;
 use crate::publication::Encoding;
@@ -109,9 +110,11 @@ impl Worker {
         // What is held goes out with the others', in its turn.
         let held = self.gather.held().iter().filter(|held| held.source == source);
         let end = held.map(|held| held.seq).min().unwrap_or(u64::MAX);
-        let room = (EGRESS_BYTES / 2).saturating_sub(egress.bytes());
+        let room = (EGRESS_BYTES / 2).saturating_sub(egress.bytes()).min(KEY_FRAME_BYTES);
+        let budget = peer.budget_bps.map(|bps| bps.saturating_mul(KEY_FRAME_SHARE_MS) / 8000);
+        let room = budget.map_or(room, |bytes| room.min(bytes as usize));
         let sent_at = subscription.rewriter.sent_at();
-        let burst = encoding.burst(now.at, sent_at, end, room.min(KEY_FRAME_BYTES))?;
+        let burst = encoding.burst(now.at, sent_at, end, room)?;
         if egress.len() + burst.clone().count() > EGRESS_DATAGRAMS / 2 {
             return None;
         }

@@ -83,6 +83,8 @@ pub const KEY_FRAME_AGE: Duration = Duration::from_secs(1);
 pub const KEY_FRAME_PACKETS: u64 = 256;
 /// Bytes of such a burst at most: a second at 2 Mbit/s.
 pub const KEY_FRAME_BYTES: usize = 256 << 10;
+/// And at most what may be sent to the joiner in so many milliseconds, where that is known.
+pub const KEY_FRAME_SHARE_MS: u64 = 500;
 const _: () = assert!(KEY_FRAME_PACKETS as usize <= CACHE_PACKETS_VIDEO);
 /// First size of a retransmission cache.
 pub const CACHE_BYTES_MIN: usize = 16 << 10;

@@ -100,7 +100,7 @@ fn typed_extensions(data: &[u8]) {
     let Some(descriptor) = dependency::Descriptor::parse(data) else { return };
     let Some(structure) = descriptor.structure(data) else { return };
     let frame = descriptor.read(data, &structure);
-    assert_eq!(frame.is_some() && structure.template(descriptor.template_id).is_none(), false);
+    assert!(frame.is_none() || structure.template(descriptor.template_id).is_some());
     for target in 0..structure.targets {
         let (spatial, temporal) = structure.layers(target).expect("a target of it");
         let best = structure.target(spatial, temporal).and_then(|best| structure.layers(best));

@@ -242,7 +242,7 @@ mod tests {
         }
         assert!(pattern.read(MediaKind::Video, &out[..199]).is_err());
         let mut rewritten = out;
-        Descriptor::parse(&out).unwrap().rewrite(&mut rewritten, 999, 8).unwrap();
+        Descriptor::parse(&out).unwrap().rewrite(&mut rewritten, 999, 8, 0).unwrap();
         assert_eq!(pattern.read(MediaKind::Video, &rewritten), Ok(identity(0, true)));
         assert_eq!(pattern.read(MediaKind::Video, b"foreign"), Err(Damage::NotOurs));
         assert_eq!(pattern.read(MediaKind::Audio, &[0; 100]), Err(Damage::NotOurs));

@@ -59,7 +59,7 @@ fn a_joiner_sees_the_last_key_frame_and_what_followed() {
     let goes_on = seen(&mut bench, &mut publisher, &mut joiner);
     assert_eq!(goes_on, (false, vec![(102, 138_000, 9)]));
     // What it missed of the burst comes again.
-    joiner.send_rtcp(&mut bench, |rtcp| rtcp.nack(1, 1003, [101].into_iter()).unwrap());
+    joiner.send_rtcp(&mut bench, |rtcp| rtcp.nack(1, 1003, [101]).unwrap());
     assert_eq!(joiner.media(&mut bench).len(), 1);
     let statistics = bench.worker.peer_statistics(publisher.id).unwrap();
     assert_eq!(statistics.publications[0].encodings[0].key_frames_shown, 1);
@@ -86,7 +86,8 @@ fn an_old_key_frame_or_one_with_holes_is_not_shown() {
         publisher.send(bench, &video(7, 0, true));
         bench.command(mute(false));
     };
-    let cases: [(&str, &dyn Fn(&mut Bench, &mut Client)); 4] =
+    type Before<'a> = &'a dyn Fn(&mut Bench, &mut Client);
+    let cases: [(&str, Before<'_>); 4] =
         [("old", &old), ("long", &long), ("with a hole", &holed), ("muted", &muted)];
     for (what, before) in cases {
         let (mut bench, mut publisher, _watcher) = call();
