@@ -130,7 +130,8 @@ impl Worker {
                 Selected::HandOn | Selected::AwaitKeyFrame | Selected::Decline => continue,
             };
             let to = (&mut *peer, &mut self.session_keys);
-            let sent = subscription.send(received, to, &packet, way, Sending::First, egress);
+            let times = (now.at, received);
+            let sent = subscription.send(times, to, &packet, way, Sending::First, egress);
             sent.unwrap_or_else(|reason| self.drops.count(reason));
         }
         if let Some(encoding) = publication.encodings.get_mut(usize::from(target)) {

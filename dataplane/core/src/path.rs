@@ -168,7 +168,8 @@ impl Worker {
                     Selected::Fill(way) => {
                         let to = (&mut *peer, &mut self.session_keys);
                         let (empty, first) = (packet.emptied(), Sending::First);
-                        let sent = subscription.send(held.received, to, &empty, way, first, egress);
+                        let times = (leaves, held.received);
+                        let sent = subscription.send(times, to, &empty, way, first, egress);
                         sent.unwrap_or_else(|reason| self.drops.count(reason));
                     }
                     Selected::HandOn => as_sent |= bit(at),

@@ -326,7 +326,7 @@ impl Rewriter {
 
     /// The newest number and its timestamp, once something was sent.
     pub(crate) fn newest(&self) -> Option<(u64, u32)> {
-        self.sent.then(|| (self.next.saturating_sub(1), self.timestamp))
+        self.sent.then(|| (self.next.saturating_sub(1), self.newest.timestamp))
     }
 
     /// The newest source, and what is added to its timestamps.

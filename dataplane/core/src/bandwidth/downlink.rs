@@ -1,6 +1,7 @@
 //! The estimates of a worker's subscribers: feedback in, budgets and probes out.
 
 use super::Bandwidth;
+use crate::cache::Kept;
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::limits::{EGRESS_FLUSH_BYTES, PROBE_PACKETS};
@@ -116,10 +117,11 @@ impl Worker {
             let seq = subscription.rewriter.newest()?.0.checked_sub(back)?;
             let (source, seq) = subscription.rewriter.origin(seq as u16)?;
             let encoding = publication.encodings.iter().find(|e| e.source == source)?;
-            let (_, bytes) = encoding.cache.get(seq)?;
-            let packet = Packet::parse(bytes, seq, &publication.leg).ok()?;
+            let Kept { bytes, peek, .. } = encoding.cache.get(seq)?;
+            let packet = Packet::parse(bytes, seq, &publication.leg, peek).ok()?;
             let route = subscription.route(packet.pt).filter(|route| route.to_rtx.is_some())?;
             let rewrite = subscription.rewriter.map(source, seq)?;
+            peek.layer.is_for(rewrite.share).then_some(())?;
             Some((packet, (route, rewrite)))
         });
         let result = match sent {
