@@ -154,6 +154,8 @@ pub struct Limits {
     pub scopes: usize,
     /// Peers of one scope.
     pub peers_per_scope: usize,
+    /// Audio streams that each peer of a scope gets, the loudest; 0: all, otherwise at most 64.
+    pub audio_streams_per_scope: u32,
     /// ICE-TCP connections passed on to the relay.
     pub spliced_connections: usize,
 }
@@ -166,6 +168,7 @@ impl Default for Limits {
             sessions_per_address: 2_000,
             scopes: 10_000,
             peers_per_scope: 500,
+            audio_streams_per_scope: 0,
             spliced_connections: 4_096,
         }
     }

@@ -56,12 +56,12 @@ impl Relay {
         self.info.borrow().clone()
     }
 
-    /// Creates a scope.
+    /// Creates a scope, of which so many audio streams are forwarded, the loudest; 0 is all.
     ///
     /// # Errors
     /// As every call here: the relay's refusal, or [`Class::Unavailable`] while it is away.
-    pub async fn create_scope(&self, scope_id: &str) -> Result<(), Fault> {
-        let request = v1::CreateScopeRequest { scope_id: scope_id.into() };
+    pub async fn create_scope(&self, scope_id: &str, audio_streams_max: u32) -> Result<(), Fault> {
+        let request = v1::CreateScopeRequest { scope_id: scope_id.into(), audio_streams_max };
         self.client.clone().create_scope(timed(request)).await.map_err(|s| self.fault(s))?;
         Ok(())
     }
@@ -342,7 +342,7 @@ mod tests {
     #[tokio::test]
     async fn an_absent_relay_is_a_503() {
         let relay = Relay::new(Path::new("/nonexistent/strait.sock"));
-        let fault = relay.create_scope("x").await.unwrap_err();
+        let fault = relay.create_scope("x", 0).await.unwrap_err();
         assert_eq!(fault.class, Class::Unavailable, "{fault}");
         assert!(fault.reason.contains("/nonexistent/strait.sock"));
     }

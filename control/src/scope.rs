@@ -9,6 +9,7 @@ mod registry;
 mod roster;
 pub mod statistics;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,6 +49,15 @@ pub struct PublicationView {
     pub muted: bool,
     /// Codec name.
     pub codec: String,
+}
+
+/// Who speaks in a scope, by publications.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Speakers {
+    /// In which somebody speaks now.
+    pub speaking: BTreeSet<String>,
+    /// Whose speech dominates; none before anybody spoke.
+    pub dominant: Option<String>,
 }
 
 /// Audio or video.
@@ -110,6 +120,22 @@ pub enum Notice {
         publication: String,
         /// Which of the two.
         muted: bool,
+    },
+    /// Somebody, the receiver itself included, began to speak or fell silent.
+    Speech {
+        /// Who.
+        peer: String,
+        /// In which publication.
+        publication: String,
+        /// Which of the two.
+        speaking: bool,
+    },
+    /// Somebody else, or the receiver itself, speaks most now.
+    Dominant {
+        /// Who.
+        peer: String,
+        /// In which publication.
+        publication: String,
     },
     /// The receiver's own media path is up.
     Connected,

@@ -42,6 +42,8 @@ pub struct Contents {
     pub spread: BTreeSet<usize>,
     /// Mirrors whose publication ended and whose worker could not be told yet.
     pub ended: Vec<(PublicationId, usize)>,
+    /// So many audio streams are forwarded to each subscriber, the loudest; 0 is all.
+    pub audio_streams_max: usize,
     /// Since when it has no peers.
     pub empty_since: Instant,
 }
@@ -119,6 +121,7 @@ impl Contents {
             subscriptions: BTreeMap::new(),
             spread: BTreeSet::new(),
             ended: Vec::new(),
+            audio_streams_max: 0,
             empty_since: Instant::now(),
         }
     }

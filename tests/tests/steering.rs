@@ -429,7 +429,7 @@ async fn forty_peers(steering: Steering) -> (u64, u64, Vec<String>) {
     let mut scopes = Vec::new();
     for scope in 0..8 {
         let name = format!("scope{scope}");
-        let request = v1::CreateScopeRequest { scope_id: name.clone() };
+        let request = v1::CreateScopeRequest { scope_id: name.clone(), ..Default::default() };
         client.create_scope(request).await.unwrap();
         let mut speaker = Native::join(&mut client, &name, 100 * scope, IPV4).await;
         speaker.check();
@@ -533,7 +533,7 @@ async fn call_under_flood(ip: IpAddr, flooded: &[IpAddr]) -> (u32, u32, u64) {
     };
     let relay = Relay::start(&config).await.unwrap();
     let mut client = connect(config.rpc_socket.clone()).await;
-    let request = v1::CreateScopeRequest { scope_id: "call".into() };
+    let request = v1::CreateScopeRequest { scope_id: "call".into(), ..Default::default() };
     client.create_scope(request).await.unwrap();
     let mut speaker = Native::join(&mut client, "call", 1, ip).await;
     client

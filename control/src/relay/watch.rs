@@ -101,6 +101,12 @@ fn on_event(relay: &Relay, scopes: &Arc<Scopes>, event: Event) {
         }
         Event::ScopeDisposed(scope) => scopes.scope_lost(&scope.scope_id),
         Event::PublicationStarted(_) => {}
+        Event::SpeechChanged(speech) => {
+            scopes.speech_changed(&speech.scope_id, &speech.publication_id, speech.speaking);
+        }
+        Event::DominantSpeakerChanged(speaker) => {
+            scopes.dominant_changed(&speaker.scope_id, &speaker.publication_id);
+        }
         Event::Draining(draining) => {
             warn!(seconds = draining.deadline_seconds, "the relay drains");
             relay.info.send_modify(|info| {

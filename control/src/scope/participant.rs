@@ -330,10 +330,11 @@ impl Participant {
 
     async fn add_transport(&mut self, offer: &Offer) -> Result<(), Fault> {
         let relay = &self.scopes.relay;
+        let audio_streams_max = self.scopes.audio_streams_max();
         {
             let mut is_created = self.scope.is_created.lock().await;
             if !*is_created {
-                relay.create_scope(&self.scope.relay_id).await?;
+                relay.create_scope(&self.scope.relay_id, audio_streams_max).await?;
                 *is_created = true;
             }
         }
@@ -351,7 +352,7 @@ impl Participant {
         let (local, fingerprint) = match relay.add_peer(request.clone()).await {
             // The relay restarted, and its event did not arrive yet.
             Err(fault) if fault.class == Class::NotFound => {
-                relay.create_scope(&self.scope.relay_id).await?;
+                relay.create_scope(&self.scope.relay_id, audio_streams_max).await?;
                 relay.add_peer(request).await?
             }
             other => other?,

@@ -64,6 +64,11 @@ impl Scopes {
         (scopes.len(), scopes.values().map(|scope| scope.roster().len()).sum())
     }
 
+    /// So many audio streams of a scope are forwarded; 0 is all.
+    pub(super) fn audio_streams_max(&self) -> u32 {
+        self.limits.audio_streams_per_scope
+    }
+
     /// The relay.
     pub fn relay(&self) -> &Relay {
         &self.relay
@@ -153,6 +158,25 @@ impl Scopes {
         }
     }
 
+    /// Somebody speaks, or is silent again.
+    pub fn speech_changed(&self, relay_scope: &str, publication: &str, speaking: bool) {
+        if let Some(scope) = self.of_relay_id(relay_scope) {
+            scope.set_speaking(publication, speaking);
+        }
+    }
+
+    /// Somebody else speaks most now.
+    pub fn dominant_changed(&self, relay_scope: &str, publication: &str) {
+        let Some(scope) = self.of_relay_id(relay_scope) else { return };
+        let mut roster = scope.roster();
+        if !roster.set_dominant(publication) {
+            return;
+        }
+        if let Some(peer) = roster.publication(publication).map(|(peer, _)| peer.to_owned()) {
+            tell_all(&roster, Notice::Dominant { peer, publication: publication.into() });
+        }
+    }
+
     /// A peer's transport is gone at the relay.
     pub fn peer_lost(&self, relay_scope: &str, relay_peer: &str, reason: &str) {
         if let Some(scope) = self.of_relay_id(relay_scope) {
@@ -177,6 +201,9 @@ impl Scopes {
                     scope.lose(&relay_peer, "the relay restarted");
                 }
             }
+            // Whose speech ended meanwhile was not told. Whoever goes on is told of soon.
+            let speaking = scope.roster().speakers().speaking.clone();
+            speaking.iter().for_each(|publication| scope.set_speaking(publication, false));
         }
     }
 
@@ -233,6 +260,18 @@ impl Scope {
         }
     }
 
+    /// Somebody speaks or is silent again: tells everybody.
+    fn set_speaking(&self, publication: &str, speaking: bool) {
+        let mut roster = self.roster();
+        if !roster.set_speaking(publication, speaking) {
+            return;
+        }
+        if let Some(peer) = roster.publication(publication).map(|(peer, _)| peer.to_owned()) {
+            let publication = publication.to_owned();
+            tell_all(&roster, Notice::Speech { peer, publication, speaking });
+        }
+    }
+
     /// Ends all publications of a peer and tells the others; presence stays.
     pub(super) fn lose_media(&self, peer: &str) {
         let mut roster = self.roster();
@@ -268,6 +307,13 @@ impl Scope {
 fn tell(roster: &Roster<Sink>, peer: &str, notice: Notice) {
     let notice = Arc::new(notice);
     for sink in roster.sinks_but(peer) {
+        sink.send(&notice);
+    }
+}
+
+fn tell_all(roster: &Roster<Sink>, notice: Notice) {
+    let notice = Arc::new(notice);
+    for sink in roster.sinks() {
         sink.send(&notice);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{PeerView, PublicationView};
+use super::{PeerView, PublicationView, Speakers};
 use crate::fault::Fault;
 
 /// The members of one scope; `S` is where a member's notices go.
 #[derive(Debug)]
 pub struct Roster<S> {
     members: BTreeMap<String, Member<S>>,
+    speakers: Speakers,
 }
 
 #[derive(Debug)]
@@ -22,7 +23,7 @@ struct Member<S> {
 
 impl<S> Default for Roster<S> {
     fn default() -> Self {
-        Self { members: BTreeMap::new() }
+        Self { members: BTreeMap::new(), speakers: Speakers::default() }
     }
 }
 
@@ -54,7 +55,9 @@ impl<S> Roster<S> {
 
     /// Removes a member and returns what it published.
     pub fn leave(&mut self, peer: &str) -> Option<Vec<PublicationView>> {
-        self.members.remove(peer).map(|member| member.publications)
+        let publications = self.members.remove(peer)?.publications;
+        publications.iter().for_each(|p| self.forget_speaker(&p.publication));
+        Some(publications)
     }
 
     /// Adds a publication; false for a member that is not there.
@@ -68,14 +71,50 @@ impl<S> Roster<S> {
         let Some(member) = self.members.get_mut(peer) else { return false };
         let before = member.publications.len();
         member.publications.retain(|p| p.publication != publication);
-        member.publications.len() != before
+        let is_gone = member.publications.len() != before;
+        if is_gone {
+            self.forget_speaker(publication);
+        }
+        is_gone
     }
 
     /// Takes all publications of a member away, and its transport.
     pub fn lose_media(&mut self, peer: &str) -> Vec<PublicationView> {
         let Some(member) = self.members.get_mut(peer) else { return Vec::new() };
         member.relay_peer = None;
-        std::mem::take(&mut member.publications)
+        let publications = std::mem::take(&mut member.publications);
+        publications.iter().for_each(|p| self.forget_speaker(&p.publication));
+        publications
+    }
+
+    /// Notes that somebody speaks or is silent. False when it was so before, or is not there.
+    pub fn set_speaking(&mut self, publication: &str, speaking: bool) -> bool {
+        let speakers = &mut self.speakers.speaking;
+        if !speaking {
+            return speakers.remove(publication);
+        }
+        self.publication(publication).is_some()
+            && self.speakers.speaking.insert(publication.to_owned())
+    }
+
+    /// Notes who dominates. False when it was so before, or is not there.
+    pub fn set_dominant(&mut self, publication: &str) -> bool {
+        let is_new = self.speakers.dominant.as_deref() != Some(publication)
+            && self.publication(publication).is_some();
+        if is_new {
+            self.speakers.dominant = Some(publication.to_owned());
+        }
+        is_new
+    }
+
+    /// Who speaks.
+    pub fn speakers(&self) -> &Speakers {
+        &self.speakers
+    }
+
+    fn forget_speaker(&mut self, publication: &str) {
+        self.speakers.speaking.remove(publication);
+        self.speakers.dominant.take_if(|dominant| dominant == publication);
     }
 
     /// Notes whether a publication is muted. False when it was so before, or is not there.
@@ -131,6 +170,11 @@ impl<S> Roster<S> {
     /// The sinks of all members but one.
     pub fn sinks_but(&self, peer: &str) -> impl Iterator<Item = &S> {
         self.members.iter().filter(move |(other, _)| *other != peer).map(|(_, m)| &m.sink)
+    }
+
+    /// The sinks of all members.
+    pub fn sinks(&self) -> impl Iterator<Item = &S> {
+        self.members.values().map(|member| &member.sink)
     }
 
     /// Sends a member's notices elsewhere.
@@ -196,10 +240,15 @@ mod tests {
         assert!(roster.set_muted("p-1", "pub-1", true));
         assert!(!roster.set_muted("p-1", "pub-1", true), "nothing new");
         assert!(!roster.set_muted("p-2", "pub-1", false), "not Bob's");
+        assert!(roster.set_speaking("pub-1", true) && !roster.set_speaking("pub-1", true));
+        assert!(!roster.set_speaking("pub-9", true) && !roster.set_dominant("pub-9"));
+        assert!(roster.set_dominant("pub-1") && !roster.set_dominant("pub-1"));
+        assert_eq!(roster.speakers().dominant.as_deref(), Some("pub-1"));
         assert_eq!(roster.sinks_but("p-1").collect::<Vec<_>>(), [&2]);
         roster.set_relay_peer("p-1", Some("p-1.1".into()));
         assert_eq!(roster.of_relay_peer("p-1.1"), Some("p-1"));
         assert_eq!(roster.lose_media("p-1").len(), 1);
+        assert_eq!(*roster.speakers(), Speakers::default());
         assert_eq!(roster.of_relay_peer("p-1.1"), None);
         assert!(!roster.unpublish("p-1", "pub-1"));
         assert_eq!(roster.leave("p-1").map(|p| p.len()), Some(0));

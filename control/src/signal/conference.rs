@@ -13,7 +13,9 @@ use super::hub::{Attach, Hub, Registration, Wire};
 use super::jsonrtc::{Action, Frame, FrameType, Outgoing, Received, Series};
 use crate::auth::Identity;
 use crate::fault::Fault;
-use crate::scope::{self, Failed, Notice, Participant, PublishSpec, Role, Sink, SubscribeSpec};
+use crate::scope::{
+    self, Failed, Notice, Participant, PublishSpec, Role, Sink, Speakers, SubscribeSpec,
+};
 use crate::{id, limits};
 
 type Tagged = (u64, Arc<Notice>);
@@ -31,6 +33,8 @@ pub struct Session {
     notices_in: mpsc::Sender<Tagged>,
     subsessions: Vec<Subsession>,
     tags: u64,
+    /// Who speaks changed while there was no WebSocket.
+    missed_speech: bool,
     /// How the answer to CONNECT refers to it; none when it stood outside the series.
     connect: Option<String>,
 }
@@ -96,6 +100,7 @@ impl Session {
             notices_in,
             subsessions: Vec::new(),
             tags: 0,
+            missed_speech: false,
             connect: first.and_then(|_| connect.correlation()),
         })
     }
@@ -181,7 +186,23 @@ impl Session {
         for text in resumed.resend {
             self.put(text);
         }
+        if std::mem::take(&mut self.missed_speech) {
+            self.tell_speakers();
+        }
         true
+    }
+
+    /// Says who speaks in each scope, after changes that were not told.
+    fn tell_speakers(&mut self) {
+        let told = self.subsessions.iter().map(|subsession| {
+            let speakers = subsession.participant.scope().roster().speakers().clone();
+            let Speakers { speaking, dominant } = speakers;
+            let payload = json!({"event": "speakers", "speaking": speaking, "dominant": dominant});
+            Outgoing::message(Action::Notify, payload).in_subsession(&subsession.id)
+        });
+        for frame in told.collect::<Vec<_>>() {
+            self.send(frame);
+        }
     }
 
     async fn on_text(&mut self, text: &str) {
@@ -349,9 +370,12 @@ impl Session {
                 return Err(fault);
             }
         };
+        let scope = self.subsessions.get(index).map(|s| s.participant.scope());
+        let speakers = json!(scope.map(|scope| scope.roster().speakers().clone()));
         if let Some(payload) = payload.as_object_mut() {
             payload.insert("peer".into(), self.peer.clone().into());
             payload.insert("peers".into(), json!(others));
+            payload.insert("speakers".into(), speakers);
         }
         Ok(self.respond(frame, index, payload))
     }
@@ -436,6 +460,12 @@ impl Session {
             self.subsessions.remove(index).participant.leave("too slow").await;
             return;
         }
+        if self.wire.is_none() && matches!(notice, Notice::Speech { .. } | Notice::Dominant { .. })
+        {
+            // What is said in many words would push out what must not be lost.
+            self.missed_speech = true;
+            return;
+        }
         let is_lost = subsession.participant.on_notice(notice);
         let payload = match notice {
             Notice::Joined(peer) => json!({"event": "joined", "peer": peer}),
@@ -451,6 +481,13 @@ impl Session {
             Notice::Muted { peer, publication, muted } => {
                 let event = if *muted { "muted" } else { "unmuted" };
                 json!({"event": event, "peer": peer, "publication": publication})
+            }
+            Notice::Speech { peer, publication, speaking } => {
+                let event = if *speaking { "speaking" } else { "silent" };
+                json!({"event": event, "peer": peer, "publication": publication})
+            }
+            Notice::Dominant { peer, publication } => {
+                json!({"event": "dominant", "peer": peer, "publication": publication})
             }
             Notice::Connected => json!({"event": "connected"}),
             Notice::MediaLost { reason, .. } if is_lost => {

@@ -96,6 +96,37 @@ async fn two_people_meet() {
     let foreign = json!({"event": "mute", "publication": video});
     assert_eq!(bob.request(&b, "NOTIFY", foreign).unwrap_err()["error_code"], 404);
 
+    // Who speaks, as the relay hears it: told to all, the speaker included, once.
+    let scope_id = service.relay.scope().0;
+    let (publication_id, from) = (audio.as_str().unwrap().to_owned(), alice.peer.clone());
+    for speaking in [true, true, false] {
+        service.relay.emit(Event::SpeechChanged(v1::SpeechChanged {
+            scope_id: scope_id.clone(),
+            publication_id: publication_id.clone(),
+            speaking,
+            ..Default::default()
+        }));
+        service.relay.emit(Event::DominantSpeakerChanged(v1::DominantSpeakerChanged {
+            scope_id: scope_id.clone(),
+            publication_id: publication_id.clone(),
+            ..Default::default()
+        }));
+    }
+    for client in [&mut alice, &mut bob] {
+        for event in ["speaking", "dominant", "silent"] {
+            let told = client.expect_event(event);
+            assert_eq!(told, json!({"event": event, "peer": from, "publication": audio}));
+        }
+    }
+    let mut carl = Client::connect(&service, "Carl");
+    let (c, started) = carl.start("lobby", json!({})).unwrap();
+    assert_eq!(started["speakers"], json!({"speaking": [], "dominant": audio}));
+    carl.request(&c, "SHUTDOWN", json!({})).unwrap();
+    for client in [&mut alice, &mut bob] {
+        client.expect_event("joined");
+        client.expect_event("left");
+    }
+
     // Bob stops his camera by an offer that no longer sends it.
     let offer = CONFERENCE.replacen("m=video 0 UDP/TLS/RTP/SAVPF 120 124 121 125 99 100 123 122 119\r\nc=IN IP4 0.0.0.0\r\na=bundle-only\r\na=sendonly",
         "m=video 9 UDP/TLS/RTP/SAVPF 120 124 121 125 99 100 123 122 119\r\nc=IN IP4 0.0.0.0\r\na=inactive", 1);

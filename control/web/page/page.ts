@@ -124,6 +124,7 @@ function enter(joined: Scope, call: Call): void {
   document.title = `${joined.name} · Strait`;
   const changes = ["joined", "left", "published", "unpublished", "muted", "unmuted", "track"];
   for (const name of changes as ("joined" | "left" | "track")[]) joined.on(name, render);
+  for (const name of ["speaking", "dominantspeaker"] as const) joined.on(name, render);
   for (const name of ["connected", "reconnecting", "reconnected"] as const) {
     joined.on(name, render);
   }
@@ -238,14 +239,6 @@ async function showStatistics(): Promise<void> {
 setInterval(() => {
   if (withStatistics) showStatistics().catch(() => {});
 }, 1_000);
-
-setInterval(() => {
-  if (!scope || document.hidden) return;
-  for (const { key, own, audio, muted } of tileViews(scope, current.name)) {
-    if (own || !audio || !("audioLevel" in audio)) continue;
-    tiles.setSpeaking(key, !muted && (audio.audioLevel ?? 0) > 0.03);
-  }
-}, 300);
 
 element("listen-button").addEventListener("click", () => {
   element("listen").hidden = true;

@@ -9,6 +9,9 @@ export interface TileView {
   /** The picture; undefined shows a face instead. */
   track: MediaStreamTrack | undefined;
   muted: boolean;
+  speaking: boolean;
+  /** Speaks most, or did last. */
+  dominant: boolean;
   audio: Publication | LocalPublication | undefined;
   video: Publication | LocalPublication | undefined;
 }
@@ -17,6 +20,7 @@ export interface TileView {
 export function tileViews(scope: Scope, ownName: string): TileView[] {
   const screens: TileView[] = [];
   const people: TileView[] = [];
+  const view = viewer(scope);
   for (const peer of scope.peers.values()) {
     const name = peer.name || "Guest";
     const all = [...peer.publications.values()];
@@ -40,17 +44,21 @@ export function tileViews(scope: Scope, ownName: string): TileView[] {
   return [...screens, ...people];
 }
 
-function view(
-  key: string,
-  name: string,
-  own: boolean,
-  screen: boolean,
-  video: Publication | LocalPublication | undefined,
-  audio: Publication | LocalPublication | undefined,
-): TileView {
-  const track = video && !video.muted ? video.track : undefined;
-  const muted = !screen && (audio === undefined || audio.muted);
-  return { key, name, own, screen, track, muted, audio, video };
+function viewer({ dominantSpeaker }: Scope) {
+  return (
+    key: string,
+    name: string,
+    own: boolean,
+    screen: boolean,
+    video: Publication | LocalPublication | undefined,
+    audio: Publication | LocalPublication | undefined,
+  ): TileView => {
+    const track = video && !video.muted ? video.track : undefined;
+    const muted = !screen && (audio === undefined || audio.muted);
+    const speaking = !muted && audio?.speaking === true;
+    const dominant = audio !== undefined && audio === dominantSpeaker;
+    return { key, name, own, screen, track, muted, speaking, dominant, audio, video };
+  };
 }
 
 /** The grid: keeps one element per view, so that a playing picture is never torn down. */
@@ -91,10 +99,6 @@ export class Tiles {
     if (!box) return;
     box.hidden = text === undefined;
     box.textContent = text ?? "";
-  }
-
-  setSpeaking(key: string, speaking: boolean): void {
-    this.elements.get(key)?.classList.toggle("speaking", speaking);
   }
 
   clear(): void {
@@ -144,11 +148,14 @@ function largest(count: number, width: number, height: number, gap: number): num
   return best;
 }
 
-function fill(element: HTMLElement, { name, own, screen, track, muted, key }: TileView): void {
+function fill(element: HTMLElement, view: TileView): void {
+  const { name, own, screen, track, muted, speaking, dominant, key } = view;
   element.dataset["key"] = key;
   element.dataset["source"] = screen ? "screen" : "camera";
   element.classList.toggle("own", own);
   element.classList.toggle("muted", muted);
+  element.classList.toggle("speaking", speaking);
+  element.classList.toggle("dominant", dominant);
   element.classList.toggle("picture", track !== undefined);
   const video = element.querySelector("video");
   const shown = (video?.srcObject as MediaStream | null)?.getVideoTracks()[0];

@@ -13,6 +13,8 @@ export class Publication {
   readonly peer: RemotePeer;
   /** The publisher has muted it. */
   muted: boolean;
+  /** Somebody speaks in it, as the server hears it. */
+  speaking = false;
   /**
    * What arrives; undefined until it is subscribed. The track belongs to a slot that may show
    * another publication later: stop using it when the publication ends.

@@ -70,11 +70,18 @@ export interface ScopeAnswer {
   publications?: { mid: string; publication: string }[];
   subscriptions?: { mid: string; publication: string | null }[];
   peers?: PeerInfo[];
+  speakers?: SpeakersInfo;
   failed?: FailedEntry[];
 }
 
+/** Who speaks, by publications. */
+export interface SpeakersInfo {
+  speaking?: string[];
+  dominant?: string | null;
+}
+
 /** Payload of a NOTIFY from the server. */
-export interface ScopeNotice {
+export interface ScopeNotice extends SpeakersInfo {
   event?: string;
   peer?: string | PeerInfo;
   publication?: string | PublicationInfo;

@@ -32,6 +32,8 @@ export class LocalPublication {
   readonly kind: Kind;
   readonly source: Source;
   readonly name: string | undefined;
+  /** Somebody speaks in it, as the server hears it. */
+  speaking = false;
   /** @internal */
   readonly options: PublishOptions;
   /** @internal what the server was last told */
@@ -114,6 +116,7 @@ export class LocalPublication {
 
   /** @internal */
   setId(id: string | undefined): void {
+    if (this.currentId !== id) this.speaking = false;
     this.currentId = id;
     if (id === undefined) return;
     this.settled = true;

@@ -14,6 +14,7 @@ import type {
   ScopeNotice,
   ScopeRequest,
   ShutdownRequest,
+  SpeakersInfo,
 } from "./protocol.js";
 import { LocalPublication, type PublicationHost, type PublishOptions } from "./publication.js";
 import { type Statistics, StatisticsReader } from "./statistics.js";
@@ -38,6 +39,10 @@ export interface ScopeEvents {
   unpublished: { publication: Publication };
   muted: { publication: Publication };
   unmuted: { publication: Publication };
+  /** Somebody, perhaps oneself, began to speak or fell silent, as the server hears it. */
+  speaking: { publication: Publication | LocalPublication; speaking: boolean };
+  /** Somebody else, perhaps oneself, speaks most now. */
+  dominantspeaker: { publication: Publication | LocalPublication };
   /** A publication arrives: show `track` until `unpublished`. */
   track: { publication: Publication; track: MediaStreamTrack };
   /** The own media path is up for the first time. */
@@ -76,6 +81,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private media: MediaSession | undefined;
   private subsession: string | undefined;
   private ownPeer = "";
+  private dominant: string | undefined;
   private currentState: ScopeState = "joining";
   private linkDown = false;
   private connectedOnce = false;
@@ -133,6 +139,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
   /** The others in the scope, by id. */
   get peers(): ReadonlyMap<string, RemotePeer> {
     return this.roster.peers;
+  }
+
+  /** Who speaks most, or did last; undefined before anybody spoke, and when that one left. */
+  get dominantSpeaker(): Publication | LocalPublication | undefined {
+    return this.dominant === undefined ? undefined : this.find(this.dominant);
   }
 
   /** What this client publishes. */
@@ -356,6 +367,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
       (answer.peers ?? []).filter((info) => info.peer !== this.ownPeer),
     );
     this.announce(changes, undefined, this.currentState !== "joining");
+    if (answer.speakers) this.setSpeakers(answer.speakers);
     // Those already there are wanted at once: no need to wait for more changes.
     this.media?.update(0).catch(() => {});
     return answer;
@@ -401,8 +413,12 @@ export class Scope extends TypedEvents<ScopeEvents> {
     const { event, peer, publication } = notice;
     const peerId = typeof peer === "string" ? peer : (peer?.peer ?? "");
     if (event === "media-lost") return void this.rejoin("media");
-    if (event === "connected" || peerId === this.ownPeer) return;
     const id = typeof publication === "string" ? publication : (publication?.publication ?? "");
+    // Unlike the others, what is said of speech may be about oneself.
+    if (event === "speaking" || event === "silent") return this.setSpeaking(id, event === "speaking");
+    if (event === "dominant") return this.setDominant(id);
+    if (event === "speakers") return this.setSpeakers(notice);
+    if (event === "connected" || peerId === this.ownPeer) return;
     const { roster } = this;
     let changes: RosterChanges | undefined;
     switch (event) {
@@ -424,6 +440,33 @@ export class Scope extends TypedEvents<ScopeEvents> {
         break;
     }
     if (changes) this.announce(changes, notice.reason, true);
+  }
+
+  private find(id: string): Publication | LocalPublication | undefined {
+    return this.roster.find(id) ?? this.publications.find((each) => each.id === id);
+  }
+
+  private setSpeaking(id: string, speaking: boolean): void {
+    const publication = this.find(id);
+    if (!publication || publication.speaking === speaking) return;
+    publication.speaking = speaking;
+    this.emit("speaking", { publication, speaking });
+  }
+
+  private setDominant(id: string): void {
+    if (this.dominant === id) return;
+    this.dominant = id;
+    const publication = this.find(id);
+    if (publication) this.emit("dominantspeaker", { publication });
+  }
+
+  private setSpeakers({ speaking = [], dominant }: SpeakersInfo): void {
+    const now = new Set(speaking);
+    for (const publication of [...this.roster.publications(), ...this.locals]) {
+      if (publication.id !== undefined) this.setSpeaking(publication.id, now.has(publication.id));
+    }
+    if (dominant) this.setDominant(dominant);
+    else this.dominant = undefined;
   }
 
   private announce(changes: RosterChanges, reason: string | undefined, emit: boolean): void {

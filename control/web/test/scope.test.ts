@@ -78,7 +78,7 @@ async function joined(peers: PeerInfo[] = [], tracks: FakeTrack[] = []) {
   const log: string[] = [];
   const names: (keyof ScopeEvents)[] = [
     "joined", "left", "published", "unpublished", "muted", "unmuted", "track", "connected",
-    "reconnecting", "reconnected", "closed", "error",
+    "reconnecting", "reconnected", "closed", "error", "speaking", "dominantspeaker",
   ];
   for (const name of names) scope.on(name, () => log.push(name));
   const start = link
@@ -241,6 +241,37 @@ test("the mute state of the others is kept and told once", async () => {
   server.notify({ event: "muted", peer: "p-bob", publication: "mic-1" }, "c2");
   assert.equal(scope.peers.get("p-bob")?.find("microphone")?.muted, true);
   assert.equal(log.filter((name) => name === "muted").length, 1);
+});
+
+test("who speaks is kept, oneself included, and told once", async () => {
+  const { server, timers, scope, log } = await joined([bob("mic-1")], [new FakeTrack("audio")]);
+  await timers.pass(10);
+  const voice = scope.peers.get("p-bob")?.find("microphone");
+  const [own] = scope.publications;
+  assert.ok(voice && own);
+  const tell = (event: string, peer: string, publication: string | undefined) =>
+    server.notify({ event, peer, publication }, "c2");
+  tell("speaking", "p-bob", "mic-1");
+  tell("speaking", "p-bob", "mic-1");
+  tell("dominant", "p-bob", "mic-1");
+  tell("speaking", "p-own", own.id);
+  assert.deepEqual([voice.speaking, own.speaking], [true, true]);
+  assert.equal(scope.dominantSpeaker, voice);
+  tell("silent", "p-bob", "mic-1");
+  tell("dominant", "p-own", own.id);
+  assert.equal(scope.dominantSpeaker, own);
+  assert.equal(voice.speaking, false);
+  tell("speaking", "p-eve", "mic-9");
+  assert.deepEqual(
+    log.filter((name) => name === "speaking" || name === "dominantspeaker"),
+    ["speaking", "dominantspeaker", "speaking", "speaking", "dominantspeaker"],
+  );
+  // After a reconnect, all that was missed at once.
+  server.notify({ event: "speakers", speaking: ["mic-1"], dominant: "mic-1" }, "c2");
+  assert.deepEqual([voice.speaking, own.speaking], [true, false]);
+  assert.equal(scope.dominantSpeaker, voice);
+  server.notify({ event: "left", peer: "p-bob" }, "c2");
+  assert.equal(scope.dominantSpeaker, undefined);
 });
 
 test("unsubscribe frees the slot on the server; subscribe takes it again", async () => {

@@ -139,6 +139,13 @@ pub enum Command {
         /// Which scope.
         scope: ScopeId,
     },
+    /// Forwards so many audio streams alone, the loudest by their levels (RFC 6464), to each subscriber.
+    LimitAudio {
+        /// Where.
+        scope: ScopeId,
+        /// At most [`crate::limits::AUDIO_STREAMS_MAX`]; 0 for all of them.
+        streams_max: usize,
+    },
     /// Removes it and all its peers.
     DisposeScope {
         /// Which scope.
@@ -406,6 +413,21 @@ pub enum Event {
     /// The first packet of a publication arrived.
     PublicationStarted {
         /// Which.
+        publication: PublicationId,
+    },
+    /// Somebody speaks, as the levels of the packets say (RFC 6464).
+    SpeechStarted {
+        /// In which.
+        publication: PublicationId,
+    },
+    /// Nobody has spoken for a while, or the publication was muted.
+    SpeechEnded {
+        /// In which.
+        publication: PublicationId,
+    },
+    /// Somebody else dominates the scope now. Told by the worker of the publisher alone.
+    DominantSpeaker {
+        /// In which.
         publication: PublicationId,
     },
 }

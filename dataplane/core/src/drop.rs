@@ -76,6 +76,8 @@ reasons! {
     NoSubscriber = "no_subscriber",
     /// Every subscriber declined: paused, on another layer, or waiting for a key frame. Normal.
     NotSelected = "not_selected",
+    /// Sound of a scope that forwards its loudest streams alone (`audio_streams_max`), and others were louder. Normal.
+    NotLoudest = "not_loudest",
     /// The subscriber is not connected yet, or has no path: its copy is dropped. Normal at a join.
     SubscriberNotReady = "subscriber_not_ready",
     /// The turn's send buffer is full: too much for one turn. More workers, or fewer subscribers per publication.

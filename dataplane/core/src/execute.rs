@@ -18,6 +18,7 @@ use crate::publication::{Encoding, Publication, Stream};
 use crate::rewrite::Rewriter;
 use crate::route::{Leg, Route, compile};
 use crate::select::Selector;
+use crate::speaker::Sound;
 use crate::statistics::Traffic;
 use crate::subscription::{Reported, Subscription};
 use crate::time::Now;
@@ -55,6 +56,7 @@ impl Worker {
     ) -> Result<(), CommandError> {
         match command {
             Command::CreateScope { scope } => self.create_scope(scope),
+            Command::LimitAudio { scope, streams_max } => self.limit_audio(scope, streams_max),
             Command::DisposeScope { scope } => self.dispose_scope(scope),
             Command::AddPeer { scope, peer, local, remote: _ } => {
                 self.add_peer(now, scope, peer, &local)
@@ -141,6 +143,7 @@ impl Worker {
         }
         self.end_mirrors(scope);
         self.scopes.remove(&scope);
+        self.speakers.remove(&scope);
         self.session_keys.remove(&scope);
         Ok(())
     }
@@ -326,6 +329,7 @@ impl Worker {
             repairs: false,
             hands_on: false,
             started: false,
+            sound: Sound::default(),
         });
         self.publication_ids.insert(id, slot);
         if let Some(peer) = self.peers.get_mut(peer_slot) {
@@ -337,6 +341,7 @@ impl Worker {
                 peer.streams.insert(encoding.rtx_ssrc, Stream { rtx: true, ..stream });
             }
         }
+        self.expect_sound(slot);
         self.start_reports(now, peer_slot);
         Ok(())
     }
@@ -369,6 +374,9 @@ impl Worker {
                 subscription.restart();
             }
             self.want_key_frame(now, slot, egress);
+        }
+        if muted {
+            self.hush(slot);
         }
         Ok(())
     }
@@ -594,6 +602,7 @@ impl Worker {
         for subscription in publication.subscriptions.clone() {
             self.detach(subscription);
         }
+        self.forget_sound(slot);
         let Some(publication) = self.publications.remove(slot) else { return };
         self.publication_ids.remove(&publication.id);
         self.mirrors.retain(|mirror| *mirror != slot);

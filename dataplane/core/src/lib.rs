@@ -1,6 +1,7 @@
 //! The packet's path through the relay, sans-IO: no clock, no socket, no randomness, no lock.
 #![forbid(unsafe_code)]
 
+mod audio;
 mod bandwidth;
 mod cache;
 pub mod command;
@@ -36,6 +37,7 @@ mod rtcp;
 mod select;
 mod sequence;
 mod slab;
+mod speaker;
 pub mod statistics;
 mod subscription;
 pub mod time;

@@ -43,6 +43,10 @@ pub const PUBLICATIONS_PER_PEER: usize = 16;
 pub const SUBSCRIPTIONS_PER_PEER: usize = 200;
 /// Encodings of one publication: the simulcast layers that browsers send.
 pub const ENCODINGS_PER_PUBLICATION: usize = 3;
+/// Audio streams of a scope, when it forwards the loudest alone: more than anybody can follow.
+pub const AUDIO_STREAMS_MAX: usize = 64;
+/// Speakers at a time among whom a scope looks for the dominant one.
+pub const TALKERS: usize = 64;
 /// SSRCs of ended streams that are remembered per peer: two of each encoding of a few publications.
 pub const ENDED_SSRCS: usize = 32;
 /// Publications of other workers that a worker passes on: those of a hundred scopes larger than a core.

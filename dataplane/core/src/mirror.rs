@@ -14,6 +14,7 @@ use crate::parcel::{Item, Known, Name, Parcel};
 use crate::publication::{Encoding, Publication, Stream};
 use crate::request::RETRY;
 use crate::route::Leg;
+use crate::speaker::Sound;
 use crate::time::{Instant, Now};
 use crate::worker::Worker;
 use std::ops::Range;
@@ -121,9 +122,11 @@ impl Worker {
             hands_on: false,
             // Its origin announces it.
             started: true,
+            sound: Sound::default(),
         });
         self.publication_ids.insert(id, slot);
         self.mirrors.push(slot);
+        self.expect_sound(slot);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use crate::peer::Peer;
 use crate::port::Path;
 use crate::publication::Publication;
 use crate::slab::Slab;
+use crate::speaker::Speakers;
 use crate::subscription::Subscription;
 use crate::time::Now;
 use crate::timer::Alarm;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 pub struct MovedScope {
     scope: ScopeId,
     session_key: Option<SessionKey>,
+    speakers: Option<Speakers>,
     peers: Vec<(u32, Peer)>,
     publications: Vec<(u32, Publication)>,
     subscriptions: Vec<(u32, Subscription)>,
@@ -78,6 +80,7 @@ impl Worker {
         let mut moved = MovedScope {
             scope,
             session_key: self.session_keys.remove(&scope),
+            speakers: self.speakers.remove(&scope),
             peers: Vec::with_capacity(slots.len()),
             publications: Vec::new(),
             subscriptions: Vec::new(),
@@ -125,6 +128,10 @@ impl Worker {
         let renumber = |slots: &mut Vec<u32>, places: &BTreeMap<u32, u32>| {
             *slots = slots.iter().filter_map(|slot| places.get(slot).copied()).collect();
         };
+        if let Some(mut speakers) = moved.speakers {
+            speakers.renumber(&publications);
+            self.speakers.insert(scope, speakers);
+        }
         for &slot in peers.values() {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
             renumber(&mut peer.publications, &publications);

@@ -8,6 +8,7 @@ use crate::gather::{Gather, Held, Packets, bit};
 use crate::limits::{EGRESS_DATAGRAMS, EGRESS_FLUSH_BYTES, GATHERED_PACKETS};
 use crate::port::Meta;
 use crate::publication::{Stream, recognise};
+use crate::speaker::{Place, is_loud};
 use crate::subscription::{Selected, Sending};
 use crate::time::{Instant, Now};
 use crate::worker::Worker;
@@ -72,7 +73,14 @@ impl Worker {
                 self.outbox.mirror(publication, stream.encoding, source, packet.bytes, sealed);
             self.drops.add(DropReason::MirrorFull, lost);
         }
-        if publication.audience().is_empty() {
+        let level = packet.carried.audio_level.and_then(ext::AudioLevel::parse);
+        // Also what nobody subscribes to: who speaks is told all the same.
+        let is_heard = publication.kind == Kind::Video
+            || publication.muted
+            || self.listen(now.at, stream.publication, level) != Place::Held;
+        let publication =
+            self.publications.get(stream.publication).ok_or(DropReason::StreamUnknown)?;
+        if publication.audience().is_empty() || !is_heard {
             let reason = publication.why_unsent();
             self.after_packet(now, stream, egress);
             return if mirrored { Ok(()) } else { Err(reason) };
@@ -143,6 +151,12 @@ impl Worker {
                 self.drops.add(DropReason::SubscriberNotReady, group.packets.count_ones().into());
                 continue;
             };
+            if publication.sound.place == Place::Next
+                && !is_loud(&peer.publications, &self.publications)
+            {
+                subscription.rewriter.close();
+                continue;
+            }
             let before = (egress.len(), egress.bytes());
             let mut as_sent = 0;
             for at in Packets(group.packets) {

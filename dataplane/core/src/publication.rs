@@ -16,6 +16,7 @@ use crate::route::Leg;
 use crate::select::Active;
 use crate::sequence::Window;
 use crate::slab::Slab;
+use crate::speaker::{Place, Sound};
 use crate::subscription::Subscription;
 use crate::time::{Instant, Now};
 use std::collections::{BTreeMap, VecDeque};
@@ -42,6 +43,8 @@ pub(crate) struct Publication {
     /// Whether any subscriber gets packets as they came.
     pub(crate) hands_on: bool,
     pub(crate) started: bool,
+    /// Of audio: who speaks, and who hears it.
+    pub(crate) sound: Sound,
 }
 
 /// One encoding of a publication.
@@ -228,6 +231,8 @@ impl Publication {
             DropReason::PublicationMuted
         } else if self.subscriptions.is_empty() {
             DropReason::NoSubscriber
+        } else if self.sound.place != Place::Loudest {
+            DropReason::NotLoudest
         } else {
             DropReason::NotSelected
         }

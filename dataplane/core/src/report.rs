@@ -35,9 +35,11 @@ impl Worker {
         }
         let estimate = self.estimate(now, slot, egress);
         let publications = self.peers.get(slot)?.publications.clone();
+        let silence = self.look_for_silence(now.at, slot);
         let asks = publications.into_iter().filter_map(|p| self.ask(now, p, egress)).min();
         let peer = self.peers.get(slot)?;
-        [asks, estimate, peer.feedback.due(), Some(peer.report_at)].into_iter().flatten().min()
+        let due = [asks, silence, estimate, peer.feedback.due(), Some(peer.report_at)];
+        due.into_iter().flatten().min()
     }
 
     /// Makes sure that the periodic work of a peer with streams goes on.

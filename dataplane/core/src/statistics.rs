@@ -55,6 +55,8 @@ pub struct WorkerStatistics {
 pub struct ScopeStatistics {
     /// Which.
     pub scope: ScopeId,
+    /// Whose speech dominates, as this worker hears it.
+    pub dominant: Option<PublicationId>,
     /// Its peers.
     pub peers: Vec<PeerStatistics>,
 }
@@ -118,6 +120,10 @@ pub struct PublicationStatistics {
     pub publication: PublicationId,
     /// Lowest first.
     pub encodings: Vec<EncodingStatistics>,
+    /// Somebody speaks.
+    pub speaking: bool,
+    /// Packets that were not forwarded because others were louder.
+    pub held_back: u64,
 }
 
 /// Of an encoding.
@@ -193,7 +199,8 @@ impl Worker {
     #[must_use]
     pub fn scope_statistics(&self, scope: ScopeId) -> Option<ScopeStatistics> {
         let peers = self.scopes.get(&scope)?.iter().filter_map(|slot| self.peers.get(*slot));
-        Some(ScopeStatistics { scope, peers: peers.map(|peer| self.of_peer(peer)).collect() })
+        let peers = peers.map(|peer| self.of_peer(peer)).collect();
+        Some(ScopeStatistics { scope, dominant: self.dominant(scope), peers })
     }
 
     /// The counters of a peer and its streams.
@@ -252,7 +259,12 @@ fn of_publication(publication: &Publication) -> PublicationStatistics {
         key_frames_shown: encoding.key_frames_shown,
         cache_bytes: encoding.cache.bytes() as u64,
     });
-    PublicationStatistics { publication: publication.id, encodings: encodings.collect() }
+    PublicationStatistics {
+        publication: publication.id,
+        encodings: encodings.collect(),
+        speaking: publication.sound.voice.is_speaking(),
+        held_back: publication.sound.held_back,
+    }
 }
 
 fn ticks(count: u32, clock_rate_hz: u32) -> Duration {

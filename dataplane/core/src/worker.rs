@@ -17,6 +17,7 @@ use crate::port::{Meta, Path};
 use crate::publication::Publication;
 use crate::rewrite::Source;
 use crate::slab::Slab;
+use crate::speaker::Speakers;
 use crate::statistics::{EstimationStatistics, Traffic};
 use crate::subscription::Subscription;
 use crate::time::{Duration, Instant, Now};
@@ -59,6 +60,7 @@ pub struct Worker {
     pub(crate) subscriptions: Slab<Subscription>,
     pub(crate) scopes: Map<ScopeId, Vec<u32>>,
     pub(crate) session_keys: SessionKeys,
+    pub(crate) speakers: Map<ScopeId, Speakers>,
     pub(crate) peer_ids: Map<PeerId, u32>,
     pub(crate) publication_ids: Map<PublicationId, u32>,
     pub(crate) subscription_ids: Map<SubscriptionId, u32>,
@@ -96,6 +98,7 @@ impl Worker {
             subscriptions: Slab::default(),
             scopes: Map::with_hasher(seed),
             session_keys: Map::with_hasher(seed),
+            speakers: Map::with_hasher(seed),
             peer_ids: Map::with_hasher(seed),
             publication_ids: Map::with_hasher(seed),
             subscription_ids: Map::with_hasher(seed),

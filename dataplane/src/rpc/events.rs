@@ -4,7 +4,7 @@ use super::{State, peers};
 use crate::limits::WATCHERS;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use strait_core::command::{Event, LeaveReason};
+use strait_core::command::{Event, LeaveReason, PublicationId};
 use strait_core::port::Protocol;
 use strait_proto::v1;
 use strait_proto::v1::event::Event as Told;
@@ -91,20 +91,65 @@ pub(crate) async fn pump(state: Arc<State>, mut events: mpsc::Receiver<Event>) {
                 peers::gone(&state, &scope, &mut contents, &name, reason, detail);
             }
             Event::PublicationStarted { publication } => {
-                let Some(scope) = state.registry.scope_of_publication(publication) else {
+                let Some(Named { scope_id, peer_id, publication_id }) =
+                    named(&state, publication).await
+                else {
                     continue;
                 };
-                let contents = scope.state.lock().await;
-                let found = contents.publications.iter().find(|(_, entry)| entry.id == publication);
-                let Some((name, entry)) = found else { continue };
                 state.tell(Told::PublicationStarted(v1::PublicationStarted {
-                    scope_id: scope.name.clone(),
-                    peer_id: entry.peer.clone(),
-                    publication_id: name.clone(),
+                    scope_id,
+                    peer_id,
+                    publication_id,
+                }));
+            }
+            Event::SpeechStarted { publication } | Event::SpeechEnded { publication } => {
+                let speaking = matches!(event, Event::SpeechStarted { .. });
+                let Some(Named { scope_id, peer_id, publication_id }) =
+                    named(&state, publication).await
+                else {
+                    continue;
+                };
+                state.tell(Told::SpeechChanged(v1::SpeechChanged {
+                    scope_id,
+                    peer_id,
+                    publication_id,
+                    speaking,
+                }));
+            }
+            Event::DominantSpeaker { publication } => {
+                let Some(Named { scope_id, peer_id, publication_id }) =
+                    named(&state, publication).await
+                else {
+                    continue;
+                };
+                state.tell(Told::DominantSpeakerChanged(v1::DominantSpeakerChanged {
+                    scope_id,
+                    peer_id,
+                    publication_id,
                 }));
             }
         }
     }
+}
+
+/// A publication as callers call it.
+struct Named {
+    scope_id: String,
+    peer_id: String,
+    publication_id: String,
+}
+
+/// `None` for one that ended meanwhile.
+async fn named(state: &State, publication: PublicationId) -> Option<Named> {
+    let scope = state.registry.scope_of_publication(publication)?;
+    let contents = scope.state.lock().await;
+    let found = contents.publications.iter().find(|(_, entry)| entry.id == publication);
+    let (name, entry) = found?;
+    Some(Named {
+        scope_id: scope.name.clone(),
+        peer_id: entry.peer.clone(),
+        publication_id: name.clone(),
+    })
 }
 
 async fn snapshot(state: &State) -> v1::Snapshot {

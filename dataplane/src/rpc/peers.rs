@@ -234,7 +234,7 @@ mod tests {
         let (first, obedient, _bound) = testing::worker();
         let (second, busy, _bound) = testing::worker();
         let state = testing::state(vec![first, second.clone()]);
-        let scope = v1::CreateScopeRequest { scope_id: "room".into() };
+        let scope = v1::CreateScopeRequest { scope_id: "room".into(), ..Default::default() };
         testing::obeyed(&obedient, scopes::create(state.clone(), scope)).await.unwrap();
 
         while second.send(Request::Stop).is_ok() {}

@@ -18,11 +18,16 @@ pub(super) async fn create(
     request: v1::CreateScopeRequest,
 ) -> Result<v1::CreateScopeResponse, Status> {
     validate::id("scope_id", &request.scope_id)?;
+    let streams_max = validate::audio_streams_max(request.audio_streams_max)?;
     let answer = |scope: &Scope| v1::CreateScopeResponse {
         worker: u32::try_from(scope.worker()).unwrap_or(u32::MAX),
     };
     if let Some(scope) = state.registry.scope(&request.scope_id) {
-        return Ok(answer(&scope));
+        let mut contents = scope.state.lock().await;
+        if !contents.disposed {
+            limit_audio(&state, &scope, &mut contents, streams_max).await?;
+            return Ok(answer(&scope));
+        }
     }
     state.refuse_while_draining()?;
     loop {
@@ -31,7 +36,7 @@ pub(super) async fn create(
                 "the limit of {SCOPES} scopes per worker is reached on all workers: dispose of some, or add relays"
             )));
         };
-        let contents = scope.state.lock().await;
+        let mut contents = scope.state.lock().await;
         if contents.disposed {
             // Somebody removed it in this moment, and its name is free again.
             continue;
@@ -39,13 +44,34 @@ pub(super) async fn create(
         // Two callers may have placed the same new scope: the worker says which of them was second.
         let command = Command::CreateScope { scope: scope.id };
         return match state.worker(&scope)?.command(command).await {
-            Ok(()) | Err(MailboxError::Refused(CommandError::Exists(_))) => Ok(answer(&scope)),
+            Ok(()) | Err(MailboxError::Refused(CommandError::Exists(_))) => {
+                limit_audio(&state, &scope, &mut contents, streams_max).await?;
+                Ok(answer(&scope))
+            }
             Err(error) => {
                 forget(&state, &scope, contents);
                 Err(of_mailbox(error))
             }
         };
     }
+}
+
+/// Forwards so many audio streams of a scope alone, on all its workers.
+async fn limit_audio(
+    state: &State,
+    scope: &Scope,
+    contents: &mut Contents,
+    streams_max: usize,
+) -> Result<(), Status> {
+    if contents.audio_streams_max == streams_max {
+        return Ok(());
+    }
+    for worker in [scope.worker()].iter().chain(&contents.spread) {
+        let command = Command::LimitAudio { scope: scope.id, streams_max };
+        state.numbered(*worker)?.command(command).await.map_err(of_mailbox)?;
+    }
+    contents.audio_streams_max = streams_max;
+    Ok(())
 }
 
 pub(super) async fn dispose(
@@ -222,7 +248,10 @@ mod tests {
 
     async fn scopes(state: &Arc<State>, names: &[&str]) {
         for name in names {
-            let request = v1::CreateScopeRequest { scope_id: (*name).to_owned() };
+            let request = v1::CreateScopeRequest {
+                scope_id: (*name).to_owned(),
+                ..v1::CreateScopeRequest::default()
+            };
             create(state.clone(), request).await.unwrap();
         }
     }

@@ -25,6 +25,13 @@ pub(super) async fn place(state: &State, scope: &Scope, contents: &mut Contents)
         Ok(()) | Err(MailboxError::Refused(CommandError::Exists(_))) => {
             contents.spread.insert(worker);
             state.registry.note_spread(worker, true);
+            let streams_max = contents.audio_streams_max;
+            if streams_max > 0 {
+                let command = Command::LimitAudio { scope: scope.id, streams_max };
+                if let Err(error) = state.workers.get(worker)?.command(command).await {
+                    tracing::warn!(scope = scope.name, worker, "its audio is not limited: {error}");
+                }
+            }
             tracing::info!(scope = scope.name, worker, "spread: it is large for its worker");
             Some(worker)
         }

@@ -24,16 +24,21 @@ pub(super) async fn get(
         let scope = state.scope(name)?;
         // Nobody moves it meanwhile.
         let contents = scope.state.lock().await;
-        let mut peers = Vec::new();
+        let names = Names::new(&contents);
+        let (mut peers, mut dominant) = (Vec::new(), None);
         for worker in [scope.worker()].iter().chain(&contents.spread) {
             let report = state.numbered(*worker)?.report(vec![scope.id]).await;
             let scopes = report.map_err(of_mailbox)?.scopes;
-            peers.extend(scopes.into_iter().flat_map(|scope| scope.peers));
+            for scope in scopes {
+                dominant = dominant.or(scope.dominant);
+                peers.extend(scope.peers);
+            }
         }
-        let names = Names::new(&contents);
+        let dominant = dominant.and_then(|id| names.publications.get(&id));
         answer.scopes.push(v1::ScopeStatistics {
             scope_id: name.clone(),
             peers: peers.into_iter().filter_map(|peer| names.peer(peer)).collect(),
+            dominant_publication_id: dominant.copied().unwrap_or_default().to_owned(),
         });
     }
     Ok(answer)
@@ -100,6 +105,8 @@ impl<'a> Names<'a> {
         Some(v1::PublicationStatistics {
             publication_id: (*self.publications.get(&entry.publication)?).to_owned(),
             encodings: entry.encodings.into_iter().map(of_encoding).collect(),
+            speaking: entry.speaking,
+            packets_held_back: entry.held_back,
         })
     }
 

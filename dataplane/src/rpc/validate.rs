@@ -5,7 +5,7 @@ use crate::{codecs, extensions};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use strait_core::command::{Codec, Encoding, Extensions, IceCredentials, Kind, Preferences};
-use strait_core::limits::ENCODINGS_PER_PUBLICATION;
+use strait_core::limits::{AUDIO_STREAMS_MAX, ENCODINGS_PER_PUBLICATION};
 use strait_crypt::dtls::{Fingerprint, Role};
 use strait_crypt::srtp::{Profile, SharedKey};
 use strait_proto::v1;
@@ -36,6 +36,16 @@ pub(super) fn optional_id(field: &str, value: String) -> Result<Option<String>, 
     }
     id(field, &value)?;
     Ok(Some(value))
+}
+
+/// How many audio streams a scope forwards.
+pub(super) fn audio_streams_max(value: u32) -> Result<usize, Status> {
+    let max = value as usize;
+    if max > AUDIO_STREAMS_MAX {
+        let problem = format!("is {value}: at most {AUDIO_STREAMS_MAX}; 0 for all of them");
+        return invalid("audio_streams_max", &problem);
+    }
+    Ok(max)
 }
 
 /// The peer's ICE credentials.

@@ -125,5 +125,5 @@ pub fn subscribe(scope: &str, peer: &str, subscription: &str, to: &str) -> v1::S
 }
 
 pub fn scope(name: &str) -> v1::CreateScopeRequest {
-    v1::CreateScopeRequest { scope_id: name.into() }
+    v1::CreateScopeRequest { scope_id: name.into(), ..v1::CreateScopeRequest::default() }
 }

@@ -404,6 +404,12 @@ impl World {
                     None => self.fault(format!("{publication:?} started and is not there")),
                 }
             }
+            // Their packets have no levels.
+            Said::SpeechStarted { publication }
+            | Said::SpeechEnded { publication }
+            | Said::DominantSpeaker { publication } => {
+                self.fault(format!("{publication:?} speaks"));
+            }
         }
     }
 

@@ -122,7 +122,10 @@ impl StraitRpc {
     ) -> Result<RemoteTransport, SignallingError> {
         let profile = transport.profile.unwrap_or(Profile::AeadAes128Gcm);
         if !self.scopes.contains_key(scope) {
-            let request = v1::CreateScopeRequest { scope_id: scope.to_owned() };
+            let request = v1::CreateScopeRequest {
+                scope_id: scope.to_owned(),
+                ..v1::CreateScopeRequest::default()
+            };
             self.call(async |client| client.create_scope(timed(request)).await)?;
             self.scopes.insert(scope.to_owned(), Key::new(profile)?);
         }

@@ -1,5 +1,6 @@
 //! The whole worker, with peers made by hand.
 
+mod audio;
 mod bandwidth;
 mod forward;
 mod gather;
