@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::limits::AUDIO_STREAMS_MAX;
+
 /// The whole configuration of strait-control. `docs/reference/control-config.md` explains it.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -258,6 +260,11 @@ impl Config {
         }
         if self.auth.dev_tokens.iter().any(|token| token.is_empty()) {
             return fail("auth.dev_tokens: an empty token would let everyone in; remove it");
+        }
+        if self.limits.audio_streams_per_scope > AUDIO_STREAMS_MAX {
+            return Err(ConfigError::Content(format!(
+                "limits.audio_streams_per_scope: at most {AUDIO_STREAMS_MAX}; 0 is all of them"
+            )));
         }
         let name = &self.signal.websocket_subprotocol;
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);

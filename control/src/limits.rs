@@ -20,6 +20,8 @@ pub const CODECS_PER_MEDIA: usize = 96;
 pub const EXTENSIONS_PER_MEDIA: usize = 64;
 /// Simulcast layers taken from an offer: those that the relay carries.
 pub const ENCODINGS_PER_MEDIA: usize = 3;
+/// Loudest audio streams of a scope, where not all are forwarded: the relay's own limit.
+pub const AUDIO_STREAMS_MAX: u32 = 64;
 /// Longest scope name. With an application's it makes the relay's identifier of at most 128.
 pub const SCOPE_NAME_BYTES: usize = 64;
 /// Longest application identifier.

@@ -348,7 +348,7 @@ impl Relay for FakeRelay {
                 packets_received: 7,
                 ..Default::default()
             });
-            Some(v1::ScopeStatistics { peers: peers.collect(), scope_id })
+            Some(v1::ScopeStatistics { peers: peers.collect(), scope_id, ..Default::default() })
         });
         let workers = vec![v1::WorkerStatistics {
             packets_dropped: [("replayed".to_owned(), 3)].into(),

@@ -57,6 +57,8 @@ fn of_worker(worker: u32, report: &Report) -> v1::WorkerStatistics {
         bytes_sent: report.worker.sent.bytes,
         packets_dropped: drops.map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
         packets_handed_over: report.handed_over,
+        runs_sent: report.sockets.runs.iter().sum(),
+        run_datagrams_sent: report.sockets.run_datagrams,
     }
 }
 

@@ -227,7 +227,7 @@ fn stop_at_interrupt(stop: &Arc<AtomicBool>) {
     let _ = std::thread::Builder::new().name("interrupt".into()).spawn(wait);
 }
 
-fn socket(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn socket(text: &str) -> Result<PathBuf, String> {
     let path = text.strip_prefix("unix:").unwrap_or(text);
     if path.is_empty() {
         return Err("name a socket: unix:PATH".into());
@@ -235,7 +235,7 @@ fn socket(text: &str) -> Result<PathBuf, String> {
     Ok(Path::new(path).to_owned())
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text}: a number of seconds"))?;
     Duration::try_from_secs_f64(number).map_err(|e| format!("{text}: {e}"))
 }

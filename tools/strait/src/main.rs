@@ -10,6 +10,7 @@ mod load;
 mod ports;
 mod state;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 
 use crate::fault::Fault;
 
-/// Strait, a relay for real-time media: start it, check the host, make tokens, load it.
+/// Strait, a relay for real-time media: start it, watch it, check the host, make tokens, load it.
 #[derive(Parser)]
 #[command(name = "strait", version, arg_required_else_help = true)]
 struct Arguments {
@@ -29,6 +30,8 @@ struct Arguments {
 enum Verb {
     /// Start relay, control and the page on this machine, for trying and for development.
     Dev(dev::Options),
+    /// Show what a relay does: its workers, what it drops, its scopes, peers and streams.
+    Top(top::Options),
     /// Say whether this host is fit, and what to do where it is not.
     Doctor(doctor::Options),
     /// Print default configurations, check files.
@@ -44,6 +47,7 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Dev(options) => dev::run(options),
+        Verb::Top(options) => top::run(&options),
         Verb::Doctor(options) => doctor::run(&options),
         Verb::Config(options) => configuration::run(&options),
         Verb::Token(options) => token::run(&options),
