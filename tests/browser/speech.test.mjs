@@ -4,6 +4,7 @@ import { after, before, test } from "node:test";
 import { Browser } from "./lib/browsers.mjs";
 import { join, untilOthers } from "./lib/page.mjs";
 import { Server, TOKEN } from "./lib/server.mjs";
+import { publishVoice, speak } from "./lib/voice.mjs";
 
 let server;
 let browser;
@@ -28,25 +29,6 @@ after(async () => {
   await server?.stop();
 });
 
-/** Publishes a made voice, silent at first: the fake microphone only clicks. */
-function publishVoice(tab) {
-  return tab.evaluate(async () => {
-    const context = new AudioContext();
-    const tone = new OscillatorNode(context, { frequency: 220, type: "sawtooth" });
-    const syllables = new OscillatorNode(context, { frequency: 4 });
-    const voice = new GainNode(context, { gain: 0.5 });
-    const mouth = new GainNode(context, { gain: 0 });
-    syllables.connect(new GainNode(context, { gain: 0.3 })).connect(voice.gain);
-    const out = context.createMediaStreamDestination();
-    tone.connect(voice).connect(mouth).connect(out);
-    tone.start();
-    syllables.start();
-    globalThis.speak = (loud) => mouth.gain.setValueAtTime(loud ? 0.5 : 0, context.currentTime);
-    const [track] = out.stream.getAudioTracks();
-    await globalThis.strait.publish(track, { source: "microphone" });
-  });
-}
-
 /** Writes the events of a page down. */
 function keepBook() {
   globalThis.book = [];
@@ -60,7 +42,6 @@ function keepBook() {
   });
 }
 
-const speak = (name, loud) => tabs[name].evaluate((on) => globalThis.speak(on), loud);
 const book = (name) => tabs[name].evaluate(() => globalThis.book);
 const read = (name, line) =>
   tabs[name].until(`${name} reads ${line}`, (wanted) => globalThis.book.includes(wanted), {
@@ -69,7 +50,7 @@ const read = (name, line) =>
   });
 
 test("everybody is told who speaks, and the page marks it", { timeout: 60_000 }, async () => {
-  await speak("anna", true);
+  await speak(tabs.anna, true);
   await read("anna", "self speaks");
   for (const name of ["bert", "carl"]) {
     await read(name, "anna speaks");
@@ -81,7 +62,7 @@ test("everybody is told who speaks, and the page marks it", { timeout: 60_000 },
     );
   }
   await tabs.carl.screenshot("speech-anna");
-  await speak("anna", false);
+  await speak(tabs.anna, false);
   await read("carl", "anna silent");
   assert.equal(await tabs.carl.evaluate(() => document.querySelector(".tile.speaking")), null);
   const still = await tabs.carl.evaluate(() => globalThis.strait.dominantSpeaker?.peer.name);
@@ -89,7 +70,7 @@ test("everybody is told who speaks, and the page marks it", { timeout: 60_000 },
 });
 
 test("who speaks next dominates", { timeout: 60_000 }, async () => {
-  await speak("bert", true);
+  await speak(tabs.bert, true);
   await read("carl", "bert dominates");
   await read("bert", "self dominates");
 });

@@ -483,7 +483,12 @@ impl Participant {
             }),
             name,
             muted: spec.is_some_and(|spec| spec.muted),
-            codec: leg.codecs.first().map(|codec| codec.name.clone()).unwrap_or_default(),
+            codec: leg
+                .codecs
+                .iter()
+                .find(|codec| codec.repeats().is_none())
+                .map(|codec| codec.name.clone())
+                .unwrap_or_default(),
         };
         let encodings = leg.encodings.iter().map(|encoding| v1::Encoding {
             rid: encoding.rid.clone(),

@@ -33,7 +33,7 @@ pub enum Wanted {
 pub struct Leg {
     /// Audio or video.
     pub kind: Kind,
-    /// Codecs; exactly one for a publication, so that subscribers know it.
+    /// Codecs; exactly one for a publication, so that subscribers know it, and its redundancy where that was offered.
     pub codecs: Vec<Codec>,
     /// Header extensions.
     pub extensions: Vec<Extension>,
@@ -100,11 +100,16 @@ fn decide(media: &Media, role: Role) -> Wanted {
     if !media.protocol.contains("SAVP") {
         return refuse("its media is not encrypted; offer UDP/TLS/RTP/SAVPF");
     }
-    let supported: Vec<&Codec> =
-        media.codecs.iter().filter(|codec| codec.is_supported(media.kind)).collect();
-    if supported.is_empty() {
+    let is_supported = |codec: &&Codec| codec.is_supported(media.kind);
+    let Some(first) = media.codecs.iter().find(is_supported) else {
         return refuse("no codec in common; offer Opus, H.264, VP8, VP9, AV1 or H.265");
-    }
+    };
+    // Redundant audio goes with the codec that it repeats; its place in the order says who prefers it.
+    let of_opus = |codec: &Codec| {
+        let opus = media.codecs.iter().filter(|codec| codec.name.eq_ignore_ascii_case("opus"));
+        media.kind == MediaKind::Audio
+            && opus.map(|opus| opus.payload_type).any(|pt| codec.repeats() == Some(pt))
+    };
     let publishes = media.direction.sends() && role != Role::Player;
     let receives = media.direction.receives() && role != Role::Publisher;
     let counted = |extensions: &[Extension]| {
@@ -113,7 +118,12 @@ fn decide(media: &Media, role: Role) -> Wanted {
     if publishes {
         let extensions = extension::for_publishing(&media.extensions);
         let transport_cc = counted(&extensions);
-        let codecs = supported.into_iter().take(1).map(|codec| codec.answered(transport_cc));
+        let is_taken = |codec: &&Codec| {
+            codec.payload_type == first.payload_type
+                || (of_opus(codec) && codec.repeats() == Some(first.payload_type))
+        };
+        let codecs = media.codecs.iter().filter(is_taken);
+        let codecs = codecs.map(|codec| codec.answered(transport_cc));
         Wanted::Publication(Leg {
             kind,
             codecs: codecs.collect(),
@@ -125,7 +135,12 @@ fn decide(media: &Media, role: Role) -> Wanted {
         let transport_cc = counted(&extensions);
         let leg = Leg {
             kind,
-            codecs: supported.into_iter().map(|codec| codec.answered(transport_cc)).collect(),
+            codecs: media
+                .codecs
+                .iter()
+                .filter(|codec| is_supported(codec) || of_opus(codec))
+                .map(|codec| codec.answered(transport_cc))
+                .collect(),
             extensions,
             encodings: Vec::new(),
         };

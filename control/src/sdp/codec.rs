@@ -38,6 +38,14 @@ impl Codec {
         }
     }
 
+    /// Of redundant audio (RFC 2198): the payload type whose payloads it repeats. None where it mixes several.
+    pub fn repeats(&self) -> Option<u8> {
+        let is_red = self.name.eq_ignore_ascii_case("red") && self.clock_rate_hz == 48_000;
+        let mut types = self.fmtp.split('/').map(|pt| pt.trim().parse::<u8>().ok());
+        let first = types.next().flatten().filter(|_| is_red)?;
+        types.all(|pt| pt == Some(first)).then_some(first)
+    }
+
     /// The format parameters as pairs, keys in lower case. A text without `=` has an empty key.
     pub fn parameters(&self) -> impl Iterator<Item = (String, String)> {
         self.fmtp.split(';').map(str::trim).filter(|part| !part.is_empty()).map(|part| {

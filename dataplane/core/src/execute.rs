@@ -15,6 +15,7 @@ use crate::mirror::Mirrors;
 use crate::peer::Peer;
 use crate::port::Path;
 use crate::publication::{Encoding, Publication, Stream};
+use crate::red::Red;
 use crate::rewrite::Rewriter;
 use crate::route::{Leg, Route, compile};
 use crate::select::Selector;
@@ -535,7 +536,8 @@ impl Worker {
                     .zip(keys(to.peer))
                     .is_some_and(|(from, to)| from.opens_as_sent(to)),
             };
-            let same = routes.iter().all(|route| route.from == route.to);
+            let same = |route: &Route| route.from == route.to && route.red == Red::AsIs;
+            let same = routes.iter().all(same);
             if !opens || !same || publication.leg.extensions != to.leg.extensions {
                 return Err(CommandError::Invalid(AS_SENT));
             }
@@ -567,7 +569,8 @@ impl Worker {
         if let Some(publication) = source.and_then(|source| self.publications.get_mut(source)) {
             publication.subscriptions.push(slot);
             publication.hands_on |= subscription.as_sent;
-            publication.repairs |= subscription.leg.codecs.iter().any(|codec| codec.nack);
+            publication.repairs |= subscription.leg.codecs.iter().any(|codec| codec.nack)
+                || subscription.adds_redundancy();
         }
     }
 

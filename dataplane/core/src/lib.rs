@@ -28,6 +28,7 @@ mod peek;
 mod peer;
 pub mod port;
 mod publication;
+mod red;
 mod repair;
 mod report;
 mod request;

@@ -47,6 +47,11 @@ pub const ENCODINGS_PER_PUBLICATION: usize = 3;
 pub const AUDIO_STREAMS_MAX: usize = 64;
 /// Speakers at a time among whom a scope looks for the dominant one.
 pub const TALKERS: usize = 64;
+/// Packets whose payloads are repeated with the next one, for a subscriber who prefers redundant audio: what a short burst
+/// of loss takes, at thrice the bit rate.
+pub const REDUNDANT_PACKETS: usize = 2;
+/// Bytes of a packet and those payloads: it is to fit everywhere.
+pub const REDUNDANT_BYTES: usize = 1000;
 /// SSRCs of ended streams that are remembered per peer: two of each encoding of a few publications.
 pub const ENDED_SSRCS: usize = 32;
 /// Publications of other workers that a worker passes on: those of a hundred scopes larger than a core.

@@ -8,6 +8,7 @@ use crate::gather::{Gather, Held, Packets, bit};
 use crate::limits::{EGRESS_DATAGRAMS, EGRESS_FLUSH_BYTES, GATHERED_PACKETS};
 use crate::port::Meta;
 use crate::publication::{Stream, recognise};
+use crate::red::Red;
 use crate::speaker::{Place, is_loud};
 use crate::subscription::{Selected, Sending};
 use crate::time::{Instant, Now};
@@ -171,7 +172,14 @@ impl Worker {
                         let to = (&mut *peer, &mut self.session_keys);
                         let first = Sending::First;
                         let times = (leaves, held.received);
-                        match subscription.send(times, to, packet, way, first, egress) {
+                        let result = if way.0.red == Red::AsIs {
+                            subscription.send(times, to, packet, way, first, egress)
+                        } else {
+                            let kept = publication.encodings.get(held.stream.encoding as usize);
+                            let packet = (packet, kept.map(|encoding| &encoding.cache));
+                            subscription.send_red(times, to, packet, way, first, egress)
+                        };
+                        match result {
                             Ok(()) => outcome.forwarded |= bit(at),
                             Err(reason) => self.drops.count(reason),
                         }

@@ -1,6 +1,7 @@
 //! Which payload type of the publisher's leg goes out as which of the subscriber's.
 
 use crate::command::{Codec, CodecKind, CommandError, Extensions};
+use crate::red::{self, Red};
 
 /// What was agreed for one stream on one side.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub(crate) struct Route {
     pub(crate) repeats: bool,
     pub(crate) kind: CodecKind,
     pub(crate) clock_rate_hz: u32,
+    pub(crate) red: Red,
 }
 
 /// The ways of all payload types that both legs know, by codec identity.
@@ -48,6 +50,9 @@ pub(crate) fn compile(publisher: &Leg, subscriber: &Leg) -> Result<Vec<Route>, C
         .codecs
         .iter()
         .filter_map(|from| {
+            if let Some(route) = red::route(publisher, subscriber, from) {
+                return Some(route);
+            }
             let to = subscriber.codecs.iter().find(|to| to.identity == from.identity)?;
             Some(Route {
                 from: from.pt,
@@ -56,6 +61,7 @@ pub(crate) fn compile(publisher: &Leg, subscriber: &Leg) -> Result<Vec<Route>, C
                 repeats: to.nack && to.rtx_pt.is_none(),
                 kind: from.kind,
                 clock_rate_hz: from.clock_rate_hz,
+                red: Red::AsIs,
             })
         })
         .collect();

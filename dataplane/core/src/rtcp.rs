@@ -218,7 +218,8 @@ impl Worker {
             let result = peer.resend.spend(bytes.len()).and_then(|()| {
                 let to = (&mut *peer, &mut self.session_keys);
                 let times = (now.at, received);
-                subscription.send(times, to, &packet, (route, rewrite), sending, egress)
+                let (packet, way) = ((&packet, None), (route, rewrite));
+                subscription.send_red(times, to, packet, way, sending, egress)
             });
             result.unwrap_or_else(|reason| self.drops.count(reason));
         }

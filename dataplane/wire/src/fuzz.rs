@@ -3,7 +3,7 @@
 //!
 //! Each panics when the promise is broken. They allocate and assert, so nothing but tests may call them.
 
-use crate::codec::{av1, dependency, h264, h265, opus, vp8, vp9};
+use crate::codec::{av1, dependency, h264, h265, opus, red, vp8, vp9};
 use crate::rtcp::{self, Arrival, Packet as Rtcp, TransportCc, Writer, XrBlock};
 use crate::stun::{self, Builder, Message};
 use crate::{demux, ext, rtp};
@@ -316,6 +316,12 @@ fn checksum(parts: &[&[u8]]) -> [u8; 20] {
 
 /// Descriptors lie within their payload, and rewriting one changes what it should and nothing else.
 pub fn codec(bytes: &[u8]) {
+    if let Some(primary) = red::primary(bytes) {
+        assert!(bytes.ends_with(primary));
+        let mut payload = bytes.to_vec();
+        red::set_pts(&mut payload, 5).expect("headers that end");
+        assert_eq!(red::primary(&payload), Some(primary));
+    }
     if let Some(descriptor) = vp8::Descriptor::parse(bytes) {
         assert!(descriptor.len <= bytes.len());
         let mut payload = bytes.to_vec();

@@ -404,12 +404,10 @@ impl World {
                     None => self.fault(format!("{publication:?} started and is not there")),
                 }
             }
-            // Their packets have no levels.
-            Said::SpeechStarted { publication }
-            | Said::SpeechEnded { publication }
-            | Said::DominantSpeaker { publication } => {
-                self.fault(format!("{publication:?} speaks"));
-            }
+            // Levels are drawn at random here: that they are read must break nothing.
+            Said::SpeechStarted { .. }
+            | Said::SpeechEnded { .. }
+            | Said::DominantSpeaker { .. } => {}
         }
     }
 

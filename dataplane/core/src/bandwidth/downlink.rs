@@ -126,7 +126,9 @@ impl Worker {
         });
         let result = match sent {
             Some((packet, way)) => {
-                subscription.send((now.at, now), to, &packet, way, Sending::Probe, egress)
+                let times = (now.at, now);
+                let packet = (&packet, None);
+                subscription.send_red(times, to, packet, way, Sending::Probe, egress)
             }
             None => subscription.pad(now, to, missing, egress),
         };

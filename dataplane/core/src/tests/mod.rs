@@ -10,6 +10,7 @@ mod layers;
 mod limits;
 mod mirror;
 mod movement;
+mod red;
 mod repair;
 mod report;
 mod shared;

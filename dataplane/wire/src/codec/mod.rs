@@ -6,6 +6,7 @@ pub mod dependency;
 pub mod h264;
 pub mod h265;
 pub mod opus;
+pub mod red;
 pub mod vp8;
 pub mod vp9;
 

@@ -1,0 +1,23 @@
+// A made voice: the fake microphones only click or hum.
+
+/** Publishes it, silent at first. */
+export function publishVoice(tab, options = {}) {
+  return tab.evaluate(async (wanted) => {
+    const context = new AudioContext();
+    const tone = new OscillatorNode(context, { frequency: 220, type: "sawtooth" });
+    const syllables = new OscillatorNode(context, { frequency: 4 });
+    const voice = new GainNode(context, { gain: 0.5 });
+    const mouth = new GainNode(context, { gain: 0 });
+    syllables.connect(new GainNode(context, { gain: 0.3 })).connect(voice.gain);
+    const out = context.createMediaStreamDestination();
+    tone.connect(voice).connect(mouth).connect(out);
+    tone.start();
+    syllables.start();
+    globalThis.speak = (loud) => mouth.gain.setValueAtTime(loud ? 0.5 : 0, context.currentTime);
+    const [track] = out.stream.getAudioTracks();
+    await globalThis.strait.publish(track, { source: "microphone", ...wanted });
+  }, options);
+}
+
+/** Begins or stops to speak. */
+export const speak = (tab, loud) => tab.evaluate((on) => globalThis.speak(on), loud);
