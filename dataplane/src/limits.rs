@@ -57,6 +57,10 @@ pub const HANDSHAKE_ORDERS: usize = 4096;
 pub const EVENTS: usize = 4096;
 /// Readers of `WatchEvents`: a control plane, its successor, and some people looking on.
 pub const WATCHERS: usize = 16;
+/// Figures of quality that wait for the slowest reader of `WatchQuality`; beyond, it misses the oldest.
+pub const QUALITY: usize = 4096;
+/// Figures of quality of the workers that wait for their names; beyond, they wait in the worker, which bounds them.
+pub const WORKER_QUALITY: usize = 1024;
 /// Events of the workers that wait to be given to the readers.
 pub const WORKER_EVENTS: usize = 4096;
 

@@ -13,6 +13,7 @@ use axum::routing::get;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use strait_core::quality::{DELAY_CLASSES, LOSS_CLASSES};
 use strait_io::steering::WAYS;
 
 /// Name, type, and what it means. docs/reference/metrics.md tells the same, and what to do.
@@ -67,6 +68,31 @@ const METRICS: &[(&str, &str, &str)] = &[
     ("relay_turns_total", "counter", "Turns of the loop, by worker."),
     ("relay_mailbox_depth", "gauge", "Commands that wait, by worker."),
     ("relay_retransmission_cache_bytes", "gauge", "Bytes kept for retransmission, by worker."),
+    (
+        "relay_queue_delay_seconds",
+        "histogram",
+        "One-way queuing delay from publishers, 95th percentile of each encoding every 2 s, by worker.",
+    ),
+    (
+        "relay_loss_ratio",
+        "histogram",
+        "Share of packets lost from publishers, of each encoding every 2 s, by worker.",
+    ),
+    (
+        "relay_publisher_packets_expected_total",
+        "counter",
+        "Packets that publishers sent and that had the time to arrive, by worker.",
+    ),
+    (
+        "relay_publisher_packets_lost_total",
+        "counter",
+        "Packets from publishers that did not arrive in time, by worker.",
+    ),
+    (
+        "relay_publisher_packets_repaired_total",
+        "counter",
+        "Lost packets from publishers that came by retransmission, by worker.",
+    ),
     (
         "relay_feedback_packets_total",
         "counter",
@@ -172,6 +198,17 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
         page.line("relay_mailbox_depth", &format!("{{worker=\"{worker}\"}}"), mailbox.depth());
     }
     page.each("relay_retransmission_cache_bytes", |report| report.worker.cache_bytes);
+    let delays = DELAY_CLASSES.map(|most| most.as_secs_f64());
+    page.histogram("relay_queue_delay_seconds", &delays, |report| {
+        let quality = &report.worker.quality;
+        (&quality.delays, quality.delay_sum.as_secs_f64())
+    });
+    page.histogram("relay_loss_ratio", &LOSS_CLASSES, |report| {
+        (&report.worker.quality.losses, report.worker.quality.loss_sum)
+    });
+    page.each("relay_publisher_packets_expected_total", |report| report.worker.quality.expected);
+    page.each("relay_publisher_packets_lost_total", |report| report.worker.quality.lost);
+    page.each("relay_publisher_packets_repaired_total", |report| report.worker.quality.repaired);
     page.each("relay_feedback_packets_total", |report| report.worker.estimation.told);
     page.each("relay_feedback_ignored_total", |report| report.worker.estimation.ignored);
     page.each("relay_probes_total", |report| report.worker.estimation.probes);
@@ -215,6 +252,24 @@ impl Page<'_> {
         self.head(name);
         for (worker, report) in self.reports {
             self.line(name, &format!("{{worker=\"{worker}\"}}"), value(report));
+        }
+    }
+
+    /// Counts by class, the last one for what is above all upper bounds, and the sum of what was counted.
+    fn histogram(&mut self, name: &str, most: &[f64], counted: impl Fn(&Report) -> (&[u64], f64)) {
+        self.head(name);
+        for (worker, report) in self.reports {
+            let (counts, sum) = counted(report);
+            let bounds = most.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+            let mut total = 0;
+            for (bound, count) in bounds.zip(counts) {
+                total += count;
+                let labels = format!("{{worker=\"{worker}\",le=\"{bound}\"}}");
+                self.line(&format!("{name}_bucket"), &labels, total);
+            }
+            let labels = format!("{{worker=\"{worker}\"}}");
+            self.line(&format!("{name}_sum"), &labels, sum);
+            self.line(&format!("{name}_count"), &labels, total);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::config::{self, Config};
 use crate::error::RelayError;
 use crate::fault::Fault;
 use crate::handshake;
-use crate::limits::{FILES_MIN, STOP, WORKER_EVENTS};
+use crate::limits::{FILES_MIN, STOP, WORKER_EVENTS, WORKER_QUALITY};
 use crate::mailbox::{Mailbox, Request, mailbox};
 use crate::metrics;
 use crate::random;
@@ -143,6 +143,7 @@ impl Relay {
         let letterboxes: Vec<_> =
             bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect();
         let (events, happened) = mpsc::channel(WORKER_EVENTS);
+        let (quality, told) = mpsc::channel(WORKER_QUALITY);
         let mut threads = vec![helper];
         let pins = if config.cpus.is_empty() { cores } else { config.cpus.clone() };
         let ends = bound.ports.into_iter().zip(inboxes).zip(letterboxes.clone());
@@ -162,6 +163,7 @@ impl Relay {
                 steering: Steering::new(me, letterboxes.clone(), flows),
                 handshakes: handshakes.clone(),
                 events: events.clone(),
+                quality: quality.clone(),
                 moved: HashMap::new(),
             };
             let pin = (workers <= pins.len()).then(|| pins.get(me).copied()).flatten();
@@ -177,6 +179,7 @@ impl Relay {
             config.scope_subscriptions_per_worker,
         ));
         held(last("the pump of events"), rpc::pump(state.clone(), happened));
+        held(last("the pump of quality"), rpc::pump_quality(state.clone(), told));
         held(last("the sweep of scopes"), rpc::sweep(state.clone()));
         held(
             last("the watchdog"),

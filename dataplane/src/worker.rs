@@ -13,6 +13,7 @@ use strait_core::egress::Egress;
 use strait_core::limits::EGRESS_FLUSH_BYTES;
 use strait_core::movement::MovedScope;
 use strait_core::port::{Path, Port, Protocol};
+use strait_core::quality::MediaQuality;
 use strait_core::time::{Instant, Now};
 use strait_core::worker::Worker;
 use strait_io::{Clock, Drop, Sockets};
@@ -34,6 +35,8 @@ pub struct Turner {
     pub handshakes: Handshakes,
     /// To the control side.
     pub events: mpsc::Sender<Event>,
+    /// How streams fare, to the control side.
+    pub quality: mpsc::Sender<MediaQuality>,
     /// Peers whose scope moved away lately, where to, and when.
     pub moved: HashMap<PeerId, (usize, Instant)>,
 }
@@ -306,6 +309,10 @@ impl Turner {
             let Some(event) = self.core.poll_event() else { break };
             place.send(event);
         }
+        while let Ok(place) = self.quality.try_reserve() {
+            let Some(quality) = self.core.poll_quality() else { break };
+            place.send(quality);
+        }
         while let Some(input) = self.core.poll_handshake() {
             self.handshakes.input(input.peer, input.bytes);
         }
@@ -359,6 +366,7 @@ mod tests {
             steering: Steering::new(0, vec![letterbox], None),
             handshakes: handshakes.clone(),
             events: mpsc::channel(9).0,
+            quality: mpsc::channel(9).0,
             moved: HashMap::new(),
         };
         let send = |command| {

@@ -150,3 +150,20 @@ pub const CONSENT: Duration = Duration::from_secs(30);
 pub const SETUP: Duration = Duration::from_secs(30);
 /// Key-frame requests towards one encoding are at least this far apart; the first goes out at once.
 pub const KEY_FRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Sequence numbers of one encoding that wait to be judged as arrived or lost: [`LOSS_SETTLE`] of 40 Mbit/s. What comes
+/// faster is judged earlier.
+pub const LOSS_PLACES: usize = 2048;
+const _: () = assert!(LOSS_PLACES.is_multiple_of(64));
+/// A packet is lost when its place stayed empty for so long: reordering settles within it, as a first retransmission does.
+pub const LOSS_SETTLE: Duration = Duration::from_millis(500);
+/// The same for peers far away, at most.
+pub const LOSS_SETTLE_MAX: Duration = Duration::from_secs(2);
+/// The queuing delay of an encoding is the time above the least of so many windows ...
+pub const DELAY_WINDOWS: usize = 64;
+/// ... of this length: a queue must be empty for a moment within 4 minutes to be seen whole.
+pub const DELAY_WINDOW: Duration = Duration::from_secs(4);
+/// How often each stream's quality is told.
+pub const QUALITY_INTERVAL: Duration = Duration::from_secs(2);
+/// Figures of quality that wait for the worker to pick them up; the oldest is dropped, as newer ones say more.
+pub const QUALITY_EVENTS: usize = 2048;

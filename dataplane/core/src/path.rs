@@ -38,7 +38,13 @@ impl Worker {
         let peer = self.peers.get_mut(sender).ok_or(DropReason::PathUnknown)?;
         let common = peer.keys.as_ref().is_some_and(|keys| keys.is_common());
         let sealed = if common { self.gather.keep_sealed(bytes) } else { 0..0 };
-        let bytes = peer.unprotect_rtp(bytes)?;
+        let bytes = match peer.unprotect_rtp(bytes) {
+            Err(DropReason::SrtpReplay) => {
+                self.came_again(sender, bytes);
+                return Err(DropReason::SrtpReplay);
+            }
+            opened => opened?,
+        };
         peer.received.count(bytes.len());
 
         let stream = self.stream_of(now, sender, bytes)?;
@@ -259,6 +265,16 @@ impl Worker {
             recognise(&header, publications, &peer.ended).ok_or(DropReason::StreamUnknown)?;
         self.learn(now, sender, stream, ssrc)?;
         Ok(stream)
+    }
+
+    /// A packet came that was there before, or is too old to tell.
+    fn came_again(&mut self, sender: u32, bytes: &[u8]) {
+        let Ok(header) = rtp::Header::parse(bytes) else { return };
+        let stream = self.peers.get(sender).and_then(|peer| peer.streams.find(header.ssrc()));
+        let Some(stream) = stream else { return };
+        let publication = self.publications.get_mut(stream.publication);
+        let encoding = publication.and_then(|p| p.encodings.get_mut(stream.encoding as usize));
+        encoding.into_iter().for_each(|e| e.came_again(header.seq(), stream.rtx));
     }
 
     /// Assigns an SSRC to a stream. One that is in use is only replaced once it has fallen silent, so that two senders

@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) alarm: Alarm,
     /// When the next reports to it are due.
     pub(crate) report_at: Instant,
+    /// When the quality of what it publishes is told next.
+    pub(crate) quality_at: Instant,
     pub(crate) received: Traffic,
     pub(crate) sent: Traffic,
 }
@@ -68,6 +70,7 @@ impl Peer {
             bandwidth: None,
             alarm: Alarm::default(),
             report_at: now,
+            quality_at: now,
             received: Traffic::default(),
             sent: Traffic::default(),
         }

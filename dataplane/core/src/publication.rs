@@ -2,14 +2,17 @@
 
 use crate::cache::Cache;
 use crate::command::{self, CodecKind, Kind, PublicationId};
+use crate::delay::{Delay, SendTime};
 use crate::drop::DropReason;
 use crate::keyframe::KeyFrameRequests;
 use crate::keyframe_cache::LastKeyFrame;
 use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENDED_SSRCS};
+use crate::loss::Loss;
 use crate::measure::{Reception, ticks_between};
 use crate::mirror::{Mirrors, NOBODY, Origin};
 use crate::packet::{Packet, unwrap_rtx};
 use crate::peek::{Layering, Peek};
+use crate::quality;
 use crate::repair::Missing;
 use crate::rewrite::Source;
 use crate::route::Leg;
@@ -62,6 +65,10 @@ pub(crate) struct Encoding {
     pub(crate) layering: Layering,
     pub(crate) last_key_frame: LastKeyFrame,
     pub(crate) reception: Reception,
+    pub(crate) loss: Loss,
+    pub(crate) delay: Delay,
+    /// What was counted by the time that its quality was last told.
+    pub(crate) before: quality::Before,
     pub(crate) requests: KeyFrameRequests,
     pub(crate) cache: Cache,
     /// The same as they came, for subscribers that get them so.
@@ -94,6 +101,9 @@ impl Encoding {
             layering: Layering::default(),
             last_key_frame: LastKeyFrame::default(),
             reception: Reception::default(),
+            loss: Loss::default(),
+            delay: Delay::default(),
+            before: quality::Before::default(),
             requests: KeyFrameRequests::default(),
             cache: Cache::new(packets),
             sealed: Cache::new(packets),
@@ -116,9 +126,18 @@ impl Encoding {
         self.layering = Layering::default();
         self.last_key_frame.forget();
         self.reception = Reception::default();
+        self.loss.restart();
+        self.delay = Delay::default();
         self.cache.clear();
         self.sealed.clear();
         self.missing = Missing::default();
+    }
+
+    /// A packet came whose number was there before.
+    pub(crate) fn came_again(&mut self, seq: u16, is_rtx: bool) {
+        if !is_rtx {
+            self.loss.on_again(self.window.extend(seq));
+        }
     }
 
     /// Whether packets came lately.
@@ -155,7 +174,13 @@ impl Publication {
             return Err(DropReason::PacketTooLate);
         }
         let newest = encoding.window.newest();
-        let seq = encoding.window.accept(header.seq())?;
+        let seq = match encoding.window.accept(header.seq()) {
+            Ok(seq) => seq,
+            Err(reason) => {
+                encoding.came_again(header.seq(), is_rtx);
+                return Err(reason);
+            }
+        };
         let mut packet = Packet::parse(bytes, seq, &self.leg, Peek::default())?;
         packet.look(codec.kind, &mut encoding.layering);
         encoding.clock_rate_hz = codec.clock_rate_hz;
@@ -168,8 +193,22 @@ impl Publication {
         if let Some(newest) = newest.filter(|_| repairs) {
             encoding.missing.skipped(newest, seq, now.at);
         }
-        if !is_rtx {
-            encoding.reception.on_packet(arrived_at, seq, packet.timestamp, codec.clock_rate_hz);
+        if is_rtx {
+            encoding.loss.on_repair(seq);
+        } else {
+            let sent = (packet.timestamp, codec.clock_rate_hz);
+            encoding.reception.on_packet(arrived_at, seq, sent.0, sent.1);
+            // A mirror's origin has measured it.
+            if self.origin.is_none() {
+                encoding.loss.on_packet(arrived_at, seq, sent.0, sent.1);
+                let id = self.leg.extensions.abs_send_time;
+                let absolute = (id != 0).then(|| header.extension(id)).flatten();
+                let sent = match absolute.and_then(|bytes| <[u8; 3]>::try_from(bytes).ok()) {
+                    Some([a, b, c]) => SendTime::Absolute(u32::from_be_bytes([0, a, b, c])),
+                    None => SendTime::Timestamp(sent.0, sent.1),
+                };
+                encoding.delay.on_packet(arrived_at, sent, encoding.loss.lost());
+            }
         }
         if packet.peek.key_frame {
             encoding.key_frames += 1;

@@ -33,12 +33,14 @@ impl Worker {
                 peer.report_at = now.at + interval;
             }
         }
+        let quality = self.tell_quality(now, slot);
         let estimate = self.estimate(now, slot, egress);
         let publications = self.peers.get(slot)?.publications.clone();
         let silence = self.look_for_silence(now.at, slot);
         let asks = publications.into_iter().filter_map(|p| self.ask(now, p, egress)).min();
         let peer = self.peers.get(slot)?;
-        let due = [asks, silence, estimate, peer.feedback.due(), Some(peer.report_at)];
+        let due =
+            [asks, silence, quality, estimate, peer.feedback.due(), Some(peer.report_at)];
         due.into_iter().flatten().min()
     }
 

@@ -1,9 +1,11 @@
 //! Counters as `strait.relay.v1` reports them.
 
 use crate::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
+use crate::loss::LossStatistics;
 use crate::peer::Peer;
 use crate::port::Path;
 use crate::publication::Publication;
+use crate::quality::QualityStatistics;
 use crate::subscription::Subscription;
 use crate::time::Duration;
 use crate::worker::Worker;
@@ -30,7 +32,7 @@ impl Traffic {
 }
 
 /// Of a worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WorkerStatistics {
     /// Scopes that exist.
     pub scopes: u32,
@@ -48,6 +50,8 @@ pub struct WorkerStatistics {
     pub cache_bytes: u64,
     /// Over all its peers, those that left too.
     pub estimation: EstimationStatistics,
+    /// How the encodings of its publications fared.
+    pub quality: QualityStatistics,
 }
 
 /// Of a scope.
@@ -137,6 +141,14 @@ pub struct EncodingStatistics {
     pub received: Traffic,
     /// Cumulative loss (RFC 3550 section 6.4.1).
     pub packets_lost: i64,
+    /// Loss after reordering has settled.
+    pub loss: LossStatistics,
+    /// One-way queuing delay of the newest packet, drift of the clocks removed; `None` before there is one.
+    pub queue_delay: Option<Duration>,
+    /// What 95 % of the packets since its quality was last told did not exceed; `None` without any.
+    pub queue_delay_p95: Option<Duration>,
+    /// By how much our clock is faster than the sender's, in parts per million.
+    pub clock_drift_ppm: f64,
     /// Interarrival jitter.
     pub jitter: Duration,
     /// Key frames that began.
@@ -192,6 +204,7 @@ impl Worker {
             sent: self.sent,
             cache_bytes: encodings.map(|encoding| encoding.cache.bytes() as u64).sum(),
             estimation: self.estimation,
+            quality: self.quality.total,
         }
     }
 
@@ -253,6 +266,10 @@ fn of_publication(publication: &Publication) -> PublicationStatistics {
         ssrc: encoding.ssrc,
         received: Traffic { packets: encoding.packets, bytes: encoding.bytes },
         packets_lost: encoding.reception.lost(),
+        loss: encoding.loss.statistics(),
+        queue_delay: encoding.delay.current(),
+        queue_delay_p95: encoding.delay.p95(),
+        clock_drift_ppm: encoding.delay.drift_ppm(),
         jitter: ticks(encoding.reception.jitter(), encoding.clock_rate_hz),
         key_frames: encoding.key_frames,
         key_frame_requests: encoding.key_frame_requests,
@@ -267,7 +284,7 @@ fn of_publication(publication: &Publication) -> PublicationStatistics {
     }
 }
 
-fn ticks(count: u32, clock_rate_hz: u32) -> Duration {
+pub(crate) fn ticks(count: u32, clock_rate_hz: u32) -> Duration {
     let nanos = u64::from(count).saturating_mul(1_000_000_000);
     Duration::from_nanos(nanos.checked_div(clock_rate_hz.into()).unwrap_or_default())
 }

@@ -15,6 +15,7 @@ use crate::parcel::Outbox;
 use crate::peer::Peer;
 use crate::port::{Meta, Path};
 use crate::publication::Publication;
+use crate::quality::Quality;
 use crate::rewrite::Source;
 use crate::slab::Slab;
 use crate::speaker::Speakers;
@@ -74,6 +75,7 @@ pub struct Worker {
     pub(crate) sent: Traffic,
     pub(crate) estimation: EstimationStatistics,
     events: VecDeque<Event>,
+    pub(crate) quality: Quality,
     handshakes: VecDeque<HandshakeInput>,
     sources: u64,
     pub(crate) gathers: bool,
@@ -110,6 +112,7 @@ impl Worker {
             sent: Traffic::default(),
             estimation: EstimationStatistics::default(),
             events: VecDeque::new(),
+            quality: Quality::default(),
             handshakes: VecDeque::new(),
             sources: 0,
             gathers: config.gather > Duration::ZERO,

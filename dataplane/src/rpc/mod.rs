@@ -2,6 +2,7 @@
 
 mod events;
 mod peers;
+mod quality;
 mod scopes;
 pub(crate) mod socket;
 mod spread;
@@ -14,7 +15,7 @@ mod validate;
 pub use socket::SocketError;
 
 use crate::handshake::{Handshakes, TooManyHalfOpen};
-use crate::limits::{EVENTS, RPC_CALLS, RPC_REQUEST_BYTES};
+use crate::limits::{EVENTS, QUALITY, RPC_CALLS, RPC_REQUEST_BYTES};
 use crate::mailbox::{self, Mailbox, MailboxError};
 use crate::random::NoRandomness;
 use crate::registry::{Contents, Peer, Publication, Registry, Scope, Subscription};
@@ -33,6 +34,7 @@ use tokio::sync::{MutexGuard, broadcast, watch};
 use tonic::{Request, Response, Status};
 
 pub(crate) use events::pump;
+pub(crate) use quality::pump as pump_quality;
 pub(crate) use scopes::sweep;
 
 /// What the process is, for `GetInfo`.
@@ -61,6 +63,8 @@ pub(crate) struct State {
     pub(crate) subscriptions_per_worker: u32,
     /// To every reader of `WatchEvents`.
     pub(crate) events: broadcast::Sender<v1::event::Event>,
+    /// To every reader of `WatchQuality`.
+    pub(crate) quality: broadcast::Sender<v1::MediaQuality>,
     /// How many readers there are.
     pub(crate) watchers: AtomicUsize,
     pub(crate) draining: AtomicBool,
@@ -86,6 +90,7 @@ impl State {
             workers,
             handshakes,
             events: broadcast::channel(EVENTS).0,
+            quality: broadcast::channel(QUALITY).0,
             watchers: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             deadline: watch::channel(None).0,
@@ -275,6 +280,15 @@ macro_rules! calls {
                 _request: Request<v1::WatchEventsRequest>,
             ) -> Result<Response<Self::WatchEventsStream>, Status> {
                 events::watch(self.0.clone()).map(Response::new)
+            }
+
+            type WatchQualityStream = quality::Stream;
+
+            async fn watch_quality(
+                &self,
+                request: Request<v1::WatchQualityRequest>,
+            ) -> Result<Response<Self::WatchQualityStream>, Status> {
+                quality::watch(self.0.clone(), request.into_inner()).map(Response::new)
             }
 
             $(async fn $name(

@@ -6,6 +6,7 @@ use crate::report::Report;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use strait_core::loss::LossStatistics;
 use strait_core::statistics as core;
 use strait_proto::v1;
 use tonic::Status;
@@ -158,5 +159,20 @@ fn of_encoding(entry: core::EncodingStatistics) -> v1::EncodingStatistics {
         key_frames: entry.key_frames,
         key_frame_requests_sent: entry.key_frame_requests,
         key_frames_shown: entry.key_frames_shown,
+        loss: Some(of_loss(&entry.loss)),
+        queue_delay_seconds: entry.queue_delay.map(|delay| delay.as_secs_f64()),
+        queue_delay_p95_seconds: entry.queue_delay_p95.map(|delay| delay.as_secs_f64()),
+        clock_drift_ppm: entry.clock_drift_ppm,
+    }
+}
+
+pub(super) fn of_loss(loss: &LossStatistics) -> v1::Loss {
+    v1::Loss {
+        expected: loss.expected,
+        lost: loss.lost,
+        repaired: loss.repaired,
+        late: loss.late,
+        duplicates: loss.duplicates,
+        bursts: loss.bursts.to_vec(),
     }
 }
