@@ -132,6 +132,14 @@ type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
 #[tonic::async_trait]
 impl Relay for FakeRelay {
     type WatchEventsStream = Events;
+    type WatchQualityStream = tokio_stream::Empty<Result<v1::MediaQuality, Status>>;
+
+    async fn watch_quality(
+        &self,
+        _: Request<v1::WatchQualityRequest>,
+    ) -> Result<Response<Self::WatchQualityStream>, Status> {
+        Ok(Response::new(tokio_stream::empty()))
+    }
 
     async fn get_info(
         &self,

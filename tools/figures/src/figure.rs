@@ -95,6 +95,16 @@ pub const PATH: &[Promise] = &[
     DEFAULT_IO,
 ];
 
+/// What the relay says is lost, beside what the lab lost.
+pub const LOSS_ERROR: Promise =
+    Promise { name: "loss_error", bound: Bound::AtMost(0.1), unit: "points" };
+/// What the relay says that packets waited, beside what they waited in the lab.
+pub const QUEUE_DELAY_ERROR: Promise =
+    Promise { name: "queue_delay_error_p95", bound: Bound::AtMost(2.0), unit: "ms" };
+
+/// What `./dev figures media` prints.
+pub const MEDIA: &[Promise] = &[LOSS_ERROR, QUEUE_DELAY_ERROR];
+
 /// A line of the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {

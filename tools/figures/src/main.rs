@@ -5,6 +5,7 @@ mod browser;
 mod call;
 mod figure;
 mod http;
+mod media;
 mod path;
 mod peer;
 mod process;
@@ -22,7 +23,7 @@ use figure::Figure;
 #[command(name = "strait-figures", version)]
 struct Arguments {
     /// What to measure
-    #[arg(value_parser = ["call", "path"], default_value = "call")]
+    #[arg(value_parser = ["call", "media", "path"], default_value = "call")]
     area: String,
     /// Print a JSON array of {"name", "bound", "value", "unit", "ok", "how"}
     #[arg(long)]
@@ -35,6 +36,7 @@ async fn main() -> ExitCode {
     // clap has refused what is none of them.
     let figures: Vec<Figure> = match arguments.area.as_str() {
         "path" => path::measure(),
+        "media" => media::measure(),
         _ => call::measure().await,
     };
     if arguments.json {

@@ -121,3 +121,110 @@ fn a_queue_that_is_empty_for_a_few_seconds_every_two_minutes() {
         assert!(p95 <= 2.0, "{ppm} ppm: {p95} ms");
     }
 }
+
+impl Trial {
+    /// What was told last, in milliseconds.
+    fn told(&self) -> f64 {
+        self.delay.current().expect("there are packets").as_secs_f64() * 1000.0
+    }
+}
+
+#[test]
+fn a_way_that_gets_shorter_is_seen_at_once_and_one_that_gets_longer_when_it_stands_still() {
+    let empty = Conditions { delay: Duration::from_millis(40), ..Conditions::CLEAR };
+    let longer = Conditions { delay: Duration::from_millis(70), ..empty };
+    let timeline = [
+        (Duration::ZERO, empty),
+        (Duration::from_secs(120), longer),
+        (Duration::from_secs(240), empty),
+    ];
+    let mut trial = Trial::new(150.0, true, &timeline);
+    (0..119).for_each(|_| trial.second(600_000));
+    assert!(trial.told() < 0.2, "{}", trial.told());
+    (0..5).for_each(|_| trial.second(600_000));
+    assert!((28.0..32.0).contains(&trial.told()), "a queue, for all that is known");
+    (0..40).for_each(|_| trial.second(600_000));
+    assert!(trial.told() < 0.2, "{}", trial.told());
+    (0..74).for_each(|_| trial.second(600_000));
+    assert!(trial.told() < 0.2, "{}", trial.told());
+    // Back: nothing below zero, and the drift is known still.
+    (0..10).for_each(|_| trial.second(600_000));
+    assert!(trial.told() < 0.2, "{}", trial.told());
+    assert!((trial.delay.drift_ppm() + 150.0).abs() < 10.0, "{}", trial.delay.drift_ppm());
+}
+
+#[test]
+fn a_queue_that_never_empties_counts_from_its_least_after_four_minutes() {
+    let mut trial = Trial::new(0.0, true, &[(Duration::ZERO, conditions(2_000_000))]);
+    (0..60).for_each(|_| trial.second(600_000));
+    // Into a standing queue, which then moves up and down without ever being empty.
+    (0..3).for_each(|_| trial.second(2_100_000));
+    for second in 0..90 {
+        trial.second(if second % 2 == 0 { 2_050_000 } else { 1_800_000 });
+    }
+    let seen = trial.told();
+    assert!(seen > 20.0, "seen as what it is: {seen}");
+    trial.errors.sort_by(f64::total_cmp);
+    assert!(trial.errors[trial.errors.len() * 95 / 100] < 2.0);
+    for second in 0..400 {
+        trial.second(if second % 2 == 0 { 2_050_000 } else { 1_800_000 });
+    }
+    assert!(trial.told() < seen, "{} of {seen}", trial.told());
+}
+
+#[test]
+fn pauses_and_clocks_that_are_set_do_no_harm() {
+    for absolute in [true, false] {
+        let clear = Conditions { delay: Duration::from_millis(40), ..Conditions::CLEAR };
+        let mut trial = Trial::new(100.0, absolute, &[(Duration::ZERO, clear)]);
+        (0..60).for_each(|_| trial.second(600_000));
+        // Longer than abs-send-time counts.
+        trial.now += Duration::from_secs(1000);
+        (0..30).for_each(|_| trial.second(600_000));
+        assert!(trial.told() < 1.0, "{} after a pause", trial.told());
+        for jump in [3_000_000_000_u32, 77, u32::MAX / 2] {
+            let at = EPOCH + trial.now;
+            let sent = match absolute {
+                true => SendTime::Absolute(jump & 0xFF_FFFF),
+                false => SendTime::Timestamp(jump, 90_000),
+            };
+            trial.delay.on_packet(at, sent, 0);
+            trial.now += FRAME;
+        }
+        (0..60).for_each(|_| trial.second(600_000));
+        assert!(trial.told() < 1.0, "{} after jumps", trial.told());
+    }
+}
+
+#[test]
+fn a_packet_without_send_time_among_others_is_left_out() {
+    let mut delay = Delay::default();
+    let at = |ms: u64| EPOCH + Duration::from_millis(ms);
+    delay.on_packet(at(0), SendTime::Timestamp(5, 90_000), 0);
+    assert_eq!(delay.current(), Some(Duration::ZERO));
+    for ms in 1..100 {
+        delay.on_packet(at(ms), SendTime::Absolute((ms * 262) as u32), 0);
+        delay.on_packet(at(ms), SendTime::Timestamp(ms as u32 * 90_000, 90_000), 0);
+    }
+    assert!(delay.current() < Some(Duration::from_millis(1)));
+    assert!(delay.p95() < Some(Duration::from_millis(1)));
+}
+
+#[test]
+fn the_histogram_is_right_within_its_classes() {
+    let mut histogram = Histogram::default();
+    assert_eq!(histogram.quantile(95, 100), None);
+    for us in 1..=100_000_u64 {
+        histogram.add(us * 1000);
+        if us % 1000 == 0 {
+            let told = histogram.quantile(95, 100).expect("some").as_secs_f64() * 1e6;
+            let truth = us as f64 * 0.95;
+            assert!((told - truth).abs() <= (truth * 0.0625).max(500.0), "{told} of {truth}");
+        }
+        if histogram.total == 60_000 {
+            break;
+        }
+    }
+    histogram.add(u64::MAX);
+    assert!(histogram.quantile(100, 100).expect("some") > Duration::from_secs(3));
+}

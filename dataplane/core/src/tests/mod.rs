@@ -11,6 +11,7 @@ mod limits;
 mod mirror;
 mod movement;
 mod red;
+mod quality;
 mod repair;
 mod report;
 mod shared;

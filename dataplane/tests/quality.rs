@@ -1,0 +1,57 @@
+//! How streams fare, as a control plane is told it.
+
+mod common;
+
+use common::peer::Peer;
+use common::{publish, scope, start};
+use std::time::Duration;
+use strait_proto::v1;
+use strait_proto::v1::candidate::Protocol;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_and_delay_of_a_publisher_are_told() {
+    let mut setup = start(1).await;
+    let client = &mut setup.client;
+    let only = |room: &str| v1::WatchQualityRequest { scope_ids: vec![room.into()] };
+    let mut all =
+        client.watch_quality(v1::WatchQualityRequest::default()).await.unwrap().into_inner();
+    let mut room = client.watch_quality(only("room")).await.unwrap().into_inner();
+    let mut other = client.watch_quality(only("other")).await.unwrap().into_inner();
+    let wrong = client.watch_quality(only("")).await.unwrap_err();
+    assert_eq!(wrong.code(), tonic::Code::InvalidArgument);
+
+    client.create_scope(scope("room")).await.unwrap();
+    let mut ann = Peer::join(client, "room", "ann", Protocol::Udp, false).await;
+    client.publish(publish("room", "ann", "voice")).await.unwrap();
+    let sending = tokio::task::spawn_blocking(move || {
+        // Every tenth is missing, and each comes so long after the one before that the figures are told meanwhile.
+        for seq in (1..150_u16).filter(|seq| seq % 10 != 0) {
+            ann.say(1, seq, b"hello");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        ann
+    });
+    let mut sum = v1::Loss::default();
+    while sum.lost < 9 {
+        let told = tokio::time::timeout(Duration::from_secs(10), all.message()).await;
+        let told = told.unwrap().unwrap().unwrap();
+        let names = [&told.scope_id, &told.peer_id, &told.publication_id];
+        assert_eq!(names, ["room", "ann", "voice"]);
+        assert!(told.packets == 0 || told.queue_delay_seconds.is_some());
+        let loss = told.loss.unwrap();
+        (sum.expected, sum.lost) = (sum.expected + loss.expected, sum.lost + loss.lost);
+    }
+    assert!(sum.lost * 8 <= sum.expected && sum.expected <= sum.lost * 12, "{sum:?}");
+    sending.await.unwrap();
+    assert_eq!(room.message().await.unwrap().unwrap().publication_id, "voice");
+    let quiet = tokio::time::timeout(Duration::from_millis(20), other.message()).await;
+    assert!(quiet.is_err(), "another scope's");
+
+    let request = v1::GetStatisticsRequest { scope_ids: vec!["room".into()] };
+    let statistics = client.get_statistics(request).await.unwrap().into_inner();
+    let encoding = &statistics.scopes[0].peers[0].publications[0].encodings[0];
+    let loss = encoding.loss.clone().unwrap();
+    assert!(loss.lost >= sum.lost && loss.bursts[0] == loss.lost, "{loss:?}");
+    // All that is here is one machine, and one clock.
+    assert!(encoding.queue_delay_seconds.is_some() && encoding.clock_drift_ppm.abs() < 400.0);
+}
