@@ -39,8 +39,7 @@ impl Worker {
         let silence = self.look_for_silence(now.at, slot);
         let asks = publications.into_iter().filter_map(|p| self.ask(now, p, egress)).min();
         let peer = self.peers.get(slot)?;
-        let due =
-            [asks, silence, quality, estimate, peer.feedback.due(), Some(peer.report_at)];
+        let due = [asks, silence, quality, estimate, peer.feedback.due(), Some(peer.report_at)];
         due.into_iter().flatten().min()
     }
 
