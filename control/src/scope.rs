@@ -137,6 +137,13 @@ pub enum Notice {
         /// In which publication.
         publication: String,
     },
+    /// Which encodings of the receiver's own publication anybody needs.
+    Layers {
+        /// Which publication.
+        publication: String,
+        /// As they were published, 0 is the first.
+        encodings: Vec<u32>,
+    },
     /// The receiver's own media path is up.
     Connected,
     /// The receiver's own transport is gone.

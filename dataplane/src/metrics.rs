@@ -27,6 +27,16 @@ const METRICS: &[(&str, &str, &str)] = &[
     ("relay_publications", "gauge", "Publications, by worker."),
     ("relay_subscriptions", "gauge", "Subscriptions, by worker."),
     (
+        "relay_subscriptions_lowered",
+        "gauge",
+        "Subscriptions that get a lower layer than they want for want of bandwidth, by worker.",
+    ),
+    (
+        "relay_subscriptions_paused",
+        "gauge",
+        "Subscriptions that get nothing, because not even the lowest layer fits, by worker.",
+    ),
+    (
         "relay_packets_received_total",
         "counter",
         "Datagrams and ICE-TCP frames received, by worker.",
@@ -176,6 +186,8 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_peers", |report| report.worker.peers);
     page.each("relay_publications", |report| report.worker.publications);
     page.each("relay_subscriptions", |report| report.worker.subscriptions);
+    page.each("relay_subscriptions_lowered", |report| report.worker.subscriptions_lowered);
+    page.each("relay_subscriptions_paused", |report| report.worker.subscriptions_paused);
     page.each("relay_packets_received_total", |report| report.sockets.packets_received);
     page.each("relay_bytes_received_total", |report| report.sockets.bytes_received);
     page.each("relay_packets_sent_total", |report| report.sockets.packets_sent);

@@ -76,6 +76,8 @@ pub struct Publication {
     pub muted: bool,
     /// The workers that it is passed on to, and since when nobody there subscribes to it.
     pub mirrors: BTreeMap<usize, Option<Instant>>,
+    /// Which of its encodings anybody needs, as a set, if its worker told.
+    pub wanted: Option<u8>,
 }
 
 /// What was published.
@@ -385,7 +387,7 @@ pub(crate) mod testing {
             encodings: Vec::new(),
         };
         let (id, peer) = (PublicationId(id), peer.to_owned());
-        Publication { id, peer, description, muted: false, mirrors: BTreeMap::new() }
+        Publication { id, peer, description, muted: false, mirrors: BTreeMap::new(), wanted: None }
     }
 }
 

@@ -251,7 +251,8 @@ async fn a_snapshot_tells_all_and_events_follow() {
         publication_ids: vec!["voice".into()],
         subscription_ids: vec!["s".into()],
     };
-    let scopes = vec![v1::ScopeState { scope_id: "room".into(), peers: vec![peer] }];
+    let scopes =
+        vec![v1::ScopeState { scope_id: "room".into(), peers: vec![peer], ..Default::default() }];
     let first = events.message().await.unwrap().unwrap();
     assert_eq!(first.event, Some(Event::Snapshot(v1::Snapshot { scopes })));
 

@@ -82,6 +82,8 @@ fn on_event(relay: &Relay, scopes: &Arc<Scopes>, event: Event) {
                     .any(|scope| scope.peers.iter().any(|peer| peer.peer_id == peer_id))
             };
             scopes.reconcile(alive);
+            let wanted = snapshot.scopes.into_iter().flat_map(|scope| scope.layers_wanted);
+            wanted.for_each(|wanted| scopes.layers_wanted(wanted));
         }
         Event::PeerConnected(peer) => scopes.peer_connected(&peer.scope_id, &peer.peer_id),
         Event::PeerLeft(peer) => {
@@ -100,6 +102,7 @@ fn on_event(relay: &Relay, scopes: &Arc<Scopes>, event: Event) {
             scopes.peer_lost(&peer.scope_id, &peer.peer_id, &reason);
         }
         Event::ScopeDisposed(scope) => scopes.scope_lost(&scope.scope_id),
+        Event::LayersWanted(wanted) => scopes.layers_wanted(wanted),
         Event::PublicationStarted(_) => {}
         Event::SpeechChanged(speech) => {
             scopes.speech_changed(&speech.scope_id, &speech.publication_id, speech.speaking);

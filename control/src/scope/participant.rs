@@ -167,6 +167,16 @@ impl Participant {
         lines.collect()
     }
 
+    /// The RIDs of some encodings of a publication of this peer's; none where they have no RIDs.
+    pub fn rids(&self, publication: &str, encodings: &[u32]) -> Option<Vec<&str>> {
+        let leg = self.lines().find_map(|line| match line {
+            Line::Publication { id, leg, .. } if id == publication => Some(leg),
+            _ => None,
+        })?;
+        let rid = |at: &u32| Some(leg.encodings.get(usize::try_from(*at).ok()?)?.rid.as_str());
+        encodings.iter().map(|at| rid(at).filter(|rid| !rid.is_empty())).collect()
+    }
+
     /// Slots: m-line and the publication that it shows.
     pub fn subscriptions(&self) -> Vec<(String, Option<String>)> {
         self.slots().map(|slot| (slot.mid.clone(), slot.bound.clone())).collect()

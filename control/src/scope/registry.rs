@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use strait_proto::v1;
 use tracing::warn;
 
 use super::{Notice, PeerView, PublicationView, Roster, Sink};
@@ -174,6 +175,17 @@ impl Scopes {
         }
         if let Some(peer) = roster.publication(publication).map(|(peer, _)| peer.to_owned()) {
             tell_all(&roster, Notice::Dominant { peer, publication: publication.into() });
+        }
+    }
+
+    /// What anybody needs of a publication.
+    pub fn layers_wanted(&self, wanted: v1::LayersWanted) {
+        let Some(scope) = self.of_relay_id(&wanted.scope_id) else { return };
+        let roster = scope.roster();
+        let peer = roster.of_relay_peer(&wanted.peer_id);
+        if let Some(sink) = peer.and_then(|peer| roster.sink(peer)) {
+            let v1::LayersWanted { publication_id: publication, encodings, .. } = wanted;
+            sink.send(&Arc::new(Notice::Layers { publication, encodings }));
         }
     }
 

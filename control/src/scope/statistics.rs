@@ -1,7 +1,7 @@
 //! The relay's counters as JSON for clients: the proto's field names in camelCase.
 
 use serde_json::{Value, json};
-use strait_proto::v1;
+use strait_proto::v1::{self, subscription_statistics::HeldBack};
 
 /// A peer's counters.
 pub fn peer(s: &v1::PeerStatistics) -> Value {
@@ -52,5 +52,12 @@ fn subscription(s: &v1::SubscriptionStatistics) -> Value {
         "roundTripSeconds": s.round_trip_seconds,
         "retransmissions": s.retransmissions,
         "retransmissionsMissed": s.retransmissions_missed,
+        "heldBack": match s.held_back() {
+            HeldBack::Lowered => "lowered",
+            HeldBack::Paused => "paused",
+            HeldBack::Nothing | HeldBack::Unspecified => "nothing",
+        },
+        "layerWanted": s.layer_wanted,
+        "layerPermitted": s.layer_permitted,
     })
 }

@@ -66,6 +66,11 @@ struct PreferenceSpec {
     layer_max: Option<u32>,
     spatial_max: Option<u32>,
     temporal_max: Option<u32>,
+    height: Option<u32>,
+    #[serde(default)]
+    priority: u8,
+    #[serde(default)]
+    pinned: bool,
 }
 
 /// Payload of NOTIFY.
@@ -401,6 +406,9 @@ impl Session {
                 layer_max: spec.layer_max,
                 spatial_max: spec.spatial_max,
                 temporal_max: spec.temporal_max,
+                height: spec.height,
+                priority: spec.priority.into(),
+                pinned: spec.pinned,
             };
             if let Err(fault) = participant.prefer(&spec.mid, preferences).await {
                 failed.push(Failed { mid: spec.mid, fault });
@@ -488,6 +496,12 @@ impl Session {
             }
             Notice::Dominant { peer, publication } => {
                 json!({"event": "dominant", "peer": peer, "publication": publication})
+            }
+            Notice::Layers { publication, encodings } => {
+                let Some(active) = subsession.participant.rids(publication, encodings) else {
+                    return;
+                };
+                json!({"event": "layers", "publication": publication, "active": active})
             }
             Notice::Connected => json!({"event": "connected"}),
             Notice::MediaLost { reason, .. } if is_lost => {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use strait_proto::v1::{self, event::Event};
 
 use crate::socket::Client;
-use crate::{CONFERENCE, PUBLISH, Service, eventually};
+use crate::{CONFERENCE, PUBLISH, SIMULCAST, Service, eventually};
 
 fn specs() -> Value {
     json!([
@@ -249,4 +249,36 @@ async fn a_conference_of_25_costs_few_calls_and_small_frames() {
     assert_eq!((scope.peers.len(), scope.publications.len()), (25, 50));
     assert_eq!(scope.subscriptions.len(), 50, "slots that were offered, and no more");
     drop(people);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_learns_which_layers_anybody_needs() {
+    let service = Service::start().await;
+    let mut alice = Client::connect(&service, "Alice");
+    let payload = json!({"sdp": SIMULCAST, "publish": []});
+    let (_, started) = alice.start("lobby", payload).unwrap();
+    let publications = started["publications"].as_array().unwrap().clone();
+    let (scope_id, scope) = service.relay.scope();
+    let peer_id = scope.peers.keys().next().unwrap().clone();
+    let (publication_id, published) =
+        scope.publications.iter().find(|(_, p)| p.encodings.len() == 3).unwrap();
+    let rids: Vec<&str> = published.encodings.iter().map(|e| e.rid.as_str()).collect();
+    let wanted = |encodings: &[u32]| v1::LayersWanted {
+        scope_id: scope_id.clone(),
+        peer_id: peer_id.clone(),
+        publication_id: publication_id.clone(),
+        encodings: encodings.to_vec(),
+    };
+    // Of another life of the scope: not hers.
+    let other = v1::LayersWanted { scope_id: "elsewhere".into(), ..wanted(&[]) };
+    service.relay.emit(Event::LayersWanted(other));
+    service.relay.emit(Event::LayersWanted(wanted(&[0, 2])));
+    let told = alice.expect_event("layers");
+    let expected = json!({
+        "event": "layers", "publication": publication_id, "active": [rids[0], rids[2]],
+    });
+    assert_eq!(told, expected);
+    assert!(publications.iter().any(|p| p["publication"] == told["publication"]));
+    service.relay.emit(Event::LayersWanted(wanted(&[])));
+    assert_eq!(alice.expect_event("layers")["active"], json!([]));
 }

@@ -334,6 +334,7 @@ impl Relay for FakeRelay {
                         .into_keys()
                         .map(|peer_id| v1::PeerState { peer_id, ..Default::default() })
                         .collect(),
+                    layers_wanted: Vec::new(),
                 })
                 .collect(),
         };

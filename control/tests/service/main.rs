@@ -18,6 +18,7 @@ use fake_relay::FakeRelay;
 
 pub(crate) const PUBLISH: &str = include_str!("../offers/chromium-publish.sdp");
 pub(crate) const PLAY: &str = include_str!("../offers/chromium-play.sdp");
+pub(crate) const SIMULCAST: &str = include_str!("../offers/chromium-simulcast.sdp");
 pub(crate) const CONFERENCE: &str = include_str!("../offers/firefox-conference.sdp");
 
 /// A service with its relay, in a folder of its own, on ports of its own.

@@ -47,6 +47,8 @@ export interface Uplink {
   /** May carry another publication once the server has seen it idle. */
   reusable: boolean;
   idle: boolean;
+  /** Its layers are being started or stopped. */
+  changing?: boolean;
 }
 
 /**
@@ -98,6 +100,7 @@ export class MediaSession {
   /** Takes a publication into the next offer. */
   add(publication: LocalPublication): void {
     const { options, kind, track } = publication;
+    publication.layers = undefined;
     const plain = !options.simulcast && !options.maxBitrateBps && !options.codecs;
     const idle = this.uplinks.find(
       (uplink) =>
@@ -148,6 +151,34 @@ export class MediaSession {
     const mid = this.slots.find((slot) => slot.bound === publication)?.transceiver.mid;
     if (!mid) throw new StraitError("closed", "the publication is not subscribed");
     await this.host.exchange({ preferences: [{ mid, ...preference }] });
+  }
+
+  /** Sends these layers of a publication, and stops the others. */
+  setLayers(publication: LocalPublication, active: readonly string[]): void {
+    publication.layers = active;
+    const uplink = this.uplinks.find((each) => each.publication === publication);
+    if (uplink && !uplink.changing) void this.applyLayers(uplink, publication);
+  }
+
+  private async applyLayers(uplink: Uplink, publication: LocalPublication): Promise<void> {
+    const { sender } = uplink.transceiver;
+    uplink.changing = true;
+    let applied: readonly string[] | undefined;
+    try {
+      // What is told meanwhile is applied after it: a sender takes one change at a time.
+      while (publication.layers && publication.layers !== applied) {
+        applied = publication.layers;
+        const parameters = sender.getParameters();
+        for (const encoding of parameters.encodings) {
+          if (encoding.rid) encoding.active = applied.includes(encoding.rid);
+        }
+        await sender.setParameters(parameters);
+      }
+    } catch {
+      // A browser that cannot, or a sender that was stopped: all layers go on, as without this.
+    } finally {
+      uplink.changing = false;
+    }
   }
 
   close(): void {

@@ -43,10 +43,17 @@ export interface SubscribeEntry {
 export interface PreferenceEntry {
   mid: string;
   paused?: boolean;
+  /** The largest simulcast layer wanted; 0 is the smallest. */
   layerMax?: number;
   /** Highest spatial and temporal layer inside a stream; 0 is the lowest. */
   spatialMax?: number;
   temporalMax?: number;
+  /** How high it is shown, in pixels of the screen. */
+  height?: number;
+  /** Where bandwidth is short: what has more comes first. 0 to 255, default 0. */
+  priority?: number;
+  /** Comes before all that is not pinned. */
+  pinned?: boolean;
 }
 
 /** Payload of START and UPDATE. */
@@ -86,6 +93,8 @@ export interface ScopeNotice extends SpeakersInfo {
   peer?: string | PeerInfo;
   publication?: string | PublicationInfo;
   reason?: string;
+  /** With `layers`: rids of the own publication that anybody needs. */
+  active?: string[];
 }
 
 /** Payload of a SHUTDOWN from the server. */

@@ -38,6 +38,8 @@ export class LocalPublication {
   readonly options: PublishOptions;
   /** @internal what the server was last told */
   mutedTold: boolean | undefined;
+  /** Rids of the layers that anybody needs; undefined while the server has not said so: all. */
+  layers: readonly string[] | undefined;
   /** @internal settles when the server has named, or refused, the publication */
   readonly ready: Promise<void>;
 

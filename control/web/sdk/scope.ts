@@ -207,7 +207,10 @@ export class Scope extends TypedEvents<ScopeEvents> {
     await this.media?.update();
   }
 
-  /** Pauses a subscription, or bounds the layers that are sent: 0 is the smallest. */
+  /**
+   * Pauses a subscription, bounds the layers that are sent, says how large it is shown and how much
+   * it matters. Replaces what was said of it before.
+   */
   async prefer(
     publication: Publication,
     preference: Omit<PreferenceEntry, "mid">,
@@ -413,6 +416,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
     const { event, peer, publication } = notice;
     const peerId = typeof peer === "string" ? peer : (peer?.peer ?? "");
     if (event === "media-lost") return void this.rejoin("media");
+    if (event === "layers") {
+      const own = this.publications.find((each) => each.id === publication);
+      if (own) this.media?.setLayers(own, notice.active ?? []);
+      return;
+    }
     const id = typeof publication === "string" ? publication : (publication?.publication ?? "");
     // Unlike the others, what is said of speech may be about oneself.
     if (event === "speaking" || event === "silent") return this.setSpeaking(id, event === "speaking");

@@ -28,22 +28,39 @@ export class FakeStream {
   }
 }
 
+export interface FakeEncoding {
+  rid?: string;
+  active?: boolean;
+}
+
+export interface FakeSender {
+  track: FakeTrack | null;
+  encodings: FakeEncoding[];
+  replaceTrack(track: FakeTrack | null): Promise<void>;
+  getParameters(): { encodings: FakeEncoding[] };
+  setParameters(parameters: { encodings: FakeEncoding[] }): Promise<void>;
+}
+
 export class FakeTransceiver {
   mid: string | null = null;
   currentDirection: string | null = null;
   stopped = false;
   readonly receiver: { track: FakeTrack; getSynchronizationSources(): [] };
-  readonly sender: { track: FakeTrack | null; replaceTrack(track: FakeTrack | null): Promise<void> };
+  readonly sender: FakeSender;
 
   constructor(
     kind: string,
     track: FakeTrack | null,
     public direction: string,
+    encodings: FakeEncoding[] = [],
   ) {
     this.receiver = { track: new FakeTrack(kind), getSynchronizationSources: () => [] };
-    const sender = {
+    const sender: FakeSender = {
       track,
-      replaceTrack: async (next: FakeTrack | null) => void (sender.track = next),
+      encodings,
+      replaceTrack: async (next) => void (sender.track = next),
+      getParameters: () => ({ encodings: sender.encodings.map((each) => ({ ...each })) }),
+      setParameters: async (parameters) => void (sender.encodings = parameters.encodings),
     };
     this.sender = sender;
   }
@@ -74,11 +91,11 @@ export class FakeConnection extends EventTarget {
 
   addTransceiver(
     trackOrKind: FakeTrack | string,
-    { direction }: { direction: string },
+    { direction, sendEncodings = [] }: { direction: string; sendEncodings?: FakeEncoding[] },
   ): FakeTransceiver {
     const track = typeof trackOrKind === "string" ? null : trackOrKind;
     const kind = typeof trackOrKind === "string" ? trackOrKind : trackOrKind.kind;
-    const transceiver = new FakeTransceiver(kind, track, direction);
+    const transceiver = new FakeTransceiver(kind, track, direction, sendEncodings);
     this.transceivers.push(transceiver);
     return transceiver;
   }

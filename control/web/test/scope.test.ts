@@ -182,6 +182,27 @@ test("unpublish frees the m-line and the next publication of the kind reuses it"
   assert.equal(scope.publications.length, 1);
 });
 
+test("layers that nobody needs are stopped and started again", async () => {
+  const { server, timers, scope } = await joined();
+  const publishing = scope.publish(asTrack(new FakeTrack("video")), { simulcast: true });
+  await timers.pass(100);
+  const camera = await publishing;
+  const sending = FakeConnection.last.transceivers.find(({ direction }) => direction === "sendonly");
+  const active = () => sending?.sender.encodings.map((each) => each.active ?? true);
+  assert.deepEqual(active(), [true, true, true]);
+  const tell = (layers: string[], publication = camera.id) =>
+    server.notify({ event: "layers", publication, active: layers }, "c2");
+  tell(["q"]);
+  await timers.pass(1);
+  assert.deepEqual(active(), [true, false, false]);
+  assert.deepEqual(camera.layers, ["q"]);
+  tell([], "pub-of-somebody");
+  tell(["q", "h"]);
+  tell(["h", "f"]);
+  await timers.pass(1);
+  assert.deepEqual(active(), [false, true, true], "the last word counts");
+});
+
 test("a refused publication tells its caller and leaves the rest alone", async () => {
   const { conference, timers, scope, log } = await joined([], [new FakeTrack("audio")]);
   conference.refuse = 415;

@@ -129,6 +129,12 @@ pub struct Preferences {
     pub spatial_max: Option<u8>,
     /// Highest temporal layer inside a stream, 0 the lowest; `None` is the best.
     pub temporal_max: Option<u8>,
+    /// Height at which it is shown, in pixels of the screen: a layer that is as high is as good as any. `None`: not said.
+    pub height: Option<u16>,
+    /// Where not all can be afforded, what has more gets better layers first.
+    pub priority: u8,
+    /// It comes before all that is not pinned.
+    pub pinned: bool,
 }
 
 /// What a control plane asks. Random values (credentials, SSRCs, first sequence numbers) come with the command.
@@ -429,6 +435,13 @@ pub enum Event {
     DominantSpeaker {
         /// In which.
         publication: PublicationId,
+    },
+    /// Of a publication with several encodings: which of them anybody needs. Told when it changes, and again now and then.
+    LayersWanted {
+        /// Which.
+        publication: PublicationId,
+        /// Bit 0 is the lowest.
+        encodings: u8,
     },
 }
 

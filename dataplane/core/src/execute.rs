@@ -2,6 +2,7 @@
 
 use crate::command::{Command, CommandError, Event, IceCredentials, LeaveReason};
 use crate::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
+use crate::demand::Demand;
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::ice::Agent;
@@ -20,6 +21,7 @@ use crate::rewrite::Rewriter;
 use crate::route::{Leg, Route, compile};
 use crate::select::Selector;
 use crate::speaker::Sound;
+use crate::spend::Allotment;
 use crate::statistics::Traffic;
 use crate::subscription::{Reported, Subscription};
 use crate::time::Now;
@@ -92,7 +94,7 @@ impl Worker {
                 Ok(())
             }
             Command::Publish { .. } => self.publish(now, command),
-            Command::Mirror { .. } => self.mirror(command),
+            Command::Mirror { .. } => self.mirror(now, command),
             Command::StartMirroring { publication, to } => self.start_mirroring(publication, to),
             Command::StopMirroring { publication, to } => self.stop_mirroring(publication, to),
             Command::Unpublish { publication } => {
@@ -116,6 +118,7 @@ impl Worker {
                         subscription.rewriter.close();
                     }
                 }
+                self.spend_anew(now, slot, egress);
                 self.want_key_frame(now, slot, egress);
                 Ok(())
             }
@@ -321,6 +324,7 @@ impl Worker {
             peer: peer_slot,
             origin: None,
             mirrors: Mirrors::default(),
+            demand: Demand::default(),
             kind,
             leg: Leg { mid: mid.into(), codecs, extensions },
             encodings: states,
@@ -344,6 +348,7 @@ impl Worker {
         }
         self.expect_sound(slot);
         self.start_reports(now, peer_slot);
+        self.demand_changed(now);
         Ok(())
     }
 
@@ -462,6 +467,7 @@ impl Worker {
             routes: Vec::new(),
             selector: Selector::new(preferences),
             layers: Layers::default(),
+            allotment: Allotment::default(),
             rewriter: Rewriter::new(first_seq),
             rtx_seq: first_seq,
             sent: Traffic::default(),
@@ -485,6 +491,7 @@ impl Worker {
             }
         }
         self.attach(slot, source);
+        self.spend_anew(now, slot, egress);
         self.want_key_frame(now, slot, egress);
         self.start_reports(now, peer_slot);
         Ok(())
@@ -514,6 +521,7 @@ impl Worker {
             subscription.routes = routes;
         }
         self.attach(slot, source);
+        self.spend_anew(now, slot, egress);
         self.want_key_frame(now, slot, egress);
         Ok(())
     }

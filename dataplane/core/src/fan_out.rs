@@ -1,6 +1,7 @@
 //! Who gets which of the gathered packets, in the order in which it is sent: destination by destination, so that what
 //! goes to one peer makes runs.
 
+use crate::command::Kind;
 use crate::gather::{Gather, bit};
 use crate::limits::GATHERED_PACKETS;
 use crate::publication::Publication;
@@ -14,6 +15,7 @@ use crate::time::Instant;
 pub(crate) struct Group {
     pub(crate) publication: u32,
     pub(crate) active: Active,
+    video: bool,
     /// Places of its packets.
     pub(crate) packets: u64,
 }
@@ -53,10 +55,15 @@ impl FanOut {
                 (None, Some(found)) => self.groups.push(Group {
                     publication,
                     active: found.active(now),
+                    video: found.kind == Kind::Video,
                     packets: bit(at),
                 }),
                 (None, None) => {}
             }
+        }
+        // To each peer sound goes first: it is small, and pictures wait behind it better than it behind them.
+        if self.groups.len() > 1 {
+            self.groups.sort_unstable_by_key(|g| (g.video, g.packets.trailing_zeros()));
         }
         for (group, Group { publication, .. }) in (0_u8..).zip(&self.groups) {
             let audience = publications.get(*publication).map(Publication::audience);

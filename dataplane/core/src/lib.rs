@@ -1,11 +1,14 @@
 //! The packet's path through the relay, sans-IO: no clock, no socket, no randomness, no lock.
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod audio;
 mod bandwidth;
+mod budget;
 mod cache;
 pub mod command;
 mod delay;
+mod demand;
 pub mod drop;
 pub mod egress;
 mod execute;
@@ -31,6 +34,7 @@ mod peer;
 pub mod port;
 mod publication;
 pub mod quality;
+mod rate;
 mod red;
 mod repair;
 mod report;
@@ -40,8 +44,10 @@ mod route;
 mod rtcp;
 mod select;
 mod sequence;
+mod size;
 mod slab;
 mod speaker;
+mod spend;
 pub mod statistics;
 mod subscription;
 pub mod time;

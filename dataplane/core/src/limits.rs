@@ -133,6 +133,37 @@ pub const PROBE_PACKETS: usize = 16;
 pub const PROBE_BYTES: usize = 64 << 10;
 /// What REMB, with each report, allows a publisher: generous, so that browsers ramp up to what their encoder wants.
 pub const REMB_BPS: u64 = 20_000_000;
+/// What a subscriber may get is looked at this often, besides at every change.
+pub const ALLOCATION_INTERVAL: Duration = Duration::from_millis(250);
+/// How much an encoding carries is measured over this long: a key frame in it weighs little.
+pub const RATE_WINDOW: Duration = Duration::from_secs(2);
+/// Percent that must be left of a budget for a better layer to be tried.
+pub const RAISE_SPARE: u64 = 15;
+/// And for how long they must have been left.
+pub const RAISE_AFTER: Duration = Duration::from_secs(1);
+/// After a drop the next attempt waits this long. Each that fails doubles it.
+pub const RAISE_BACKOFF_MIN: Duration = Duration::from_secs(3);
+/// Up to this.
+pub const RAISE_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// When what goes to a subscriber is this many percent of its budget, its pictures stop for the key frame of a lower layer
+/// rather than go on until that comes.
+pub const OVERSPENT: u64 = 150;
+/// An encoding that nobody wants for this long is told to be unwanted: who looks away for a moment costs no key frame.
+pub const LAYER_UNWANTED: Duration = Duration::from_secs(2);
+/// Within this an encoding that is asked for comes, or is taken for one that its publisher cannot send.
+pub const LAYER_STARTS: Duration = Duration::from_secs(3);
+/// What is wanted of a publication is told with what else changes within this.
+pub const DEMAND_DELAY: Duration = Duration::from_millis(20);
+/// And told again this often, should it have been lost.
+pub const DEMAND_REPEAT: Duration = Duration::from_secs(10);
+/// What is kept free for somebody who begins to speak.
+pub const AUDIO_RESERVE_BPS: u64 = 40_000;
+/// What an encoding is taken for that was never seen, lowest first.
+pub const GUESSED_BPS: [u64; ENCODINGS_PER_PUBLICATION] = [100_000, 400_000, 1_200_000];
+/// The least that a subscriber's feedback can bring its budget to: sound.
+pub const BUDGET_BPS_MIN: u64 = 30_000;
+/// And the most: beyond, it is as good as none.
+pub const BUDGET_BPS_MAX: u64 = 100_000_000;
 /// Report intervals (RFC 3550 section 6.2, scaled for the bandwidths of video and audio).
 pub const REPORT_INTERVAL_VIDEO: Duration = Duration::from_secs(1);
 /// See [`REPORT_INTERVAL_VIDEO`].

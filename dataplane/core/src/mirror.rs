@@ -4,6 +4,7 @@
 
 use crate::cache::Kept;
 use crate::command::{self, Command, CommandError, PeerId, PublicationId, ScopeId, WorkerId};
+use crate::demand::Demand;
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::execute::limit;
@@ -39,6 +40,8 @@ pub(crate) struct Origin {
 #[derive(Debug, Default)]
 pub(crate) struct Mirrors {
     workers: Vec<WorkerId>,
+    /// What they want of its encodings, as sets; those that did not say so yet want all.
+    wanted: Vec<u8>,
     /// They get the packets as they came, too.
     as_sent: bool,
 }
@@ -68,18 +71,34 @@ impl Mirrors {
                 return false;
             }
             self.workers.push(worker);
+            self.wanted.push(u8::MAX);
         }
         true
     }
 
     pub(crate) fn remove(&mut self, worker: WorkerId) {
-        self.workers.retain(|held| *held != worker);
+        if let Some(at) = self.workers.iter().position(|held| *held == worker) {
+            self.workers.remove(at);
+            self.wanted.remove(at);
+        }
+    }
+
+    /// Takes note of what one wants. Whether that is new.
+    pub(crate) fn want(&mut self, worker: WorkerId, encodings: u8) -> bool {
+        let mut all = self.workers.iter().zip(&mut self.wanted);
+        let wanted = all.find(|(held, _)| **held == worker).map(|(_, wanted)| wanted);
+        wanted.is_some_and(|wanted| std::mem::replace(wanted, encodings) != encodings)
+    }
+
+    /// What all of them want.
+    pub(crate) fn wanted(&self) -> u8 {
+        self.wanted.iter().fold(0, |all, wanted| all | wanted)
     }
 }
 
 impl Worker {
     /// Takes up another worker's publication.
-    pub(crate) fn mirror(&mut self, command: Command) -> Result<(), CommandError> {
+    pub(crate) fn mirror(&mut self, now: Now, command: Command) -> Result<(), CommandError> {
         let Command::Mirror {
             scope,
             publication: id,
@@ -112,6 +131,7 @@ impl Worker {
             peer: NOBODY,
             origin: Some(Origin { worker, scope, publisher, as_sent, clock }),
             mirrors: Mirrors::default(),
+            demand: Demand::default(),
             kind,
             leg: Leg { mid: "".into(), codecs, extensions },
             encodings,
@@ -127,6 +147,7 @@ impl Worker {
         self.publication_ids.insert(id, slot);
         self.mirrors.push(slot);
         self.expect_sound(slot);
+        self.demand_changed(now);
         Ok(())
     }
 
@@ -221,6 +242,12 @@ impl Worker {
                 }
                 Item::KeyFrame { name } => {
                     self.on_key_frame_wish(now, *name, egress);
+                    Ok(())
+                }
+                Item::Demand { publication, encodings } => {
+                    if let Some(slot) = self.publication_ids.get(publication) {
+                        self.on_mirrored_demand(now, from, *slot, *encodings);
+                    }
                     Ok(())
                 }
                 Item::Missing { name, seq } => {

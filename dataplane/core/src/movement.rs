@@ -171,6 +171,7 @@ impl Worker {
         for slot in peers.into_values() {
             self.arm(slot, now.at);
         }
+        self.demand_changed(now);
     }
 
     /// Whether a part of the scope lives on another worker.

@@ -85,6 +85,11 @@ pub(crate) enum Item {
     KeyFrame {
         name: Name,
     },
+    /// These of its encodings, as a set, are wanted.
+    Demand {
+        publication: PublicationId,
+        encodings: u8,
+    },
     /// Somebody misses a packet.
     Missing {
         name: Name,

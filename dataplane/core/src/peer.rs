@@ -11,6 +11,7 @@ use crate::limits::{DATAGRAM_BYTES, PAST_SSRCS, RESEND_BYTES, RESEND_SHARE};
 use crate::measure::ClockOffset;
 use crate::port::Path;
 use crate::publication::{Ended, Streams};
+use crate::spend::Spending;
 use crate::statistics::Traffic;
 use crate::time::Instant;
 use crate::timer::Alarm;
@@ -40,6 +41,7 @@ pub(crate) struct Peer {
     pub(crate) budget_bps: Option<u64>,
     /// The estimate of what its line carries, if it agreed to send transport-wide feedback.
     pub(crate) bandwidth: Option<Box<Bandwidth>>,
+    pub(crate) spending: Spending,
     pub(crate) alarm: Alarm,
     /// When the next reports to it are due.
     pub(crate) report_at: Instant,
@@ -68,6 +70,7 @@ impl Peer {
             resend: ResendBudget::default(),
             budget_bps: None,
             bandwidth: None,
+            spending: Spending::default(),
             alarm: Alarm::default(),
             report_at: now,
             quality_at: now,

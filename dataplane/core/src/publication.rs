@@ -3,6 +3,7 @@
 use crate::cache::Cache;
 use crate::command::{self, CodecKind, Kind, PublicationId};
 use crate::delay::{Delay, SendTime};
+use crate::demand::Demand;
 use crate::drop::DropReason;
 use crate::keyframe::KeyFrameRequests;
 use crate::keyframe_cache::LastKeyFrame;
@@ -13,11 +14,13 @@ use crate::mirror::{Mirrors, NOBODY, Origin};
 use crate::packet::{Packet, unwrap_rtx};
 use crate::peek::{Layering, Peek};
 use crate::quality;
+use crate::rate::Rate;
 use crate::repair::Missing;
 use crate::rewrite::Source;
 use crate::route::Leg;
 use crate::select::Active;
 use crate::sequence::Window;
+use crate::size::height;
 use crate::slab::Slab;
 use crate::speaker::{Place, Sound};
 use crate::subscription::Subscription;
@@ -34,6 +37,7 @@ pub(crate) struct Publication {
     /// Of a mirror: the other worker's publication that it repeats.
     pub(crate) origin: Option<Origin>,
     pub(crate) mirrors: Mirrors,
+    pub(crate) demand: Demand,
     pub(crate) kind: Kind,
     pub(crate) leg: Leg,
     pub(crate) encodings: Vec<Encoding>,
@@ -76,6 +80,9 @@ pub(crate) struct Encoding {
     pub(crate) missing: Missing,
     /// When the last packet arrived.
     pub(crate) active_at: Option<Instant>,
+    pub(crate) rate: Rate,
+    /// Of its pictures, in pixels, as the last key frame said.
+    pub(crate) height: Option<u16>,
     pub(crate) clock_rate_hz: u32,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
@@ -109,6 +116,8 @@ impl Encoding {
             sealed: Cache::new(packets),
             missing: Missing::default(),
             active_at: None,
+            rate: Rate::default(),
+            height: None,
             clock_rate_hz: 0,
             packets: 0,
             bytes: 0,
@@ -213,6 +222,7 @@ impl Publication {
         if packet.peek.key_frame {
             encoding.key_frames += 1;
             encoding.requests.satisfy();
+            encoding.height = height(codec.kind, packet.payload).or(encoding.height);
         }
         // What was sent while it was held back is never shown.
         if self.repairs && !self.muted {

@@ -35,12 +35,15 @@ impl Worker {
         }
         let quality = self.tell_quality(now, slot);
         let estimate = self.estimate(now, slot, egress);
+        self.weigh_reports(now, slot, egress);
+        self.spend_when_due(now, slot, egress);
         let publications = self.peers.get(slot)?.publications.clone();
         let silence = self.look_for_silence(now.at, slot);
         let asks = publications.into_iter().filter_map(|p| self.ask(now, p, egress)).min();
         let peer = self.peers.get(slot)?;
-        let due = [asks, silence, quality, estimate, peer.feedback.due(), Some(peer.report_at)];
-        due.into_iter().flatten().min()
+        let peer_due = [peer.feedback.due(), peer.spending.due, Some(peer.report_at)];
+        let due = [asks, silence, quality, estimate].into_iter().chain(peer_due);
+        due.flatten().min()
     }
 
     /// Makes sure that the periodic work of a peer with streams goes on.

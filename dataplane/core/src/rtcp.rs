@@ -69,13 +69,14 @@ impl Worker {
                         self.on_key_frame_request(now, slot, entry.ssrc, egress);
                     }
                 }
+                rtcp::Packet::Remb(remb) => self.on_remb(now, slot, &remb, egress),
                 rtcp::Packet::Bye(bye) => bye.ssrcs().for_each(|ssrc| self.on_bye(slot, ssrc)),
                 rtcp::Packet::TransportCc(feedback) => {
                     self.on_transport_cc(now, slot, &feedback, &mut statuses_left);
+                    self.on_budget(now, slot, egress);
                 }
-                // Descriptions say nothing that signalling did not; estimates and extended reports are not used yet.
+                // Descriptions say nothing that signalling did not; extended reports are not used yet.
                 rtcp::Packet::SourceDescription(_)
-                | rtcp::Packet::Remb(_)
                 | rtcp::Packet::ExtendedReport(_)
                 | rtcp::Packet::Other(_) => {}
             }
@@ -155,7 +156,17 @@ impl Worker {
         let answered = block.last_sr != 0 && trip < ROUND_TRIP_MAX;
         let trip = answered.then(|| Duration::from_micros((u64::from(trip) * 1_000_000) >> 16));
         let round_trip = trip.or(subscription.reported.round_trip);
-        subscription.reported = Reported { block, round_trip };
+        let before = std::mem::replace(&mut subscription.reported, Reported { block, round_trip });
+        let (before, known) = (before.block, before.block.ssrc == block.ssrc);
+        let expected = block.highest_seq.wrapping_sub(before.highest_seq);
+        // More than half of the numbers at once is an old report that came late.
+        if known
+            && expected < 1 << 15
+            && let Some(peer) = self.peers.get_mut(slot)
+        {
+            let lost = i64::from(block.cumulative_lost) - i64::from(before.cumulative_lost);
+            peer.spending.reports.on_loss(expected.into(), lost.max(0).unsigned_abs());
+        }
     }
 
     /// Answers from the cache, and asks the publisher for what it never sent us.
@@ -253,7 +264,7 @@ impl Worker {
     }
 
     /// The subscription of a peer that sends with this SSRC.
-    fn subscription_of(&self, slot: u32, ssrc: u32) -> Option<u32> {
+    pub(crate) fn subscription_of(&self, slot: u32, ssrc: u32) -> Option<u32> {
         let sends = |subscription: &Subscription| subscription.sends(ssrc, &self.publications);
         let peer = self.peers.get(slot)?;
         let mut slots = peer.subscriptions.iter().copied();

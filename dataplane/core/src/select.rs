@@ -24,11 +24,33 @@ impl Active {
         self.0 |= 1_u8.checked_shl(encoding.into()).unwrap_or_default();
     }
 
+    /// Whether it is one of them.
+    pub(crate) fn has(self, encoding: u8) -> bool {
+        self.0 & 1_u8.checked_shl(encoding.into()).unwrap_or_default() != 0
+    }
+
     /// The highest encoding up to `max`, or else the lowest above it.
-    fn best(self, max: Option<u8>) -> Option<u8> {
-        let within = self.0 & max.map_or(u8::MAX, |max| u8::MAX >> (7 - max.min(7)));
+    fn best(self, max: u8) -> Option<u8> {
+        let within = self.0 & (u8::MAX >> (7 - max.min(7)));
         let best = if within == 0 { self.0.trailing_zeros() } else { within.ilog2() };
         (self.0 != 0).then_some(best as u8)
+    }
+}
+
+/// What a subscription may have of what its subscriber prefers. By itself it permits everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// Nothing is sent: not even the least of it can be afforded.
+    pub(crate) paused: bool,
+    /// Highest encoding, 0 the lowest.
+    pub(crate) encoding: u8,
+    /// None above [`Limit::encoding`] is sent either while that does not come. Otherwise a higher one is better than none.
+    pub(crate) strict: bool,
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self { paused: false, encoding: u8::MAX, strict: false }
     }
 }
 
@@ -36,13 +58,14 @@ impl Active {
 #[derive(Debug, Default)]
 pub(crate) struct Selector {
     preferences: Preferences,
+    limit: Limit,
     current: Option<u8>,
 }
 
 impl Selector {
     /// With what the subscriber wants.
     pub(crate) fn new(preferences: Preferences) -> Self {
-        Self { preferences, current: None }
+        Self { preferences, limit: Limit::default(), current: None }
     }
 
     /// The encoding that is forwarded.
@@ -50,9 +73,28 @@ impl Selector {
         self.current
     }
 
-    /// Whether nothing is wanted.
+    /// Whether nothing is wanted, or nothing can be afforded.
     pub(crate) fn is_paused(&self) -> bool {
-        self.preferences.paused
+        self.preferences.paused || self.limit.paused
+    }
+
+    /// What the subscriber wants.
+    pub(crate) fn preferences(&self) -> Preferences {
+        self.preferences
+    }
+
+    /// What it may have of it.
+    pub(crate) fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// Changes what it may have. After a pause it starts anew; and at once where it goes on with what it has not.
+    pub(crate) fn permit(&mut self, limit: Limit) {
+        self.limit = limit;
+        let above = self.current.is_some_and(|current| current > limit.encoding);
+        if limit.paused || (limit.strict && above) {
+            self.restart();
+        }
     }
 
     /// Changes what is wanted. A pause forgets the encoding: what follows starts anew.
@@ -76,13 +118,14 @@ impl Selector {
 
     /// The encoding to be on, of those that are active.
     pub(crate) fn target(&self, active: Active) -> Option<u8> {
-        active.best(self.preferences.layer_max)
+        let max = self.preferences.layer_max.unwrap_or(u8::MAX).min(self.limit.encoding);
+        active.best(max).filter(|best| !self.limit.strict || *best <= self.limit.encoding)
     }
 
     /// Decides about a packet of `encoding`. `enters` says that decoding can begin with it, as it can with every packet
     /// of a codec without known key frames.
     pub(crate) fn choose(&mut self, encoding: u8, active: Active, enters: bool) -> Choice {
-        if self.preferences.paused {
+        if self.is_paused() {
             return Choice::Decline;
         }
         let target = self.target(active);
@@ -155,5 +198,45 @@ mod tests {
         assert_eq!(selector.choose(0, active(&[0]), true), Choice::Decline);
         selector.prefer(Preferences::default());
         assert_eq!(selector.choose(0, active(&[0]), false), Choice::AwaitKeyFrame);
+    }
+
+    fn limit(encoding: u8, strict: bool) -> Limit {
+        Limit { paused: false, encoding, strict }
+    }
+
+    #[test]
+    fn a_limit_is_entered_by_a_key_frame_and_what_was_sent_goes_on_until_then() {
+        let (mut selector, all) = (Selector::default(), active(&[0, 1, 2]));
+        assert_eq!(selector.choose(2, all, true), Choice::Forward);
+        selector.permit(limit(0, false));
+        assert_eq!(selector.choose(2, all, true), Choice::Forward);
+        assert_eq!(selector.choose(0, all, false), Choice::AwaitKeyFrame);
+        assert_eq!(selector.choose(0, all, true), Choice::Forward);
+        selector.permit(Limit::default());
+        assert_eq!(selector.choose(0, all, false), Choice::Forward);
+        assert_eq!(selector.choose(2, all, true), Choice::Forward);
+    }
+
+    #[test]
+    fn a_strict_limit_sends_nothing_above_it_not_even_while_nothing_else_comes() {
+        let mut selector = Selector::default();
+        assert_eq!(selector.choose(2, active(&[2]), true), Choice::Forward);
+        selector.permit(limit(0, false));
+        assert_eq!(selector.choose(2, active(&[2]), false), Choice::Forward, "better than none");
+        selector.permit(limit(0, true));
+        assert_eq!(selector.choose(2, active(&[2]), true), Choice::Decline);
+        assert_eq!(selector.target(active(&[2])), None);
+        assert_eq!(selector.choose(0, active(&[0, 2]), true), Choice::Forward);
+    }
+
+    #[test]
+    fn what_cannot_be_afforded_is_paused_whatever_is_preferred() {
+        let (mut selector, all) = (Selector::default(), active(&[0]));
+        assert_eq!(selector.choose(0, all, true), Choice::Forward);
+        selector.permit(Limit { paused: true, ..Limit::default() });
+        assert!(selector.is_paused());
+        assert_eq!(selector.choose(0, all, true), Choice::Decline);
+        selector.permit(Limit::default());
+        assert_eq!(selector.choose(0, all, false), Choice::AwaitKeyFrame, "anew");
     }
 }

@@ -44,6 +44,11 @@ impl<T> Slab<T> {
         self.entries.iter().flatten()
     }
 
+    /// Every index that an entry has or had is below this.
+    pub(crate) fn slots(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

@@ -52,6 +52,10 @@ pub struct WorkerStatistics {
     pub estimation: EstimationStatistics,
     /// How the encodings of its publications fared.
     pub quality: QualityStatistics,
+    /// Subscriptions that get a lower layer than they want, because their peer's budget permits no more.
+    pub subscriptions_lowered: u32,
+    /// Subscriptions that get nothing, because not even the lowest layer fits.
+    pub subscriptions_paused: u32,
 }
 
 /// Of a scope.
@@ -174,6 +178,12 @@ pub struct SubscriptionStatistics {
     pub layer: Option<u8>,
     /// The highest spatial and temporal layer of it that is forwarded, if any are left out.
     pub inner: Option<(u8, u8)>,
+    /// The best that the subscriber wants, and the publisher sends or can send, if anything.
+    pub layer_wanted: Option<u8>,
+    /// The best that the peer's budget permits; `None` while nothing fits, and without a budget.
+    pub layer_permitted: Option<u8>,
+    /// What the budget takes away.
+    pub held_back: HeldBack,
     /// Without retransmissions.
     pub sent: Traffic,
     /// Cumulative loss as the subscriber last reported it.
@@ -190,11 +200,27 @@ pub struct SubscriptionStatistics {
     pub retransmissions_missed: u64,
 }
 
+/// What a peer's budget takes away of a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeldBack {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It gets a lower layer than it wants.
+    Lowered,
+    /// It gets nothing, because not even the lowest fits.
+    Paused,
+}
+
 impl Worker {
     /// The worker's own counters. Looks at every publication: not for every turn.
     #[must_use]
     pub fn statistics(&self) -> WorkerStatistics {
         let encodings = self.publications.iter().flat_map(|publication| &publication.encodings);
+        let held_back = |how| {
+            let subscriptions = self.subscriptions.iter();
+            subscriptions.filter(|s| s.allotment.held_back() == how).count() as u32
+        };
         WorkerStatistics {
             scopes: self.scopes.len() as u32,
             peers: self.peers.len() as u32,
@@ -205,6 +231,8 @@ impl Worker {
             cache_bytes: encodings.map(|encoding| encoding.cache.bytes() as u64).sum(),
             estimation: self.estimation,
             quality: self.quality.total,
+            subscriptions_lowered: held_back(HeldBack::Lowered),
+            subscriptions_paused: held_back(HeldBack::Paused),
         }
     }
 
@@ -249,6 +277,9 @@ impl Worker {
             ssrc: subscription.ssrc,
             layer: subscription.selector.current(),
             inner: subscription.layers.share().map(|target| (target.spatial(), target.temporal())),
+            layer_wanted: subscription.allotment.wanted,
+            layer_permitted: subscription.allotment.share.layer(),
+            held_back: subscription.allotment.held_back(),
             sent: subscription.sent,
             packets_lost: block.cumulative_lost.into(),
             fraction_lost: f64::from(block.fraction_lost) / 256.0,

@@ -15,6 +15,7 @@ use crate::rewrite::{Position, Rewrite, Rewriter, Source};
 use crate::route::{Leg, Route};
 use crate::select::{Active, Choice, Selector};
 use crate::slab::Slab;
+use crate::spend::Allotment;
 use crate::statistics::Traffic;
 use crate::time::{Duration, Instant, Now};
 use std::ops::Range;
@@ -50,6 +51,7 @@ pub(crate) struct Subscription {
     pub(crate) routes: Vec<Route>,
     pub(crate) selector: Selector,
     pub(crate) layers: Layers,
+    pub(crate) allotment: Allotment,
     pub(crate) rewriter: Rewriter,
     pub(crate) rtx_seq: u16,
     pub(crate) sent: Traffic,

@@ -1,5 +1,6 @@
 //! A worker: the scopes, peers and streams that one core serves, and the four ways in.
 
+use crate::allocate::Allocator;
 use crate::command::{Event, LeaveReason, PeerId, PublicationId, ScopeId, SubscriptionId};
 use crate::drop::{DropReason, Drops};
 use crate::egress::Egress;
@@ -84,6 +85,9 @@ pub struct Worker {
     pub(crate) mirrors: Vec<u32>,
     /// When a mirror's wishes are to be repeated.
     pub(crate) mirrors_due: Option<Instant>,
+    /// When what is wanted of publications with several encodings is looked at next.
+    pub(crate) demand_due: Option<Instant>,
+    pub(crate) allocator: Allocator,
     pub(crate) gather: Gather,
     pub(crate) fan_out: FanOut,
     checked: Option<Path>,
@@ -119,6 +123,8 @@ impl Worker {
             outbox: Outbox::default(),
             mirrors: Vec::new(),
             mirrors_due: None,
+            demand_due: None,
+            allocator: Allocator::default(),
             gather: Gather::new(config.gather),
             fan_out: FanOut::default(),
             checked: None,
@@ -165,6 +171,7 @@ impl Worker {
             }
         }
         self.wish_again(now);
+        self.look_at_demand(now);
         self.count_sent(before, egress);
         full
     }
@@ -172,7 +179,8 @@ impl Worker {
     /// When [`Worker::on_timeout`] has something to do next; always later than its last `now`, once it said `false`.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.timers.next(), self.gather.due(), self.mirrors_due].into_iter().flatten().min()
+        let due = [self.timers.next(), self.gather.due(), self.mirrors_due, self.demand_due];
+        due.into_iter().flatten().min()
     }
 
     /// The oldest event that was not fetched.

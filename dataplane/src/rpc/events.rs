@@ -2,6 +2,7 @@
 
 use super::{State, peers};
 use crate::limits::WATCHERS;
+use crate::registry::Publication;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use strait_core::command::{Event, LeaveReason, PublicationId};
@@ -128,6 +129,19 @@ pub(crate) async fn pump(state: Arc<State>, mut events: mpsc::Receiver<Event>) {
                     publication_id,
                 }));
             }
+            Event::LayersWanted { publication, encodings } => {
+                let Some(scope) = state.registry.scope_of_publication(publication) else {
+                    continue;
+                };
+                let mut contents = scope.state.lock().await;
+                let mut all = contents.publications.iter_mut();
+                let found = all.find(|(_, entry)| entry.id == publication);
+                // Workers repeat it, in case that one is lost.
+                let changed = found.filter(|(_, entry)| entry.wanted != Some(encodings));
+                let Some((name, entry)) = changed else { continue };
+                entry.wanted = Some(encodings);
+                state.tell(Told::LayersWanted(layers_wanted(&scope.name, name, entry, encodings)));
+            }
         }
     }
 }
@@ -152,6 +166,20 @@ async fn named(state: &State, publication: PublicationId) -> Option<Named> {
     })
 }
 
+fn layers_wanted(
+    scope: &str,
+    name: &str,
+    publication: &Publication,
+    encodings: u8,
+) -> v1::LayersWanted {
+    v1::LayersWanted {
+        scope_id: scope.to_owned(),
+        peer_id: publication.peer.clone(),
+        publication_id: name.to_owned(),
+        encodings: (0..u8::BITS).filter(|bit| encodings >> bit & 1 == 1).collect(),
+    }
+}
+
 async fn snapshot(state: &State) -> v1::Snapshot {
     let mut scopes = Vec::new();
     for scope in state.registry.scopes() {
@@ -172,7 +200,12 @@ async fn snapshot(state: &State) -> v1::Snapshot {
             }
         });
         let peers = peers.collect();
-        scopes.push(v1::ScopeState { scope_id: scope.name.clone(), peers });
+        let told = contents.publications.iter();
+        let told = told.filter_map(|(name, entry)| Some((name, entry, entry.wanted?)));
+        let wanted =
+            told.map(|(name, entry, wanted)| layers_wanted(&scope.name, name, entry, wanted));
+        let layers_wanted = wanted.collect();
+        scopes.push(v1::ScopeState { scope_id: scope.name.clone(), peers, layers_wanted });
     }
     scopes.sort_by(|a, b| a.scope_id.cmp(&b.scope_id));
     v1::Snapshot { scopes }

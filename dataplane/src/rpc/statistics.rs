@@ -133,6 +133,9 @@ impl<'a> Names<'a> {
             retransmissions_missed: entry.retransmissions_missed,
             spatial_layer: entry.inner.map(|(spatial, _)| spatial.into()),
             temporal_layer: entry.inner.map(|(_, temporal)| temporal.into()),
+            held_back: held_back(entry.held_back).into(),
+            layer_wanted: entry.layer_wanted.map(u32::from),
+            layer_permitted: entry.layer_permitted.map(u32::from),
         })
     }
 }
@@ -145,6 +148,15 @@ fn of_estimation(entry: core::EstimationStatistics) -> v1::EstimationStatistics 
         probes_succeeded: entry.probes_succeeded,
         padding_packets: entry.padding.packets,
         padding_bytes: entry.padding.bytes,
+    }
+}
+
+fn held_back(how: core::HeldBack) -> v1::subscription_statistics::HeldBack {
+    use v1::subscription_statistics::HeldBack as Told;
+    match how {
+        core::HeldBack::Nothing => Told::Nothing,
+        core::HeldBack::Lowered => Told::Lowered,
+        core::HeldBack::Paused => Told::Paused,
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn publish(
         return Err(of_mailbox(error));
     }
     let (peer, muted, mirrors) = (request.peer_id, request.muted, BTreeMap::new());
-    let publication = Publication { id, peer, description, muted, mirrors };
+    let publication = Publication { id, peer, description, muted, mirrors, wanted: None };
     contents.publications.insert(request.publication_id, publication);
     Ok(v1::PublishResponse {})
 }

@@ -271,6 +271,9 @@ pub(super) fn preferences(given: Option<v1::Preferences>) -> Preferences {
         layer_max: given.layer_max.map(layer),
         spatial_max: given.spatial_max.map(layer),
         temporal_max: given.temporal_max.map(layer),
+        height: given.height.map(|height| u16::try_from(height).unwrap_or(u16::MAX)),
+        priority: u8::try_from(given.priority).unwrap_or(u8::MAX),
+        pinned: given.pinned,
     }
 }
 

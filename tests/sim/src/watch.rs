@@ -8,6 +8,7 @@ use crate::report::Stream;
 use crate::stage::latest;
 use crate::world::{Event, World, ntp};
 use strait_core::limits::CONSENT;
+use strait_core::statistics::HeldBack;
 use strait_core::time::{Duration, Instant};
 
 /// What was under way when a source was changed or held back may arrive for so long: as long as
@@ -34,6 +35,9 @@ impl World {
             faults.extend(self.look_at_connection(member));
         }
         for at in 0..self.slots.len() {
+            if self.is_held_back(&self.slots[at]) {
+                self.slots[at].changed_at = self.now;
+            }
             let found = self.look_at_slot(at);
             if !found.is_empty() {
                 // Once is enough: it may recover from here.
@@ -104,6 +108,14 @@ impl World {
     pub(crate) fn receiver(&self, slot: &Slot) -> Option<&Receiver> {
         let life = self.life_of(slot)?;
         life.peer.receivers.iter().find(|receiver| receiver.slot == slot.id.0 as usize)
+    }
+
+    /// Whether the relay gives less than is wanted, because of the loss that the viewer reported a moment ago.
+    fn is_held_back(&self, slot: &Slot) -> bool {
+        let told = self.life_of(slot).and_then(|l| self.relay.worker().peer_statistics(l.id));
+        let mut subscriptions = told.into_iter().flat_map(|peer| peer.subscriptions);
+        let told = subscriptions.find(|subscription| subscription.subscription == slot.id);
+        told.is_some_and(|subscription| subscription.held_back == HeldBack::Lowered)
     }
 
     fn life_of(&self, slot: &Slot) -> Option<&Life> {

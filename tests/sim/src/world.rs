@@ -394,6 +394,8 @@ impl World {
                 }
             }
             Said::PeerLeft { peer, reason, detail } => self.left(peer, reason, &detail),
+            // Publishers here send what the plan says.
+            Said::LayersWanted { .. } => {}
             Said::PublicationStarted { publication } => {
                 let all = lives_mut(&mut self.members);
                 let found =

@@ -6,6 +6,7 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::limits::{EGRESS_FLUSH_BYTES, PROBE_PACKETS};
 use crate::packet::Packet;
+use crate::statistics::HeldBack;
 use crate::subscription::{Sending, Subscription};
 use crate::time::{Instant, Now};
 use crate::worker::Worker;
@@ -71,9 +72,11 @@ impl Worker {
         let better = |subscription: &Subscription| {
             let publication = subscription.publication.and_then(|p| self.publications.get(p));
             let target = publication.map(|p| subscription.selector.target(p.active(now)));
-            subscription.takes_padding() && target != Some(subscription.selector.current())
+            let held_back = subscription.allotment.held_back() != HeldBack::Nothing;
+            let waits = target != Some(subscription.selector.current());
+            subscription.takes_padding() && (held_back || waits)
         };
-        subscriptions.any(better).then_some(u64::MAX)
+        subscriptions.any(better).then_some(peer.spending.wanted_bps)
     }
 
     /// Lets an estimate work, and counts what it did.
@@ -89,7 +92,9 @@ impl Worker {
     fn set_budget(&mut self, now: Now, slot: u32) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Some(bandwidth) = peer.bandwidth.as_ref() else { return };
-        peer.budget_bps = bandwidth.budget_bps(now.at);
+        // Who says that it can receive less is believed.
+        let remb_bps = peer.spending.reports.remb_bps().unwrap_or(u64::MAX);
+        peer.budget_bps = bandwidth.budget_bps(now.at).map(|budget| budget.min(remb_bps));
     }
 
     /// Sends one packet of padding on a stream of retransmissions: media that was sent before (`back` packets ago), or

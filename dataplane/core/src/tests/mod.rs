@@ -1,7 +1,9 @@
 //! The whole worker, with peers made by hand.
 
+mod allocate;
 mod audio;
 mod bandwidth;
+mod demand;
 mod forward;
 mod gather;
 mod ice;

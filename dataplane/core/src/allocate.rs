@@ -1,0 +1,384 @@
+//! What a subscriber's budget is spent on: sound always, then the least of every picture, then better ones in the order in
+//! which the subscriber cares for them.
+//!
+//! Down at once, up with patience: a better layer must fit with room to spare for a while, and after each drop the next
+//! attempt waits longer. With a steady budget nothing changes.
+
+use crate::limits::{
+    ENCODINGS_PER_PUBLICATION, RAISE_AFTER, RAISE_BACKOFF_MAX, RAISE_BACKOFF_MIN, RAISE_SPARE,
+};
+use crate::time::{Duration, Instant};
+use std::cmp::Reverse;
+
+/// What one subscription has of the budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Share {
+    /// Not decided: it is new, or wants something else.
+    #[default]
+    Open,
+    /// Nothing: not even its lowest layer fits.
+    Nothing,
+    /// Layers up to this one.
+    Upto(u8),
+}
+
+impl Share {
+    /// The highest layer of it.
+    pub(crate) fn layer(self) -> Option<u8> {
+        match self {
+            Self::Upto(layer) => Some(layer),
+            Self::Open | Self::Nothing => None,
+        }
+    }
+
+    fn of(layer: Option<u8>) -> Self {
+        layer.map_or(Self::Nothing, Self::Upto)
+    }
+}
+
+/// How much a subscriber cares for a picture, least first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    pub(crate) pinned: bool,
+    pub(crate) priority: u8,
+    /// Height at which it is shown.
+    pub(crate) height: u16,
+}
+
+/// A picture that wants a share.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Claim {
+    /// Slot.
+    pub(crate) subscription: u32,
+    pub(crate) rank: Rank,
+    /// Bits per second of each layer; `None` for one that is not to be had.
+    pub(crate) rates: [Option<u64>; ENCODINGS_PER_PUBLICATION],
+    /// The highest layer that is wanted.
+    pub(crate) wanted: u8,
+    /// By how large it is shown, too.
+    pub(crate) sized: bool,
+    /// What it has.
+    pub(crate) share: Share,
+    /// What it will have soon, if nothing comes in between.
+    pub(crate) soon: Option<u8>,
+}
+
+impl Claim {
+    /// Bits per second of a layer, with nothing below it: layers here are encodings by themselves.
+    pub(crate) fn rate(&self, layer: Option<u8>) -> u64 {
+        layer.and_then(|layer| *self.rates.get(usize::from(layer))?).unwrap_or(0)
+    }
+
+    /// The next layer above that is to be had, `max` at most.
+    fn above(&self, layer: Option<u8>, max: Option<u8>) -> Option<u8> {
+        let first = layer.map_or(0, |layer| layer.saturating_add(1));
+        (first..=max?)
+            .find(|layer| self.rates.get(usize::from(*layer)).is_some_and(Option::is_some))
+    }
+
+    /// The best that it may keep without an attempt at more.
+    fn keeps(&self) -> Option<u8> {
+        match self.share {
+            Share::Open => Some(self.wanted),
+            Share::Nothing => None,
+            Share::Upto(layer) => Some(layer.min(self.wanted)),
+        }
+    }
+}
+
+/// When a peer may get more. One for each peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Since when better layers fit.
+    fits_since: Option<Instant>,
+    /// No attempt before this.
+    until: Option<Instant>,
+    /// How long the next drop makes it wait.
+    backoff: Duration,
+    raised_at: Option<Instant>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { fits_since: None, until: None, backoff: RAISE_BACKOFF_MIN, raised_at: None }
+    }
+}
+
+impl Patience {
+    /// Something had to be taken away. Soon after an attempt at more, that attempt failed.
+    fn dropped(&mut self, now: Instant) {
+        let failed = self.raised_at.take().is_some_and(|at| now.since(at) < RAISE_BACKOFF_MAX);
+        let waiting = self.until.is_some_and(|until| now < until);
+        if failed {
+            self.backoff = (2 * self.backoff).min(RAISE_BACKOFF_MAX);
+        } else if !waiting {
+            self.backoff = RAISE_BACKOFF_MIN;
+        }
+        self.until = Some(now + self.backoff);
+        self.fits_since = None;
+    }
+
+    /// Whether what has fitted until now may be tried.
+    fn tries(&mut self, now: Instant) -> bool {
+        let since = *self.fits_since.get_or_insert(now);
+        now.since(since) >= RAISE_AFTER && self.until.is_none_or(|until| until <= now)
+    }
+
+    fn raised(&mut self, now: Instant) {
+        (self.raised_at, self.fits_since) = (Some(now), None);
+    }
+}
+
+/// Memory that is used again.
+#[derive(Debug, Default)]
+pub(crate) struct Allocator {
+    pub(crate) claims: Vec<Claim>,
+    kept: Vec<Option<u8>>,
+    ideal: Vec<Option<u8>>,
+}
+
+impl Allocator {
+    /// Gives every claim its share of `budget_bps`.
+    pub(crate) fn share_out(&mut self, now: Instant, budget_bps: u64, patience: &mut Patience) {
+        let Self { claims, kept, ideal } = self;
+        // The slot makes the order the same in every run.
+        claims.sort_unstable_by_key(|claim| (Reverse(claim.rank), claim.subscription));
+        fit(budget_bps, claims, Claim::keeps, kept);
+        let lowered = claims.iter().zip(&*kept).any(|(claim, kept)| {
+            // What its publisher does not send any more, or the subscriber does not want, was not taken for the budget.
+            let could = claim.keeps().and_then(|keeps| best(claim, keeps));
+            claim.share != Share::Open && *kept < could
+        });
+        if lowered {
+            patience.dropped(now);
+        }
+        let spare = budget_bps.saturating_mul(100) / (100 + RAISE_SPARE);
+        fit(spare, claims, |claim| Some(claim.wanted), ideal);
+        // Of those that differ, the one that is cared for most decides.
+        let better = ideal.iter().zip(&*kept).find(|(ideal, kept)| ideal != kept);
+        let better = better.is_some_and(|(ideal, kept)| ideal > kept);
+        let chosen = if !better {
+            patience.fits_since = None;
+            &*kept
+        } else if patience.tries(now) {
+            patience.raised(now);
+            &*ideal
+        } else {
+            &*kept
+        };
+        for ((claim, chosen), ideal) in claims.iter_mut().zip(chosen).zip(&*ideal) {
+            claim.share = Share::of(*chosen);
+            claim.soon = ideal.filter(|_| better).filter(|soon| chosen.is_none_or(|c| *soon > c));
+        }
+    }
+
+    /// Bits per second of all shares.
+    pub(crate) fn spent(&self) -> u64 {
+        self.claims.iter().map(|claim| claim.rate(claim.share.layer())).sum()
+    }
+}
+
+/// The best layer that is to be had up to `max`.
+fn best(claim: &Claim, max: u8) -> Option<u8> {
+    let mut best = None;
+    while let Some(above) = claim.above(best, Some(max)) {
+        best = Some(above);
+    }
+    best
+}
+
+/// The least of every claim in their order, then better layers: among those of one rank by turns, each up to its `max`.
+fn fit(
+    budget_bps: u64,
+    claims: &[Claim],
+    max: impl Fn(&Claim) -> Option<u8>,
+    fitted: &mut Vec<Option<u8>>,
+) {
+    let mut left = budget_bps;
+    fitted.clear();
+    fitted.extend(claims.iter().map(|claim| {
+        let lowest = claim.above(None, max(claim));
+        left.checked_sub(claim.rate(lowest)).map(|after| left = after).and(lowest)
+    }));
+    let mut begun = 0;
+    for group in claims.chunk_by(|a, b| a.rank == b.rank) {
+        let fitted = fitted.get_mut(begun..begun + group.len()).unwrap_or_default();
+        begun += group.len();
+        let mut raises = true;
+        while raises {
+            raises = false;
+            for (claim, fitted) in group.iter().zip(&mut *fitted).filter(|(_, f)| f.is_some()) {
+                let Some(above) = claim.above(*fitted, max(claim)) else { continue };
+                let with = left.saturating_add(claim.rate(*fitted));
+                if let Some(after) = with.checked_sub(claim.rate(Some(above))) {
+                    (left, *fitted, raises) = (after, Some(above), true);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::ALLOCATION_INTERVAL;
+    use proptest::prelude::*;
+
+    const LAYERS: [Option<u64>; 3] = [Some(100), Some(400), Some(1200)];
+
+    fn at(ms: u64) -> Instant {
+        Instant::default() + Duration::from_millis(ms)
+    }
+
+    fn claim(subscription: u32, priority: u8) -> Claim {
+        let rank = Rank { priority, ..Rank::default() };
+        Claim { subscription, rank, rates: LAYERS, wanted: 2, ..Claim::default() }
+    }
+
+    fn shares(allocator: &Allocator) -> Vec<Option<u8>> {
+        let mut claims: Vec<_> = allocator.claims.iter().collect();
+        claims.sort_by_key(|claim| claim.subscription);
+        claims.iter().map(|claim| claim.share.layer()).collect()
+    }
+
+    fn allocator(claims: &[Claim]) -> (Allocator, Patience) {
+        (Allocator { claims: claims.to_vec(), ..Allocator::default() }, Patience::default())
+    }
+
+    /// The first decision with a budget.
+    fn first(claims: &[Claim], budget: u64) -> Vec<Option<u8>> {
+        let (mut allocator, mut patience) = allocator(claims);
+        allocator.share_out(at(0), budget, &mut patience);
+        shares(&allocator)
+    }
+
+    #[test]
+    fn the_least_of_all_comes_before_the_best_of_one() {
+        let both = [claim(1, 0), claim(2, 9)];
+        assert_eq!(first(&both, 50), [None, None]);
+        assert_eq!(first(&both, 100), [None, Some(0)]);
+        assert_eq!(first(&both, 200), [Some(0), Some(0)]);
+        assert_eq!(first(&both, 1299), [Some(1), Some(1)]);
+        assert_eq!(first(&both, 1300), [Some(0), Some(2)], "what is cared for more comes first");
+        assert_eq!(first(&both, 2400), [Some(2), Some(2)]);
+    }
+
+    #[test]
+    fn equals_are_raised_by_turns() {
+        let equals = [claim(1, 0), claim(2, 0), claim(3, 0)];
+        assert_eq!(first(&equals, 900), [Some(1), Some(1), Some(0)]);
+        assert_eq!(first(&equals, 2000), [Some(2), Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn pinned_then_priority_then_size() {
+        let rank = |pinned, priority, height| Rank { pinned, priority, height };
+        let ranks = [rank(false, 9, 720), rank(false, 9, 1080), rank(true, 0, 90)];
+        let claims: Vec<_> =
+            (1..).zip(ranks).map(|(n, rank)| Claim { rank, ..claim(n, 0) }).collect();
+        assert_eq!(first(&claims, 1400), [Some(0), Some(0), Some(2)]);
+        assert_eq!(first(&claims, 2500), [Some(0), Some(2), Some(2)]);
+    }
+
+    #[test]
+    fn a_layer_that_is_not_to_be_had_is_passed_over() {
+        let rates = [None, Some(400), Some(1200)];
+        let claims = [Claim { rates, ..claim(1, 0) }];
+        assert_eq!(first(&claims, 399), [None]);
+        assert_eq!(first(&claims, 400), [Some(1)]);
+        let claims = [Claim { wanted: 1, ..claim(1, 0) }];
+        assert_eq!(first(&claims, 9999), [Some(1)], "no more than is wanted");
+    }
+
+    #[test]
+    fn down_at_once_up_with_patience() {
+        let (mut allocator, mut patience) = allocator(&[claim(1, 0)]);
+        let mut run = |ms, budget| {
+            allocator.share_out(at(ms), budget, &mut patience);
+            (shares(&allocator)[0], allocator.claims[0].soon)
+        };
+        assert_eq!(run(0, 2000), (Some(2), None));
+        assert_eq!(run(250, 450), (Some(1), None));
+        assert_eq!(run(500, 1379), (Some(1), None), "15 % to spare are not there");
+        assert_eq!(run(750, 1380), (Some(1), Some(2)), "but has waited too short");
+        assert_eq!(run(1750, 1380), (Some(1), Some(2)), "and too soon after the drop");
+        assert_eq!(run(3250, 1380), (Some(2), None));
+        assert_eq!(run(3500, 450), (Some(1), None), "it failed");
+        assert_eq!(run(9250, 2000), (Some(1), Some(2)));
+        assert_eq!(run(9499, 2000), (Some(1), Some(2)), "twice as long");
+        assert_eq!(run(10_250, 2000), (Some(2), None));
+        assert_eq!(run(60_000, 450), (Some(1), None), "not for the attempt of a minute ago");
+        assert_eq!(run(60_250, 2000), (Some(1), Some(2)));
+        assert_eq!(run(63_250, 2000), (Some(2), None));
+    }
+
+    #[test]
+    fn what_its_publisher_or_subscriber_ended_is_no_drop() {
+        let (mut allocator, mut patience) = allocator(&[claim(1, 0)]);
+        allocator.share_out(at(0), 2000, &mut patience);
+        allocator.claims[0].rates[2] = None;
+        allocator.share_out(at(250), 2000, &mut patience);
+        allocator.claims[0].wanted = 0;
+        allocator.share_out(at(500), 2000, &mut patience);
+        assert_eq!(shares(&allocator), [Some(0)]);
+        assert!(patience.until.is_none());
+    }
+
+    fn claims() -> impl Strategy<Value = Vec<Claim>> {
+        let rates = (20_000..300_000_u64, 1..8_u64, 1..8_u64, any::<[bool; 3]>());
+        let one = (rates, 0..3_u8, 0..3_u8, any::<bool>());
+        prop::collection::vec(one, 1..12).prop_map(|claims| {
+            let claim = |(n, ((low, middle, high, here), wanted, priority, pinned))| {
+                let rates = [low, low * middle, low * middle * high];
+                let here: [bool; 3] = here;
+                let rates = std::array::from_fn(|at| here[at].then_some(rates[at]));
+                let rank = Rank { pinned, priority, height: 0 };
+                Claim { subscription: n, rank, rates, wanted, ..Claim::default() }
+            };
+            (0..).zip(claims).map(claim).collect()
+        })
+    }
+
+    proptest! {
+        /// Whatever happened before: when budget and rates stay, shares change once more at most, and only upwards.
+        #[test]
+        fn a_steady_budget_never_flaps(
+            claims in claims(),
+            before in prop::collection::vec((0..8_000_000_u64, 1..40_u64), 0..12),
+            budget in 0..8_000_000_u64,
+        ) {
+            let (mut allocator, mut patience) = allocator(&claims);
+            let mut now = at(0);
+            for (budget, ticks) in before {
+                for _ in 0..ticks {
+                    allocator.share_out(now, budget, &mut patience);
+                    now = now + ALLOCATION_INTERVAL;
+                }
+            }
+            allocator.share_out(now, budget, &mut patience);
+            let (mut changes, mut last) = (0, shares(&allocator));
+            for _ in 0..400 {
+                now = now + ALLOCATION_INTERVAL;
+                allocator.share_out(now, budget, &mut patience);
+                prop_assert!(allocator.spent() <= budget);
+                let shares = shares(&allocator);
+                changes += u32::from(shares != last);
+                last = shares;
+            }
+            prop_assert!(changes <= 1, "{changes} changes");
+        }
+
+        /// What is cared for most is never below its best where that alone would fit beside the least of the others.
+        #[test]
+        fn nothing_is_left_low_that_fits(claims in claims(), low in 0..500_000_u64) {
+            let (mut allocator, mut patience) = allocator(&claims);
+            allocator.share_out(at(0), low, &mut patience);
+            for tick in 1..200 {
+                allocator.share_out(at(tick * 250), 1 << 40, &mut patience);
+            }
+            for claim in &allocator.claims {
+                prop_assert_eq!(claim.share.layer(), best(claim, claim.wanted));
+            }
+        }
+    }
+}

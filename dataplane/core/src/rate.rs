@@ -1,0 +1,106 @@
+//! How much a stream carries, by looking at its counter now and then: nothing is done per packet.
+
+use crate::limits::{ALLOCATION_INTERVAL, ENCODING_IDLE, RATE_WINDOW};
+use crate::time::{Duration, Instant};
+
+/// Samples of one window, and the one before it.
+const SAMPLES: usize = 9;
+const _: () = assert!(RATE_WINDOW.as_millis() <= 8 * ALLOCATION_INTERVAL.as_millis());
+/// A shorter stretch says little: a single key frame would count for more than it is.
+const STRETCH_MIN: Duration = Duration::from_millis(500);
+
+/// Bits per second over the last [`RATE_WINDOW`]. Of a stream that stopped it stays what it was.
+#[derive(Debug, Default)]
+pub(crate) struct Rate {
+    /// When, and how many bytes there had been; the newest at `newest`.
+    samples: [Option<(Instant, u64)>; SAMPLES],
+    newest: usize,
+    /// When bytes were last seen to come.
+    grew_at: Option<Instant>,
+    bps: Option<u64>,
+}
+
+impl Rate {
+    /// Takes a look at the counter. More often than every [`ALLOCATION_INTERVAL`] is not needed, and not taken.
+    pub(crate) fn sample(&mut self, now: Instant, bytes: u64) {
+        let newest = self.samples.get(self.newest).copied().flatten();
+        // Timers ring a little early or late.
+        if newest.is_some_and(|(at, _)| now.since(at) < ALLOCATION_INTERVAL * 9 / 10) {
+            return;
+        }
+        let grew = newest.is_some_and(|(_, before)| before != bytes);
+        if grew {
+            self.grew_at = Some(now);
+        }
+        if self.grew_at.is_none_or(|at| now.since(at) >= ENCODING_IDLE) {
+            // It stands still, or is about to begin: the silence is no part of how much it carries.
+            self.samples = [None; SAMPLES];
+        }
+        self.newest = (self.newest + 1) % SAMPLES;
+        if let Some(place) = self.samples.get_mut(self.newest) {
+            *place = Some((now, bytes));
+        }
+        let recent = self.samples.iter().flatten().filter(|(at, _)| now.since(*at) <= RATE_WINDOW);
+        // Looked at rarely: since the last time, then.
+        let oldest = recent.min().copied().filter(|(at, _)| *at < now).or(newest);
+        let oldest = oldest.filter(|(at, _)| grew && now.since(*at) >= STRETCH_MIN);
+        let Some((at, before)) = oldest else { return };
+        let bits = u128::from(bytes.saturating_sub(before)) * 8_000_000;
+        let bps = bits / now.since(at).as_micros().max(1);
+        self.bps = Some(u64::try_from(bps).unwrap_or(u64::MAX));
+    }
+
+    /// What it carries, or carried when it was last seen to carry anything; `None` before that.
+    pub(crate) fn bps(&self) -> Option<u64> {
+        self.bps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::default() + Duration::from_millis(ms)
+    }
+
+    /// Looks every 250 ms from `from` to `to` at a counter that grows by `bps`.
+    fn flow(rate: &mut Rate, bytes: &mut u64, (from, to): (u64, u64), bps: u64) {
+        for ms in (from..to).step_by(250) {
+            rate.sample(at(ms), *bytes);
+            *bytes += bps / 8 / 4;
+        }
+    }
+
+    #[test]
+    fn it_follows_within_its_window() {
+        let (mut rate, mut bytes) = (Rate::default(), 0);
+        flow(&mut rate, &mut bytes, (0, 500), 800_000);
+        assert_eq!(rate.bps(), None, "too short to say");
+        flow(&mut rate, &mut bytes, (500, 4000), 800_000);
+        assert_eq!(rate.bps(), Some(800_000));
+        flow(&mut rate, &mut bytes, (4000, 5000), 400_000);
+        assert!((500_000..700_000).contains(&rate.bps().unwrap()), "{:?}", rate.bps());
+        flow(&mut rate, &mut bytes, (5000, 6500), 400_000);
+        assert_eq!(rate.bps(), Some(400_000));
+    }
+
+    #[test]
+    fn what_stopped_is_remembered_and_its_silence_is_no_part_of_what_follows() {
+        let (mut rate, mut bytes) = (Rate::default(), 0);
+        flow(&mut rate, &mut bytes, (0, 4000), 1_000_000);
+        flow(&mut rate, &mut bytes, (4000, 14_000), 0);
+        assert_eq!(rate.bps(), Some(1_000_000));
+        flow(&mut rate, &mut bytes, (14_000, 15_250), 1_000_000);
+        assert_eq!(rate.bps(), Some(1_000_000), "at once");
+    }
+
+    #[test]
+    fn rare_looks_give_the_mean_since_the_last() {
+        let mut rate = Rate::default();
+        rate.sample(at(0), 0);
+        rate.sample(at(1), 5);
+        rate.sample(at(10_000), 100_000);
+        assert_eq!(rate.bps(), Some(80_000));
+    }
+}

@@ -1,0 +1,291 @@
+//! The budget of a subscriber, from its feedback to what each of its subscriptions may send.
+
+use crate::allocate::{Claim, Patience, Rank, Share};
+use crate::budget::Reports;
+use crate::command::Kind;
+use crate::egress::Egress;
+use crate::limits::{
+    ALLOCATION_INTERVAL, AUDIO_RESERVE_BPS, ENCODINGS_PER_PUBLICATION, GUESSED_BPS, OVERSPENT,
+    RAISE_SPARE,
+};
+use crate::publication::Publication;
+use crate::select::Limit;
+use crate::size::enough;
+use crate::statistics::HeldBack;
+use crate::subscription::Subscription;
+use crate::time::{Instant, Now};
+use crate::worker::Worker;
+use strait_wire::rtcp;
+
+/// The height at which a picture is taken to be shown whose subscriber does not say.
+const HEIGHT_ASSUMED: u16 = 360;
+/// Sources of one REMB that are looked up: it needs one that is ours.
+const REMB_SSRCS: usize = 32;
+
+/// What a peer's budget is spent on.
+#[derive(Debug, Default)]
+pub(crate) struct Spending {
+    pub(crate) reports: Reports,
+    patience: Patience,
+    /// When it is looked at next.
+    pub(crate) due: Option<Instant>,
+    /// Bits per second that its subscriptions take.
+    spent_bps: u64,
+    /// Bits per second that a budget must have for all that is wanted.
+    pub(crate) wanted_bps: u64,
+    /// Something is held back.
+    limits: bool,
+}
+
+/// What a subscription has of its peer's budget.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Allotment {
+    pub(crate) share: Share,
+    /// The best that the subscriber wants, and the publisher sends or can send.
+    pub(crate) wanted: Option<u8>,
+    /// What it gets in a moment, if nothing comes in between.
+    pub(crate) soon: Option<u8>,
+}
+
+impl Allotment {
+    /// What the budget takes away.
+    pub(crate) fn held_back(&self) -> HeldBack {
+        match self.share {
+            Share::Open => HeldBack::Nothing,
+            Share::Nothing => HeldBack::Paused,
+            Share::Upto(layer) if Some(layer) < self.wanted => HeldBack::Lowered,
+            Share::Upto(_) => HeldBack::Nothing,
+        }
+    }
+}
+
+impl Worker {
+    /// A subscriber says how much it can receive.
+    pub(crate) fn on_remb(
+        &mut self,
+        now: Now,
+        slot: u32,
+        remb: &rtcp::Remb<'_>,
+        egress: &mut Egress,
+    ) {
+        // What it says of others' streams is not for us.
+        let mut ssrcs = remb.ssrcs().take(REMB_SSRCS).peekable();
+        let none = ssrcs.peek().is_none();
+        if !none && !ssrcs.any(|ssrc| self.subscription_of(slot, ssrc).is_some()) {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.spending.reports.on_remb(remb.bitrate);
+        }
+        self.weigh_reports(now, slot, egress);
+    }
+
+    /// Where there is no transport-wide feedback, the budget follows from what else the subscriber reports.
+    pub(crate) fn weigh_reports(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if peer.bandwidth.is_some() {
+            return;
+        }
+        let before = peer.budget_bps;
+        peer.budget_bps = peer.spending.reports.weigh(now.at, peer.sent.bytes);
+        if peer.budget_bps != before {
+            self.on_budget(now, slot, egress);
+        }
+    }
+
+    /// A peer's budget changed. Less than is spent is acted upon at once, more when it is looked at next.
+    pub(crate) fn on_budget(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(peer) = self.peers.get(slot) else { return };
+        let spending = &peer.spending;
+        let at_once = match peer.budget_bps {
+            Some(budget) => budget < spending.spent_bps || spending.due.is_none(),
+            None => spending.limits,
+        };
+        if at_once {
+            self.spend(now, slot, egress);
+        }
+    }
+
+    /// Spends anew if it is time to, or the budget does not cover what is spent any more.
+    pub(crate) fn spend_when_due(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        self.on_budget(now, slot, egress);
+        let Some(peer) = self.peers.get(slot) else { return };
+        let due = match peer.spending.due {
+            Some(due) => due <= now.at,
+            None => peer.budget_bps.is_some(),
+        };
+        if due {
+            self.spend(now, slot, egress);
+        }
+    }
+
+    /// A subscription is new, or wants something else than before: it need not wait for what the budget covers.
+    pub(crate) fn spend_anew(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        subscription.allotment.share = Share::Open;
+        let peer = subscription.peer;
+        self.spend(now, peer, egress);
+        self.demand_changed(now);
+    }
+
+    /// Spends the budget of a peer on its subscriptions.
+    fn spend(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let (budget, mut patience) = (peer.budget_bps, peer.spending.patience);
+        let subscriptions = std::mem::take(&mut peer.subscriptions);
+        let mut allocator = std::mem::take(&mut self.allocator);
+        allocator.claims.clear();
+        // What goes whatever the budget: sound, and what cannot be changed on its way.
+        let (mut fixed, mut sounds, mut sized) = (0_u64, false, false);
+        for &at in &subscriptions {
+            let Some(subscription) = self.subscriptions.get_mut(at) else { continue };
+            let source = subscription.publication.and_then(|at| self.publications.get_mut(at));
+            let Some(publication) = source.filter(|publication| !publication.muted) else {
+                continue;
+            };
+            publication.sample(now.at);
+            let preferences = subscription.selector.preferences();
+            if subscription.kind == Kind::Audio || subscription.as_sent {
+                sounds |= subscription.kind == Kind::Audio;
+                if !preferences.paused {
+                    fixed = fixed.saturating_add(publication.carries(now.at));
+                }
+                continue;
+            }
+            sized |= preferences.height.is_some();
+            let claim = claim(now.at, at, subscription, publication);
+            subscription.allotment.wanted = claim.map(|claim| claim.wanted);
+            match claim.filter(|_| !preferences.paused) {
+                Some(claim) => allocator.claims.push(claim),
+                None => subscription.allotment = Allotment::default(),
+            }
+        }
+        if let Some(budget) = budget {
+            let reserve = if sounds { AUDIO_RESERVE_BPS } else { 0 };
+            let left = budget.saturating_sub(fixed).saturating_sub(reserve);
+            allocator.share_out(now.at, left, &mut patience);
+        }
+        let spent = fixed.saturating_add(allocator.spent());
+        let wanted: u64 = allocator.claims.iter().map(|claim| claim.rate(Some(claim.wanted))).sum();
+        let wanted = fixed.saturating_add(AUDIO_RESERVE_BPS).saturating_add(wanted);
+        let mut claims = std::mem::take(&mut allocator.claims);
+        self.allocator = allocator;
+        let mut limits = false;
+        for claim in &claims {
+            let limit = self.limit_of(now.at, claim, budget, spent);
+            limits |= budget.is_some();
+            let Some(subscription) = self.subscriptions.get_mut(claim.subscription) else {
+                continue;
+            };
+            let share = if budget.is_some() { claim.share } else { Share::Open };
+            let soon = claim.soon.filter(|_| budget.is_some());
+            if (subscription.allotment.share, subscription.allotment.soon) != (share, soon) {
+                (subscription.allotment.share, subscription.allotment.soon) = (share, soon);
+                self.demand_changed(now);
+            }
+            let Some(subscription) = self.subscriptions.get_mut(claim.subscription) else {
+                continue;
+            };
+            if subscription.selector.limit() == limit {
+                continue;
+            }
+            subscription.selector.permit(limit);
+            if subscription.selector.current().is_none() {
+                subscription.rewriter.close();
+            }
+            self.want_key_frame(now, claim.subscription, egress);
+        }
+        claims.clear();
+        self.allocator.claims = claims;
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.subscriptions = subscriptions;
+        let due = (budget.is_some() || sized).then(|| now.at + ALLOCATION_INTERVAL);
+        peer.spending.patience = patience;
+        // With what must be to spare, and a little more.
+        peer.spending.wanted_bps = wanted.saturating_mul(100 + RAISE_SPARE + 5) / 100;
+        (peer.spending.due, peer.spending.spent_bps, peer.spending.limits) = (due, spent, limits);
+        if let Some(at) = due {
+            self.arm(slot, at);
+        }
+    }
+
+    /// What a share means to the selection of packets.
+    fn limit_of(&self, now: Instant, claim: &Claim, budget: Option<u64>, spent: u64) -> Limit {
+        let layer = match (budget, claim.share) {
+            (Some(_), Share::Upto(layer)) => layer,
+            (Some(_), Share::Nothing) => return Limit { paused: true, ..Limit::default() },
+            // By how large it is shown; without that there is nobody to look whether more comes.
+            _ if claim.sized => return Limit { encoding: claim.wanted, ..Limit::default() },
+            _ => return Limit::default(),
+        };
+        let subscription = self.subscriptions.get(claim.subscription);
+        let source = subscription.and_then(|subscription| subscription.publication);
+        let active = source.and_then(|source| self.publications.get(source));
+        let active = active.map(|publication| publication.active(now)).unwrap_or_default();
+        // What it would get instead while its own does not come; what it still gets besides.
+        let above =
+            (layer.saturating_add(1)..ENCODINGS_PER_PUBLICATION as u8).find(|n| active.has(*n));
+        let current = subscription.and_then(|subscription| subscription.selector.current());
+        let instead = claim.rate(current.filter(|current| *current > layer).or(above));
+        let with = spent.saturating_sub(claim.rate(Some(layer))).saturating_add(instead);
+        let strict =
+            with.saturating_mul(100) > budget.unwrap_or(u64::MAX).saturating_mul(OVERSPENT);
+        Limit { paused: false, encoding: layer, strict }
+    }
+}
+
+/// What a subscription claims; `None` while its publication has nothing to claim.
+fn claim(
+    now: Instant,
+    slot: u32,
+    subscription: &Subscription,
+    publication: &Publication,
+) -> Option<Claim> {
+    let rates = publication.rates(now);
+    let had = |layer: &u8| rates.get(usize::from(*layer)).is_some_and(Option::is_some);
+    let preferences = subscription.selector.preferences();
+    let heights = publication.encodings.iter().map(|encoding| encoding.height);
+    let enough = preferences.height.map_or(u8::MAX, |shown| enough(heights, shown));
+    let top = ENCODINGS_PER_PUBLICATION as u8 - 1;
+    let max = preferences.layer_max.unwrap_or(u8::MAX).min(enough).min(top);
+    // Rather one that is better than wanted than none.
+    let wanted = (0..=max).rev().find(had).or_else(|| (0..=top).find(had))?;
+    let rank = Rank {
+        pinned: preferences.pinned,
+        priority: preferences.priority,
+        height: preferences.height.unwrap_or(HEIGHT_ASSUMED),
+    };
+    let (share, sized) = (subscription.allotment.share, preferences.height.is_some());
+    Some(Claim { subscription: slot, rank, rates, wanted, sized, share, soon: None })
+}
+
+impl Publication {
+    /// Looks at how much its encodings carry.
+    pub(crate) fn sample(&mut self, now: Instant) {
+        for encoding in &mut self.encodings {
+            encoding.rate.sample(now, encoding.bytes);
+        }
+    }
+
+    /// Bits per second of all encodings that carry packets.
+    fn carries(&self, now: Instant) -> u64 {
+        let active = self.encodings.iter().filter(|encoding| encoding.is_active(now));
+        active.filter_map(|encoding| encoding.rate.bps()).sum()
+    }
+
+    /// Bits per second of each encoding that is to be had: that carries packets, or would if it were asked for.
+    fn rates(&self, now: Instant) -> [Option<u64>; ENCODINGS_PER_PUBLICATION] {
+        let active = self.active(now);
+        let begun = self.encodings.iter().any(|encoding| encoding.active_at.is_some());
+        let several = self.encodings.len() > 1;
+        let mut encodings = self.encodings.iter();
+        let guesses = GUESSED_BPS.map(|guess| if several { guess } else { 0 });
+        let mut number = 0_u8;
+        guesses.map(|guess| {
+            let encoding = encodings.next()?;
+            let known = active.has(number) || !begun || self.demand.may_come(number, now);
+            number += 1;
+            known.then(|| encoding.rate.bps().unwrap_or(guess))
+        })
+    }
+}
