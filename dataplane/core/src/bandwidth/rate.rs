@@ -49,6 +49,8 @@ pub(crate) struct Rate {
     fell_further: bool,
     last: Option<Instant>,
     suspicion: Option<Suspicion>,
+    /// Since when hardly anything waits.
+    calm_since: Option<Instant>,
 }
 
 /// That packets were lost because too much was sent.
@@ -78,6 +80,8 @@ const GROWTH_NEAR: f64 = 1.03;
 const GROWTH_WARY: f64 = 1.25;
 /// Around: up to this much more or less than it was seen to carry.
 const NEAR: std::ops::Range<f64> = 0.85..1.15;
+/// When hardly anything has waited for so long, it carries more.
+const CALM: Duration = Duration::from_secs(3);
 /// Beyond this nothing is known of it again.
 const BEYOND: f64 = 1.5;
 /// Loss at so much the same rate as the last time was no chance.
@@ -100,6 +104,7 @@ impl Rate {
             fell_further: false,
             last: None,
             suspicion: None,
+            calm_since: None,
         }
     }
 
@@ -123,6 +128,9 @@ impl Rate {
         let last = self.last.replace(seen.now).unwrap_or(seen.now);
         let elapsed_s = seen.now.since(last).as_secs_f64().min(0.5);
         let settled = self.is_settled(seen.now, seen.round_trip);
+        if seen.queue_us > seen.threshold_us / 3 {
+            self.calm_since = None;
+        }
         if seen.queue_us > seen.threshold_us {
             return if settled { self.fall(seen) } else { self.fall_further(seen) };
         }
@@ -181,7 +189,7 @@ impl Rate {
             return Step::InVain;
         }
         self.draining = Some(seen.queue_us);
-        self.fell_at = Some(seen.now);
+        (self.fell_at, self.calm_since) = (Some(seen.now), None);
         self.fill(arrives);
         self.fell_further = false;
         self.set(self.bps.min(arrives * share(seen.queue_us)));
@@ -211,7 +219,7 @@ impl Rate {
         let again = self.suspicion.is_some_and(|last| ALIKE.contains(&(arrives / last.arrives)));
         self.capacity = Some(arrives).filter(|_| again);
         self.suspicion = Some(Suspicion { arrives, before: self.bps });
-        self.fell_at = Some(seen.now);
+        (self.fell_at, self.calm_since) = (Some(seen.now), None);
         // Less is sent than the estimate allows: then the loss says little of the line, until it persists.
         let least = if arrives < self.bps * LIMITED { self.bps * LOSS_FALL_LIMITED } else { 0.0 };
         self.set(self.bps.min((arrives * LOSS_FALL).max(least)));
@@ -225,12 +233,14 @@ impl Rate {
             // The line carries more than it did.
             self.capacity = None;
         }
-        let near = share.is_some_and(|share| NEAR.contains(&share));
-        let wary = share.is_some_and(|share| (NEAR.end..BEYOND).contains(&share));
+        let calm_since = *self.calm_since.get_or_insert(seen.now);
+        let calm = seen.now.since(calm_since) >= CALM;
+        let near = share.is_some_and(|share| NEAR.contains(&share)) && !calm;
+        let wary = share.is_some_and(|share| (NEAR.start..BEYOND).contains(&share)) && !near;
         let grown = if near {
             // About one packet more per reaction of the loop.
             let loop_s = (seen.round_trip + REACTION).as_secs_f64();
-            let packet_bps = (PACKET_BITS / loop_s / 4.0).min(self.bps * 0.05);
+            let packet_bps = (PACKET_BITS / loop_s / 4.0).min(self.bps * 0.035);
             self.bps * GROWTH_NEAR.powf(elapsed_s) + packet_bps * elapsed_s
         } else if wary || self.suspicion.is_some() {
             self.bps * GROWTH_WARY.powf(elapsed_s)
