@@ -72,7 +72,7 @@ impl Worker {
                 rtcp::Packet::Remb(remb) => self.on_remb(now, slot, &remb, egress),
                 rtcp::Packet::Bye(bye) => bye.ssrcs().for_each(|ssrc| self.on_bye(slot, ssrc)),
                 rtcp::Packet::TransportCc(feedback) => {
-                    self.on_transport_cc(now, slot, &feedback, &mut statuses_left);
+                    self.on_transport_cc(now, slot, &feedback, &mut statuses_left, egress);
                     self.on_budget(now, slot, egress);
                 }
                 // Descriptions say nothing that signalling did not; extended reports are not used yet.

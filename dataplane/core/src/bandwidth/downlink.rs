@@ -20,9 +20,11 @@ impl Worker {
         slot: u32,
         feedback: &TransportCc<'_>,
         left: &mut usize,
+        egress: &mut Egress,
     ) {
         self.with_bandwidth(slot, |bandwidth| bandwidth.on_feedback(now.at, feedback, left));
         self.set_budget(now, slot);
+        self.on_budget(now, slot, egress);
         if let Some(at) = self.time_probes(now, slot) {
             self.arm(slot, at);
         }
@@ -76,7 +78,9 @@ impl Worker {
             let waits = target != Some(subscription.selector.current());
             subscription.takes_padding() && (held_back || waits)
         };
-        subscriptions.any(better).then_some(peer.spending.wanted_bps)
+        // What falls short of it by a little is still to be found out.
+        let wanted_bps = peer.spending.wanted_bps;
+        subscriptions.any(better).then(|| wanted_bps.saturating_add(wanted_bps / 8))
     }
 
     /// Lets an estimate work, and counts what it did.

@@ -4,6 +4,7 @@ mod allocate;
 mod audio;
 mod bandwidth;
 mod demand;
+mod downlink;
 mod forward;
 mod gather;
 mod ice;

@@ -1,0 +1,217 @@
+//! Subscribers behind lines that narrow and widen, in a closed loop with the whole worker: estimate, allocation, selection.
+
+use crate::command::{Encoding, Kind, PeerId};
+use crate::testing::{Bench, Client, IDS, VP8, VP8_RTX, ms, packet, read, vp8};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use strait_wire::rtcp::{self, Arrival};
+
+/// Bytes of a frame of each layer: 150, 500 and 1,500 kbit/s.
+const LAYERS: [usize; 3] = [750, 2500, 7500];
+const FRAME_MS: u64 = 40;
+const QUEUE_MS: f64 = 200.0;
+const FEEDBACK_MS: u64 = 100;
+const CONSENT_MS: u64 = 5000;
+
+/// A camera in three layers, and who watches it.
+struct Call {
+    bench: Bench,
+    publisher: Client,
+    seqs: BTreeMap<u32, u16>,
+    key_frames: BTreeSet<u32>,
+    viewers: Vec<Viewer>,
+    now_ms: u64,
+}
+
+/// Who watches over a line.
+struct Viewer {
+    client: Client,
+    capacity_bps: f64,
+    delay_ms: u64,
+    /// When the line has sent all that waits, in milliseconds.
+    free_ms: f64,
+    /// Arrivals to come.
+    flying: VecDeque<(u64, Vec<u8>)>,
+    arrivals: Vec<Arrival>,
+    feedback: VecDeque<(u64, Vec<Arrival>)>,
+    count: u8,
+    bytes: usize,
+    padding: usize,
+    waits: Vec<f64>,
+}
+
+impl Call {
+    fn new(lines: &[(f64, u64)]) -> Self {
+        let mut bench = Bench::new();
+        let publisher = Client::connected(&mut bench, 1);
+        let layer = |n: u32| Encoding { rid: n.to_string(), ssrc: 10 * (n + 1), rtx_ssrc: 0 };
+        publisher.publish(&mut bench, 1, Kind::Video, &[layer(0), layer(1), layer(2)]);
+        let viewers = lines.iter().zip(10..).map(|(&(capacity_bps, delay_ms), id)| {
+            let client = Client::connected(&mut bench, id);
+            client.subscribe(&mut bench, id, Kind::Video, Some(1));
+            Viewer {
+                client,
+                capacity_bps,
+                delay_ms,
+                free_ms: 0.0,
+                flying: VecDeque::new(),
+                arrivals: Vec::new(),
+                feedback: VecDeque::new(),
+                count: 0,
+                bytes: 0,
+                padding: 0,
+                waits: Vec::new(),
+            }
+        });
+        let viewers = viewers.collect();
+        bench.sent();
+        let (seqs, key_frames) = Default::default();
+        Self { bench, publisher, seqs, key_frames, viewers, now_ms: 0 }
+    }
+
+    /// Lets time pass until `until` holds; how many milliseconds that took.
+    fn run(&mut self, at_most_ms: u64, until: impl Fn(&Self) -> bool) -> Option<u64> {
+        let began = self.now_ms;
+        while self.now_ms < began + at_most_ms {
+            if until(self) {
+                return Some(self.now_ms - began);
+            }
+            if self.now_ms.is_multiple_of(FRAME_MS) {
+                LAYERS.iter().zip([10, 20, 30]).for_each(|(bytes, ssrc)| self.frame(ssrc, *bytes));
+            }
+            if self.now_ms.is_multiple_of(CONSENT_MS) {
+                self.publisher.check(&mut self.bench);
+                self.viewers.iter_mut().for_each(|viewer| viewer.client.check(&mut self.bench));
+            }
+            self.bench.run(ms(1));
+            self.now_ms += 1;
+            self.carry();
+        }
+        None
+    }
+
+    fn frame(&mut self, ssrc: u32, bytes: usize) {
+        let mut key_frame = self.key_frames.remove(&ssrc);
+        for _ in 0..bytes.div_ceil(1000) {
+            let seq = self.seqs.entry(ssrc).or_default();
+            *seq = seq.wrapping_add(1);
+            let mut payload = vp8(*seq & 0x7fff, *seq as u8, key_frame);
+            payload.resize(bytes.min(1000), 7);
+            let video = packet((ssrc, VP8, *seq, self.now_ms as u32 * 90), &[], &payload);
+            self.publisher.send(&mut self.bench, &video);
+            key_frame = false;
+        }
+    }
+
+    fn carry(&mut self) {
+        let sent = self.bench.sent();
+        for report in self.publisher.open(&sent).1 {
+            for packet in rtcp::packets(&report) {
+                if let Ok(rtcp::Packet::Pli(pli)) = packet {
+                    self.key_frames.insert(pli.media_ssrc);
+                }
+            }
+        }
+        for viewer in &mut self.viewers {
+            // Each packet is opened when it leaves; what the line drops was never seen.
+            for bytes in viewer.client.open(&sent).0 {
+                viewer.enqueue(self.now_ms, bytes);
+            }
+            viewer.receive(self.now_ms);
+            while viewer.feedback.front().is_some_and(|(at, _)| *at <= self.now_ms) {
+                let Some((_, arrivals)) = viewer.feedback.pop_front() else { break };
+                let count = viewer.count;
+                viewer.count = count.wrapping_add(1);
+                viewer.client.send_rtcp(&mut self.bench, |rtcp| {
+                    rtcp.transport_cc(1, 1010, count, &arrivals).unwrap();
+                });
+            }
+        }
+    }
+
+    fn layer(&self, viewer: u32) -> Option<u8> {
+        let peer = self.bench.worker.peer_statistics(PeerId(10 + viewer)).unwrap();
+        peer.subscriptions[0].layer
+    }
+
+    fn budget_bps(&self, viewer: u32) -> u64 {
+        let peer = self.bench.worker.peer_statistics(PeerId(10 + viewer)).unwrap();
+        peer.budget_bps.unwrap_or_default()
+    }
+}
+
+impl Viewer {
+    fn enqueue(&mut self, now_ms: u64, bytes: Vec<u8>) {
+        let now = now_ms as f64;
+        let waits = (self.free_ms - now).max(0.0);
+        if waits > QUEUE_MS {
+            return;
+        }
+        self.waits.push(waits);
+        self.free_ms = now + waits + (bytes.len() * 8) as f64 * 1e3 / self.capacity_bps;
+        self.flying.push_back((self.free_ms as u64 + self.delay_ms, bytes));
+    }
+
+    fn receive(&mut self, now_ms: u64) {
+        while self.flying.front().is_some_and(|(at, _)| *at <= now_ms) {
+            let Some((at, bytes)) = self.flying.pop_front() else { break };
+            let packet = read(&bytes);
+            let number = packet.extension(IDS.transport_cc).and_then(|data| data.try_into().ok());
+            let seq = number.map(u16::from_be_bytes).expect("numbered");
+            self.arrivals.push(Arrival { seq, at_us: at * 1000 });
+            self.bytes += bytes.len();
+            if packet.pt() == VP8_RTX + 10 {
+                self.padding += bytes.len();
+            }
+        }
+        if now_ms.is_multiple_of(FEEDBACK_MS) && !self.arrivals.is_empty() {
+            let arrivals = std::mem::take(&mut self.arrivals);
+            self.feedback.push_back((now_ms + self.delay_ms, arrivals));
+        }
+    }
+
+    fn waits_p95(&mut self) -> f64 {
+        let mut waits = std::mem::take(&mut self.waits);
+        waits.sort_by(f64::total_cmp);
+        waits.get(waits.len() * 95 / 100).copied().unwrap_or_default()
+    }
+}
+
+#[test]
+fn a_narrowed_line_falls_to_the_low_layer_and_climbs_back_while_others_keep_theirs() {
+    println!(
+        "one-way ms  top layer after ms  falls after ms  queue p95 ms  climbs back after ms  padding %"
+    );
+    for delay_ms in [5, 20, 50] {
+        let mut call = Call::new(&[(5e6, delay_ms), (5e6, delay_ms)]);
+        let top = call.run(5_000, |call| call.layer(0) == Some(2) && call.layer(1) == Some(2));
+        let top = top.expect("both get the top layer within 5 s");
+        call.run(5_000, |_| false);
+        assert_eq!((call.layer(0), call.layer(1)), (Some(2), Some(2)), "and keep it");
+
+        call.viewers[0].capacity_bps = 300e3;
+        let fell = call.run(3_000, |call| call.layer(0) == Some(0)).expect("falls within 3 s");
+        call.run(3_000 - fell, |_| false);
+        call.viewers[0].waits.clear();
+        call.run(12_000, |call| {
+            assert_eq!(call.layer(1), Some(2), "the other keeps the high layer");
+            assert_eq!(call.layer(0), Some(0), "no attempt at what does not fit");
+            false
+        });
+        let waits = call.viewers[0].waits_p95();
+        assert!(waits < 100.0, "{waits} ms");
+
+        call.viewers[0].capacity_bps = 5e6;
+        let budget = call.budget_bps(0);
+        let back = call.run(10_000, |call| call.layer(0) == Some(2));
+        let back = back.unwrap_or_else(|| panic!("{budget} → {} after 10 s", call.budget_bps(0)));
+        call.run(10_000, |_| false);
+        assert_eq!((call.layer(0), call.layer(1)), (Some(2), Some(2)), "and keeps it");
+        let viewer = &call.viewers[0];
+        let padding = viewer.padding as f64 / viewer.bytes as f64;
+        println!(
+            "{delay_ms:10}  {top:18}  {fell:14}  {waits:12.1}  {back:20}  {:9.1}",
+            padding * 100.0
+        );
+        assert!(padding < 0.05, "{padding}");
+    }
+}
