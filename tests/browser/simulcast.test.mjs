@@ -106,3 +106,16 @@ test("a watcher gets the layer that it prefers, without a freeze", { timeout: 90
     assert.ok(standstillMs <= FREEZE_MS_MAX, `${what}, stood still for ${standstillMs} ms`);
   }
 });
+
+test("the relay knows what the watcher's line carries", { timeout: 30_000 }, async () => {
+  await tabs.watcher.until(
+    "a round trip, and a budget",
+    async () => {
+      // Only transport-wide feedback, which the browser was asked for, tells the round trip.
+      const { budgetBps, roundTripSeconds } = await globalThis.strait.relayStatistics();
+      const known = roundTripSeconds > 0 && roundTripSeconds < 1 && budgetBps > 500_000;
+      return known || JSON.stringify({ budgetBps, roundTripSeconds });
+    },
+    { timeoutMs: 20_000 },
+  );
+});
