@@ -280,7 +280,9 @@ impl Subscription {
     /// Whether padding may go out on its stream of retransmissions, where no decoder sees it.
     pub(crate) fn takes_padding(&self) -> bool {
         let rtx = self.routes.iter().any(|route| route.to_rtx.is_some());
-        let running = self.kind == Kind::Video && self.selector.current().is_some();
+        // What goes out as it came has no stream of ours beside it.
+        let running =
+            self.kind == Kind::Video && self.selector.current().is_some() && !self.as_sent;
         running && rtx && self.rtx_ssrc != 0 && self.leg.extensions.transport_cc != 0
     }
 
