@@ -67,6 +67,11 @@ impl<'a> Packet<'a> {
         self.peek = layering.peek(kind, self.payload, (self.seq, self.marker), descriptor);
     }
 
+    /// Whether it does not take part in a picture: sound, padding, what cannot be looked into.
+    fn is_whole(&self) -> bool {
+        self.payload.is_empty() || (self.peek.enters && !self.peek.key_frame)
+    }
+
     /// What remains of it for somebody to whom its number is due, but not its layer.
     pub(crate) fn emptied(&self) -> Self {
         let peek = Peek { layer: Layer::ONLY, ..self.peek };
@@ -83,6 +88,8 @@ impl<'a> Packet<'a> {
             tl0: self.peek.tl0,
             key_idx: self.peek.key_idx,
             frame: self.peek.frame,
+            // Where key frames are not known, pictures are not either.
+            open: !self.marker && !self.peek.layer.ends && !self.is_whole(),
         }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Position {
     pub(crate) key_idx: Option<u8>,
     /// Frame number of the dependency descriptor, if there is one.
     pub(crate) frame: Option<u16>,
+    /// The picture goes on after this packet.
+    pub(crate) open: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +131,8 @@ impl Rewriter {
     /// Ends the running segment: what follows, of whatever source, starts a new one.
     pub(crate) fn close(&mut self) {
         self.open = false;
+        // Nothing more of it comes.
+        self.newest.open = false;
     }
 
     /// Opens a segment whose first packet is at `position`, arriving `at`.
@@ -167,6 +171,13 @@ impl Rewriter {
                 last.wrapping_add(1).wrapping_sub(new)
             }),
         };
+        // The rest of a picture that goes on is late, or lost: with a number left for it nobody takes what follows for it.
+        if newest.open
+            && let Some(before) = self.segments.back_mut().filter(|before| before.source != source)
+        {
+            before.last += 1;
+            self.next += 1;
+        }
         self.push(Segment {
             source,
             first: position.seq,
@@ -308,6 +319,7 @@ impl Rewriter {
         if let Some(frame) = position.frame {
             self.newest.frame = Some(frame.wrapping_add(offsets.frame));
         }
+        self.newest.open = position.open;
         self.sent = true;
     }
 
@@ -470,6 +482,16 @@ mod tests {
         assert_eq!(r.origin(2), Some((A, 70_005)));
         let switched = send(&mut r, B, p(90_000, 1), 10).unwrap();
         assert_eq!((switched.seq as u16, 1 + switched.offsets.picture), (3, 7));
+    }
+
+    #[test]
+    fn a_picture_that_a_switch_interrupts_has_a_number_for_its_rest() {
+        let mut r = Rewriter::new(0);
+        send(&mut r, A, Position { open: true, ..position(70_000, 0) }, 0);
+        assert_eq!(send(&mut r, B, position(90_000, 9), 10).map(|r| r.seq as u16), Some(2));
+        assert_eq!(r.map(A, 70_001).map(|r| r.seq as u16), Some(1), "late");
+        assert_eq!((r.origin(1), r.map(A, 70_002)), (Some((A, 70_001)), None));
+        assert_eq!(send(&mut r, A, position(70_002, 18), 20).map(|r| r.seq as u16), Some(3));
     }
 
     #[test]
