@@ -1,7 +1,7 @@
 """Real encoders and decoders around a real relay: layers change at random, packets overtake each other, and every picture that
 a player shows must be bit for bit the one that the publisher's own decoder shows for the same frame.
 
-Runs `strait-relay` from STRAIT_BIN_DIR. STRAIT_SWITCHES sets how often layers inside a stream change (default 200; the
+Runs `strait-relay` from STRAIT_BIN_DIR. STRAIT_SWITCHES sets how often layers inside a stream change (default 150; the
 figures take 10,000)."""
 
 import importlib
@@ -23,7 +23,7 @@ from grpc_tools import protoc
 import stream
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SWITCHES = int(os.environ.get("STRAIT_SWITCHES", "200"))
+SWITCHES = int(os.environ.get("STRAIT_SWITCHES", "150"))
 # Each needs a key frame, which is asked for at most twice a second.
 SIMULCAST_SWITCHES = max(8, SWITCHES // 30)
 PICTURES_PER_SECOND = 60
@@ -171,7 +171,6 @@ class Call:
             if not data[1] & 0x80:
                 continue
             frame = stream.assemble(self.codec, payloads)
-            # What a switch of encoding interrupts is left alone by a player: its end never came.
             case.assertTrue(frame in expected, f"frame {len(times)} is none that was sent")
             case.assertEqual(stream.shown(player, frame), expected[frame], f"frame {len(times)} is damaged")
             if self.codec == "VP8":
