@@ -229,7 +229,9 @@ impl Worker {
                 continue;
             };
             if outcome.forwarded & bit(at) == 0 {
-                self.drops.count(publication.why_unsent());
+                let reason = publication.why_unsent();
+                publication.sound.held_back += u64::from(reason == DropReason::NotLoudest);
+                self.drops.count(reason);
             }
             if let Some(encoding) = publication.encodings.get_mut(packet.stream.encoding as usize) {
                 if outcome.awaited & bit(at) != 0 {

@@ -197,6 +197,23 @@ impl Peer {
 
     /// The same with another payload type.
     pub fn say_as(&mut self, pt: u8, ssrc: u32, seq: u16, payload: &[u8]) {
+        self.say_with(&[(1, &b"0"[..])], pt, ssrc, seq, payload);
+    }
+
+    /// The same so many dB below overload, in extension 2.
+    pub fn say_at_level(&mut self, below_overload_db: u8, ssrc: u32, seq: u16) {
+        let extensions = [(1, &b"0"[..]), (2, &[below_overload_db][..])];
+        self.say_with(&extensions, super::OPUS as u8, ssrc, seq, &[7; 60]);
+    }
+
+    fn say_with(
+        &mut self,
+        extensions: &[(u8, &[u8])],
+        pt: u8,
+        ssrc: u32,
+        seq: u16,
+        payload: &[u8],
+    ) {
         let mut packet = [0; 1500];
         let header = HeaderBuilder {
             pt,
@@ -205,7 +222,7 @@ impl Peer {
             ssrc,
             ..HeaderBuilder::default()
         };
-        let length = header.write(&[], [(1, &b"0"[..])], &mut packet).unwrap();
+        let length = header.write(&[], extensions.iter().copied(), &mut packet).unwrap();
         packet[length..length + payload.len()].copy_from_slice(payload);
         let length = length + payload.len();
         let protected = self.outbound.as_mut().unwrap().protect_rtp(&mut packet, length).unwrap();
