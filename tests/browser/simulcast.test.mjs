@@ -78,8 +78,11 @@ test("a simulcast publisher sends three encodings", { timeout: 60_000 }, async (
         ({ type, kind, framesEncoded, packetsSent }) =>
           type === "outbound-rtp" && kind === "video" && framesEncoded > 0 && packetsSent > 0,
       );
-      const heights = sending.map(({ rid, frameHeight }) => `${rid} ${frameHeight}`).sort();
-      return heights.join() === "f 540,h 270,q 135" || heights.join();
+      // Not all at a time: those that nobody needs are stopped.
+      const seen = (globalThis.seenHeights ??= {});
+      for (const { rid, frameHeight } of sending) if (frameHeight) seen[rid] = frameHeight;
+      const heights = Object.entries(seen).map(([rid, height]) => `${rid} ${height}`);
+      return heights.sort().join() === "f 540,h 270,q 135" || heights.join();
     },
     { timeoutMs: 30_000 },
   );
@@ -118,4 +121,55 @@ test("the relay knows what the watcher's line carries", { timeout: 30_000 }, asy
     },
     { timeoutMs: 20_000 },
   );
+});
+
+/** Waits until exactly these layers of the sender carry frames; returns after how many milliseconds. */
+function untilSending(rids, timeoutMs) {
+  return tabs.sender.evaluate(
+    async ([wanted, limit]) => {
+      const { connection } = globalThis.strait.media;
+      const counts = async () => {
+        const report = [...(await connection.getStats()).values()];
+        const video = report.filter(({ type, kind }) => type === "outbound-rtp" && kind === "video");
+        return new Map(video.map(({ rid, packetsSent }) => [rid, packetsSent]));
+      };
+      const began = performance.now();
+      let before = await counts();
+      let sending = "";
+      while (performance.now() - began < limit) {
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        const after = await counts();
+        // A packet now and then is a probe.
+        const grown = [...after].filter(([rid, sent]) => sent - (before.get(rid) ?? 0) > 2);
+        sending = grown.map(([rid]) => rid).sort().join();
+        before = after;
+        if (sending === wanted) return performance.now() - began;
+      }
+      return `after ${limit} ms these send: ${sending}`;
+    },
+    [rids, timeoutMs],
+  );
+}
+
+function prefer(preference) {
+  return tabs.watcher.evaluate((wanted) => {
+    const { strait } = globalThis;
+    return strait.prefer([...strait.peers.values()][0].find("camera"), wanted);
+  }, preference);
+}
+
+test("a layer that nobody needs stops, and comes back for who does", { timeout: 90_000 }, async (t) => {
+  await prefer({});
+  for (const [preference, rids] of [
+    [{}, "f"],
+    [{ layerMax: 0 }, "q"],
+    [{ layerMax: 1 }, "h"],
+    [{}, "f"],
+    [{ height: 200 }, "h"],
+  ]) {
+    await prefer(preference);
+    const ms = await untilSending(rids, 15_000);
+    assert.equal(typeof ms, "number", `${JSON.stringify(preference)}: ${ms}`);
+    t.diagnostic(`${JSON.stringify(preference)}: ${rids} alone after ${Math.round(ms)} ms`);
+  }
 });

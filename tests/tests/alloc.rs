@@ -13,6 +13,7 @@ use strait_core::port::{Meta, Path, Protocol};
 use strait_core::time::{Duration, Now};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::srtp::{Outbound, Profile, SessionKeys};
+use strait_wire::rtcp::Arrival;
 use strait_wire::{rtcp, rtp};
 
 struct Counting;
@@ -76,6 +77,8 @@ struct Bench {
     subscriber: Outbound,
     seqs: [u16; 2],
     transport_seq: u16,
+    /// The next transport-wide number that the subscriber tells about.
+    told: u16,
     frames: u32,
     datagrams: usize,
 }
@@ -209,6 +212,7 @@ impl Bench {
             subscriber: theirs(1),
             seqs: [100, 200],
             transport_seq: 0,
+            told: 1,
             frames: 0,
             datagrams: 0,
         };
@@ -290,7 +294,8 @@ impl Bench {
         self.egress.clear();
     }
 
-    /// Ten packets of video and one of sound; every tenth frame a subscriber misses packets. Returns the allocations of
+    /// Ten packets of video and one of sound; every tenth frame a subscriber misses packets, and each time it says when they
+    /// arrived. Returns the allocations of
     /// taking them in and sending them out.
     fn frame(&mut self) -> u64 {
         let mut allocated = 0;
@@ -309,6 +314,17 @@ impl Bench {
             let len = self.subscriber.protect_rtcp(&mut room, len).unwrap();
             allocated += allocations(|| self.take(1, &mut room[..len]));
         }
+        // It tells when all of that arrived.
+        let sent = if self.frames % 10 == 9 { 13 } else { 11 };
+        let at_us = self.now.at.0 / 1000;
+        let arrivals: [_; 13] =
+            std::array::from_fn(|n| Arrival { seq: self.told.wrapping_add(n as u16), at_us });
+        self.told = self.told.wrapping_add(sent);
+        let mut report = rtcp::Writer::new(&mut room);
+        report.transport_cc(77, 1001, self.frames as u8, &arrivals[..sent.into()]).unwrap();
+        let len = report.len();
+        let len = self.subscriber.protect_rtcp(&mut room, len).unwrap();
+        allocated += allocations(|| self.take(1, &mut room[..len]));
         self.frames += 1;
         self.advance(Duration::from_millis(33));
         self.worker.on_timeout(self.now, &mut self.egress);
@@ -327,6 +343,8 @@ fn media_goes_through_without_an_allocation() {
         }
         bench.datagrams = 0;
         let allocated: u64 = (0..1000).map(|_| bench.frame()).sum();
+        let estimation = bench.worker.statistics().estimation;
+        assert!(estimation.told > 14_000 && estimation.ignored == 0, "{estimation:?}");
         // 11 packets to 20 subscribers, and 100 times two again.
         assert_eq!(bench.datagrams, 1000 * 11 * SUBSCRIBERS as usize + 200);
         assert_eq!(allocated, 0, "over 11,000 packets, gathering for {gather:?}");
