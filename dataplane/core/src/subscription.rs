@@ -277,13 +277,14 @@ impl Subscription {
         Ok(())
     }
 
-    /// Whether padding may go out on its stream of retransmissions, where no decoder sees it.
+    /// Whether padding may go out on its stream of retransmissions, where no decoder sees it: also while the picture is held
+    /// back, or nothing would find out that it need not be.
     pub(crate) fn takes_padding(&self) -> bool {
         let rtx = self.routes.iter().any(|route| route.to_rtx.is_some());
         // What goes out as it came has no stream of ours beside it.
-        let running =
-            self.kind == Kind::Video && self.selector.current().is_some() && !self.as_sent;
-        running && rtx && self.rtx_ssrc != 0 && self.leg.extensions.transport_cc != 0
+        let wanted =
+            self.kind == Kind::Video && !self.selector.preferences().paused && !self.as_sent;
+        wanted && rtx && self.rtx_ssrc != 0 && self.leg.extensions.transport_cc != 0
     }
 
     /// Queues a packet of nothing but padding, about this long.

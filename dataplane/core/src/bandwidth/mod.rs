@@ -233,7 +233,7 @@ impl Bandwidth {
         }
         let Some(useful_bps) = useful_bps else { return };
         if self.missed_at.is_none() && !self.rate.is_draining() {
-            let wish = Wish { useful_bps, limited: self.is_limited() };
+            let wish = Wish { useful_bps, limited: self.is_limited(now) };
             self.probes.begin(now, self.rate.bps(), self.delay.spread_us(), wish);
         }
     }
@@ -283,9 +283,10 @@ impl Bandwidth {
     }
 
     /// Whether so little is sent that the estimate does not grow by itself.
-    fn is_limited(&self) -> bool {
+    fn is_limited(&self, now: Instant) -> bool {
+        let silent = self.told_at.is_none_or(|at| now.since(at) >= SILENCE / 2);
         let arrived = self.acknowledged.bps(2 * SHORT_US);
-        arrived.is_none_or(|(bps, _)| bps < self.rate.bps() * LIMITED)
+        silent || arrived.is_none_or(|(bps, _)| bps < self.rate.bps() * LIMITED)
     }
 }
 

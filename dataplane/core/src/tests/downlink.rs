@@ -41,10 +41,16 @@ struct Viewer {
 
 impl Call {
     fn new(lines: &[(f64, u64)]) -> Self {
+        Self::with(&[0, 1, 2], lines)
+    }
+
+    /// With these layers alone.
+    fn with(layers: &[u32], lines: &[(f64, u64)]) -> Self {
         let mut bench = Bench::new();
         let publisher = Client::connected(&mut bench, 1);
         let layer = |n: u32| Encoding { rid: n.to_string(), ssrc: 10 * (n + 1), rtx_ssrc: 0 };
-        publisher.publish(&mut bench, 1, Kind::Video, &[layer(0), layer(1), layer(2)]);
+        let layers: Vec<Encoding> = layers.iter().map(|n| layer(*n)).collect();
+        publisher.publish(&mut bench, 1, Kind::Video, &layers);
         let viewers = lines.iter().zip(10..).map(|(&(capacity_bps, delay_ms), id)| {
             let client = Client::connected(&mut bench, id);
             client.subscribe(&mut bench, id, Kind::Video, Some(1));
@@ -214,4 +220,15 @@ fn a_narrowed_line_falls_to_the_low_layer_and_climbs_back_while_others_keep_thei
         );
         assert!(padding < 0.05, "{padding}");
     }
+}
+
+#[test]
+fn a_stream_without_layers_that_is_larger_than_the_first_guess_is_shown_all_the_same() {
+    let mut call = Call::with(&[2], &[(5e6, 20)]);
+    call.run(10_000, |_| false);
+    assert_eq!(call.layer(0), Some(0), "{} bit/s", call.budget_bps(0));
+    call.viewers[0].bytes = 0;
+    call.run(10_000, |_| false);
+    let bps = call.viewers[0].bytes as f64 * 8.0 / 10.0;
+    assert!(bps > 1.4e6, "{bps}");
 }
