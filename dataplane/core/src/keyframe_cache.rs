@@ -111,7 +111,7 @@ impl Worker {
         let held = self.gather.held().iter().filter(|held| held.source == source);
         let end = held.map(|held| held.seq).min().unwrap_or(u64::MAX);
         let room = (EGRESS_BYTES / 2).saturating_sub(egress.bytes()).min(KEY_FRAME_BYTES);
-        let budget = peer.budget_bps.map(|bps| bps.saturating_mul(KEY_FRAME_SHARE_MS) / 8000);
+        let budget = peer.limit_bps().map(|bps| bps.saturating_mul(KEY_FRAME_SHARE_MS) / 8000);
         let room = budget.map_or(room, |bytes| room.min(bytes as usize));
         let sent_at = subscription.rewriter.sent_at();
         let burst = encoding.burst(now.at, sent_at, end, room)?;

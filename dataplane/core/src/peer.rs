@@ -118,6 +118,15 @@ impl Peer {
         self.forget(ssrcs);
     }
 
+    /// What is not to be exceeded. A first guess holds nothing back: a picture that may well fit is shown, and what does
+    /// not fit is seen within half a second.
+    pub(crate) fn limit_bps(&self) -> Option<u64> {
+        match &self.bandwidth {
+            Some(bandwidth) if !bandwidth.is_proven() => self.spending.reports.remb_bps(),
+            _ => self.budget_bps,
+        }
+    }
+
     /// Whether packets can go out.
     pub(crate) fn is_ready(&self) -> bool {
         self.keys.is_some() && self.ice.path().is_some()

@@ -97,7 +97,7 @@ impl Worker {
     pub(crate) fn on_budget(&mut self, now: Now, slot: u32, egress: &mut Egress) {
         let Some(peer) = self.peers.get(slot) else { return };
         let spending = &peer.spending;
-        let at_once = match peer.budget_bps {
+        let at_once = match peer.limit_bps() {
             Some(budget) => budget < spending.spent_bps || spending.due.is_none(),
             None => spending.limits,
         };
@@ -112,7 +112,7 @@ impl Worker {
         let Some(peer) = self.peers.get(slot) else { return };
         let due = match peer.spending.due {
             Some(due) => due <= now.at,
-            None => peer.budget_bps.is_some(),
+            None => peer.limit_bps().is_some(),
         };
         if due {
             self.spend(now, slot, egress);
@@ -131,7 +131,7 @@ impl Worker {
     /// Spends the budget of a peer on its subscriptions.
     fn spend(&mut self, now: Now, slot: u32, egress: &mut Egress) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        let (budget, mut patience) = (peer.budget_bps, peer.spending.patience);
+        let (budget, mut patience) = (peer.limit_bps(), peer.spending.patience);
         let subscriptions = std::mem::take(&mut peer.subscriptions);
         let mut allocator = std::mem::take(&mut self.allocator);
         allocator.claims.clear();

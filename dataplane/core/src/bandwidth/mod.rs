@@ -46,6 +46,8 @@ pub(crate) struct Bandwidth {
     /// When feedback last had something new, and when nothing came for so long that the estimate was lowered.
     told_at: Option<Instant>,
     missed_at: Option<Instant>,
+    /// It had to be lowered once: until then it is a guess that nothing was held against.
+    fell: bool,
     statistics: EstimationStatistics,
 }
 
@@ -81,6 +83,7 @@ impl Default for Bandwidth {
             began_at: None,
             told_at: None,
             missed_at: None,
+            fell: false,
             statistics: EstimationStatistics::default(),
         }
     }
@@ -211,7 +214,10 @@ impl Bandwidth {
             loss,
         });
         match step {
-            Step::Fell => self.probes.fell(now),
+            Step::Fell => {
+                self.fell = true;
+                self.probes.fell(now);
+            }
             Step::InVain => self.delay.rebase(),
             Step::Went | Step::Drained => {}
         }
@@ -228,11 +234,13 @@ impl Bandwidth {
             && now.since(since) > SILENCE + self.round_trip.unwrap_or(ROUND_TRIP) * 2
         {
             self.missed_at = Some(now);
+            self.fell = true;
             self.rate.halve(now);
             self.probes.fell(now);
         }
         let Some(useful_bps) = useful_bps else { return };
-        if self.missed_at.is_none() && !self.rate.is_draining() {
+        // Where nothing is sent any more nothing waits either, though nobody says so.
+        if self.missed_at.is_none() && (!self.rate.is_draining() || self.is_silent(now)) {
             let wish = Wish { useful_bps, limited: self.is_limited(now) };
             self.probes.begin(now, self.rate.bps(), self.delay.spread_us(), wish);
         }
@@ -266,6 +274,11 @@ impl Bandwidth {
         (!mute).then_some(bps - bps / BANDWIDTH_RESERVE)
     }
 
+    /// Whether the line was ever seen to carry less than was sent.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.fell
+    }
+
     /// From sending until feedback says so, once some did.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.round_trip
@@ -282,11 +295,15 @@ impl Bandwidth {
         }
     }
 
+    /// Whether nothing was told for so long that hardly anything is sent.
+    fn is_silent(&self, now: Instant) -> bool {
+        self.told_at.is_none_or(|at| now.since(at) >= SILENCE / 2)
+    }
+
     /// Whether so little is sent that the estimate does not grow by itself.
     fn is_limited(&self, now: Instant) -> bool {
-        let silent = self.told_at.is_none_or(|at| now.since(at) >= SILENCE / 2);
         let arrived = self.acknowledged.bps(2 * SHORT_US);
-        silent || arrived.is_none_or(|(bps, _)| bps < self.rate.bps() * LIMITED)
+        self.is_silent(now) || arrived.is_none_or(|(bps, _)| bps < self.rate.bps() * LIMITED)
     }
 }
 

@@ -195,7 +195,9 @@ fn padded(preferences: Preferences, kind: Kind, for_ms: u64) -> (Vec<Vec<u8>>, u
             bench.run(ms(1));
             for bytes in subscriber.media(&mut bench) {
                 let seq = numbers(std::slice::from_ref(&bytes))[0].expect("numbered");
-                arrivals.push(Arrival { seq, at_us: bench.now.at.0 / 1000 });
+                // At first a queue grows, so that the estimate falls: until then it holds nothing back.
+                let queue_us = if step < 40 { step * 10_000 } else { 0 };
+                arrivals.push(Arrival { seq, at_us: bench.now.at.0 / 1000 + queue_us });
                 all += bytes.len();
                 if read(&bytes).pt() == VP8_RTX + 10 {
                     padding.push(bytes);

@@ -17,6 +17,8 @@ struct Call {
     bench: Bench,
     publisher: Client,
     seqs: BTreeMap<u32, u16>,
+    /// SSRCs of the layers that are sent.
+    ssrcs: Vec<u32>,
     key_frames: BTreeSet<u32>,
     viewers: Vec<Viewer>,
     now_ms: u64,
@@ -70,8 +72,9 @@ impl Call {
         });
         let viewers = viewers.collect();
         bench.sent();
+        let ssrcs = layers.iter().map(|layer| layer.ssrc).collect();
         let (seqs, key_frames) = Default::default();
-        Self { bench, publisher, seqs, key_frames, viewers, now_ms: 0 }
+        Self { bench, publisher, seqs, ssrcs, key_frames, viewers, now_ms: 0 }
     }
 
     /// Lets time pass until `until` holds; how many milliseconds that took.
@@ -82,7 +85,11 @@ impl Call {
                 return Some(self.now_ms - began);
             }
             if self.now_ms.is_multiple_of(FRAME_MS) {
-                LAYERS.iter().zip([10, 20, 30]).for_each(|(bytes, ssrc)| self.frame(ssrc, *bytes));
+                for (bytes, ssrc) in LAYERS.into_iter().zip([10, 20, 30]) {
+                    if self.ssrcs.contains(&ssrc) {
+                        self.frame(ssrc, bytes);
+                    }
+                }
             }
             if self.now_ms.is_multiple_of(CONSENT_MS) {
                 self.publisher.check(&mut self.bench);

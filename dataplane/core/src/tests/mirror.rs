@@ -1,8 +1,8 @@
 //! A scope on two workers: what subscribers get from a mirror is what they would get at home.
 
 use crate::command::{
-    Command, CommandError, Encoding, Event, Kind, PeerId, Preferences, PublicationId,
-    SubscriptionId, WorkerId,
+    Command, CommandError, Encoding, Kind, PeerId, Preferences, PublicationId, SubscriptionId,
+    WorkerId,
 };
 use crate::drop::DropReason;
 use crate::limits::{KEY_FRAME_AGE, MIRRORS_PER_PUBLICATION, PARCEL_ITEMS, PARCELS};
@@ -489,45 +489,4 @@ fn mirrors_are_bounded_and_refused_where_they_make_no_sense() {
     let unknown = Command::StartMirroring { publication: PublicationId(9), to: AWAY };
     let refused = worker.on_command(*now, unknown, egress);
     assert_eq!(refused, Err(CommandError::NotFound("publication")));
-}
-
-/// What the publisher is told to be wanted since the last time.
-fn wanted(pair: &mut Pair) -> Vec<u8> {
-    let events = pair.home.events().into_iter();
-    let wanted = events.filter_map(|event| match event {
-        Event::LayersWanted { encodings, .. } => Some(encodings),
-        _ => None,
-    });
-    wanted.collect()
-}
-
-#[test]
-fn what_subscribers_elsewhere_want_of_the_layers_counts() {
-    let layer = |rid: &str, ssrc| Encoding { rid: rid.into(), ssrc, rtx_ssrc: 0 };
-    let (mut pair, mut publisher, mut away) = call(&[layer("q", 5), layer("f", 6)]);
-    let prefer = |layer_max| Command::SetPreferences {
-        subscription: SubscriptionId(1),
-        preferences: Preferences { layer_max, ..Preferences::default() },
-    };
-    let mut seq = 0;
-    let mut flow = |pair: &mut Pair, publisher: &mut Client, ssrcs: &[u32]| {
-        for _ in 0..30 {
-            seq += 1;
-            ssrcs.iter().for_each(|ssrc| publisher.send(&mut pair.home, &video(*ssrc, seq, true)));
-            pair.carry();
-            pair.run(ms(100));
-        }
-    };
-    pair.away.command(prefer(Some(0)));
-    flow(&mut pair, &mut publisher, &[5, 6]);
-    assert_eq!(wanted(&mut pair), [0b11, 0b01], "the high one is nobody's");
-    assert_eq!(away.media(&mut pair.away).len(), 30);
-    pair.away.command(prefer(None));
-    pair.run(ms(100));
-    assert_eq!(wanted(&mut pair), [0b11], "at once");
-    flow(&mut pair, &mut publisher, &[5, 6]);
-    assert_eq!(wanted(&mut pair), [0b10]);
-    pair.home.command(Command::StopMirroring { publication: PublicationId(1), to: AWAY });
-    flow(&mut pair, &mut publisher, &[6]);
-    assert_eq!(wanted(&mut pair), [0b11, 0b01], "nobody is left, and the low one is kept");
 }
