@@ -230,9 +230,11 @@ impl Subscription {
             ssrc: if rtx { self.rtx_ssrc } else { self.ssrc },
             padding: payload.len() > packet.payload.len(),
         };
-        let mut renumbered = [0; DESCRIPTOR_BYTES];
+        // Written only where it is used.
+        let mut renumbered;
         let mut carried = packet.carried;
         if let Some(data) = carried.dependency_descriptor.filter(|_| rewrite.offsets.frame != 0) {
+            renumbered = [0; DESCRIPTOR_BYTES];
             carried.dependency_descriptor =
                 renumber_frame(data, rewrite.offsets.frame, &mut renumbered);
         }
@@ -326,6 +328,7 @@ impl Subscription {
     }
 
     /// The transport-wide number of the next packet, where that is agreed.
+    #[inline]
     fn number(&self, peer: &Peer) -> Option<[u8; 2]> {
         let agreed = self.leg.extensions.transport_cc != 0;
         let bandwidth = peer.bandwidth.as_ref().filter(|_| agreed);
@@ -333,6 +336,7 @@ impl Subscription {
     }
 
     /// Writes a header with the extensions of the leg; its length.
+    #[inline(always)]
     fn write_header(
         &self,
         header: rtp::HeaderBuilder,
