@@ -2,12 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod allocate;
+pub mod arrival;
 mod audio;
 mod bandwidth;
 mod budget;
 mod cache;
 pub mod command;
-mod delay;
 mod demand;
 pub mod drop;
 pub mod egress;
@@ -22,7 +22,6 @@ mod keyframe_cache;
 mod keys;
 mod layer;
 pub mod limits;
-pub mod loss;
 mod measure;
 mod mirror;
 pub mod movement;
@@ -34,7 +33,6 @@ mod peer;
 pub mod port;
 mod publication;
 pub mod quality;
-mod rate;
 mod red;
 mod repair;
 mod report;

@@ -1,20 +1,20 @@
 //! A published stream: its encodings, and which SSRC belongs to which.
 
+use crate::arrival::delay::{Delay, SendTime};
+use crate::arrival::loss::Loss;
+use crate::arrival::rate::Rate;
 use crate::cache::Cache;
 use crate::command::{self, CodecKind, Kind, PublicationId};
-use crate::delay::{Delay, SendTime};
 use crate::demand::Demand;
 use crate::drop::DropReason;
 use crate::keyframe::KeyFrameRequests;
 use crate::keyframe_cache::LastKeyFrame;
 use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENDED_SSRCS};
-use crate::loss::Loss;
 use crate::measure::{Reception, ticks_between};
 use crate::mirror::{Mirrors, NOBODY, Origin};
 use crate::packet::{Packet, unwrap_rtx};
 use crate::peek::{Layering, Peek};
 use crate::quality;
-use crate::rate::Rate;
 use crate::repair::Missing;
 use crate::rewrite::Source;
 use crate::route::Leg;

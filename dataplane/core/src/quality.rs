@@ -1,8 +1,8 @@
 //! The quality of what publishers send, told every [`QUALITY_INTERVAL`] for each encoding, and counted for the worker.
 
+use crate::arrival::loss::LossStatistics;
 use crate::command::{PeerId, PublicationId};
 use crate::limits::{QUALITY_EVENTS, QUALITY_INTERVAL};
-use crate::loss::LossStatistics;
 use crate::publication::Encoding;
 use crate::statistics::{Traffic, ticks};
 use crate::time::{Duration, Instant, Now};

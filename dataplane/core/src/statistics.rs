@@ -1,7 +1,7 @@
 //! Counters as `strait.relay.v1` reports them.
 
+use crate::arrival::loss::LossStatistics;
 use crate::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
-use crate::loss::LossStatistics;
 use crate::peer::Peer;
 use crate::port::Path;
 use crate::publication::Publication;

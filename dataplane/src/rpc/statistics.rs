@@ -6,7 +6,7 @@ use crate::report::Report;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
-use strait_core::loss::LossStatistics;
+use strait_core::arrival::loss::LossStatistics;
 use strait_core::statistics as core;
 use strait_proto::v1;
 use tonic::Status;

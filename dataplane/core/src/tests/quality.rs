@@ -1,8 +1,8 @@
 //! Loss and queuing delay of what publishers send, through the whole worker, held against the lab's truth.
 
+use crate::arrival::loss::LossStatistics;
 use crate::command::{Command, Kind, PeerId};
 use crate::limits::QUALITY_EVENTS;
-use crate::loss::LossStatistics;
 use crate::port::Path;
 use crate::quality::MediaQuality;
 use crate::statistics::EncodingStatistics;
