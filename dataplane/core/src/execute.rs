@@ -24,6 +24,7 @@ use crate::speaker::Sound;
 use crate::spend::Allotment;
 use crate::statistics::Traffic;
 use crate::subscription::{Reported, Subscription};
+use crate::template::Template;
 use crate::time::Now;
 use crate::worker::Worker;
 use strait_crypt::srtp::{self, RETIRED_SSRCS};
@@ -459,6 +460,7 @@ impl Worker {
             id,
             peer: peer_slot,
             kind,
+            template: Template::new(&mid, &extensions),
             leg: Leg { mid: mid.into(), codecs, extensions },
             ssrc,
             rtx_ssrc,

@@ -48,6 +48,7 @@ mod speaker;
 mod spend;
 pub mod statistics;
 mod subscription;
+mod template;
 pub mod time;
 mod timer;
 pub mod worker;

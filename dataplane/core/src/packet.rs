@@ -95,6 +95,26 @@ impl<'a> Packet<'a> {
 }
 
 impl<'a> Carried<'a> {
+    /// Whether there is nothing.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.audio_level.is_none()
+            && self.playout_delay.is_none()
+            && self.video_orientation.is_none()
+            && self.dependency_descriptor.is_none()
+    }
+
+    /// Those that a leg agreed to, with its ids.
+    pub(crate) fn agreed(&self, ids: &Extensions) -> impl Iterator<Item = (u8, &'a [u8])> + Clone {
+        let all = [
+            (ids.audio_level, self.audio_level),
+            (ids.playout_delay, self.playout_delay),
+            (ids.video_orientation, self.video_orientation),
+            (ids.dependency_descriptor, self.dependency_descriptor),
+        ];
+        all.into_iter().filter_map(|(id, data)| Some((id, data.filter(|_| id != 0)?)))
+    }
+
     fn read(packet: &rtp::Packet<'a>, ids: &Extensions) -> Self {
         let mut carried = Self::default();
         for (id, data) in packet.extensions() {

@@ -114,6 +114,18 @@ impl Rewriter {
         }
     }
 
+    /// The numbers of a packet that is newer than all of the running segment, and near enough to belong to it.
+    #[inline]
+    pub(crate) fn ahead(&self, source: Source, seq: u64) -> Option<Rewrite> {
+        let running = self.segments.back().filter(|_| self.open)?;
+        let near = running.last..running.last.saturating_add(DROPOUT_MAX);
+        (running.source == source && near.contains(&(seq.checked_sub(1)?))).then(|| Rewrite {
+            seq: running.outgoing(seq),
+            offsets: running.offsets,
+            share: running.share,
+        })
+    }
+
     /// Whether this packet cannot belong to the running segment: another source, or too far ahead.
     pub(crate) fn needs_segment(&self, source: Source, seq: u64) -> bool {
         let running = self.segments.back().filter(|_| self.open);

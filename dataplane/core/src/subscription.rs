@@ -17,6 +17,7 @@ use crate::select::{Active, Choice, Selector};
 use crate::slab::Slab;
 use crate::spend::Allotment;
 use crate::statistics::Traffic;
+use crate::template::{DESCRIPTOR_BYTES, HEADER_BYTES, Stamps, Template};
 use crate::time::{Duration, Instant, Now};
 use std::ops::Range;
 use strait_crypt::srtp::TAG_MAX;
@@ -25,11 +26,6 @@ use strait_wire::ext::AbsSendTime;
 use strait_wire::rtcp::ReportBlock;
 use strait_wire::rtp;
 
-/// The largest header that is written: 12 bytes, and the extensions of a leg.
-const HEADER_BYTES: usize = 12 + 4 + 2 * 7 + 2 + MID_BYTES + 1 + 3 + 3 + 1 + DESCRIPTOR_BYTES;
-const MID_BYTES: usize = 32;
-/// A two-byte extension element at most.
-const DESCRIPTOR_BYTES: usize = 255;
 /// The most padding that a packet can have (RFC 3550 section 5.1); its last byte says how much.
 const PADDING: [u8; 255] = [0; 255];
 /// The original sequence number in front of a retransmitted payload (RFC 4588 section 4).
@@ -42,6 +38,8 @@ pub(crate) struct Subscription {
     pub(crate) peer: u32,
     pub(crate) kind: Kind,
     pub(crate) leg: Leg,
+    /// Of the leg, if its headers can be laid out beforehand.
+    pub(crate) template: Option<Template>,
     pub(crate) ssrc: u32,
     pub(crate) rtx_ssrc: u32,
     /// Packets go out as they came.
@@ -107,8 +105,9 @@ impl Subscription {
         aligned: impl FnOnce((Source, u32)) -> Option<u32>,
     ) -> Selected {
         let Some(route) = self.route(packet.pt) else { return Selected::Decline };
+        let ahead = self.rewriter.ahead(source, packet.seq);
         // An old key frame that arrives after a pause is not where the new start is.
-        let choice = if self.rewriter.is_late(source, packet.seq) {
+        let choice = if ahead.is_none() && self.rewriter.is_late(source, packet.seq) {
             Choice::Decline
         } else {
             self.selector.choose(encoding, active, packet.peek.enters)
@@ -121,6 +120,14 @@ impl Subscription {
             };
         }
         let position = packet.position();
+        // What most packets are: the next one of a stream that goes out whole.
+        if let Some(rewrite) = ahead.filter(|rewrite| rewrite.share.is_none())
+            && choice == Choice::Forward
+            && self.layers.is_whole()
+        {
+            self.rewriter.advance(position, rewrite, now.at);
+            return Selected::Forward((route, rewrite));
+        }
         if choice == Choice::Forward && self.rewriter.needs_segment(source, packet.seq) {
             // A packet without payload gives a decoder nothing to start with.
             if packet.payload.is_empty() {
@@ -232,13 +239,18 @@ impl Subscription {
         };
         // Written only where it is used.
         let mut renumbered;
-        let mut carried = packet.carried;
-        if let Some(data) = carried.dependency_descriptor.filter(|_| rewrite.offsets.frame != 0) {
-            renumbered = [0; DESCRIPTOR_BYTES];
-            carried.dependency_descriptor =
-                renumber_frame(data, rewrite.offsets.frame, &mut renumbered);
-        }
-        let header_len = self.write_header(header, received, number, &carried, room)?;
+        let mut changed;
+        let carried = match packet.carried.dependency_descriptor {
+            Some(data) if rewrite.offsets.frame != 0 => {
+                renumbered = [0; DESCRIPTOR_BYTES];
+                changed = packet.carried;
+                changed.dependency_descriptor =
+                    renumber_frame(data, rewrite.offsets.frame, &mut renumbered);
+                &changed
+            }
+            _ => &packet.carried,
+        };
+        let header_len = self.write_header(header, received, number, carried, room)?;
 
         let len = if rtx || rewrite.offsets.reach_payload() {
             // The payload is not the same for everyone: written beside the header, then encrypted in place.
@@ -345,22 +357,22 @@ impl Subscription {
         carried: &Carried<'_>,
         room: &mut [u8],
     ) -> Result<usize, DropReason> {
-        let send_time = AbsSendTime::from_ntp(received.ntp).bytes();
+        let stamps = Stamps { send_time: AbsSendTime::from_ntp(received.ntp).bytes(), number };
         let ids = &self.leg.extensions;
-        let extensions = [
+        let template = self.template.as_ref();
+        if let Some(len) = template.and_then(|t| t.write(header, stamps, ids, carried, room)) {
+            return Ok(len);
+        }
+        let own = [
             (ids.mid, Some(self.leg.mid.as_bytes())),
-            (ids.abs_send_time, Some(send_time.as_slice())),
-            (ids.transport_cc, number.as_ref().map(<[u8; 2]>::as_slice)),
-            (ids.audio_level, carried.audio_level),
-            (ids.playout_delay, carried.playout_delay),
-            (ids.video_orientation, carried.video_orientation),
-            (ids.dependency_descriptor, carried.dependency_descriptor),
+            (ids.abs_send_time, Some(stamps.send_time.as_slice())),
+            (ids.transport_cc, stamps.number.as_ref().map(<[u8; 2]>::as_slice)),
         ];
-        let agreed = extensions
-            .iter()
-            .filter(|(id, _)| *id != 0)
-            .filter_map(|(id, data)| Some((*id, (*data)?)));
-        header.write(&[], agreed, room).map_err(|_| DropReason::ProtectFailed)
+        let own = own.iter().filter(|(id, _)| *id != 0);
+        let own = own.filter_map(|(id, data)| Some((*id, (*data)?)));
+        header
+            .write(&[], own.chain(carried.agreed(ids)), room)
+            .map_err(|_| DropReason::ProtectFailed)
     }
 
     /// Queues packets as they came. What the subscriber before got is repeated without another copy.

@@ -392,6 +392,18 @@ pub struct HeaderBuilder {
 }
 
 impl HeaderBuilder {
+    /// The fixed header (RFC 3550 section 5.1), without CSRCs. `extended`: an extension header follows.
+    #[must_use]
+    #[inline]
+    pub fn fixed(&self, extended: bool) -> [u8; FIXED_HEADER_LEN] {
+        let [seq_high, seq_low] = self.seq.to_be_bytes();
+        let [t0, t1, t2, t3] = self.timestamp.to_be_bytes();
+        let [s0, s1, s2, s3] = self.ssrc.to_be_bytes();
+        let flags = 0x80 | (u8::from(self.padding) << 5) | (u8::from(extended) << 4);
+        let pt = (u8::from(self.marker) << 7) | (self.pt & 0x7f);
+        [flags, pt, seq_high, seq_low, t0, t1, t2, t3, s0, s1, s2, s3]
+    }
+
     /// Writes the header to the front of `out` and returns its length in bytes.
     ///
     /// `extensions` are pairs of id and data, gone through twice. The one-byte form is taken when every id is at
@@ -423,26 +435,11 @@ impl HeaderBuilder {
         if csrc_count > 15 {
             return Err(WriteError::Invalid);
         }
-        let extended = u8::from(elements > 0);
-        let [seq_high, seq_low] = self.seq.to_be_bytes();
-        let [t0, t1, t2, t3] = self.timestamp.to_be_bytes();
-        let [s0, s1, s2, s3] = self.ssrc.to_be_bytes();
+        let mut fixed = self.fixed(elements > 0);
+        fixed[0] |= csrc_count;
         let mut out = Cursor::new(out);
         // Few large writes: this runs for every subscriber.
-        out.push(&[
-            0x80 | (u8::from(self.padding) << 5) | (extended << 4) | csrc_count,
-            (u8::from(self.marker) << 7) | (self.pt & 0x7f),
-            seq_high,
-            seq_low,
-            t0,
-            t1,
-            t2,
-            t3,
-            s0,
-            s1,
-            s2,
-            s3,
-        ])?;
+        out.push(&fixed)?;
         for csrc in csrcs {
             out.push(&csrc.to_be_bytes())?;
         }
