@@ -269,7 +269,9 @@ impl Turner {
                 }
                 Request::Command(command, None) => self.command(now, *command, egress),
                 Request::Report(_, reply) if reply.is_closed() => {}
-                Request::Report(scopes, reply) => drop(reply.send(self.report(turns, &scopes))),
+                Request::Report(scopes, reply) => {
+                    drop(reply.send(self.report(Clock.now(), turns, &scopes)))
+                }
                 Request::Steer(path, owner) => self.steering.fix(path, owner),
                 Request::Move(scope, to, reply) => self.give_away(now, (scope, to), reply, egress),
                 Request::Redirect(whereabouts, owner) => {
@@ -318,13 +320,16 @@ impl Turner {
         }
     }
 
-    fn report(&self, turns: u64, scopes: &[ScopeId]) -> Report {
+    fn report(&self, now: Now, turns: u64, scopes: &[ScopeId]) -> Report {
         let sockets = self.port.counters();
         let path = DropReason::ALL.iter().map(|reason| reason.name()).zip(*self.core.drops());
         let socket = Drop::ALL.iter().map(|&reason| (reason.name(), sockets.drops(reason)));
         Report {
             worker: self.core.statistics(),
-            scopes: scopes.iter().filter_map(|&scope| self.core.scope_statistics(scope)).collect(),
+            scopes: scopes
+                .iter()
+                .filter_map(|&scope| self.core.scope_statistics(now.at, scope))
+                .collect(),
             sockets,
             drops: path.chain(socket).chain([(HANDED_OVER_FULL.0, self.steering.full)]).collect(),
             handed_over: self.steering.handed_over,

@@ -38,6 +38,15 @@ fn encoding(s: &v1::EncodingStatistics) -> Value {
     })
 }
 
+fn layer_time(s: &v1::LayerTime) -> Value {
+    json!({
+        "layer": s.layer,
+        "spatialLayer": s.spatial_layer,
+        "temporalLayer": s.temporal_layer,
+        "seconds": s.seconds,
+    })
+}
+
 fn subscription(s: &v1::SubscriptionStatistics) -> Value {
     json!({
         "subscriptionId": s.subscription_id,
@@ -59,5 +68,9 @@ fn subscription(s: &v1::SubscriptionStatistics) -> Value {
         },
         "layerWanted": s.layer_wanted,
         "layerPermitted": s.layer_permitted,
+        "layerTimes": s.layer_times.iter().map(layer_time).collect::<Vec<_>>(),
+        "keyFrames": s.key_frames,
+        "freezes": s.freezes,
+        "frozenSeconds": s.frozen_seconds,
     })
 }

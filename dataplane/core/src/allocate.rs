@@ -76,12 +76,18 @@ impl Claim {
             .find(|layer| self.rates.get(usize::from(*layer)).is_some_and(Option::is_some))
     }
 
+    /// The least that is to be had of it.
+    fn lowest(&self) -> Option<u8> {
+        self.above(None, Some(u8::MAX))
+    }
+
     /// The best that it may keep without an attempt at more.
     fn keeps(&self) -> Option<u8> {
         match self.share {
             Share::Open => Some(self.wanted),
             Share::Nothing => None,
-            Share::Upto(layer) => Some(layer.min(self.wanted)),
+            // Of one whose lower layers ended, the least that there is now.
+            Share::Upto(layer) => Some(layer.min(self.wanted)).max(self.lowest()),
         }
     }
 }
@@ -197,10 +203,12 @@ fn fit(
     let mut left = budget_bps;
     fitted.clear();
     fitted.extend(claims.iter().enumerate().map(|(at, claim)| {
-        let lowest = claim.above(None, max(claim));
         // The picture that is cared for most goes on whatever the budget: without any, nothing would be told of the line
-        // that an estimate could recover from, and a poor picture is better than none.
-        let after = left.checked_sub(claim.rate(lowest)).or((at == 0).then_some(0));
+        // that an estimate could recover from, and a poor picture is better than none. Whatever it had before, too: it may
+        // be the first only now that another ended.
+        let first = at == 0;
+        let lowest = claim.above(None, max(claim)).or_else(|| claim.lowest().filter(|_| first));
+        let after = left.checked_sub(claim.rate(lowest)).or(first.then_some(0));
         after.map(|after| left = after).and(lowest)
     }));
     let mut begun = 0;
@@ -327,6 +335,33 @@ mod tests {
         assert!(patience.until.is_none());
     }
 
+    #[test]
+    fn what_is_cared_for_most_is_shown_at_once_whatever_it_had() {
+        let (mut allocator, mut patience) = allocator(&[claim(1, 0), claim(2, 9)]);
+        allocator.share_out(at(0), 50, &mut patience);
+        assert_eq!(shares(&allocator), [None, Some(0)]);
+        allocator.claims.retain(|claim| claim.subscription == 1);
+        allocator.share_out(at(250), 50, &mut patience);
+        assert_eq!(shares(&allocator), [Some(0)], "it is the first now");
+        allocator.claims.push(claim(2, 9));
+        allocator.share_out(at(500), 50, &mut patience);
+        assert_eq!(shares(&allocator), [None, Some(0)]);
+        allocator.claims[1].rank.pinned = true;
+        allocator.share_out(at(750), 450, &mut patience);
+        assert_eq!(shares(&allocator), [Some(0), Some(0)], "no more than the least of it");
+    }
+
+    #[test]
+    fn of_one_whose_lower_layers_ended_the_least_that_is_left_goes_on() {
+        let (mut allocator, mut patience) = allocator(&[claim(1, 0), claim(2, 9)]);
+        allocator.share_out(at(0), 200, &mut patience);
+        for claim in &mut allocator.claims {
+            claim.rates[0] = None;
+        }
+        allocator.share_out(at(250), 900, &mut patience);
+        assert_eq!(shares(&allocator), [Some(1), Some(1)]);
+    }
+
     fn claims() -> impl Strategy<Value = Vec<Claim>> {
         let rates = (20_000..300_000_u64, 1..8_u64, 1..8_u64, any::<[bool; 3]>());
         let one = (rates, 0..3_u8, 0..3_u8, any::<bool>());
@@ -334,7 +369,9 @@ mod tests {
             let claim = |(n, ((low, middle, high, here), wanted, priority, pinned))| {
                 let rates = [low, low * middle, low * middle * high];
                 let here: [bool; 3] = here;
-                let rates = std::array::from_fn(|at| here[at].then_some(rates[at]));
+                // What is wanted is to be had.
+                let had = |at| here[at] || at == usize::from(wanted);
+                let rates = std::array::from_fn(|at| had(at).then_some(rates[at]));
                 let rank = Rank { pinned, priority, height: 0 };
                 Claim { subscription: n, rank, rates, wanted, ..Claim::default() }
             };

@@ -3,6 +3,7 @@
 use crate::command::{Command, CommandError, Event, IceCredentials, LeaveReason};
 use crate::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
 use crate::demand::Demand;
+use crate::display::Display;
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::ice::Agent;
@@ -117,6 +118,7 @@ impl Worker {
                     subscription.aim();
                     if preferences.paused {
                         subscription.rewriter.close();
+                        subscription.display.interrupt();
                     }
                 }
                 self.spend_anew(now, slot, egress);
@@ -377,9 +379,13 @@ impl Worker {
         publication.encodings.iter_mut().for_each(|e| e.last_key_frame.forget());
         let subscriptions = publication.subscriptions.clone();
         for slot in subscriptions {
-            if muted && let Some(subscription) = self.subscriptions.get_mut(slot) {
+            let Some(subscription) = self.subscriptions.get_mut(slot) else { continue };
+            if muted {
                 subscription.restart();
+                subscription.display.interrupt();
             }
+            let peer = subscription.peer;
+            self.spend_soon(peer);
             self.want_key_frame(now, slot, egress);
         }
         if muted {
@@ -477,6 +483,7 @@ impl Worker {
             resent: 0,
             missed: 0,
             reported: Reported::default(),
+            display: Display::new(now.at),
         };
         subscription.aim();
         let source =
@@ -588,8 +595,11 @@ impl Worker {
     fn detach(&mut self, slot: u32) {
         let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
         subscription.restart();
+        subscription.display.interrupt();
         subscription.routes.clear();
+        let peer = subscription.peer;
         let Some(source) = subscription.publication.take() else { return };
+        self.spend_soon(peer);
         let Some(publication) = self.publications.get_mut(source) else { return };
         publication.subscriptions.retain(|other| *other != slot);
         publication.rest();

@@ -9,6 +9,7 @@ mod budget;
 mod cache;
 pub mod command;
 mod demand;
+mod display;
 pub mod drop;
 pub mod egress;
 mod execute;

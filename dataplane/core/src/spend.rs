@@ -128,6 +128,15 @@ impl Worker {
         self.demand_changed(now);
     }
 
+    /// What a subscription took of its peer's budget is free: what matters most now need not wait for the next look.
+    pub(crate) fn spend_soon(&mut self, slot: u32) {
+        let peer = self.peers.get_mut(slot).filter(|peer| peer.spending.due.is_some());
+        let Some(peer) = peer else { return };
+        // With the next timers, whatever else ends until then.
+        peer.spending.due = Some(Instant::default());
+        self.arm(slot, Instant::default());
+    }
+
     /// Spends the budget of a peer on its subscriptions.
     fn spend(&mut self, now: Now, slot: u32, egress: &mut Egress) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -192,6 +201,9 @@ impl Worker {
             subscription.selector.permit(limit);
             if subscription.selector.current().is_none() {
                 subscription.rewriter.close();
+            }
+            if limit.paused {
+                subscription.display.interrupt();
             }
             self.want_key_frame(now, claim.subscription, egress);
         }

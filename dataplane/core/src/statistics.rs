@@ -1,13 +1,13 @@
 //! Counters as `strait.relay.v1` reports them.
 
 use crate::arrival::loss::LossStatistics;
-use crate::command::{PeerId, PublicationId, ScopeId, SubscriptionId};
+use crate::command::{Kind, PeerId, PublicationId, ScopeId, SubscriptionId};
 use crate::peer::Peer;
 use crate::port::Path;
 use crate::publication::Publication;
 use crate::quality::QualityStatistics;
 use crate::subscription::Subscription;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use crate::worker::Worker;
 
 /// Packets and their bytes.
@@ -198,6 +198,25 @@ pub struct SubscriptionStatistics {
     pub retransmissions: u64,
     /// Packets asked for that were not there.
     pub retransmissions_missed: u64,
+    /// Of video: for how long which layers went out since it began, the lowest first.
+    pub layer_times: Vec<LayerTime>,
+    /// Of video: key frames that began to go out.
+    pub key_frames: u64,
+    /// Of video: pictures that went out later than 200 ms and three mean intervals after the one before.
+    pub freezes: u64,
+    /// For how long those before them stood.
+    pub frozen: Duration,
+}
+
+/// How long a layer of a subscription went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerTime {
+    /// The encoding; `None` for nothing.
+    pub layer: Option<u8>,
+    /// The highest spatial and temporal layer of it, if any were left out.
+    pub inner: Option<(u8, u8)>,
+    /// So long, in all.
+    pub time: Duration,
 }
 
 /// What a peer's budget takes away of a subscription.
@@ -238,19 +257,19 @@ impl Worker {
 
     /// The counters of a scope and all in it.
     #[must_use]
-    pub fn scope_statistics(&self, scope: ScopeId) -> Option<ScopeStatistics> {
+    pub fn scope_statistics(&self, now: Instant, scope: ScopeId) -> Option<ScopeStatistics> {
         let peers = self.scopes.get(&scope)?.iter().filter_map(|slot| self.peers.get(*slot));
-        let peers = peers.map(|peer| self.of_peer(peer)).collect();
+        let peers = peers.map(|peer| self.of_peer(peer, Some(now))).collect();
         Some(ScopeStatistics { scope, dominant: self.dominant(scope), peers })
     }
 
-    /// The counters of a peer and its streams.
+    /// The counters of a peer and its streams, with the times of layers up to the last picture.
     #[must_use]
     pub fn peer_statistics(&self, peer: PeerId) -> Option<PeerStatistics> {
-        self.peers.get(*self.peer_ids.get(&peer)?).map(|peer| self.of_peer(peer))
+        self.peers.get(*self.peer_ids.get(&peer)?).map(|peer| self.of_peer(peer, None))
     }
 
-    fn of_peer(&self, peer: &Peer) -> PeerStatistics {
+    fn of_peer(&self, peer: &Peer, now: Option<Instant>) -> PeerStatistics {
         let publications = peer.publications.iter().filter_map(|p| self.publications.get(*p));
         let subscriptions = peer.subscriptions.iter().filter_map(|s| self.subscriptions.get(*s));
         PeerStatistics {
@@ -263,14 +282,19 @@ impl Worker {
             round_trip: peer.bandwidth.as_ref().and_then(|bandwidth| bandwidth.round_trip()),
             estimation: peer.bandwidth.as_ref().map(|b| b.statistics()).unwrap_or_default(),
             publications: publications.map(of_publication).collect(),
-            subscriptions: subscriptions.map(|s| self.of_subscription(s)).collect(),
+            subscriptions: subscriptions.map(|s| self.of_subscription(s, now)).collect(),
         }
     }
 
-    fn of_subscription(&self, subscription: &Subscription) -> SubscriptionStatistics {
+    fn of_subscription(
+        &self,
+        subscription: &Subscription,
+        now: Option<Instant>,
+    ) -> SubscriptionStatistics {
         let publication = subscription.publication.and_then(|slot| self.publications.get(slot));
         let block = subscription.reported.block;
         let clock_rate_hz = subscription.routes.first().map_or(0, |route| route.clock_rate_hz);
+        let (display, video) = (&subscription.display, subscription.kind == Kind::Video);
         SubscriptionStatistics {
             subscription: subscription.id,
             publication: publication.map(|publication| publication.id),
@@ -287,6 +311,10 @@ impl Worker {
             round_trip: subscription.reported.round_trip,
             retransmissions: subscription.resent,
             retransmissions_missed: subscription.missed,
+            layer_times: if video { display.times(now) } else { Vec::new() },
+            key_frames: display.key_frames,
+            freezes: display.freezes,
+            frozen: display.frozen,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! An outgoing stream: what it takes of its publication, and how the packets are written for its leg.
 
 use crate::command::{CodecKind, Kind, SubscriptionId};
+use crate::display::Display;
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::gather::{Gather, Packets};
@@ -58,6 +59,7 @@ pub(crate) struct Subscription {
     pub(crate) resent: u64,
     pub(crate) missed: u64,
     pub(crate) reported: Reported,
+    pub(crate) display: Display,
 }
 
 /// What the subscriber reports.
@@ -114,7 +116,10 @@ impl Subscription {
         };
         if self.as_sent {
             return match choice {
-                Choice::Forward => Selected::HandOn,
+                Choice::Forward => {
+                    self.show(now, packet, packet.timestamp);
+                    Selected::HandOn
+                }
                 Choice::AwaitKeyFrame => Selected::AwaitKeyFrame,
                 Choice::Decline => Selected::Decline,
             };
@@ -155,6 +160,8 @@ impl Subscription {
             Some(rewrite) if !self.selector.is_paused() => {
                 self.rewriter.advance(position, rewrite, now.at);
                 if packet.peek.layer.is_for(rewrite.share) {
+                    let timestamp = packet.timestamp.wrapping_add(rewrite.offsets.timestamp);
+                    self.show(now, packet, timestamp);
                     Selected::Forward((route, rewrite))
                 } else {
                     Selected::Fill((route, rewrite))
@@ -162,6 +169,19 @@ impl Subscription {
             }
             _ if choice == Choice::AwaitKeyFrame => Selected::AwaitKeyFrame,
             _ => Selected::Decline,
+        }
+    }
+
+    /// A packet goes out: perhaps it begins a picture.
+    #[inline]
+    fn show(&mut self, now: Now, packet: &Packet<'_>, timestamp: u32) {
+        if self.kind == Kind::Video
+            && self.display.is_new(timestamp)
+            && !packet.payload.is_empty()
+            && let Some(encoding) = self.selector.current()
+        {
+            let on = (encoding, self.layers.share());
+            self.display.on_picture(now.at, timestamp, on, packet.peek.key_frame);
         }
     }
 

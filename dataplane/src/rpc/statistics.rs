@@ -136,7 +136,20 @@ impl<'a> Names<'a> {
             held_back: held_back(entry.held_back).into(),
             layer_wanted: entry.layer_wanted.map(u32::from),
             layer_permitted: entry.layer_permitted.map(u32::from),
+            layer_times: entry.layer_times.iter().map(layer_time).collect(),
+            key_frames: entry.key_frames,
+            freezes: entry.freezes,
+            frozen_seconds: entry.frozen.as_secs_f64(),
         })
+    }
+}
+
+fn layer_time(entry: &core::LayerTime) -> v1::LayerTime {
+    v1::LayerTime {
+        layer: entry.layer.map(u32::from),
+        spatial_layer: entry.inner.map(|(spatial, _)| spatial.into()),
+        temporal_layer: entry.inner.map(|(_, temporal)| temporal.into()),
+        seconds: entry.time.as_secs_f64(),
     }
 }
 

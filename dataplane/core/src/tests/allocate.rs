@@ -5,7 +5,7 @@ use crate::command::{
 };
 use crate::limits::BUDGET_BPS_MIN;
 use crate::statistics::{HeldBack, SubscriptionStatistics};
-use crate::testing::{Bench, Client, IDS, OPUS, VP8, encoding, ms, packet, read, subscribe};
+use crate::testing::{Bench, Client, IDS, OPUS, SCOPE, VP8, encoding, ms, packet, read, subscribe};
 use std::collections::{BTreeMap, BTreeSet};
 use strait_wire::rtcp;
 
@@ -364,4 +364,80 @@ fn what_comes_under_a_budget_gets_its_share_at_once() {
     call.flow(200);
     assert!(matches!(call.layers(0, 2)[..], [0 | 1]), "{:?}", call.layers(0, 2));
     assert_eq!(call.statistics(0, 2).held_back, HeldBack::Lowered);
+}
+
+#[test]
+fn the_next_one_is_shown_at_once_when_the_first_one_ends() {
+    let pinned = Preferences { pinned: true, ..Preferences::default() };
+    let unpin = |call: &mut Call| call.prefer(0, 1, Preferences::default());
+    let mute = |call: &mut Call| {
+        let publication = PublicationId(1);
+        call.bench.command(Command::SetMuted { publication, muted: true });
+    };
+    let unsubscribe = |call: &mut Call| {
+        let subscription = SubscriptionId(Call::subscription(0, 1));
+        call.bench.command(Command::Unsubscribe { subscription });
+    };
+    let unpublish = |call: &mut Call| {
+        call.bench.command(Command::Unpublish { publication: PublicationId(1) });
+    };
+    let ends: [fn(&mut Call); 4] = [unpin, mute, unsubscribe, unpublish];
+    for (n, end) in ends.into_iter().enumerate() {
+        let mut call = Call::new(2, 1);
+        call.prefer(0, 1, pinned);
+        call.flow(4000);
+        call.link(0, 0);
+        call.flow(3000);
+        call.flow(1000);
+        assert_eq!((call.layers(0, 1), call.layers(0, 2)), (vec![0], vec![]), "{n}");
+        end(&mut call);
+        if n == 0 {
+            call.prefer(0, 2, pinned);
+        }
+        // The key frame that is asked for comes with the next frame.
+        call.flow(3 * FRAME_MS);
+        call.flow(FRAME_MS);
+        assert_eq!(call.layers(0, 2), [0], "{n}");
+    }
+}
+
+#[test]
+fn how_long_which_layer_went_out_is_told_and_no_pause_is_a_freeze() {
+    let mut call = Call::new(1, 1);
+    call.flow(4000);
+    call.link(0, 300_000);
+    call.flow(8000);
+    call.prefer(0, 1, Preferences { paused: true, ..Preferences::default() });
+    call.flow(3000);
+    call.prefer(0, 1, Preferences::default());
+    call.flow(1000);
+    let now = call.bench.now.at;
+    let scope = call.bench.worker.scope_statistics(now, SCOPE).unwrap();
+    let viewer = scope.peers.into_iter().find(|peer| peer.peer == PeerId(10)).unwrap();
+    let camera = viewer.subscriptions.into_iter().find(|s| !s.layer_times.is_empty()).unwrap();
+    let seconds = |layer: Option<u8>| {
+        let times = camera.layer_times.iter().filter(|entry| entry.layer == layer);
+        times.map(|entry| entry.time.as_secs_f64()).sum::<f64>()
+    };
+    let sum: f64 = camera.layer_times.iter().map(|entry| entry.time.as_secs_f64()).sum();
+    assert!((16.0..16.2).contains(&sum), "all the time: {sum}");
+    assert!((3.0..3.7).contains(&seconds(None)), "{:?}", camera.layer_times);
+    let shown = [seconds(Some(0)), seconds(Some(2))];
+    assert!(shown.iter().all(|seconds| *seconds > 3.5), "{:?}", camera.layer_times);
+    assert_eq!((camera.freezes, camera.frozen), (0, ms(0)));
+    assert!((3..7).contains(&camera.key_frames), "{}", camera.key_frames);
+}
+
+#[test]
+fn a_picture_that_stands_still_is_a_freeze() {
+    let mut call = Call::new(1, 1);
+    call.flow(2000);
+    for layer in 0..3 {
+        call.stopped.insert(ssrc(1, layer));
+    }
+    call.flow(800);
+    call.stopped.clear();
+    call.flow(1000);
+    let camera = call.statistics(0, 1);
+    assert_eq!((camera.freezes, camera.frozen), (1, ms(840)));
 }

@@ -123,7 +123,7 @@ fn speech_is_told_when_it_begins_and_ends() {
     assert_eq!(told.first().map(|(_, event)| event), Some(&started(1)));
     assert!(told[0].0 <= 200, "{told:?}");
     assert_eq!(events(told)[1..], [dominant(1)]);
-    let peer = room.bench.worker.scope_statistics(SCOPE).unwrap();
+    let peer = room.bench.worker.scope_statistics(room.bench.now.at, SCOPE).unwrap();
     assert_eq!(peer.dominant, Some(PublicationId(1)));
     assert!(peer.peers[0].publications[0].speaking && !peer.peers[1].publications[0].speaking);
     // Nobody subscribes, and it is told all the same.
@@ -269,7 +269,7 @@ fn the_loudest_are_forwarded_and_their_numbers_go_on() {
     assert_eq!(room.heard(), [1, 4]);
     room.go(1000, &[Some(LOUD), Some(QUIET), Some(QUIET), Some(LOUD)]);
     assert_eq!(room.heard(), [1, 4]);
-    let statistics = room.bench.worker.scope_statistics(SCOPE).unwrap();
+    let statistics = room.bench.worker.scope_statistics(room.bench.now.at, SCOPE).unwrap();
     let held_back: Vec<u64> =
         statistics.peers.iter().flat_map(|p| &p.publications).map(|p| p.held_back).collect();
     assert!(held_back[0] > 100 && held_back[3] < 10, "{held_back:?}");
@@ -406,7 +406,7 @@ fn another_worker_decides_by_the_same_levels() {
     assert_eq!(heard, [1061, 1062]);
     assert_eq!(away.events(), [Event::PeerConnected { peer: listener.id, path: listener.path }]);
     assert!(told.contains(&dominant(1)) && told.contains(&dominant(2)), "{told:?}");
-    let seen = |bench: &Bench| bench.worker.scope_statistics(SCOPE).unwrap().dominant;
+    let seen = |bench: &Bench| bench.worker.scope_statistics(bench.now.at, SCOPE).unwrap().dominant;
     assert_eq!((seen(&room.bench), seen(&away)), (Some(PublicationId(2)), Some(PublicationId(2))));
 }
 
@@ -429,7 +429,7 @@ fn a_scope_that_moves_takes_its_speakers_along() {
     room.bench = there;
     let told = events(room.go(1000, &[Some(QUIET), Some(QUIET), Some(LOUD)]));
     assert_eq!((told, room.heard()), (vec![], vec![3]), "nothing new");
-    let statistics = room.bench.worker.scope_statistics(SCOPE).unwrap();
+    let statistics = room.bench.worker.scope_statistics(room.bench.now.at, SCOPE).unwrap();
     assert_eq!(statistics.dominant, Some(PublicationId(3)));
     let told = events(room.go(3000, &[Some(LOUD), Some(QUIET), Some(QUIET)]));
     assert!(told.contains(&dominant(1)) && told.contains(&ended(3)), "{told:?}");
