@@ -7,6 +7,7 @@ mod demand;
 mod downlink;
 mod forward;
 mod gather;
+mod hostile;
 mod ice;
 mod keyframe_cache;
 mod layers;
