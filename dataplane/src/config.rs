@@ -51,6 +51,9 @@ pub struct Config {
     /// How long the first packets of a video frame may wait for the others, in microseconds, so that they leave in one run:
     /// most of what a relay costs is paid per run. A frame that is complete never waits. 0: each packet leaves by itself.
     pub gather_us: u32,
+    /// Follows one media datagram in so many through the worker, from the kernel's receive timestamp to its send timestamp, to
+    /// tell in which stage how much time goes by (`relay_stage_latency_seconds`, `strait top`). 0: none.
+    pub latency_one_in: u32,
     /// Subscriptions of one scope that its worker carries before further peers of the scope go to other workers; six to
     /// sounds count as one to a picture. Each packet is decrypted once and copied to each worker that has subscribers of it.
     /// The default is what a core sends a key frame to (60 packets to each) before the next frame is due. At most 500.
@@ -106,6 +109,7 @@ impl Default for Config {
             io: Io::Auto,
             busy_poll_us: 0,
             gather_us: 250,
+            latency_one_in: 1024,
             scope_subscriptions_per_worker: 400,
             metrics_listen: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9464)),
             drain_seconds: 60,

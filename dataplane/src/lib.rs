@@ -19,6 +19,7 @@ mod relay;
 pub mod report;
 mod rpc;
 pub mod steer;
+pub mod trace;
 mod watchdog;
 pub mod worker;
 

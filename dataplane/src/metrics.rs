@@ -4,6 +4,7 @@
 
 use crate::report::Report;
 use crate::rpc::State;
+use crate::trace::{LATENCY_CLASSES, Stage};
 use crate::watchdog::Health;
 use axum::Router;
 use axum::extract::State as Shared;
@@ -74,6 +75,11 @@ const METRICS: &[(&str, &str, &str)] = &[
         "relay_runs_refused_total",
         "counter",
         "Runs that the kernel refused to cut and that left one by one, by worker.",
+    ),
+    (
+        "relay_stage_latency_seconds",
+        "histogram",
+        "Time of media datagrams in each stage on their way through this host, by worker and stage.",
     ),
     ("relay_turns_total", "counter", "Turns of the loop, by worker."),
     ("relay_mailbox_depth", "gauge", "Commands that wait, by worker."),
@@ -204,6 +210,7 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_send_batches_total", |report| report.sockets.send_batches);
     page.run_lengths("relay_run_length");
     page.each("relay_runs_refused_total", |report| report.sockets.runs_refused);
+    page.stages("relay_stage_latency_seconds");
     page.each("relay_turns_total", |report| report.turns);
     page.head("relay_mailbox_depth");
     for (worker, mailbox) in state.workers.iter().enumerate() {
@@ -271,17 +278,29 @@ impl Page<'_> {
     fn histogram(&mut self, name: &str, most: &[f64], counted: impl Fn(&Report) -> (&[u64], f64)) {
         self.head(name);
         for (worker, report) in self.reports {
-            let (counts, sum) = counted(report);
-            let bounds = most.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
-            let mut total = 0;
-            for (bound, count) in bounds.zip(counts) {
-                total += count;
-                let labels = format!("{{worker=\"{worker}\",le=\"{bound}\"}}");
-                self.line(&format!("{name}_bucket"), &labels, total);
+            self.classes(name, &format!("worker=\"{worker}\""), most, counted(report));
+        }
+    }
+
+    fn classes(&mut self, name: &str, labels: &str, most: &[f64], (counts, sum): (&[u64], f64)) {
+        let bounds = most.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        let mut total = 0;
+        for (bound, count) in bounds.zip(counts) {
+            total += count;
+            self.line(&format!("{name}_bucket"), &format!("{{{labels},le=\"{bound}\"}}"), total);
+        }
+        self.line(&format!("{name}_sum"), &format!("{{{labels}}}"), sum);
+        self.line(&format!("{name}_count"), &format!("{{{labels}}}"), total);
+    }
+
+    fn stages(&mut self, name: &str) {
+        self.head(name);
+        let most = LATENCY_CLASSES.map(|most| most.as_secs_f64());
+        for (worker, report) in self.reports {
+            for (stage, times) in Stage::ALL.iter().zip(report.latency.iter().flatten()) {
+                let labels = format!("worker=\"{worker}\",stage=\"{}\"", stage.name());
+                self.classes(name, &labels, &most, (&times.counts, times.sum.as_secs_f64()));
             }
-            let labels = format!("{{worker=\"{worker}\"}}");
-            self.line(&format!("{name}_sum"), &labels, sum);
-            self.line(&format!("{name}_count"), &labels, total);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::metrics;
 use crate::random;
 use crate::rpc::{self, Identity, Service, State};
 use crate::steer::{Letterbox, Steering};
+use crate::trace::Trace;
 use crate::watchdog::{Health, Last, Timing, watch_over};
 use crate::worker::Turner;
 use std::collections::HashMap;
@@ -165,6 +166,7 @@ impl Relay {
                 events: events.clone(),
                 quality: quality.clone(),
                 moved: HashMap::new(),
+                trace: Trace::new(config.latency_one_in, config.gather_us > 0),
             };
             let pin = (workers <= pins.len()).then(|| pins.get(me).copied()).flatten();
             threads.push(run(me, pin, turner, last("a worker")).map_err(RelayError::Thread)?);

@@ -1,5 +1,6 @@
 //! What a worker counted, from the path, from the sockets, and from the passing of packets between workers.
 
+use crate::trace::Latency;
 use std::fmt::Write as _;
 use strait_core::drop::DropReason;
 use strait_core::statistics::{ScopeStatistics, WorkerStatistics};
@@ -26,6 +27,8 @@ pub struct Report {
     pub handed_over: u64,
     /// Turns of the loop.
     pub turns: u64,
+    /// Where the time goes; `None` when nothing is followed.
+    pub latency: Option<Latency>,
 }
 
 /// The table of docs/reference/drop-reasons.md, from the words beside each reason.

@@ -6,6 +6,7 @@ use crate::limits::{COMMANDS_PER_TURN, HANDED_OVER, HOPS, MOVED, MOVING, PARCELS
 use crate::mailbox::{Inbox, Pulse, Request};
 use crate::report::{HANDED_OVER_FULL, Report};
 use crate::steer::{Letterbox, Moving, Owner, Steering, Whereabouts};
+use crate::trace::Trace;
 use std::collections::HashMap;
 use strait_core::command::{Command, CommandError, Event, PeerId, ScopeId, WorkerId};
 use strait_core::drop::DropReason;
@@ -17,6 +18,7 @@ use strait_core::quality::MediaQuality;
 use strait_core::time::{Instant, Now};
 use strait_core::worker::Worker;
 use strait_io::{Clock, Drop, Sockets};
+use strait_wire::demux::{Kind, classify};
 use tokio::sync::{mpsc, oneshot};
 
 /// A worker and all that it touches.
@@ -39,6 +41,8 @@ pub struct Turner {
     pub quality: mpsc::Sender<MediaQuality>,
     /// Peers whose scope moved away lately, where to, and when.
     pub moved: HashMap<PeerId, (usize, Instant)>,
+    /// Where the time goes.
+    pub trace: Trace,
 }
 
 impl Turner {
@@ -62,11 +66,12 @@ impl Turner {
                 return;
             }
             while self.core.on_timeout(now, &mut egress) {
-                self.port.send(&mut egress);
+                self.send(&mut egress);
             }
-            self.port.send(&mut egress);
+            self.send(&mut egress);
             self.pass_on();
             self.tell();
+            self.look_for_stamp();
         }
     }
 
@@ -85,7 +90,16 @@ impl Turner {
             let Some((meta, bytes)) = self.port.datagram(at) else { continue };
             match self.steering.owner(meta.path, bytes) {
                 Owner::Me => {
-                    self.core.on_datagram(now, meta, bytes, egress);
+                    if self.trace.is_due() && classify(bytes) == Kind::Rtp {
+                        let Self { core, trace, .. } = self;
+                        trace.read(meta.at, now.at, Clock.instant());
+                        let (held, queued) = (core.held(), egress.len());
+                        core.on_datagram(now, meta, bytes, egress);
+                        let is_held = core.held() > held;
+                        trace.admitted(Clock.instant(), is_held, egress.len() > queued);
+                    } else {
+                        self.core.on_datagram(now, meta, bytes, egress);
+                    }
                     self.confirm(self.steering.me());
                 }
                 Owner::Other(owner) => self.steering.hand_over(owner, meta, bytes),
@@ -291,8 +305,25 @@ impl Turner {
     }
 
     fn forward(&mut self, now: Now, egress: &mut Egress) {
-        let Self { core, port, .. } = self;
-        core.forward(now, egress, |egress| port.send(egress));
+        let Self { core, port, trace, .. } = self;
+        if !trace.is_held() {
+            return core.forward(now, egress, |egress| send(port, trace, egress));
+        }
+        trace.forwards(Clock.instant());
+        let queued = egress.len();
+        core.forward(now, egress, |egress| send(port, trace, egress));
+        trace.forwarded(egress.len() > queued);
+    }
+
+    fn send(&mut self, egress: &mut Egress) {
+        send(&mut self.port, &mut self.trace, egress);
+    }
+
+    /// Looks whether the kernel said by now when it sent what is followed.
+    fn look_for_stamp(&mut self) {
+        if self.trace.is_awaiting() && self.trace.is_look_due(Clock.instant()) {
+            self.trace.stamped(self.port.stamp());
+        }
     }
 
     /// After a datagram: makes room for the next.
@@ -301,7 +332,7 @@ impl Turner {
             self.forward(now, egress);
         }
         if egress.bytes() > EGRESS_FLUSH_BYTES {
-            self.port.send(egress);
+            self.send(egress);
         }
     }
 
@@ -334,8 +365,21 @@ impl Turner {
             drops: path.chain(socket).chain([(HANDED_OVER_FULL.0, self.steering.full)]).collect(),
             handed_over: self.steering.handed_over,
             turns,
+            latency: self.trace.latency(),
         }
     }
+}
+
+fn send(port: &mut Sockets, trace: &mut Trace, egress: &mut Egress) {
+    if !trace.is_sending() {
+        return port.send(egress);
+    }
+    if let Some(place) = trace.sends(Clock.instant()) {
+        port.stamp_next(place);
+    }
+    port.send(egress);
+    let is_asked = port.is_stamping();
+    trace.sent(Clock.instant(), is_asked, port.stamp());
 }
 
 #[cfg(test)]
@@ -373,6 +417,7 @@ mod tests {
             events: mpsc::channel(9).0,
             quality: mpsc::channel(9).0,
             moved: HashMap::new(),
+            trace: Trace::new(0, false),
         };
         let send = |command| {
             let (reply, answer) = oneshot::channel();

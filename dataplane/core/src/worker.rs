@@ -153,6 +153,12 @@ impl Worker {
         }
     }
 
+    /// How many packets wait to be forwarded.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.gather.held().len()
+    }
+
     /// Where the last datagram came from, if it was an ICE check of one of our peers that passed. Whoever spreads
     /// datagrams over workers may send that path's to this one from now on.
     #[must_use]

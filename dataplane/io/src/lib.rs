@@ -18,6 +18,7 @@ pub mod process;
 mod sockaddr;
 mod sockets;
 mod sockopt;
+mod stamp;
 pub mod steering;
 pub mod tcp;
 mod udp;

@@ -99,6 +99,9 @@ impl Mmsg {
         // Nothing there, or an error of an earlier send (ICMP) that says nothing about this read.
         let received = usize::try_from(received).unwrap_or(0);
         *readable = received == count as usize;
+        if received == 0 {
+            udp.keep_stamp();
+        }
         counters.receive_batches += u64::from(received > 0);
         let parts = names.iter().zip(controls.iter()).enumerate().skip(first);
         for (header, (buffer, (name, control))) in headers.iter().zip(parts).take(received) {
@@ -127,8 +130,18 @@ impl Mmsg {
         self.bytes.get_mut(start + from..start + to)
     }
 
-    /// Sends what goes by UDP. What the kernel refuses is counted and skipped.
-    pub(crate) fn send(&mut self, egress: &Egress, counters: &mut Counters) {
+    /// The sockets, in the order of [`Mmsg::sockets`].
+    pub(crate) fn socket_mut(&mut self, at: usize) -> Option<&mut Udp> {
+        self.udp.get_mut(at).map(|reader| &mut reader.udp)
+    }
+
+    /// Sends what goes by UDP, and has the run at `stamped` stamped. What the kernel refuses is counted and skipped.
+    pub(crate) fn send(
+        &mut self,
+        egress: &Egress,
+        stamped: Option<usize>,
+        counters: &mut Counters,
+    ) {
         for Reader { udp, .. } in self.udp.iter_mut().filter(|reader| !reader.udp.strangers) {
             let (mut cutting, address) = (udp.cutting, udp.address);
             let runs = egress.runs().filter(|run| udp::sends(address, &run.path));
@@ -136,7 +149,8 @@ impl Mmsg {
             let mut submit = |batch: &mut Batch<'_>, from, counters: &mut Counters| {
                 submit(socket, batch, from, counters)
             };
-            outgoing::send(runs, &mut cutting, counters, &mut submit);
+            let stamped = udp::place(egress, stamped, address);
+            outgoing::send(runs, stamped, &mut cutting, counters, &mut submit);
             udp.cutting = cutting;
         }
     }
@@ -153,6 +167,11 @@ fn submit(
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
     for (header, message) in headers.iter_mut().zip(batch.headers()) {
         header.msg_hdr = message;
+    }
+    if let Some((at, ask)) = batch.stamped()
+        && let Some(header) = headers.get_mut(at)
+    {
+        ask.write_to(&mut header.msg_hdr);
     }
     let mut done = from;
     while let Some(rest @ [_, ..]) = headers.get_mut(done..batch.len()) {

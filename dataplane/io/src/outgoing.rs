@@ -5,6 +5,7 @@ use crate::counters::{Counters, Drop};
 use crate::cutting::Cutting;
 use crate::limits::BATCH;
 use crate::sockaddr::Name;
+use crate::stamp;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -20,6 +21,24 @@ pub(crate) struct Batch<'a> {
     /// What the kernel said of each; 0 for sent.
     errors: [i32; BATCH],
     length: usize,
+    /// Which of them the kernel is to stamp when it leaves.
+    stamped: Option<usize>,
+    ask: Ask,
+}
+
+/// The control messages of a run that is to be stamped.
+#[repr(C, align(8))]
+pub(crate) struct Ask {
+    bytes: [u8; cmsg::SEND_BYTES + stamp::ASK_BYTES],
+    length: usize,
+}
+
+impl Ask {
+    /// Puts them into the run's header, which points here from then on.
+    pub(crate) fn write_to(&mut self, header: &mut libc::msghdr) {
+        header.msg_control = (&raw mut self.bytes).cast();
+        header.msg_controllen = self.length as _;
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -31,6 +50,8 @@ impl<'a> Batch<'a> {
             vectors: [const { MaybeUninit::uninit() }; BATCH],
             errors: [0; BATCH],
             length: 0,
+            stamped: None,
+            ask: Ask { bytes: [0; cmsg::SEND_BYTES + stamp::ASK_BYTES], length: 0 },
         }
     }
 
@@ -66,6 +87,17 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// Which run is to be stamped, if one is, and its control messages. They must stay where they are like the batch.
+    pub(crate) fn stamped(&mut self) -> Option<(usize, &mut Ask)> {
+        let at = self.stamped?;
+        let (control, length) = self.controls.get(at)?;
+        let end = length + stamp::ASK_BYTES;
+        self.ask.bytes.get_mut(..*length)?.copy_from_slice(control.0.get(..*length)?);
+        self.ask.bytes.get_mut(*length..end)?.copy_from_slice(&stamp::ask());
+        self.ask.length = end;
+        Some((at, &mut self.ask))
+    }
+
     fn push(&mut self, run: Run<'a>) {
         let Run { path, size, count, .. } = run;
         // Only a link-local address needs the interface: elsewhere the routing table decides.
@@ -87,10 +119,11 @@ impl<'a> Batch<'a> {
 
 /// Sends the runs in order, a batch at a time, each by `submit`: it sends from a place of the batch on, says with
 /// [`Batch::refuse`] what the kernel did not take, and returns how far it came. Where it goes on behind a refused run, what it
-/// sent overtakes that one. `cutting` learns on the way whether the kernel cuts runs. What is refused as a run goes out datagram by datagram where
+/// sent overtakes that one. The run at the place `stamped` is to be stamped. `cutting` learns on the way whether the kernel cuts runs. What is refused as a run goes out datagram by datagram where
 /// that can help; the rest is dropped and counted.
 pub(crate) fn send<'a>(
     runs: impl Iterator<Item = Run<'a>>,
+    mut stamped: Option<usize>,
     cutting: &mut Cutting,
     counters: &mut Counters,
     submit: &mut impl FnMut(&mut Batch<'_>, usize, &mut Counters) -> usize,
@@ -106,10 +139,13 @@ pub(crate) fn send<'a>(
         if batch.length == 0 {
             if let Some(run) = runs.next() {
                 cutting.spared();
+                stamped = stamped.and_then(|stamped| stamped.checked_sub(1));
                 send_one_by_one(run, counters, submit);
             }
             continue;
         }
+        batch.stamped = stamped.filter(|stamped| *stamped < batch.length);
+        stamped = stamped.and_then(|stamped| stamped.checked_sub(batch.length));
         send_batch(&mut batch, cutting, counters, submit);
     }
 }

@@ -36,6 +36,10 @@ pub struct Sockets {
     more: bool,
     /// How long to look for something to do before sleeping.
     busy_poll: Duration,
+    /// Which run of the next send is to be stamped.
+    stamp_next: Option<usize>,
+    /// The UDP socket whose stamp is awaited.
+    stamping: Option<usize>,
 }
 
 /// How UDP is spoken.
@@ -80,6 +84,8 @@ impl Sockets {
             first: 0,
             more: false,
             busy_poll,
+            stamp_next: None,
+            stamping: None,
         };
         Ok((sockets, missed))
     }
@@ -169,6 +175,55 @@ impl Sockets {
         Some((found.meta, bytes?))
     }
 
+    /// Has the kernel say when it hands one run of the next [`Port::send`] to the network card: the one at `place`, modulo how
+    /// many go by UDP. One is awaited at a time: one that was not told yet is given up.
+    pub fn stamp_next(&mut self, place: usize) {
+        self.stamp_next = Some(place);
+    }
+
+    /// Whether that was asked for, and not told yet.
+    #[must_use]
+    pub fn is_stamping(&self) -> bool {
+        self.stamping.is_some()
+    }
+
+    /// When it was, if that is known by now. Loopback and most drivers tell it within [`Port::send`].
+    pub fn stamp(&mut self) -> Option<Instant> {
+        let realtime_ns = self.stamped_socket()?.take_stamp()?;
+        self.stamping = None;
+        let now = self.clock.instant();
+        Some(self.clock.conversion(now).arrival(Some(realtime_ns)))
+    }
+
+    fn stamped_socket(&mut self) -> Option<&mut Udp> {
+        let at = self.stamping?;
+        match &mut self.engine {
+            Engine::Mmsg(mmsg) => mmsg.socket_mut(at),
+            Engine::Uring(uring) => uring.socket_mut(at),
+        }
+    }
+
+    /// The run that is to be stamped, and its socket gets ready for that.
+    fn choose(&mut self, egress: &Egress, place: usize) -> Option<usize> {
+        // What comes of the one before says nothing any more.
+        if let Some(udp) = self.stamped_socket() {
+            let _ = udp.take_stamp();
+        }
+        self.stamping = None;
+        let by_udp = || {
+            let runs = egress.runs().enumerate();
+            runs.filter(|(_, run)| run.path.protocol == Protocol::Udp)
+        };
+        let (chosen, run) = by_udp().nth(place.checked_rem(by_udp().count())?)?;
+        let is_its = |udp: &Udp| !udp.strangers && crate::udp::sends(udp.address, &run.path);
+        self.stamping = match &self.engine {
+            Engine::Mmsg(mmsg) => mmsg.sockets().position(is_its),
+            Engine::Uring(uring) => uring.sockets().position(is_its),
+        };
+        self.stamped_socket()?.stamps = true;
+        Some(chosen)
+    }
+
     /// Gives away an ICE-TCP connection whose peer lives on another worker.
     pub fn detach(&mut self, path: Path) -> Option<Connection> {
         self.tcp.detach(path, &self.epoll)
@@ -226,9 +281,10 @@ impl Port for Sockets {
         if egress.is_empty() {
             return;
         }
+        let stamped = self.stamp_next.take().and_then(|place| self.choose(egress, place));
         match &mut self.engine {
-            Engine::Mmsg(mmsg) => mmsg.send(egress, &mut self.counters),
-            Engine::Uring(uring) => uring.send(egress, &mut self.counters),
+            Engine::Mmsg(mmsg) => mmsg.send(egress, stamped, &mut self.counters),
+            Engine::Uring(uring) => uring.send(egress, stamped, &mut self.counters),
         }
         for (path, bytes) in egress.iter().filter(|(path, _)| path.protocol == Protocol::Tcp) {
             self.tcp.send(path, bytes, &self.epoll, &mut self.counters);

@@ -35,6 +35,13 @@ pub(crate) fn udp(address: SocketAddr, reach: Reach) -> io::Result<UdpSocket> {
     set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    // A stamp of what was sent comes without its bytes. Before Linux 3.17 it brings them along.
+    let _ = set(
+        &socket,
+        libc::SOL_SOCKET,
+        libc::SO_TIMESTAMPING,
+        libc::SOF_TIMESTAMPING_OPT_TSONLY.cast_signed(),
+    );
     // Datagrams that came together are taken as one. A kernel before 5.0 hands each over by itself.
     let _ = set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     // PROBE sets "don't fragment" and believes no ICMP: a stranger's forged "too big" must not silence a peer.

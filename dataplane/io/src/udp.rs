@@ -4,9 +4,11 @@ use crate::clock::Conversion;
 use crate::cmsg;
 use crate::counters::{Counters, Drop};
 use crate::cutting::Cutting;
+use crate::stamp;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Range;
+use strait_core::egress::Egress;
 use strait_core::limits::DATAGRAM_BYTES;
 use strait_core::port::{Meta, Path, Protocol};
 
@@ -21,6 +23,10 @@ pub(crate) struct Udp {
     pub(crate) cutting: Cutting,
     /// How many datagrams the kernel said that it lost.
     overflows: u32,
+    /// A stamp was asked for, so that the error queue may hold one.
+    pub(crate) stamps: bool,
+    /// The newest stamp that was found when nobody waited for it.
+    stamp: Option<u64>,
 }
 
 /// A message as the kernel gave it: one datagram, or several of one size that came together (UDP_GRO).
@@ -53,7 +59,21 @@ impl Found {
 impl Udp {
     pub(crate) fn new(socket: UdpSocket, strangers: bool) -> io::Result<Self> {
         let address = socket.local_addr()?.ip();
-        Ok(Self { socket, address, strangers, cutting: Cutting::default(), overflows: 0 })
+        let cutting = Cutting::default();
+        Ok(Self { socket, address, strangers, cutting, overflows: 0, stamps: false, stamp: None })
+    }
+
+    /// Takes the stamps out of the error queue: as long as one is in it, waits for the socket end at once.
+    pub(crate) fn keep_stamp(&mut self) {
+        if self.stamps {
+            self.stamp = stamp::read(&self.socket).or(self.stamp);
+        }
+    }
+
+    /// The newest stamp since the last call, in wall-clock nanoseconds.
+    pub(crate) fn take_stamp(&mut self) -> Option<u64> {
+        self.keep_stamp();
+        self.stamp.take()
     }
 
     /// Adds the datagrams of a message that lies in `buffer` from `start` on.
@@ -92,6 +112,13 @@ impl Udp {
             found.push(Found { meta, buffer, bytes });
         }
     }
+}
+
+/// The place among the runs of the socket at `address` of the one that is to be stamped, if that leaves from there.
+pub(crate) fn place(egress: &Egress, stamped: Option<usize>, address: IpAddr) -> Option<usize> {
+    let stamped = stamped?;
+    egress.runs().nth(stamped).filter(|run| sends(address, &run.path))?;
+    Some(egress.runs().take(stamped).filter(|run| sends(address, &run.path)).count())
 }
 
 /// Whether what goes this way is to be sent by the socket that is bound to `address`.

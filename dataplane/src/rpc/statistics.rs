@@ -3,9 +3,11 @@
 use super::{State, of_mailbox, validate};
 use crate::registry::Contents;
 use crate::report::Report;
+use crate::trace::{LATENCY_CLASSES, Latency, Stage};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 use strait_core::arrival::loss::LossStatistics;
 use strait_core::statistics as core;
 use strait_proto::v1;
@@ -60,6 +62,19 @@ fn of_worker(worker: u32, report: &Report) -> v1::WorkerStatistics {
         packets_handed_over: report.handed_over,
         runs_sent: report.sockets.runs.iter().sum(),
         run_datagrams_sent: report.sockets.run_datagrams,
+        latency: report.latency.as_ref().map(of_latency),
+    }
+}
+
+fn of_latency(latency: &Latency) -> v1::Latency {
+    let stages = Stage::ALL.iter().zip(latency).map(|(stage, times)| v1::StageLatency {
+        stage: stage.name().to_owned(),
+        sum_seconds: times.sum.as_secs_f64(),
+        counts: times.counts.to_vec(),
+    });
+    v1::Latency {
+        bounds_seconds: LATENCY_CLASSES.iter().map(Duration::as_secs_f64).collect(),
+        stages: stages.collect(),
     }
 }
 

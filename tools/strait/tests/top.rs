@@ -18,6 +18,7 @@ fn a_look_at_a_relay_under_load() {
         rpc_socket: socket.clone(),
         port: 0,
         workers: 1,
+        latency_one_in: 10,
         metrics_listen: None,
         ..Config::default()
     };
@@ -67,6 +68,13 @@ fn a_look_at_a_relay_under_load() {
     assert_eq!((list("scopes").len(), list("peers").len(), list("streams").len()), (1, 5, 8));
     let coming = list("streams").iter().filter(|stream| stream["direction"] == "in");
     assert_eq!(coming.map(|stream| close(&stream["packets_per_second"], 50.0)).count(), 2);
+
+    let latency = list("latency");
+    let stages: Vec<_> = latency.iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["wait", "read", "admit", "gather", "forward", "send", "total"]);
+    let total = latency[6]["mean_us"].as_f64().unwrap();
+    let sum: f64 = latency[..6].iter().map(|stage| stage["mean_us"].as_f64().unwrap()).sum();
+    assert!(latency[6]["samples"].as_u64() >= Some(3) && (sum - total).abs() < 1.0, "{latency:?}");
 
     let text = String::from_utf8(text.stdout).unwrap();
     for part in ["strait-relay", "1 workers, 1 scopes, 5 peers", "| workers", "| streams"] {

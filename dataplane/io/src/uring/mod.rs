@@ -189,8 +189,18 @@ impl Uring {
         }
     }
 
-    /// Sends what goes by UDP. What the kernel refuses is counted and skipped.
-    pub(crate) fn send(&mut self, egress: &Egress, counters: &mut Counters) {
+    /// The sockets, in the order of [`Uring::sockets`].
+    pub(crate) fn socket_mut(&mut self, at: usize) -> Option<&mut Udp> {
+        self.udp.get_mut(at).map(|reader| &mut reader.udp)
+    }
+
+    /// Sends what goes by UDP, and has the run at `stamped` stamped. What the kernel refuses is counted and skipped.
+    pub(crate) fn send(
+        &mut self,
+        egress: &Egress,
+        stamped: Option<usize>,
+        counters: &mut Counters,
+    ) {
         for socket in 0..self.udp.len() {
             let Some(udp) = self.udp.get(socket).map(|reader| &reader.udp) else { continue };
             if udp.strangers {
@@ -201,7 +211,8 @@ impl Uring {
             let mut submit = |batch: &mut Batch<'_>, _, counters: &mut Counters| {
                 self.submit(socket, batch, counters)
             };
-            outgoing::send(runs, &mut cutting, counters, &mut submit);
+            let stamped = udp::place(egress, stamped, address);
+            outgoing::send(runs, stamped, &mut cutting, counters, &mut submit);
             if let Some(reader) = self.udp.get_mut(socket) {
                 reader.udp.cutting = cutting;
             }
@@ -215,6 +226,11 @@ impl Uring {
         let mut headers: [libc::msghdr; BATCH] = unsafe { std::mem::zeroed() };
         for (header, message) in headers.iter_mut().zip(batch.headers()) {
             *header = message;
+        }
+        if let Some((at, ask)) = batch.stamped()
+            && let Some(header) = headers.get_mut(at)
+        {
+            ask.write_to(header);
         }
         for (at, header) in headers.iter().enumerate().take(batch.len()) {
             // With MSG_DONTWAIT the kernel sends at once or not at all, and so needs none of it any more when the

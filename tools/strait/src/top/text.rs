@@ -9,6 +9,7 @@ const DROPS: usize = 5;
 pub fn page(frame: &Frame, height: Option<usize>) -> Vec<String> {
     let mut lines = vec![head(frame)];
     lines.extend(frame.degradations.iter().map(|why| format!("degraded: {why}")));
+    lines.extend(latency(frame));
     let tables = tables(frame);
     let sizes: Vec<usize> = tables.iter().map(|table| table.rows.len()).collect();
     let left = height.map(|height| height.saturating_sub(lines.len()));
@@ -34,6 +35,17 @@ fn head(frame: &Frame) -> String {
         workers.len(),
         frame.scopes.len() + frame.scopes_left_out,
     )
+}
+
+/// Where the time goes, in one line: median and 99th percentile of each stage in microseconds.
+fn latency(frame: &Frame) -> Option<String> {
+    let samples = frame.latency.iter().map(|stage| stage.samples).max()?;
+    let stages = frame
+        .latency
+        .iter()
+        .map(|stage| format!("{} {:.0}/{:.0}", stage.stage, stage.median_us, stage.p99_us));
+    let stages: Vec<String> = stages.collect();
+    Some(format!("latency µs p50/p99: {} ({samples} followed)", stages.join(", ")))
 }
 
 /// How many rows each table shows. Workers first and drops first, the others evenly, what they need.
@@ -227,6 +239,8 @@ mod tests {
             assert!(page.contains(part), "{part} in\n{page}");
         }
         assert!(page.contains("not_selected      5     20"), "{page}");
+        let latency = "latency µs p50/p99: wait 15/20, total 15/20 (10 followed)";
+        assert!(page.contains(latency), "{page}");
     }
 
     #[test]

@@ -18,11 +18,25 @@ pub struct Frame {
     pub seconds: f64,
     pub workers: Vec<Worker>,
     pub drops: Vec<Drop>,
+    /// Where the time goes, over all workers.
+    pub latency: Vec<Stage>,
     pub scopes: Vec<Scope>,
     pub peers: Vec<Peer>,
     pub streams: Vec<Stream>,
     /// Scopes that are too many to be looked at, and all in them.
     pub scopes_left_out: usize,
+}
+
+/// Of a stage of the way through the relay.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Stage {
+    pub stage: String,
+    /// Datagrams that were followed.
+    pub samples: u64,
+    pub mean_us: f64,
+    /// Half of them were not longer in it; of the last class as far as it is known.
+    pub median_us: f64,
+    pub p99_us: f64,
 }
 
 /// Packets and bits in a second, both ways as the relay sees them.
@@ -115,6 +129,7 @@ impl Frame {
             seconds,
             workers: workers(before, now, seconds),
             drops: drops(before, now, seconds),
+            latency: latency(before, now),
             scopes_left_out: now.scopes_left_out,
             ..Self::default()
         };
@@ -337,6 +352,59 @@ fn drops(before: &Sample, now: &Sample, seconds: f64) -> Vec<Drop> {
     drops
 }
 
+/// The stages in which datagrams were followed.
+fn latency(before: &Sample, now: &Sample) -> Vec<Stage> {
+    let mut stages: Vec<(String, Vec<u64>, f64)> = Vec::new();
+    let mut bounds = Vec::new();
+    for worker in &now.statistics.workers {
+        let Some(latency) = &worker.latency else { continue };
+        let earlier = before.statistics.workers.iter().find(|each| each.worker == worker.worker);
+        let earlier = earlier.and_then(|worker| worker.latency.clone()).unwrap_or_default();
+        bounds.clone_from(&latency.bounds_seconds);
+        for stage in &latency.stages {
+            let before = earlier.stages.iter().find(|before| before.stage == stage.stage);
+            let before = before.cloned().unwrap_or_default();
+            let counts = stage.counts.iter().enumerate().map(|(at, count)| {
+                count.saturating_sub(before.counts.get(at).copied().unwrap_or_default())
+            });
+            let sum = (stage.sum_seconds - before.sum_seconds).max(0.0);
+            match stages.iter_mut().find(|(name, ..)| *name == stage.stage) {
+                Some((_, known, total)) => {
+                    known.iter_mut().zip(counts).for_each(|(known, count)| *known += count);
+                    *total += sum;
+                }
+                None => stages.push((stage.stage.clone(), counts.collect(), sum)),
+            }
+        }
+    }
+    let stages = stages.into_iter().filter_map(|(stage, counts, sum)| {
+        let samples: u64 = counts.iter().sum();
+        (samples > 0).then(|| Stage {
+            stage,
+            samples,
+            mean_us: 1e6 * sum / samples as f64,
+            median_us: 1e6 * share_below(&counts, &bounds, 0.5),
+            p99_us: 1e6 * share_below(&counts, &bounds, 0.99),
+        })
+    });
+    stages.collect()
+}
+
+/// What this share does not exceed, evenly spread within its class.
+fn share_below(counts: &[u64], bounds: &[f64], share: f64) -> f64 {
+    let mut left = share * counts.iter().sum::<u64>() as f64;
+    let mut from = 0.0;
+    for (count, to) in counts.iter().zip(bounds) {
+        let count = *count as f64;
+        if left <= count && count > 0.0 {
+            return from + (to - from) * left / count;
+        }
+        left -= count;
+        from = *to;
+    }
+    from
+}
+
 /// Frames for tests.
 #[cfg(test)]
 pub(super) mod testing {
@@ -397,6 +465,16 @@ pub(super) mod testing {
                 runs_sent: 13 * times,
                 run_datagrams_sent: 52 * times,
                 peers: 2,
+                latency: Some(v1::Latency {
+                    bounds_seconds: vec![10e-6, 20e-6],
+                    stages: ["wait", "total"]
+                        .map(|stage| v1::StageLatency {
+                            stage: stage.into(),
+                            sum_seconds: 120e-6 * times as f64,
+                            counts: vec![0, 10 * times, 0],
+                        })
+                        .into(),
+                }),
                 ..Default::default()
             };
             Sample {
@@ -421,6 +499,7 @@ pub(super) mod testing {
         let each = |n: usize| (n, name(n));
         Frame {
             workers: (0..100).map(|worker| Worker { worker, ..Worker::default() }).collect(),
+            latency: vec![Stage::default(); 7],
             drops: (0..40)
                 .map(each)
                 .map(|(_, reason)| Drop { reason, total: 5, ..Drop::default() })
@@ -455,6 +534,11 @@ mod tests {
         let drops: Vec<_> =
             frame.drops.iter().map(|d| (&*d.reason, d.per_second, d.total)).collect();
         assert_eq!(drops, [("not_selected", 5.0, 20), ("no_keys", 0.0, 7)]);
+        let stage = &frame.latency[1];
+        assert_eq!((&*stage.stage, stage.samples), ("total", 10));
+        let close = |value: f64, to: f64| (value - to).abs() < 1e-6;
+        assert!(close(stage.mean_us, 12.0) && close(stage.median_us, 15.0), "{stage:?}");
+        assert!(close(stage.p99_us, 19.9), "{stage:?}");
         let scope = &frame.scopes[0];
         assert_eq!((scope.peers, scope.publications, scope.subscriptions), (2, 1, 1));
         assert_eq!(scope.rates.packets_out_per_second, 52.0);
@@ -470,6 +554,7 @@ mod tests {
         let (before, now) = testing::second();
         let back = Frame::between(&now, &Sample { at: now.at, ..before.clone() });
         assert!(back.peers.iter().all(|peer| peer.rates == Rates::default()));
+        assert!(back.latency.is_empty(), "nothing was followed");
         let nothing = v1::GetStatisticsResponse::default();
         let fresh = Frame::between(&Sample { statistics: nothing, ..before }, &now);
         assert_eq!(fresh.peers[0].rates.packets_in_per_second, 200.0);
