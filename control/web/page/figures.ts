@@ -54,7 +54,7 @@ function loss(ratio: number | undefined): string | undefined {
   return ratio === undefined ? undefined : `loss ${(ratio * 100).toFixed(1)} %`;
 }
 
-function rate(bitsPerSecond: number): string {
+export function rate(bitsPerSecond: number): string {
   return bitsPerSecond < 1_000_000
     ? `${Math.round(bitsPerSecond / 1_000)} kbit/s`
     : `${(bitsPerSecond / 1_000_000).toFixed(1)} Mbit/s`;

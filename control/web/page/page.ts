@@ -7,6 +7,7 @@ import {
   StraitError,
 } from "../sdk/index.js";
 import { figures } from "./figures.js";
+import { Histories, point } from "./graphs.js";
 import { type Call, defaults, forget, recall, remember } from "./memory.js";
 import { Sound } from "./sound.js";
 import { Tiles, tileViews } from "./tiles.js";
@@ -40,6 +41,7 @@ const sound = new Sound(() => (element("listen").hidden = false));
 let scope: Scope | undefined;
 let current: Call = defaults();
 let withStatistics = false;
+const histories = new Histories();
 
 // -- the lobby ----------------------------------------------------------------------------
 
@@ -141,6 +143,7 @@ function exit(left: Scope, error: StraitError | undefined): void {
   // A reload closes the scope too, and must find what to come back to.
   if (error) forget();
   tiles.clear();
+  histories.clear();
   sound.clear();
   document.title = "Strait";
   showLobby(error && readable(error));
@@ -219,7 +222,8 @@ onClick(controls.leave, async () => {
 });
 onClick(controls.statistics, async () => {
   withStatistics = !withStatistics;
-  await showStatistics();
+  // The first figures are no second's: graphs begin with the next.
+  await showStatistics(false);
 });
 
 /** A device that goes away, or a screen share ended in the browser's own bar, changes a tile. */
@@ -227,17 +231,23 @@ function watchTracks(): void {
   for (const { track } of scope?.publications ?? []) track.addEventListener("ended", render);
 }
 
-async function showStatistics(): Promise<void> {
+async function showStatistics(isSecond: boolean): Promise<void> {
   if (!scope) return;
   const statistics = withStatistics ? await scope.statistics() : undefined;
   if (!scope) return;
-  for (const view of tileViews(scope, current.name)) {
+  const views = tileViews(scope, current.name);
+  if (!statistics) histories.clear();
+  else if (isSecond) {
+    histories.add(new Map(views.map((each) => [each.key, point(each, statistics)])));
+  }
+  for (const view of views) {
     tiles.setFigures(view.key, statistics && figures(view, statistics));
+    tiles.setGraphs(view.key, statistics && histories.of(view.key));
   }
 }
 
 setInterval(() => {
-  if (withStatistics) showStatistics().catch(() => {});
+  if (withStatistics) showStatistics(true).catch(() => {});
 }, 1_000);
 
 element("listen-button").addEventListener("click", () => {

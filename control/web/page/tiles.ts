@@ -1,4 +1,5 @@
 import type { LocalPublication, Publication, Scope } from "../sdk/index.js";
+import { type Point, draw } from "./graphs.js";
 
 /** What one tile shows. */
 export interface TileView {
@@ -99,6 +100,12 @@ export class Tiles {
     if (!box) return;
     box.hidden = text === undefined;
     box.textContent = text ?? "";
+  }
+
+  /** Graphs in the other corner of a tile; undefined takes them away. */
+  setGraphs(key: string, history: readonly Point[] | undefined): void {
+    const box = this.elements.get(key)?.querySelector<HTMLElement>(".graphs");
+    if (box) draw(box, history);
   }
 
   clear(): void {

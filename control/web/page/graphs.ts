@@ -1,0 +1,139 @@
+import type { Statistics } from "../sdk/index.js";
+import { rate } from "./figures.js";
+import type { TileView } from "./tiles.js";
+
+/** How a tile's streams fared over one second; what is not known is a gap. */
+export interface Point {
+  bitrate: number | undefined;
+  /** Share of packets, 0 to 1. */
+  loss: number | undefined;
+  /** To the relay and back, in milliseconds. */
+  delay: number | undefined;
+  /** Height of the picture in pixels: which layer arrives, or is sent at most. */
+  picture: number | undefined;
+}
+
+/** Seconds that a graph shows. */
+export const SECONDS = 60;
+/** Units of a graph's picture. */
+const WIDTH = SECONDS - 1;
+const HEIGHT = 16;
+
+/** What is drawn, in order; `least` is the end of the scale when all is less. */
+const FIGURES: {
+  name: keyof Point;
+  title: string;
+  least: number;
+  text: (value: number) => string;
+}[] = [
+  { name: "bitrate", title: "Bitrate", least: 50_000, text: rate },
+  { name: "loss", title: "Loss", least: 0.02, text: (value) => `${(value * 100).toFixed(1)} %` },
+  { name: "delay", title: "Round trip", least: 20, text: (value) => `${Math.round(value)} ms` },
+  { name: "picture", title: "Picture", least: 180, text: (value) => `${value} px` },
+];
+
+/** What the browser measured of a tile's streams since the second before. */
+export function point(view: TileView, statistics: Statistics): Point {
+  const isIts = ({ publication }: { publication: unknown }): boolean =>
+    publication === view.video || publication === view.audio;
+  const streams = view.own
+    ? statistics.publications.filter(isIts)
+    : statistics.subscriptions.filter(isIts);
+  // Of picture and sound, the one that fares worse.
+  const losses = streams.map((each) => each.lossRatio).filter((each) => each !== undefined);
+  const heights = streams.map((each) => each.frameHeight).filter((each) => each !== undefined);
+  return {
+    bitrate: streams.length > 0 ? total(streams.map((each) => each.bitrateBps)) : undefined,
+    loss: losses.length > 0 ? Math.max(...losses) : undefined,
+    delay: statistics.roundTripTimeMs,
+    picture: heights.length > 0 ? Math.max(...heights) : undefined,
+  };
+}
+
+/** The last minute of each tile. */
+export class Histories {
+  private readonly points = new Map<string, Point[]>();
+
+  /** Adds a second; who is not among `seconds` is forgotten. */
+  add(seconds: ReadonlyMap<string, Point>): void {
+    for (const key of this.points.keys()) if (!seconds.has(key)) this.points.delete(key);
+    for (const [key, second] of seconds) {
+      const before = this.points.get(key) ?? [];
+      this.points.set(key, [...before, second].slice(-SECONDS));
+    }
+  }
+
+  of(key: string): readonly Point[] {
+    return this.points.get(key) ?? [];
+  }
+
+  clear(): void {
+    this.points.clear();
+  }
+}
+
+/** Draws a tile's history into its box; without one the box goes. */
+export function draw(box: HTMLElement, history: readonly Point[] | undefined): void {
+  box.hidden = history === undefined;
+  if (history === undefined) return;
+  if (box.childElementCount === 0) box.append(...FIGURES.map(row));
+  FIGURES.forEach(({ name, title, least, text }, index) => {
+    const values = history.map((each) => each[name]);
+    const known = values.filter((each) => each !== undefined);
+    const most = Math.max(least, ...known);
+    const latest = values.at(-1);
+    const shown = latest === undefined ? "–" : text(latest);
+    const element = box.children[index];
+    const svg = element?.querySelector("svg");
+    if (!element || !svg) return;
+    const label = element.querySelector(".graph-value");
+    if (label && label.textContent !== shown) label.textContent = shown;
+    const scale = known.length > 0 ? `, at most ${text(Math.max(...known))}` : "";
+    svg.setAttribute("aria-label", `${title} over the last minute: now ${shown}${scale}`);
+    svg.dataset["most"] = String(most);
+    svg.querySelector("path")?.setAttribute("d", line(values, most));
+  });
+}
+
+/** A line from the left to now at the right, with gaps where nothing is known. */
+export function line(values: readonly (number | undefined)[], most: number): string {
+  const first = WIDTH - (values.length - 1);
+  let drawing = false;
+  const steps = values.map((value, index) => {
+    if (value === undefined) {
+      drawing = false;
+      return "";
+    }
+    const y = HEIGHT - (HEIGHT * Math.min(value, most)) / most;
+    const step = `${drawing ? "L" : "M"}${first + index} ${Math.round(y * 1000) / 1000}`;
+    // A single second is a line to itself: a dot, with round ends.
+    const start = drawing ? "" : `${step}L${step.slice(1)}`;
+    drawing = true;
+    return start || step;
+  });
+  return steps.join("");
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function row({ name, title }: { name: string; title: string }): HTMLElement {
+  const element = document.createElement("div");
+  element.className = "graph";
+  element.dataset["figure"] = name;
+  const label = document.createElement("span");
+  label.className = "graph-title";
+  label.textContent = title;
+  const value = document.createElement("span");
+  value.className = "graph-value";
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  svg.append(document.createElementNS(SVG, "path"));
+  element.append(label, value, svg);
+  return element;
+}
+
+function total(values: number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
+}
