@@ -131,6 +131,8 @@ impl Subscription {
             && self.layers.is_whole()
         {
             self.rewriter.advance(position, rewrite, now.at);
+            let timestamp = packet.timestamp.wrapping_add(rewrite.offsets.timestamp);
+            self.show(now, packet, timestamp);
             return Selected::Forward((route, rewrite));
         }
         if choice == Choice::Forward && self.rewriter.needs_segment(source, packet.seq) {
@@ -173,7 +175,7 @@ impl Subscription {
     }
 
     /// A packet goes out: perhaps it begins a picture.
-    #[inline]
+    #[inline(always)]
     fn show(&mut self, now: Now, packet: &Packet<'_>, timestamp: u32) {
         if self.kind == Kind::Video
             && self.display.is_new(timestamp)
