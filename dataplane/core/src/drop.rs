@@ -86,6 +86,9 @@ reasons! {
     ProtectFailed = "protect_failed",
     /// A retransmission beyond what the subscriber's share allows: heavy loss, or a subscriber that asks without need.
     ResendLimited = "resend_limited",
+    /// A retransmission that would help nobody: the packet was sent again less than a round trip ago, or lies before a switch
+    /// to a lower layer that the subscriber's line forced. Normal where a line is full.
+    ResendInVain = "resend_in_vain",
     /// A copy for the subscribers on another worker, or their wish on its way back, while that worker's queue is full: it is
     /// overloaded. More workers, or smaller scopes.
     MirrorFull = "mirror_full",

@@ -18,6 +18,7 @@ use crate::peer::Peer;
 use crate::port::Path;
 use crate::publication::{Encoding, Publication, Stream};
 use crate::red::Red;
+use crate::resend::Resent;
 use crate::rewrite::Rewriter;
 use crate::route::{Leg, Route, compile};
 use crate::select::Selector;
@@ -481,6 +482,7 @@ impl Worker {
             sent: Traffic::default(),
             octets: 0,
             resent: 0,
+            resent_lately: Resent::default(),
             missed: 0,
             reported: Reported::default(),
             display: Display::new(now.at),

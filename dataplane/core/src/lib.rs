@@ -38,6 +38,7 @@ mod red;
 mod repair;
 mod report;
 mod request;
+mod resend;
 mod rewrite;
 mod route;
 mod rtcp;

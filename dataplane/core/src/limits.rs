@@ -111,6 +111,11 @@ pub const MISSING_TRIES: u8 = 10;
 pub const RESEND_BYTES: u32 = 128 << 10;
 /// One byte of retransmission is earned by this many bytes sent: half of the stream covers 30 % loss.
 pub const RESEND_SHARE: u32 = 2;
+/// Milliseconds of what a subscriber's line carries that may be saved up for retransmission: more fills a line that has
+/// become narrow with what is not wanted any more.
+pub const RESEND_TIME_MS: u64 = 500;
+/// Packets of a subscription that are remembered to have been sent again lately: 3 KiB, once there is one.
+pub const RESENT_PACKETS: usize = 128;
 /// Arrivals that one transport-wide feedback reports on; at most this many packets arrive between two of them.
 pub const FEEDBACK_ARRIVALS: usize = 512;
 /// Transport-wide feedback goes out this often.

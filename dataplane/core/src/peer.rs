@@ -7,10 +7,11 @@ use crate::egress::Egress;
 use crate::feedback::Feedback;
 use crate::ice::Agent;
 use crate::keys::{Keys, Protection, SessionKeys};
-use crate::limits::{DATAGRAM_BYTES, PAST_SSRCS, RESEND_BYTES, RESEND_SHARE};
+use crate::limits::{DATAGRAM_BYTES, PAST_SSRCS};
 use crate::measure::ClockOffset;
 use crate::port::Path;
 use crate::publication::{Ended, Streams};
+use crate::resend::ResendBudget;
 use crate::spend::Spending;
 use crate::statistics::Traffic;
 use crate::time::Instant;
@@ -175,50 +176,5 @@ fn reason(error: srtp::Error, malformed: DropReason) -> DropReason {
             DropReason::SrtpLimit
         }
         srtp::Error::Malformed | srtp::Error::NoRoom | srtp::Error::Key => malformed,
-    }
-}
-
-/// How much may be sent again: a share of what was sent, so that a subscriber cannot have the relay flood it or others.
-#[derive(Debug)]
-pub(crate) struct ResendBudget {
-    bytes: u32,
-}
-
-impl Default for ResendBudget {
-    fn default() -> Self {
-        Self { bytes: RESEND_BYTES }
-    }
-}
-
-impl ResendBudget {
-    /// So much was sent for the first time.
-    pub(crate) fn earn(&mut self, bytes: usize) {
-        self.bytes = (self.bytes + bytes as u32 / RESEND_SHARE).min(RESEND_BYTES);
-    }
-
-    /// Takes what one retransmission costs.
-    pub(crate) fn spend(&mut self, bytes: usize) -> Result<(), DropReason> {
-        let left = self.bytes.checked_sub(bytes as u32).ok_or(DropReason::ResendLimited)?;
-        self.bytes = left;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retransmissions_are_a_share_of_what_is_sent() {
-        let mut budget = ResendBudget::default();
-        let mut resent = 0;
-        for _ in 0..1000 {
-            while budget.spend(1000).is_ok() {
-                resent += 1000;
-            }
-            budget.earn(1000);
-        }
-        assert!((500_000..=500_000 + RESEND_BYTES).contains(&resent), "{resent}");
-        assert_eq!(budget.spend(RESEND_BYTES as usize), Err(DropReason::ResendLimited));
     }
 }

@@ -91,6 +91,8 @@ pub(crate) struct Rewriter {
     /// Whether the last segment goes on.
     open: bool,
     next: u64,
+    /// The number with which what is sent now was entered: another source, or the same after an interruption.
+    entered: u64,
     /// The newest packet sent, with outgoing numbers, and when.
     newest: Position,
     at: Instant,
@@ -107,6 +109,7 @@ impl Rewriter {
             open: false,
             // In the second cycle, so that a late first packet has a number too.
             next: (1 << 16) | u64::from(first_seq),
+            entered: 0,
             newest: Position::default(),
             at: Instant::default(),
             sent: false,
@@ -189,6 +192,9 @@ impl Rewriter {
         {
             before.last += 1;
             self.next += 1;
+        }
+        if !self.open || self.segments.back().is_none_or(|before| before.source != source) {
+            self.entered = self.next;
         }
         self.push(Segment {
             source,
@@ -348,6 +354,13 @@ impl Rewriter {
         Some((segment.source, outgoing.saturating_add_signed(segment.seq_offset.wrapping_neg())))
     }
 
+    /// Whether this number lies before all of what is sent now.
+    pub(crate) fn is_past(&self, seq: u16) -> bool {
+        let newest = self.next.saturating_sub(1);
+        let back = u64::from((newest as u16).wrapping_sub(seq));
+        newest.saturating_sub(back) < self.entered
+    }
+
     /// The newest number and its timestamp, once something was sent.
     pub(crate) fn newest(&self) -> Option<(u64, u32)> {
         self.sent.then(|| (self.next.saturating_sub(1), self.newest.timestamp))
@@ -402,6 +415,7 @@ mod tests {
         assert_eq!(switched.seq as u16, 2, "right after the newest");
         let expected = 4000 + 33 * 90;
         assert_eq!(77_u32.wrapping_add(switched.offsets.timestamp), expected, "33 ms later");
+        assert!(r.is_past(65_535) && r.is_past(1) && !r.is_past(2));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::limits::{DATAGRAM_BYTES, FEEDBACK_STATUSES, NACKED_PACKETS};
 use crate::measure::SenderInfo;
 use crate::packet::Packet;
 use crate::port::Meta;
+use crate::statistics::HeldBack;
 use crate::subscription::{Reported, Sending, Subscription};
 use crate::time::{Duration, Now};
 use crate::worker::Worker;
@@ -199,9 +200,23 @@ impl Worker {
             }
             return self.ask(now, source_slot, egress).map_or((), |_| ());
         }
-        for seq in seqs {
-            let origin = subscription.rewriter.origin(seq);
+        // Where the line is full, what comes before a switch only stands in the way of what comes after it.
+        let forced =
+            publication.has_key_frames() && subscription.allotment.held_back() != HeldBack::Nothing;
+        let round_trip = peer.bandwidth.as_ref().and_then(|bandwidth| bandwidth.round_trip());
+        let round_trip = round_trip.or(subscription.reported.round_trip).unwrap_or_default();
+        if let Some(bps) = peer.limit_bps() {
+            peer.resend.limit(bps);
+        }
+        for outgoing in seqs {
+            let origin = subscription.rewriter.origin(outgoing);
             let Some((source, seq)) = origin else { continue };
+            if (forced && subscription.rewriter.is_past(outgoing))
+                || subscription.resent_lately.is_under_way(now.at, outgoing, round_trip)
+            {
+                self.drops.count(DropReason::ResendInVain);
+                continue;
+            }
             let Some(encoding) = publication.encodings.iter_mut().find(|e| e.source == source)
             else {
                 subscription.missed += 1;
@@ -232,7 +247,10 @@ impl Worker {
                 let (packet, way) = ((&packet, None), (route, rewrite));
                 subscription.send_red(times, to, packet, way, sending, egress)
             });
-            result.unwrap_or_else(|reason| self.drops.count(reason));
+            match result {
+                Ok(()) => subscription.resent_lately.note(now.at, outgoing),
+                Err(reason) => self.drops.count(reason),
+            }
         }
         self.ask(now, source_slot, egress);
     }

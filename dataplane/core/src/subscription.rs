@@ -12,6 +12,7 @@ use crate::packet::{Carried, Packet};
 use crate::peer::Peer;
 use crate::port::Protocol;
 use crate::publication::Publication;
+use crate::resend::Resent;
 use crate::rewrite::{Position, Rewrite, Rewriter, Source};
 use crate::route::{Leg, Route};
 use crate::select::{Active, Choice, Selector};
@@ -57,6 +58,7 @@ pub(crate) struct Subscription {
     /// Payload bytes, as sender reports count them.
     pub(crate) octets: u64,
     pub(crate) resent: u64,
+    pub(crate) resent_lately: Resent,
     pub(crate) missed: u64,
     pub(crate) reported: Reported,
     pub(crate) display: Display,

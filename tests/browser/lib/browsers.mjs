@@ -123,8 +123,7 @@ export class Browser {
       if (message.type() === "error") tab.errors.push(message.text());
     });
     page.on("pageerror", (error) => tab.errors.push(String(error)));
-    if (this.kind === "chromium") await page.addInitScript(smallCapture, SMALL);
-    else await page.evaluateOnNewDocument(smallCapture, SMALL);
+    await tab.first(smallCapture, SMALL);
     return tab;
   }
 
@@ -141,6 +140,12 @@ export class Tab {
     this.page = page;
     /** Errors that the page wrote to the console. */
     this.errors = [];
+  }
+
+  /** Runs `task` in every page that is opened here, before its own scripts. */
+  async first(task, argument) {
+    if (this.kind === "chromium") await this.page.addInitScript(task, argument);
+    else await this.page.evaluateOnNewDocument(task, argument);
   }
 
   async goto(url) {

@@ -14,6 +14,9 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..");
 const programs =
   process.env.STRAIT_BIN_DIR ?? join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug");
 
+/** The path of one of our programs. */
+export const program = (name) => join(programs, name);
+
 export class Server {
   /** Starts and waits until `/readyz` says so. */
   static async start() {
@@ -34,7 +37,7 @@ export class Server {
       "--log": "info",
     };
     const list = Object.entries(options).flatMap(([name, value]) => [name, String(value)]);
-    server.process = spawn(join(programs, "strait"), ["dev", ...list], {
+    server.process = spawn(program("strait"), ["dev", ...list], {
       stdio: ["ignore", "pipe", "pipe"],
     });
     server.ended = new Promise((resolve) => {

@@ -11,6 +11,11 @@ const FRAME_MS: u64 = 40;
 const QUEUE_MS: f64 = 200.0;
 const FEEDBACK_MS: u64 = 100;
 const CONSENT_MS: u64 = 5000;
+/// A key frame is so many times as large as others.
+const KEY_FRAME: usize = 5;
+/// Browsers that send nothing know no round trip: so often they ask again for what is missing, up to so many times.
+const ASK_AGAIN_MS: u64 = 100;
+const ASK_MAX: u8 = 10;
 
 /// A camera in three layers, and who watches it.
 struct Call {
@@ -39,6 +44,67 @@ struct Viewer {
     bytes: usize,
     padding: usize,
     waits: Vec<f64>,
+    picture: Picture,
+    /// What it asks for again, on its way.
+    asks: VecDeque<(u64, Vec<u16>)>,
+    ssrc: u32,
+}
+
+/// What a decoder makes of it.
+#[derive(Default)]
+struct Picture {
+    /// Packets that are there by their long numbers, and whether a key frame begins with them.
+    packets: BTreeMap<u64, bool>,
+    newest: u64,
+    /// The first one that could not be decoded yet.
+    next: u64,
+    /// When and how often what is missing was asked for.
+    asked: BTreeMap<u64, (u64, u8)>,
+    moved_ms: u64,
+    /// The longest time without anything new to show.
+    still_ms: u64,
+}
+
+impl Picture {
+    /// A packet is there.
+    fn take(&mut self, seq: u16, key_frame: bool) {
+        let base = self.newest.max(1 << 16);
+        let seq =
+            base.saturating_add_signed(i64::from(seq.wrapping_sub(base as u16).cast_signed()));
+        for missing in (self.newest + 1..seq).filter(|_| self.newest > 0) {
+            self.asked.insert(missing, (0, 0));
+        }
+        self.newest = self.newest.max(seq);
+        self.asked.remove(&seq);
+        self.packets.insert(seq, key_frame);
+    }
+
+    fn show(&mut self, now_ms: u64) {
+        let before = self.next;
+        if let Some((seq, _)) = self.packets.range(self.next..).rev().find(|(_, key)| **key) {
+            self.next = *seq;
+        }
+        while self.packets.contains_key(&self.next) {
+            self.next += 1;
+        }
+        if self.next != before {
+            self.moved_ms = now_ms;
+            self.packets = self.packets.split_off(&self.next);
+            self.asked = self.asked.split_off(&self.next);
+        }
+        self.still_ms = self.still_ms.max(now_ms - self.moved_ms);
+    }
+
+    /// What is asked for now.
+    fn missing(&mut self, now_ms: u64) -> Vec<u16> {
+        let due = |(at, tries): &(u64, u8)| *tries == 0 || now_ms >= at + ASK_AGAIN_MS;
+        let open = self.asked.iter_mut().filter(|(_, asked)| asked.1 < ASK_MAX && due(asked));
+        open.map(|(seq, asked)| {
+            *asked = (now_ms, asked.1 + 1);
+            *seq as u16
+        })
+        .collect()
+    }
 }
 
 impl Call {
@@ -68,6 +134,9 @@ impl Call {
                 bytes: 0,
                 padding: 0,
                 waits: Vec::new(),
+                picture: Picture::default(),
+                asks: VecDeque::new(),
+                ssrc: 1000 + id,
             }
         });
         let viewers = viewers.collect();
@@ -104,6 +173,7 @@ impl Call {
 
     fn frame(&mut self, ssrc: u32, bytes: usize) {
         let mut key_frame = self.key_frames.remove(&ssrc);
+        let bytes = if key_frame { KEY_FRAME * bytes } else { bytes };
         for _ in 0..bytes.div_ceil(1000) {
             let seq = self.seqs.entry(ssrc).or_default();
             *seq = seq.wrapping_add(1);
@@ -130,6 +200,17 @@ impl Call {
                 viewer.enqueue(self.now_ms, bytes);
             }
             viewer.receive(self.now_ms);
+            let missing = viewer.picture.missing(self.now_ms);
+            if !missing.is_empty() {
+                viewer.asks.push_back((self.now_ms + viewer.delay_ms, missing));
+            }
+            while viewer.asks.front().is_some_and(|(at, _)| *at <= self.now_ms) {
+                let Some((_, missing)) = viewer.asks.pop_front() else { break };
+                let ssrc = viewer.ssrc;
+                viewer.client.send_rtcp(&mut self.bench, |rtcp| {
+                    rtcp.nack(1, ssrc, missing.iter().copied()).unwrap();
+                });
+            }
             while viewer.feedback.front().is_some_and(|(at, _)| *at <= self.now_ms) {
                 let Some((_, arrivals)) = viewer.feedback.pop_front() else { break };
                 let count = viewer.count;
@@ -172,10 +253,17 @@ impl Viewer {
             let seq = number.map(u16::from_be_bytes).expect("numbered");
             self.arrivals.push(Arrival { seq, at_us: at * 1000 });
             self.bytes += bytes.len();
-            if packet.pt() == VP8_RTX + 10 {
-                self.padding += bytes.len();
+            let payload = packet.payload();
+            if packet.pt() != VP8_RTX + 10 {
+                self.picture.take(packet.seq(), payload[6] & 1 == 0);
+                continue;
+            }
+            self.padding += bytes.len();
+            if let [high, low, _, _, _, _, _, _, flags, ..] = *payload {
+                self.picture.take(u16::from_be_bytes([high, low]), flags & 1 == 0);
             }
         }
+        self.picture.show(now_ms);
         if now_ms.is_multiple_of(FEEDBACK_MS) && !self.arrivals.is_empty() {
             let arrivals = std::mem::take(&mut self.arrivals);
             self.feedback.push_back((now_ms + self.delay_ms, arrivals));
@@ -192,7 +280,7 @@ impl Viewer {
 #[test]
 fn a_narrowed_line_falls_to_the_low_layer_and_climbs_back_while_others_keep_theirs() {
     println!(
-        "one-way ms  top layer after ms  falls after ms  queue p95 ms  climbs back after ms  padding %"
+        "one-way ms  top layer after ms  falls after ms  stands still ms, when it rises  queue p95 ms  climbs back after ms  padding %"
     );
     for delay_ms in [5, 20, 50] {
         let mut call = Call::new(&[(5e6, delay_ms), (5e6, delay_ms)]);
@@ -204,6 +292,8 @@ fn a_narrowed_line_falls_to_the_low_layer_and_climbs_back_while_others_keep_thei
         call.viewers[0].capacity_bps = 300e3;
         let fell = call.run(3_000, |call| call.layer(0) == Some(0)).expect("falls within 3 s");
         call.run(3_000 - fell, |_| false);
+        call.run(2_000, |_| false);
+        let still = std::mem::take(&mut call.viewers[0].picture.still_ms);
         call.viewers[0].waits.clear();
         call.run(12_000, |call| {
             assert_eq!(call.layer(1), Some(2), "the other keeps the high layer");
@@ -221,11 +311,13 @@ fn a_narrowed_line_falls_to_the_low_layer_and_climbs_back_while_others_keep_thei
         assert_eq!((call.layer(0), call.layer(1)), (Some(2), Some(2)), "and keeps it");
         let viewer = &call.viewers[0];
         let padding = viewer.padding as f64 / viewer.bytes as f64;
+        let still_up = viewer.picture.still_ms;
         println!(
-            "{delay_ms:10}  {top:18}  {fell:14}  {waits:12.1}  {back:20}  {:9.1}",
+            "{delay_ms:10}  {top:18}  {fell:14}  {still:15}  {still_up:13}  {waits:12.1}  {back:20}  {:9.1}",
             padding * 100.0
         );
         assert!(padding < 0.05, "{padding}");
+        assert!(still <= 1000 && still_up <= 300, "{still} ms, {still_up} ms");
     }
 }
 
