@@ -25,6 +25,9 @@ struct Arguments {
     /// What to measure
     #[arg(value_parser = ["call", "media", "path"], default_value = "call")]
     area: String,
+    /// Only the rows of the area `path` whose names contain this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
     /// Print a JSON array of {"name", "bound", "value", "unit", "ok", "how"}
     #[arg(long)]
     json: bool,
@@ -35,7 +38,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // clap has refused what is none of them.
     let figures: Vec<Figure> = match arguments.area.as_str() {
-        "path" => path::measure(),
+        "path" => path::measure(&arguments.only),
         "media" => media::measure(),
         _ => call::measure().await,
     };

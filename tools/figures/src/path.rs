@@ -29,19 +29,21 @@ const BUSY: f64 = 0.7;
 /// So much faster than a camera: more than a core forwards to 50.
 const FULL: &str = "120";
 
-/// Measures all of them. Says on stderr what it does.
-pub fn measure() -> Vec<Figure> {
+/// Measures those whose names contain `only`. Says on stderr what it does.
+pub fn measure(only: &str) -> Vec<Figure> {
+    let wanted = |promise: &&Promise| promise.name.contains(only);
     let mut figures = Vec::new();
     match Bed::new().and_then(|bed| Ok((bed, programs()?))) {
         Ok((bed, programs)) => {
-            let bench = Bench { bed: &bed, programs: &programs };
+            let bench = Bench { bed: &bed, programs: &programs, only };
             bench.all(&mut figures);
         }
         Err(error) => figures.extend(PATH.iter().map(|promise| promise.missed(&error))),
     }
     // Every promise once, in the order of docs/specification.md.
     let find = |name: &str| figures.iter().find(|figure| figure.name == name).cloned();
-    PATH.iter()
+    let wanted = PATH.iter().filter(wanted);
+    wanted
         .map(|promise| find(promise.name).unwrap_or_else(|| promise.missed("nothing measures it")))
         .collect()
 }
@@ -49,6 +51,7 @@ pub fn measure() -> Vec<Figure> {
 struct Bench<'a> {
     bed: &'a Bed,
     programs: &'a Path,
+    only: &'a str,
 }
 
 /// One round of Strait beside the bare loops.
@@ -62,41 +65,63 @@ struct Round {
 }
 
 impl Bench<'_> {
+    /// Whether one of these is wanted.
+    fn wants(&self, promises: &[Promise]) -> bool {
+        promises.iter().any(|promise| promise.name.contains(self.only))
+    }
+
     fn all(&self, figures: &mut Vec<Figure>) {
-        for (subscribers, scale, promise) in
-            [(50, 8.0, OVER_SENDTO_50), (100, 1.0, OVER_SENDTO_100)]
-        {
+        for (subscribers, scale, promises) in [
+            (50, 8.0, &[OVER_SENDTO_50, OVER_FLOOR, RUN_LENGTH][..]),
+            (100, 1.0, &[OVER_SENDTO_100]),
+        ] {
+            let [promise, ..] = promises else { continue };
+            if !self.wants(promises) {
+                continue;
+            }
             eprintln!("==> one camera to {subscribers}, {ROUNDS} rounds beside bare loops");
             let rounds: io::Result<Vec<Round>> =
                 (0..ROUNDS).map(|_| self.round(subscribers, scale)).collect();
             match rounds {
-                Ok(rounds) => self.beside_loops(&rounds, promise, subscribers, figures),
+                Ok(rounds) => self.beside_loops(&rounds, *promise, subscribers, figures),
                 Err(error) => figures.push(promise.missed(error)),
             }
         }
-        eprintln!("==> latency at {:.0} % of the core", BUSY * 100.0);
-        match self.latency() {
-            Ok(measured) => figures.extend(measured),
-            Err(error) => figures.extend([LATENCY_P99.missed(&error), LATENCY_P999.missed(&error)]),
-        }
-        eprintln!("==> two workers");
-        match self.two_workers() {
-            Ok(measured) => figures.extend(measured),
-            Err(error) => figures.extend([OWNED.missed(&error), SECOND_WORKER.missed(&error)]),
-        }
-        eprintln!("==> both ways to speak UDP, on a full core");
-        figures.push(self.both_ios().unwrap_or_else(|error| DEFAULT_IO.missed(error)));
-        match versus::measure(self.bed, self.programs, ROUNDS, false) {
-            Ok(lines) => figures.push(over_peer(&lines)),
-            Err(error) => figures.push(OVER_PEER.missed(error)),
-        }
-        match plain::measure(self.bed, self.programs, ROUNDS, &plain::RATES, false) {
-            Ok(lines) => {
-                figures.push(over_plain_peer(OVER_PLAIN_PEER, Shape::Frames, &lines));
-                figures.push(over_plain_peer(PACED_OVER_PLAIN_PEER, Shape::Paced, &lines));
+        if self.wants(&[LATENCY_P99, LATENCY_P999]) {
+            eprintln!("==> latency at {:.0} % of the core", BUSY * 100.0);
+            match self.latency() {
+                Ok(measured) => figures.extend(measured),
+                Err(error) => {
+                    figures.extend([LATENCY_P99.missed(&error), LATENCY_P999.missed(&error)]);
+                }
             }
-            Err(error) => figures
-                .extend([OVER_PLAIN_PEER.missed(&error), PACED_OVER_PLAIN_PEER.missed(&error)]),
+        }
+        if self.wants(&[OWNED, SECOND_WORKER]) {
+            eprintln!("==> two workers");
+            match self.two_workers() {
+                Ok(measured) => figures.extend(measured),
+                Err(error) => figures.extend([OWNED.missed(&error), SECOND_WORKER.missed(&error)]),
+            }
+        }
+        if self.wants(&[DEFAULT_IO]) {
+            eprintln!("==> both ways to speak UDP, on a full core");
+            figures.push(self.both_ios().unwrap_or_else(|error| DEFAULT_IO.missed(error)));
+        }
+        if self.wants(&[OVER_PEER]) {
+            match versus::measure(self.bed, self.programs, ROUNDS, false) {
+                Ok(lines) => figures.push(over_peer(&lines)),
+                Err(error) => figures.push(OVER_PEER.missed(error)),
+            }
+        }
+        if self.wants(&[OVER_PLAIN_PEER, PACED_OVER_PLAIN_PEER]) {
+            match plain::measure(self.bed, self.programs, ROUNDS, &plain::RATES, false) {
+                Ok(lines) => {
+                    figures.push(over_plain_peer(OVER_PLAIN_PEER, Shape::Frames, &lines));
+                    figures.push(over_plain_peer(PACED_OVER_PLAIN_PEER, Shape::Paced, &lines));
+                }
+                Err(error) => figures
+                    .extend([OVER_PLAIN_PEER.missed(&error), PACED_OVER_PLAIN_PEER.missed(&error)]),
+            }
         }
     }
 
