@@ -4,9 +4,8 @@
 //! Down at once, up with patience: a better layer must fit with room to spare for a while, and after each drop the next
 //! attempt waits longer. With a steady budget nothing changes.
 
-use crate::limits::{
-    ENCODINGS_PER_PUBLICATION, RAISE_AFTER, RAISE_BACKOFF_MAX, RAISE_BACKOFF_MIN, RAISE_SPARE,
-};
+use crate::ladder::{Ladder, Rung};
+use crate::limits::{RAISE_AFTER, RAISE_BACKOFF_MAX, RAISE_BACKOFF_MIN, RAISE_SPARE};
 use crate::time::{Duration, Instant};
 use std::cmp::Reverse;
 
@@ -18,21 +17,21 @@ pub(crate) enum Share {
     Open,
     /// Nothing: not even its lowest layer fits.
     Nothing,
-    /// Layers up to this one.
-    Upto(u8),
+    /// Layers up to these.
+    Upto(Rung),
 }
 
 impl Share {
-    /// The highest layer of it.
-    pub(crate) fn layer(self) -> Option<u8> {
+    /// The highest layers of it.
+    pub(crate) fn rung(self) -> Option<Rung> {
         match self {
-            Self::Upto(layer) => Some(layer),
+            Self::Upto(rung) => Some(rung),
             Self::Open | Self::Nothing => None,
         }
     }
 
-    fn of(layer: Option<u8>) -> Self {
-        layer.map_or(Self::Nothing, Self::Upto)
+    fn of(rung: Option<Rung>) -> Self {
+        rung.map_or(Self::Nothing, Self::Upto)
     }
 }
 
@@ -51,43 +50,31 @@ pub(crate) struct Claim {
     /// Slot.
     pub(crate) subscription: u32,
     pub(crate) rank: Rank,
-    /// Bits per second of each layer; `None` for one that is not to be had.
-    pub(crate) rates: [Option<u64>; ENCODINGS_PER_PUBLICATION],
-    /// The highest layer that is wanted.
-    pub(crate) wanted: u8,
+    /// What is to be had, and at how many bits per second.
+    pub(crate) ladder: Ladder,
+    /// The best of it that is wanted.
+    pub(crate) wanted: Rung,
     /// By how large it is shown, too.
     pub(crate) sized: bool,
     /// What it has.
     pub(crate) share: Share,
     /// What it will have soon, if nothing comes in between.
-    pub(crate) soon: Option<u8>,
+    pub(crate) soon: Option<Rung>,
 }
 
 impl Claim {
-    /// Bits per second of a layer, with nothing below it: layers here are encodings by themselves.
-    pub(crate) fn rate(&self, layer: Option<u8>) -> u64 {
-        layer.and_then(|layer| *self.rates.get(usize::from(layer))?).unwrap_or(0)
-    }
-
-    /// The next layer above that is to be had, `max` at most.
-    fn above(&self, layer: Option<u8>, max: Option<u8>) -> Option<u8> {
-        let first = layer.map_or(0, |layer| layer.saturating_add(1));
-        (first..=max?)
-            .find(|layer| self.rates.get(usize::from(*layer)).is_some_and(Option::is_some))
-    }
-
-    /// The least that is to be had of it.
-    fn lowest(&self) -> Option<u8> {
-        self.above(None, Some(u8::MAX))
+    /// Bits per second of a rung, with all that it needs.
+    pub(crate) fn rate(&self, rung: Option<Rung>) -> u64 {
+        rung.map_or(0, |rung| self.ladder.bps(rung))
     }
 
     /// The best that it may keep without an attempt at more.
-    fn keeps(&self) -> Option<u8> {
+    fn keeps(&self) -> Option<Rung> {
         match self.share {
             Share::Open => Some(self.wanted),
             Share::Nothing => None,
             // Of one whose lower layers ended, the least that there is now.
-            Share::Upto(layer) => Some(layer.min(self.wanted)).max(self.lowest()),
+            Share::Upto(rung) => Some(rung.min(self.wanted)).max(self.ladder.lowest()),
         }
     }
 }
@@ -139,8 +126,8 @@ impl Patience {
 #[derive(Debug, Default)]
 pub(crate) struct Allocator {
     pub(crate) claims: Vec<Claim>,
-    kept: Vec<Option<u8>>,
-    ideal: Vec<Option<u8>>,
+    kept: Vec<Option<Rung>>,
+    ideal: Vec<Option<Rung>>,
 }
 
 impl Allocator {
@@ -152,7 +139,7 @@ impl Allocator {
         fit(budget_bps, claims, Claim::keeps, kept);
         let lowered = claims.iter().zip(&*kept).any(|(claim, kept)| {
             // What its publisher does not send any more, or the subscriber does not want, was not taken for the budget.
-            let could = claim.keeps().and_then(|keeps| best(claim, keeps));
+            let could = claim.keeps().and_then(|keeps| claim.ladder.best(keeps));
             claim.share != Share::Open && *kept < could
         });
         if lowered {
@@ -180,25 +167,17 @@ impl Allocator {
 
     /// Bits per second of all shares.
     pub(crate) fn spent(&self) -> u64 {
-        self.claims.iter().map(|claim| claim.rate(claim.share.layer())).sum()
+        self.claims.iter().map(|claim| claim.rate(claim.share.rung())).sum()
     }
 }
 
-/// The best layer that is to be had up to `max`.
-fn best(claim: &Claim, max: u8) -> Option<u8> {
-    let mut best = None;
-    while let Some(above) = claim.above(best, Some(max)) {
-        best = Some(above);
-    }
-    best
-}
-
-/// The least of every claim in their order, that of the first in any case, then better layers: among those of one rank by turns, each up to its `max`.
+/// The least of every claim in their order, that of the first in any case, then better layers: among those of one rank
+/// by turns, each up to its `max`.
 fn fit(
     budget_bps: u64,
     claims: &[Claim],
-    max: impl Fn(&Claim) -> Option<u8>,
-    fitted: &mut Vec<Option<u8>>,
+    max: impl Fn(&Claim) -> Option<Rung>,
+    fitted: &mut Vec<Option<Rung>>,
 ) {
     let mut left = budget_bps;
     fitted.clear();
@@ -207,7 +186,8 @@ fn fit(
         // that an estimate could recover from, and a poor picture is better than none. Whatever it had before, too: it may
         // be the first only now that another ended.
         let first = at == 0;
-        let lowest = claim.above(None, max(claim)).or_else(|| claim.lowest().filter(|_| first));
+        let lowest = max(claim).and_then(|max| claim.ladder.above(None, max));
+        let lowest = lowest.or_else(|| claim.ladder.lowest().filter(|_| first));
         let after = left.checked_sub(claim.rate(lowest)).or(first.then_some(0));
         after.map(|after| left = after).and(lowest)
     }));
@@ -219,7 +199,8 @@ fn fit(
         while raises {
             raises = false;
             for (claim, fitted) in group.iter().zip(&mut *fitted).filter(|(_, f)| f.is_some()) {
-                let Some(above) = claim.above(*fitted, max(claim)) else { continue };
+                let above = max(claim).and_then(|max| claim.ladder.above(*fitted, max));
+                let Some(above) = above else { continue };
                 let with = left.saturating_add(claim.rate(*fitted));
                 if let Some(after) = with.checked_sub(claim.rate(Some(above))) {
                     (left, *fitted, raises) = (after, Some(above), true);
@@ -232,6 +213,8 @@ fn fit(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inner::Inner;
+    use crate::layer::Target;
     use crate::limits::ALLOCATION_INTERVAL;
     use proptest::prelude::*;
 
@@ -243,13 +226,24 @@ mod tests {
 
     fn claim(subscription: u32, priority: u8) -> Claim {
         let rank = Rank { priority, ..Rank::default() };
-        Claim { subscription, rank, rates: LAYERS, wanted: 2, ..Claim::default() }
+        Claim {
+            subscription,
+            rank,
+            ladder: Ladder::of(LAYERS),
+            wanted: Rung::whole(2),
+            ..Claim::default()
+        }
     }
 
-    fn shares(allocator: &Allocator) -> Vec<Option<u8>> {
+    fn rungs(allocator: &Allocator) -> Vec<Option<Rung>> {
         let mut claims: Vec<_> = allocator.claims.iter().collect();
         claims.sort_by_key(|claim| claim.subscription);
-        claims.iter().map(|claim| claim.share.layer()).collect()
+        claims.iter().map(|claim| claim.share.rung()).collect()
+    }
+
+    /// The encodings of all shares.
+    fn shares(allocator: &Allocator) -> Vec<Option<u8>> {
+        rungs(allocator).iter().map(|rung| rung.map(|rung| rung.encoding)).collect()
     }
 
     fn allocator(claims: &[Claim]) -> (Allocator, Patience) {
@@ -293,12 +287,34 @@ mod tests {
 
     #[test]
     fn a_layer_that_is_not_to_be_had_is_passed_over() {
-        let rates = [None, Some(400), Some(1200)];
-        let claims = [Claim { rates, ..claim(1, 0) }];
+        let ladder = Ladder::of([None, Some(400), Some(1200)]);
+        let claims = [Claim { ladder, ..claim(1, 0) }];
         assert_eq!(first(&claims, 399), [Some(1)], "in any case");
         assert_eq!(first(&claims, 400), [Some(1)]);
-        let claims = [Claim { wanted: 1, ..claim(1, 0) }];
+        let claims = [Claim { wanted: Rung::whole(1), ..claim(1, 0) }];
         assert_eq!(first(&claims, 9999), [Some(1)], "no more than is wanted");
+    }
+
+    #[test]
+    fn layers_inside_a_stream_are_finer_steps() {
+        let inner = Inner::temporal([50, 20, 30]);
+        let part = |bps| Some((bps, &inner));
+        let ladder = Ladder::new([part(100), part(400), None], Target::BEST, None);
+        let of = |budget| {
+            let claims = [Claim { ladder, ..claim(1, 0) }, Claim { ladder, ..claim(2, 0) }];
+            let (mut allocator, mut patience) = allocator(&claims);
+            allocator.share_out(at(0), budget, &mut patience);
+            let rates = allocator.claims.iter().map(|claim| claim.rate(claim.share.rung()));
+            rates.collect::<Vec<_>>()
+        };
+        assert_eq!(of(49), [50, 0]);
+        assert_eq!(of(119), [50, 50]);
+        assert_eq!(of(120), [70, 50]);
+        assert_eq!(of(200), [100, 100]);
+        assert_eq!(of(380), [280, 100], "the larger one, with half of its pictures");
+        assert_eq!(of(500), [400, 100]);
+        assert_eq!(of(560), [280, 280]);
+        assert_eq!(of(800), [400, 400]);
     }
 
     #[test]
@@ -306,7 +322,8 @@ mod tests {
         let (mut allocator, mut patience) = allocator(&[claim(1, 0)]);
         let mut run = |ms, budget| {
             allocator.share_out(at(ms), budget, &mut patience);
-            (shares(&allocator)[0], allocator.claims[0].soon)
+            let soon = allocator.claims[0].soon.map(|rung| rung.encoding);
+            (shares(&allocator)[0], soon)
         };
         assert_eq!(run(0, 2000), (Some(2), None));
         assert_eq!(run(250, 450), (Some(1), None));
@@ -327,9 +344,9 @@ mod tests {
     fn what_its_publisher_or_subscriber_ended_is_no_drop() {
         let (mut allocator, mut patience) = allocator(&[claim(1, 0)]);
         allocator.share_out(at(0), 2000, &mut patience);
-        allocator.claims[0].rates[2] = None;
+        allocator.claims[0].ladder = Ladder::of([Some(100), Some(400), None]);
         allocator.share_out(at(250), 2000, &mut patience);
-        allocator.claims[0].wanted = 0;
+        allocator.claims[0].wanted = Rung::whole(0);
         allocator.share_out(at(500), 2000, &mut patience);
         assert_eq!(shares(&allocator), [Some(0)]);
         assert!(patience.until.is_none());
@@ -356,7 +373,7 @@ mod tests {
         let (mut allocator, mut patience) = allocator(&[claim(1, 0), claim(2, 9)]);
         allocator.share_out(at(0), 200, &mut patience);
         for claim in &mut allocator.claims {
-            claim.rates[0] = None;
+            claim.ladder = Ladder::of([None, Some(400), Some(1200)]);
         }
         allocator.share_out(at(250), 900, &mut patience);
         assert_eq!(shares(&allocator), [Some(1), Some(1)]);
@@ -364,16 +381,21 @@ mod tests {
 
     fn claims() -> impl Strategy<Value = Vec<Claim>> {
         let rates = (20_000..300_000_u64, 1..8_u64, 1..8_u64, any::<[bool; 3]>());
-        let one = (rates, 0..3_u8, 0..3_u8, any::<bool>());
+        let parts = prop::option::of([50..100_usize, 0..50, 0..50]);
+        let one = (rates, parts, 0..3_u8, 0..3_u8, any::<bool>());
         prop::collection::vec(one, 1..12).prop_map(|claims| {
-            let claim = |(n, ((low, middle, high, here), wanted, priority, pinned))| {
+            let claim = |(n, ((low, middle, high, here), parts, wanted, priority, pinned))| {
                 let rates = [low, low * middle, low * middle * high];
                 let here: [bool; 3] = here;
                 // What is wanted is to be had.
                 let had = |at| here[at] || at == usize::from(wanted);
-                let rates = std::array::from_fn(|at| had(at).then_some(rates[at]));
+                let parts: Option<[usize; 3]> = parts;
+                let inner = parts.map(Inner::temporal).unwrap_or_default();
+                let rates = std::array::from_fn(|at| had(at).then_some((rates[at], &inner)));
+                let ladder = Ladder::new(rates, Target::BEST, None);
+                let wanted = Rung::whole(wanted);
                 let rank = Rank { pinned, priority, height: 0 };
-                Claim { subscription: n, rank, rates, wanted, ..Claim::default() }
+                Claim { subscription: n, rank, ladder, wanted, ..Claim::default() }
             };
             (0..).zip(claims).map(claim).collect()
         })
@@ -396,13 +418,13 @@ mod tests {
                 }
             }
             allocator.share_out(now, budget, &mut patience);
-            let (mut changes, mut last) = (0, shares(&allocator));
+            let (mut changes, mut last) = (0, rungs(&allocator));
             for _ in 0..400 {
                 now = now + ALLOCATION_INTERVAL;
                 allocator.share_out(now, budget, &mut patience);
-                let kept = allocator.claims.first().and_then(|claim| claim.rates.iter().flatten().next());
-                prop_assert!(allocator.spent() <= budget.max(kept.copied().unwrap_or(0)));
-                let shares = shares(&allocator);
+                let first = allocator.claims.first().map(|claim| claim.rate(claim.ladder.lowest()));
+                prop_assert!(allocator.spent() <= budget.max(first.unwrap_or(0)));
+                let shares = rungs(&allocator);
                 changes += u32::from(shares != last);
                 last = shares;
             }
@@ -418,7 +440,7 @@ mod tests {
                 allocator.share_out(at(tick * 250), 1 << 40, &mut patience);
             }
             for claim in &allocator.claims {
-                prop_assert_eq!(claim.share.layer(), best(claim, claim.wanted));
+                prop_assert_eq!(claim.share.rung(), claim.ladder.best(claim.wanted));
             }
         }
     }

@@ -155,7 +155,8 @@ impl Subscription {
         let best = preferences.layer_max.unwrap_or(top).min(limit.encoding).min(top);
         // What it is on until the other comes, and what it makes do with while that does not.
         let paused = limit.paused.then_some(0);
-        let now = [self.selector.current(), self.selector.target(active), self.allotment.soon];
+        let soon = self.allotment.soon.map(|rung| rung.encoding);
+        let now = [self.selector.current(), self.selector.target(active), soon];
         let wanted = now.into_iter().chain([paused.or(Some(best))]).flatten();
         wanted.fold(0, |set, layer| set | 1_u8.checked_shl(layer.into()).unwrap_or_default())
     }

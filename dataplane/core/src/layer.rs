@@ -8,7 +8,7 @@
 use crate::limits::{SPATIAL_LAYERS, TEMPORAL_LAYERS};
 
 /// The highest spatial and temporal layer that are sent, with what they need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target(u8);
 
 impl Target {
@@ -21,6 +21,19 @@ impl Target {
     pub(crate) fn new(spatial: u8, temporal: u8) -> Self {
         let spatial = spatial.min(SPATIAL_LAYERS as u8 - 1);
         Self(spatial * TEMPORAL_LAYERS as u8 + temporal.min(TEMPORAL_LAYERS as u8 - 1))
+    }
+
+    /// All spatial layers, and temporal ones up to this.
+    pub(crate) const fn upto_temporal(temporal: u8) -> Self {
+        let temporal =
+            if temporal < TEMPORAL_LAYERS as u8 { temporal } else { TEMPORAL_LAYERS as u8 - 1 };
+        Self((SPATIAL_LAYERS * TEMPORAL_LAYERS - TEMPORAL_LAYERS) as u8 + temporal)
+    }
+
+    /// No more of either than both have.
+    pub(crate) fn within(self, other: Self) -> Self {
+        let spatial = self.spatial().min(other.spatial());
+        Self::new(spatial, self.temporal().min(other.temporal()))
     }
 
     /// Highest spatial layer.
@@ -40,6 +53,12 @@ impl Target {
 
     fn bit(self) -> u16 {
         1_u16.checked_shl(self.0.into()).unwrap_or_default()
+    }
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self::BEST
     }
 }
 

@@ -85,6 +85,13 @@ pub const SEGMENTS: usize = 64;
 pub const SPATIAL_LAYERS: usize = 4;
 /// Temporal layers of a stream that are told apart; what is above counts as the highest.
 pub const TEMPORAL_LAYERS: usize = 4;
+/// Kinds of frames of a stream, by the layers that need them, whose shares of it are told apart: three spatial layers with
+/// three temporal ones have nine.
+pub const LAYER_SETS: usize = 16;
+/// Steps at which a publication can be had: with each of its encodings, or one with as many layers, there are a few.
+pub const LADDER_RUNGS: usize = 16;
+/// Percent of its bit rate by which a step is less than the next: for less, no layer is left out.
+pub const RUNGS_APART: u64 = 10;
 /// A joiner is shown what the cache holds if the last key frame is not older: what followed it comes in one burst, and a
 /// player that got more at once would lag behind.
 pub const KEY_FRAME_AGE: Duration = Duration::from_secs(1);

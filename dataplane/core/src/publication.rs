@@ -7,6 +7,7 @@ use crate::cache::Cache;
 use crate::command::{self, CodecKind, Kind, PublicationId};
 use crate::demand::Demand;
 use crate::drop::DropReason;
+use crate::inner::Inner;
 use crate::keyframe::KeyFrameRequests;
 use crate::keyframe_cache::LastKeyFrame;
 use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENDED_SSRCS};
@@ -81,6 +82,8 @@ pub(crate) struct Encoding {
     /// When the last packet arrived.
     pub(crate) active_at: Option<Instant>,
     pub(crate) rate: Rate,
+    /// How that divides among the layers inside it.
+    pub(crate) inner: Inner,
     /// Of its pictures, in pixels, as the last key frame said.
     pub(crate) height: Option<u16>,
     pub(crate) clock_rate_hz: u32,
@@ -117,6 +120,7 @@ impl Encoding {
             missing: Missing::default(),
             active_at: None,
             rate: Rate::default(),
+            inner: Inner::default(),
             height: None,
             clock_rate_hz: 0,
             packets: 0,
@@ -133,6 +137,7 @@ impl Encoding {
         self.source = source;
         self.window = Window::default();
         self.layering = Layering::default();
+        self.inner.restart();
         self.last_key_frame.forget();
         self.reception = Reception::default();
         self.loss.restart();
@@ -196,6 +201,7 @@ impl Publication {
         encoding.active_at = Some(now.at);
         encoding.packets += 1;
         encoding.bytes += bytes.len() as u64;
+        encoding.inner.count(packet.peek.layer.of, bytes.len());
         encoding.missing.arrived(seq);
         // A mirror's origin has seen the gap and asks.
         let repairs = self.repairs && codec.nack && self.origin.is_none();

@@ -44,15 +44,20 @@ pub(crate) struct Limit {
     pub(crate) paused: bool,
     /// Highest encoding, 0 the lowest.
     pub(crate) encoding: u8,
+    /// Of that encoding no more than this. Of a higher one that still goes out, as few pictures as there are.
+    pub(crate) target: Target,
     /// None above [`Limit::encoding`] is sent either while that does not come. Otherwise a higher one is better than none.
     pub(crate) strict: bool,
 }
 
 impl Default for Limit {
     fn default() -> Self {
-        Self { paused: false, encoding: u8::MAX, strict: false }
+        Self { paused: false, encoding: u8::MAX, target: Target::BEST, strict: false }
     }
 }
+
+/// What still goes out of an encoding that is too much, until a lower one begins.
+pub(crate) const FEW_PICTURES: Target = Target::upto_temporal(0);
 
 /// The choice of one subscription.
 #[derive(Debug, Default)]
@@ -105,8 +110,18 @@ impl Selector {
         }
     }
 
-    /// The layers inside the stream to be sent, in the same way.
+    /// The layers inside the stream to be sent, as preferred and permitted.
     pub(crate) fn layers(&self) -> Target {
+        let permitted = match self.current {
+            Some(current) if current == self.limit.encoding => self.limit.target,
+            Some(current) if current > self.limit.encoding => FEW_PICTURES,
+            _ => Target::BEST,
+        };
+        self.preferred_layers().within(permitted)
+    }
+
+    /// The layers inside a stream that are wanted at most.
+    pub(crate) fn preferred_layers(&self) -> Target {
         let Preferences { spatial_max, temporal_max, .. } = self.preferences;
         Target::new(spatial_max.unwrap_or(u8::MAX), temporal_max.unwrap_or(u8::MAX))
     }
@@ -201,7 +216,7 @@ mod tests {
     }
 
     fn limit(encoding: u8, strict: bool) -> Limit {
-        Limit { paused: false, encoding, strict }
+        Limit { encoding, strict, ..Limit::default() }
     }
 
     #[test]

@@ -4,12 +4,14 @@ use crate::allocate::{Claim, Patience, Rank, Share};
 use crate::budget::Reports;
 use crate::command::Kind;
 use crate::egress::Egress;
+use crate::ladder::{Ladder, Rung};
+use crate::layer::Target;
 use crate::limits::{
     ALLOCATION_INTERVAL, AUDIO_RESERVE_BPS, ENCODINGS_PER_PUBLICATION, GUESSED_BPS, OVERSPENT,
     RAISE_SPARE,
 };
 use crate::publication::Publication;
-use crate::select::Limit;
+use crate::select::{FEW_PICTURES, Limit};
 use crate::size::enough;
 use crate::statistics::HeldBack;
 use crate::subscription::Subscription;
@@ -42,9 +44,9 @@ pub(crate) struct Spending {
 pub(crate) struct Allotment {
     pub(crate) share: Share,
     /// The best that the subscriber wants, and the publisher sends or can send.
-    pub(crate) wanted: Option<u8>,
+    pub(crate) wanted: Option<Rung>,
     /// What it gets in a moment, if nothing comes in between.
-    pub(crate) soon: Option<u8>,
+    pub(crate) soon: Option<Rung>,
 }
 
 impl Allotment {
@@ -53,7 +55,7 @@ impl Allotment {
         match self.share {
             Share::Open => HeldBack::Nothing,
             Share::Nothing => HeldBack::Paused,
-            Share::Upto(layer) if Some(layer) < self.wanted => HeldBack::Lowered,
+            Share::Upto(rung) if Some(rung) < self.wanted => HeldBack::Lowered,
             Share::Upto(_) => HeldBack::Nothing,
         }
     }
@@ -199,6 +201,7 @@ impl Worker {
                 continue;
             }
             subscription.selector.permit(limit);
+            subscription.aim();
             if subscription.selector.current().is_none() {
                 subscription.rewriter.close();
             }
@@ -223,26 +226,34 @@ impl Worker {
 
     /// What a share means to the selection of packets.
     fn limit_of(&self, now: Instant, claim: &Claim, budget: Option<u64>, spent: u64) -> Limit {
-        let layer = match (budget, claim.share) {
-            (Some(_), Share::Upto(layer)) => layer,
+        let rung = match (budget, claim.share) {
+            (Some(_), Share::Upto(rung)) => rung,
             (Some(_), Share::Nothing) => return Limit { paused: true, ..Limit::default() },
             // By how large it is shown; without that there is nobody to look whether more comes.
-            _ if claim.sized => return Limit { encoding: claim.wanted, ..Limit::default() },
+            _ if claim.sized => {
+                return Limit { encoding: claim.wanted.encoding, ..Limit::default() };
+            }
             _ => return Limit::default(),
         };
         let subscription = self.subscriptions.get(claim.subscription);
         let source = subscription.and_then(|subscription| subscription.publication);
-        let active = source.and_then(|source| self.publications.get(source));
-        let active = active.map(|publication| publication.active(now)).unwrap_or_default();
+        let source = source.and_then(|source| self.publications.get(source));
+        let active = source.map(|publication| publication.active(now)).unwrap_or_default();
         // What it would get instead while its own does not come; what it still gets besides.
+        let Rung { encoding, target } = rung;
         let above =
-            (layer.saturating_add(1)..ENCODINGS_PER_PUBLICATION as u8).find(|n| active.has(*n));
+            (encoding.saturating_add(1)..ENCODINGS_PER_PUBLICATION as u8).find(|n| active.has(*n));
         let current = subscription.and_then(|subscription| subscription.selector.current());
-        let instead = claim.rate(current.filter(|current| *current > layer).or(above));
-        let with = spent.saturating_sub(claim.rate(Some(layer))).saturating_add(instead);
+        let instead = current.filter(|current| *current > encoding).or(above);
+        let encodings = source.map(|publication| publication.encodings.as_slice());
+        let instead = encodings.unwrap_or_default().get(usize::from(instead.unwrap_or(u8::MAX)));
+        let instead = instead.map_or(0, |encoding| {
+            encoding.inner.bps(encoding.rate.bps().unwrap_or(0), FEW_PICTURES)
+        });
+        let with = spent.saturating_sub(claim.rate(Some(rung))).saturating_add(instead);
         let strict =
             with.saturating_mul(100) > budget.unwrap_or(u64::MAX).saturating_mul(OVERSPENT);
-        Limit { paused: false, encoding: layer, strict }
+        Limit { paused: false, encoding, target, strict }
     }
 }
 
@@ -253,29 +264,31 @@ fn claim(
     subscription: &Subscription,
     publication: &Publication,
 ) -> Option<Claim> {
-    let rates = publication.rates(now);
-    let had = |layer: &u8| rates.get(usize::from(*layer)).is_some_and(Option::is_some);
     let preferences = subscription.selector.preferences();
     let heights = publication.encodings.iter().map(|encoding| encoding.height);
     let enough = preferences.height.map_or(u8::MAX, |shown| enough(heights, shown));
     let top = ENCODINGS_PER_PUBLICATION as u8 - 1;
     let max = preferences.layer_max.unwrap_or(u8::MAX).min(enough).min(top);
+    let share = subscription.allotment.share;
+    let ladder = publication.ladder(now, subscription.selector.preferred_layers(), share.rung());
     // Rather one that is better than wanted than none.
-    let wanted = (0..=max).rev().find(had).or_else(|| (0..=top).find(had))?;
+    let wanted = ladder.best_of(max)?;
     let rank = Rank {
         pinned: preferences.pinned,
         priority: preferences.priority,
         height: preferences.height.unwrap_or(HEIGHT_ASSUMED),
     };
-    let (share, sized) = (subscription.allotment.share, preferences.height.is_some());
-    Some(Claim { subscription: slot, rank, rates, wanted, sized, share, soon: None })
+    let sized = preferences.height.is_some();
+    Some(Claim { subscription: slot, rank, ladder, wanted, sized, share, soon: None })
 }
 
 impl Publication {
     /// Looks at how much its encodings carry.
     pub(crate) fn sample(&mut self, now: Instant) {
         for encoding in &mut self.encodings {
-            encoding.rate.sample(now, encoding.bytes);
+            if encoding.rate.sample(now, encoding.bytes) {
+                encoding.inner.sample();
+            }
         }
     }
 
@@ -285,19 +298,20 @@ impl Publication {
         active.filter_map(|encoding| encoding.rate.bps()).sum()
     }
 
-    /// Bits per second of each encoding that is to be had: that carries packets, or would if it were asked for.
-    fn rates(&self, now: Instant) -> [Option<u64>; ENCODINGS_PER_PUBLICATION] {
+    /// Each encoding that is to be had, that carries packets, or would if it were asked for; and what of it, `most` at most.
+    fn ladder(&self, now: Instant, most: Target, has: Option<Rung>) -> Ladder {
         let active = self.active(now);
         let begun = self.encodings.iter().any(|encoding| encoding.active_at.is_some());
         let several = self.encodings.len() > 1;
         let mut encodings = self.encodings.iter();
         let guesses = GUESSED_BPS.map(|guess| if several { guess } else { 0 });
         let mut number = 0_u8;
-        guesses.map(|guess| {
+        let known = guesses.map(|guess| {
             let encoding = encodings.next()?;
             let known = active.has(number) || !begun || self.demand.may_come(number, now);
             number += 1;
-            known.then(|| encoding.rate.bps().unwrap_or(guess))
-        })
+            known.then(|| (encoding.rate.bps().unwrap_or(guess), &encoding.inner))
+        });
+        Ladder::new(known, most, has)
     }
 }

@@ -148,6 +148,8 @@ impl Subscription {
                 return Selected::AwaitKeyFrame;
             }
             let aligned = self.rewriter.running().and_then(aligned);
+            // What is permitted depends on the encoding.
+            self.aim();
             self.layers.enter(packet.timestamp);
             let (clock_rate_hz, share) = (route.clock_rate_hz, self.layers.share());
             self.rewriter.begin(source, position, now.at, clock_rate_hz, aligned, share);

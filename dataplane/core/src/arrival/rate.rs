@@ -21,12 +21,13 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// Takes a look at the counter. More often than every [`ALLOCATION_INTERVAL`] is not needed, and not taken.
-    pub(crate) fn sample(&mut self, now: Instant, bytes: u64) {
+    /// Takes a look at the counter. More often than every [`ALLOCATION_INTERVAL`] is not needed, and not taken. Whether it
+    /// was.
+    pub(crate) fn sample(&mut self, now: Instant, bytes: u64) -> bool {
         let newest = self.samples.get(self.newest).copied().flatten();
         // Timers ring a little early or late.
         if newest.is_some_and(|(at, _)| now.since(at) < ALLOCATION_INTERVAL * 9 / 10) {
-            return;
+            return false;
         }
         let grew = newest.is_some_and(|(_, before)| before != bytes);
         if grew {
@@ -44,10 +45,11 @@ impl Rate {
         // Looked at rarely: since the last time, then.
         let oldest = recent.min().copied().filter(|(at, _)| *at < now).or(newest);
         let oldest = oldest.filter(|(at, _)| grew && now.since(*at) >= STRETCH_MIN);
-        let Some((at, before)) = oldest else { return };
+        let Some((at, before)) = oldest else { return true };
         let bits = u128::from(bytes.saturating_sub(before)) * 8_000_000;
         let bps = bits / now.since(at).as_micros().max(1);
         self.bps = Some(u64::try_from(bps).unwrap_or(u64::MAX));
+        true
     }
 
     /// What it carries, or carried when it was last seen to carry anything; `None` before that.

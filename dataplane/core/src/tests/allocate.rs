@@ -439,5 +439,5 @@ fn a_picture_that_stands_still_is_a_freeze() {
     call.stopped.clear();
     call.flow(1000);
     let camera = call.statistics(0, 1);
-    assert_eq!((camera.freezes, camera.frozen), (1, ms(840)));
+    assert_eq!((camera.freezes, camera.frozen), (1, ms(840)), "{camera:?}");
 }

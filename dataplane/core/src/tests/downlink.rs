@@ -27,6 +27,8 @@ struct Call {
     key_frames: BTreeSet<u32>,
     viewers: Vec<Viewer>,
     now_ms: u64,
+    /// Pictures are of three temporal layers.
+    temporal: bool,
 }
 
 /// Who watches over a line.
@@ -143,7 +145,7 @@ impl Call {
         bench.sent();
         let ssrcs = layers.iter().map(|layer| layer.ssrc).collect();
         let (seqs, key_frames) = Default::default();
-        Self { bench, publisher, seqs, ssrcs, key_frames, viewers, now_ms: 0 }
+        Self { bench, publisher, seqs, ssrcs, key_frames, viewers, now_ms: 0, temporal: false }
     }
 
     /// Lets time pass until `until` holds; how many milliseconds that took.
@@ -178,6 +180,10 @@ impl Call {
             let seq = self.seqs.entry(ssrc).or_default();
             *seq = seq.wrapping_add(1);
             let mut payload = vp8(*seq & 0x7fff, *seq as u8, key_frame);
+            if self.temporal {
+                let layer = [0x00, 0xA0, 0x60, 0x80][(self.now_ms / FRAME_MS % 4) as usize];
+                payload[5] = if key_frame { 0 } else { layer };
+            }
             payload.resize(bytes.min(1000), 7);
             let video = packet((ssrc, VP8, *seq, self.now_ms as u32 * 90), &[], &payload);
             self.publisher.send(&mut self.bench, &video);
@@ -225,6 +231,12 @@ impl Call {
     fn layer(&self, viewer: u32) -> Option<u8> {
         let peer = self.bench.worker.peer_statistics(PeerId(10 + viewer)).unwrap();
         peer.subscriptions[0].layer
+    }
+
+    /// The highest temporal layer that goes out; `None` for all.
+    fn temporal(&self, viewer: u32) -> Option<u8> {
+        let peer = self.bench.worker.peer_statistics(PeerId(10 + viewer)).unwrap();
+        peer.subscriptions[0].inner.map(|(_, temporal)| temporal)
     }
 
     fn budget_bps(&self, viewer: u32) -> u64 {
@@ -330,4 +342,34 @@ fn a_stream_without_layers_that_is_larger_than_the_first_guess_is_shown_all_the_
     call.run(10_000, |_| false);
     let bps = call.viewers[0].bytes as f64 * 8.0 / 10.0;
     assert!(bps > 1.4e6, "{bps}");
+}
+
+#[test]
+fn a_single_stream_with_temporal_layers_drops_the_upper_ones_rather_than_fill_the_line() {
+    let mut call = Call::with(&[2], &[(5e6, 20)]);
+    call.temporal = true;
+    let whole = call.run(8_000, |call| call.layer(0) == Some(0) && call.temporal(0).is_none());
+    assert!(whole.is_some(), "{:?} at {} bit/s", call.temporal(0), call.budget_bps(0));
+    call.run(5_000, |_| false);
+
+    call.viewers[0].capacity_bps = 1e6;
+    let fell = call.run(3_000, |call| call.temporal(0).is_some_and(|t| t < 2));
+    assert!(fell.is_some(), "{} bit/s", call.budget_bps(0));
+    call.run(3_000, |_| false);
+    call.viewers[0].waits.clear();
+    call.viewers[0].bytes = 0;
+    call.run(10_000, |_| false);
+    let (waits, bytes) = (call.viewers[0].waits_p95(), call.viewers[0].bytes);
+    let bps = bytes as f64 * 8.0 / 10.0;
+    println!("falls after {fell:?} ms, queue p95 {waits:.1} ms, {bps:.0} bit/s of 1,000,000");
+    assert!(waits < 100.0, "{waits} ms");
+    assert!((300e3..1e6).contains(&bps), "{bps}");
+
+    call.viewers[0].capacity_bps = 5e6;
+    // Without a key frame a highest layer above the highest is not ruled out.
+    let back = call.run(10_000, |call| call.temporal(0).is_none_or(|temporal| temporal >= 2));
+    println!("all again after {back:?} ms");
+    let peer = call.bench.worker.peer_statistics(PeerId(10)).unwrap();
+    println!("{:?}", peer.subscriptions[0].layer_times);
+    assert!(back.is_some(), "{} bit/s", call.budget_bps(0));
 }

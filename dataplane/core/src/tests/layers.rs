@@ -337,6 +337,55 @@ fn a_packet_of_a_left_out_layer_that_was_due_comes_without_payload() {
     assert_eq!(got, [(100, false), (101, true), (102, false)]);
 }
 
+/// What a second carries when each packet has so much filler, about.
+const FILLER: usize = 500;
+
+impl Call {
+    /// A second of pictures; how many bits came of it.
+    fn second(&mut self) -> u64 {
+        let bytes = |call: &Self| call.got.values().map(Vec::len).sum::<usize>() as u64;
+        let before = bytes(self);
+        (0..30).for_each(|_| self.picture(1, 0, 0));
+        (bytes(self) - before) * 8
+    }
+
+    fn estimate(&mut self, bps: u64) {
+        self.subscriber.send_rtcp(&mut self.bench, |rtcp| {
+            rtcp.receiver_report(1, &[]).unwrap();
+            rtcp.remb(1, bps, &[OUT]).unwrap();
+        });
+        self.collect();
+    }
+}
+
+#[test]
+fn a_budget_too_small_for_all_leaves_out_upper_layers() {
+    for kind in Kind::ALL {
+        let mut call = Call::new(kind, 7);
+        call.stream.filler = FILLER;
+        let whole = (0..4).map(|_| call.second()).last().unwrap();
+        let layers = shown(&call, 8).len();
+        let budget = (whole * 6 / 10).max(40_000);
+        let mut carried = Vec::new();
+        for _ in 0..12 {
+            call.estimate(budget);
+            carried.push(call.second());
+        }
+        let mean = carried.iter().skip(2).sum::<u64>() / 10;
+        assert!(mean < budget * 105 / 100, "{kind:?}: {mean} of {budget}: {carried:?}");
+        assert!(mean > whole / 12, "{kind:?}: {carried:?}");
+        // Only the best target of a k-SVC stream without its lower layers is as good as all.
+        assert!(carried[1] < whole * 7 / 10, "{kind:?}: at once: {carried:?} of {whole}");
+        let most = (0..30).find(|_| {
+            call.estimate(20 * whole);
+            call.second();
+            shown(&call, 8).len() == layers
+        });
+        assert!(most.is_some(), "{kind:?}: all again");
+        call.check();
+    }
+}
+
 /// A picture: of how many packets each frame is, which are lost and late, and what is preferred from then on.
 type Step = (u8, u16, u16, Option<(u8, u8)>);
 
@@ -364,6 +413,32 @@ fn run(kind: Kind, start: u16, steps: &[Step]) -> Call {
     call.picture(1, 0, 0);
     call.check();
     call
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The same, with layers that follow from budgets.
+    #[test]
+    fn whatever_a_budget_leaves_can_be_decoded(
+        steps in any::<bool>().prop_flat_map(steps),
+        budgets in prop::collection::vec(prop::option::weighted(0.2, 30_000..600_000_u64), 140),
+        start in any::<u16>(),
+    ) {
+        for kind in Kind::ALL {
+            let mut call = Call::new(kind, start);
+            call.stream.filler = FILLER;
+            (0..70).for_each(|_| call.picture(1, 0, 0));
+            for ((packets, lost, late, _), budget) in steps.iter().zip(&budgets) {
+                if let Some(budget) = budget {
+                    call.estimate(*budget);
+                }
+                call.picture(*packets, *lost, *late);
+            }
+            call.picture(1, 0, 0);
+            call.check();
+        }
+    }
 }
 
 proptest! {

@@ -96,6 +96,8 @@ pub(crate) struct Stream {
     /// The number that the dependency descriptor has for frame 0.
     number: u16,
     pub(crate) frames: BTreeMap<u32, Frame>,
+    /// Bytes that each packet has besides.
+    pub(crate) filler: usize,
 }
 
 impl Stream {
@@ -113,6 +115,7 @@ impl Stream {
             last: BTreeMap::new(),
             number: start,
             frames: BTreeMap::new(),
+            filler: 0,
         }
     }
 
@@ -181,6 +184,7 @@ impl Stream {
         let len = header.write(&[], extensions, &mut out).unwrap();
         out.truncate(len);
         out.extend(self.payload(frame, (key, sync), (first, last)));
+        out.resize(out.len() + self.filler, 0);
         out.extend(id.to_be_bytes());
         out.push(index);
         out
