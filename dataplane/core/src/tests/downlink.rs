@@ -239,6 +239,18 @@ impl Call {
         peer.subscriptions[0].inner.map(|(_, temporal)| temporal)
     }
 
+    /// How often what goes to the first viewer changes in so long.
+    fn changes(&mut self, for_ms: u64) -> u32 {
+        let (mut changes, end) = (0, self.now_ms + for_ms);
+        while self.now_ms < end {
+            let before = (self.layer(0), self.temporal(0));
+            let left = end - self.now_ms;
+            let changed = |call: &Self| (call.layer(0), call.temporal(0)) != before;
+            changes += u32::from(self.run(left, changed).is_some());
+        }
+        changes
+    }
+
     fn budget_bps(&self, viewer: u32) -> u64 {
         let peer = self.bench.worker.peer_statistics(PeerId(10 + viewer)).unwrap();
         peer.budget_bps.unwrap_or_default()
@@ -372,4 +384,36 @@ fn a_single_stream_with_temporal_layers_drops_the_upper_ones_rather_than_fill_th
     let peer = call.bench.worker.peer_statistics(PeerId(10)).unwrap();
     println!("{:?}", peer.subscriptions[0].layer_times);
     assert!(back.is_some(), "{} bit/s", call.budget_bps(0));
+}
+
+#[test]
+fn encodings_with_temporal_layers_fall_and_climb_like_others_and_rarely_change() {
+    let mut call = Call::new(&[(5e6, 20)]);
+    call.temporal = true;
+    let top = call.run(8_000, |call| call.layer(0) == Some(2) && call.temporal(0).is_none());
+    assert!(top.is_some(), "{:?} at {} bit/s", call.layer(0), call.budget_bps(0));
+    call.run(5_000, |_| false);
+
+    call.viewers[0].capacity_bps = 300e3;
+    let fell = call.run(3_000, |call| call.layer(0) == Some(0));
+    assert!(fell.is_some(), "{} bit/s", call.budget_bps(0));
+    call.run(3_000, |_| false);
+    call.viewers[0].waits.clear();
+    call.viewers[0].bytes = 0;
+    let changes = call.changes(20_000);
+    let (waits, bytes) = (call.viewers[0].waits_p95(), call.viewers[0].bytes);
+    let bps = bytes as f64 * 8.0 / 20.0;
+    println!("falls after {fell:?} ms, queue p95 {waits:.1} ms, {bps:.0} bit/s, {changes} changes");
+    assert!(waits < 100.0, "{waits} ms");
+    assert!((100e3..300e3).contains(&bps), "{bps}");
+    assert!(changes <= 6, "{changes} in 20 s");
+
+    call.viewers[0].capacity_bps = 5e6;
+    let back = call.run(12_000, |call| call.layer(0) == Some(2));
+    println!("back after {back:?} ms");
+    assert!(back.is_some(), "{} bit/s", call.budget_bps(0));
+    call.run(5_000, |_| false);
+    let changes = call.changes(20_000);
+    println!("{changes} changes on a wide line");
+    assert!(changes <= 1, "{changes} in 20 s");
 }
