@@ -52,6 +52,11 @@ pub(crate) struct Layering {
 }
 
 impl Layering {
+    /// How many spatial layers the stream has, once known.
+    pub(crate) fn spatial_layers(&self) -> Option<u8> {
+        self.spatial_layers
+    }
+
     /// Looks into a packet. What cannot be read is no key frame: decoding never begins with it.
     pub(crate) fn peek(
         &mut self,

@@ -231,7 +231,8 @@ impl Worker {
             (Some(_), Share::Nothing) => return Limit { paused: true, ..Limit::default() },
             // By how large it is shown; without that there is nobody to look whether more comes.
             _ if claim.sized => {
-                return Limit { encoding: claim.wanted.encoding, ..Limit::default() };
+                let Rung { encoding, target } = claim.wanted;
+                return Limit { encoding, target, ..Limit::default() };
             }
             _ => return Limit::default(),
         };
@@ -270,7 +271,9 @@ fn claim(
     let top = ENCODINGS_PER_PUBLICATION as u8 - 1;
     let max = preferences.layer_max.unwrap_or(u8::MAX).min(enough).min(top);
     let share = subscription.allotment.share;
-    let ladder = publication.ladder(now, subscription.selector.preferred_layers(), share.rung());
+    let enough = publication.layers_enough(preferences.height);
+    let most = subscription.selector.preferred_layers().within(enough);
+    let ladder = publication.ladder(now, most, share.rung());
     // Rather one that is better than wanted than none.
     let wanted = ladder.best_of(max)?;
     let rank = Rank {
@@ -296,6 +299,18 @@ impl Publication {
     fn carries(&self, now: Instant) -> u64 {
         let active = self.encodings.iter().filter(|encoding| encoding.is_active(now));
         active.filter_map(|encoding| encoding.rate.bps()).sum()
+    }
+
+    /// Of a single stream with spatial layers those that are as large as it is shown, if that is known.
+    fn layers_enough(&self, shown: Option<u16>) -> Target {
+        let [only] = self.encodings.as_slice() else { return Target::BEST };
+        let layers = only.layering.spatial_layers().zip(shown);
+        let Some((layers, shown)) = layers else { return Target::BEST };
+        let heights = (1..=layers).map(|layer| only.height.filter(|_| layer == layers));
+        match enough(heights, shown) {
+            spatial if spatial.saturating_add(1) < layers => Target::new(spatial, u8::MAX),
+            _ => Target::BEST,
+        }
     }
 
     /// Each encoding that is to be had, that carries packets, or would if it were asked for; and what of it, `most` at most.

@@ -337,6 +337,24 @@ fn a_packet_of_a_left_out_layer_that_was_due_comes_without_payload() {
     assert_eq!(got, [(100, false), (101, true), (102, false)]);
 }
 
+#[test]
+fn no_spatial_layer_is_sent_that_is_larger_than_it_is_shown() {
+    for kind in [Kind::Vp9Svc, Kind::Vp9KeySvc] {
+        let mut call = Call::new(kind, 7);
+        (0..30).for_each(|_| call.picture(1, 0, 0));
+        for (height, spatial) in [(360, 1), (90, 0), (1080, 2), (180, 0), (200, 1), (720, 2)] {
+            let preferences = Preferences { height: Some(height), ..Preferences::default() };
+            let subscription = SubscriptionId(1);
+            call.bench.command(Command::SetPreferences { subscription, preferences });
+            call.collect();
+            (0..30).for_each(|_| call.picture(1, 0, 0));
+            let highest = shown(&call, 8).iter().map(|(spatial, _)| *spatial).max();
+            assert_eq!(highest, Some(spatial), "{kind:?} at {height}");
+        }
+        call.check();
+    }
+}
+
 /// What a second carries when each packet has so much filler, about.
 const FILLER: usize = 500;
 

@@ -227,7 +227,11 @@ impl Stream {
                     self.tl0,
                 ];
                 if structure {
-                    payload.push((self.kind.spatial_layers() - 1) << 5);
+                    payload.push((self.kind.spatial_layers() - 1) << 5 | 0x10);
+                    for layer in 0..self.kind.spatial_layers() {
+                        payload.extend((320_u16 << layer).to_be_bytes());
+                        payload.extend((180_u16 << layer).to_be_bytes());
+                    }
                 }
                 payload
             }
