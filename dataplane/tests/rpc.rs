@@ -2,10 +2,12 @@
 
 mod common;
 
+use common::peer::Peer;
 use common::{add_peer, config, connect, publish, scope, start, subscribe};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use strait_proto::v1;
+use strait_proto::v1::candidate::Protocol;
 use strait_proto::v1::event::Event;
 use strait_relay::{Relay, RelayError, SocketError};
 use tonic::{Code, Status};
@@ -372,4 +374,45 @@ async fn health_and_metrics_are_served() {
     setup.client.drain(v1::DrainRequest { deadline_seconds: 60 }).await.unwrap();
     let ready = get("/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("draining"), "{ready}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cap_of_the_uplink_reaches_the_publisher_and_the_statistics() {
+    let mut setup = start(1).await;
+    let client = &mut setup.client;
+    client.create_scope(scope("room")).await.unwrap();
+    let limit = |peer: &str, bps_max| v1::LimitUplinkRequest {
+        scope_id: "room".into(),
+        peer_id: peer.into(),
+        bps_max,
+    };
+    refused(client.limit_uplink(limit("ann", 1)).await, Code::NotFound, "no peer \"ann\"");
+    let mut ann = Peer::join(client, "room", "ann", Protocol::Udp, false).await;
+    let vp8 = v1::Codec {
+        payload_type: 100,
+        name: "VP8".into(),
+        clock_rate_hz: 90_000,
+        feedback: vec!["goog-remb".into(), "transport-cc".into()],
+        ..v1::Codec::default()
+    };
+    let camera = v1::PublishRequest {
+        kind: v1::Kind::Video.into(),
+        codecs: vec![vp8],
+        ..publish("room", "ann", "camera")
+    };
+    client.publish(camera).await.unwrap();
+    client.limit_uplink(limit("ann", 640_000)).await.unwrap();
+    let told = tokio::task::spawn_blocking(move || {
+        (1..200).find_map(|seq| {
+            ann.say_as(100, 5, seq, &[0x10, 0, 1, 2, 3]);
+            ann.told_bps(Duration::from_millis(50))
+        })
+    });
+    assert_eq!(told.await.unwrap(), Some(640_000));
+    for (bps_max, told) in [(640_000, Some(640_000)), (0, None), (1, Some(48_000))] {
+        client.limit_uplink(limit("ann", bps_max)).await.unwrap();
+        let request = v1::GetStatisticsRequest { scope_ids: vec!["room".into()] };
+        let statistics = client.get_statistics(request).await.unwrap().into_inner();
+        assert_eq!(statistics.scopes[0].peers[0].uplink_max_bps, told);
+    }
 }

@@ -5,6 +5,8 @@ mod common;
 use common::peer::{Heard, Peer};
 use common::{Client, Setup, add_peer, publish, scope, start_config, subscribe};
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use strait_proto::v1;
 use strait_proto::v1::candidate::Protocol;
@@ -306,6 +308,94 @@ async fn a_late_viewer_gets_a_key_frame_with_steering() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_viewer_gets_a_key_frame_without_steering() {
     a_late_viewer_gets_a_key_frame(Steering::Off).await;
+}
+
+/// Which of two layers are told to be wanted next; nothing else is told of.
+async fn wanted(events: &mut tonic::Streaming<v1::Event>) -> Vec<u32> {
+    let told = async {
+        loop {
+            let event = events.message().await.unwrap().unwrap().event.unwrap();
+            if let Event::LayersWanted(event) = event {
+                assert_eq!(event.publication_id, "camera");
+                return event.encodings;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("layers are told of")
+}
+
+async fn a_layer_stops_that_no_viewer_of_any_worker_wants(steering: Steering) {
+    let mut setup = small(steering).await;
+    let client = &mut setup.client;
+    let mut events = client.watch_events(v1::WatchEventsRequest {}).await.unwrap().into_inner();
+    client.create_scope(scope("room")).await.unwrap();
+    let mut ann = Peer::join(client, "room", "ann", Protocol::Udp, false).await;
+    let layer = |rid: &str, ssrc| v1::Encoding { rid: rid.into(), ssrc, rtx_ssrc: 0 };
+    let request = v1::PublishRequest {
+        kind: v1::Kind::Video.into(),
+        codecs: vec![vp8(VP8)],
+        encodings: vec![layer("q", 5), layer("f", 6)],
+        ..publish("room", "ann", "camera")
+    };
+    client.publish(request).await.unwrap();
+    let mut viewers = Vec::new();
+    for n in 0..6 {
+        let name = format!("viewer{n}");
+        viewers.push(Peer::join(client, "room", &name, Protocol::Udp, false).await);
+        let request = v1::SubscribeRequest {
+            kind: v1::Kind::Video.into(),
+            codecs: vec![vp8(96)],
+            ..subscribe("room", &name, &name, "camera")
+        };
+        client.subscribe(request).await.unwrap();
+    }
+    let spread = peers(client).await;
+    assert!(spread.iter().all(|peers| *peers >= 2), "spread: {spread:?}");
+    let ended = Arc::new(AtomicBool::new(false));
+    let is_over = ended.clone();
+    let flowing = tokio::task::spawn_blocking(move || {
+        for seq in 1..2000 {
+            [5, 6].iter().for_each(|ssrc| {
+                ann.say_as(VP8 as u8, *ssrc, seq, &picture(seq, true));
+            });
+            std::thread::sleep(Duration::from_millis(30));
+            if is_over.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+    });
+    let mut other = client.clone();
+    let mut prefer = async |n: usize, layer_max| {
+        let request = v1::SetPreferencesRequest {
+            scope_id: "room".into(),
+            subscription_id: format!("viewer{n}"),
+            preferences: Some(v1::Preferences { layer_max, ..v1::Preferences::default() }),
+        };
+        other.set_preferences(request).await.unwrap();
+    };
+    assert_eq!(wanted(&mut events).await, [0, 1], "all that is sent, at first");
+    assert_eq!(wanted(&mut events).await, [1], "everybody wants the best");
+    // One after the other is content with less, those on other workers last.
+    for n in 0..6 {
+        prefer(n, Some(0)).await;
+    }
+    assert_eq!(wanted(&mut events).await, [0, 1], "at once");
+    assert_eq!(wanted(&mut events).await, [0], "the high one is nobody's");
+    // Each of them is enough to bring it back, wherever it lives.
+    for n in 0..6 {
+        prefer(n, None).await;
+        assert_eq!(wanted(&mut events).await, [0, 1], "viewer {n}");
+        prefer(n, Some(0)).await;
+        assert_eq!(wanted(&mut events).await, [0], "viewer {n}");
+    }
+    ended.store(true, Ordering::Relaxed);
+    flowing.await.unwrap();
+    drop(viewers);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_stops_that_no_viewer_of_any_worker_wants_with_steering() {
+    a_layer_stops_that_no_viewer_of_any_worker_wants(Steering::Auto).await;
 }
 
 /// A peer at a told address: with a session key, or plain.

@@ -50,6 +50,8 @@ pub struct Scope {
     pub publications: BTreeMap<String, v1::PublishRequest>,
     pub subscriptions: BTreeMap<String, v1::SubscribeRequest>,
     pub restarts: u32,
+    /// Caps that are set, by peer.
+    pub uplinks: BTreeMap<String, u64>,
 }
 
 impl FakeRelay {
@@ -211,6 +213,18 @@ impl Relay for FakeRelay {
                 local_ice: credentials(9000 + scope.restarts as usize),
                 candidates: candidates(),
             })
+        })
+    }
+
+    async fn limit_uplink(
+        &self,
+        request: Request<v1::LimitUplinkRequest>,
+    ) -> Result<Response<v1::LimitUplinkResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id, |scope| {
+            assert!(scope.peers.contains_key(&request.peer_id));
+            scope.uplinks.insert(request.peer_id, request.bps_max);
+            Ok(v1::LimitUplinkResponse {})
         })
     }
 

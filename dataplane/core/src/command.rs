@@ -212,6 +212,13 @@ pub enum Command {
         /// The key.
         key: srtp::SharedKey,
     },
+    /// Caps what a peer sends altogether, as far as it obeys REMB.
+    LimitUplink {
+        /// Whose.
+        peer: PeerId,
+        /// Bits per second, RTP with headers; at least [`crate::limits::UPLINK_BPS_MIN`] is told. `None`: no cap.
+        bps_max: Option<u64>,
+    },
     /// Instead of a handshake: RTP and RTCP as they are.
     SetPlain {
         /// Whose.

@@ -85,6 +85,7 @@ impl Worker {
                 self.set_keys(now, slot, keys, egress)
             }
             Command::ShareKey { peer, key } => self.share_key(now, peer, &key, egress),
+            Command::LimitUplink { peer, bps_max } => self.limit_uplink(now, peer, bps_max),
             Command::SetPlain { peer } => {
                 let slot = self.peer_slot(peer)?;
                 self.set_keys(now, slot, Keys::Plain, egress)
@@ -659,7 +660,7 @@ impl Worker {
         self.emit(Event::PeerLeft { peer: peer.id, reason, detail });
     }
 
-    fn peer_slot(&self, id: PeerId) -> Result<u32, CommandError> {
+    pub(crate) fn peer_slot(&self, id: PeerId) -> Result<u32, CommandError> {
         self.peer_ids.get(&id).copied().ok_or(CommandError::NotFound("peer"))
     }
 

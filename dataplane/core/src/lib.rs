@@ -55,6 +55,7 @@ mod subscription;
 mod template;
 pub mod time;
 mod timer;
+mod uplink;
 pub mod worker;
 
 #[cfg(test)]

@@ -145,6 +145,8 @@ pub const PROBE_PACKETS: usize = 16;
 pub const PROBE_BYTES: usize = 64 << 10;
 /// What REMB, with each report, allows a publisher: generous, so that browsers ramp up to what their encoder wants.
 pub const REMB_BPS: u64 = 20_000_000;
+/// The least that a publisher can be held to: sound with its headers.
+pub const UPLINK_BPS_MIN: u64 = 48_000;
 /// What a subscriber may get is looked at this often, besides at every change.
 pub const ALLOCATION_INTERVAL: Duration = Duration::from_millis(250);
 /// How much an encoding carries is measured over this long: a key frame in it weighs little.

@@ -16,6 +16,7 @@ use crate::spend::Spending;
 use crate::statistics::Traffic;
 use crate::time::Instant;
 use crate::timer::Alarm;
+use crate::uplink::Uplink;
 use std::collections::VecDeque;
 use strait_crypt::srtp;
 use strait_wire::{Full, rtcp};
@@ -43,6 +44,7 @@ pub(crate) struct Peer {
     /// The estimate of what its line carries, if it agreed to send transport-wide feedback.
     pub(crate) bandwidth: Option<Box<Bandwidth>>,
     pub(crate) spending: Spending,
+    pub(crate) uplink: Uplink,
     pub(crate) alarm: Alarm,
     /// When the next reports to it are due.
     pub(crate) report_at: Instant,
@@ -72,6 +74,7 @@ impl Peer {
             budget_bps: None,
             bandwidth: None,
             spending: Spending::default(),
+            uplink: Uplink::default(),
             alarm: Alarm::default(),
             report_at: now,
             quality_at: now,

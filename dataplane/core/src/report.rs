@@ -3,13 +3,13 @@
 use crate::command::{Kind, PeerId};
 use crate::egress::Egress;
 use crate::limits::{
-    ENCODINGS_PER_PUBLICATION, REMB_BPS, REPORT_INTERVAL_AUDIO, REPORT_INTERVAL_VIDEO,
-    REPORTS_BYTES,
+    ENCODINGS_PER_PUBLICATION, REPORT_INTERVAL_AUDIO, REPORT_INTERVAL_VIDEO, REPORTS_BYTES,
 };
 use crate::measure::ticks_between;
 use crate::publication::Publication;
 use crate::subscription::Subscription;
 use crate::time::{Duration, Instant, Now};
+use crate::uplink::Uplink;
 use crate::worker::Worker;
 use strait_wire::Full;
 use strait_wire::rtcp::{self, ReportBlock};
@@ -94,14 +94,14 @@ impl Worker {
     /// A receiver report per publication with all its encodings, and REMB if that was agreed.
     fn report_to_publisher(&mut self, now: Now, slot: u32, egress: &mut Egress) {
         let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.is_ready()) else { return };
-        let publications = &mut self.publications;
+        let (publications, uplink) = (&mut self.publications, peer.uplink);
         let slots = std::mem::take(&mut peer.publications);
         let mut rest = slots.iter().peekable();
         while rest.peek().is_some() {
             let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
                 while let Some(slot) = rest.next_if(|_| rtcp.len() < REPORTS_BYTES) {
                     if let Some(publication) = publications.get_mut(*slot) {
-                        write_receiver_report(now, publication, rtcp)?;
+                        write_receiver_report(now, publication, uplink, rtcp)?;
                     }
                 }
                 Ok(())
@@ -199,6 +199,7 @@ impl Report {
 fn write_receiver_report(
     now: Now,
     publication: &mut Publication,
+    uplink: Uplink,
     rtcp: &mut rtcp::Writer<'_>,
 ) -> Result<(), Full> {
     let mut blocks = [ReportBlock::default(); ENCODINGS_PER_PUBLICATION];
@@ -214,9 +215,10 @@ fn write_receiver_report(
     let ssrc = publication.report_ssrc;
     rtcp.receiver_report(ssrc, blocks.get(..count).unwrap_or_default())?;
     rtcp.cname(ssrc, RELAY_CNAME)?;
-    let remb = publication.leg.codecs.first().is_some_and(|c| c.remb && !c.transport_cc);
-    if remb && count > 0 {
-        rtcp.remb(ssrc, REMB_BPS, ssrcs.get(..count).unwrap_or_default())?;
+    let codec = publication.leg.codecs.first().filter(|codec| codec.remb);
+    let remb = codec.and_then(|codec| uplink.remb_bps(codec.transport_cc));
+    if let Some(bps) = remb.filter(|_| count > 0) {
+        rtcp.remb(ssrc, bps, ssrcs.get(..count).unwrap_or_default())?;
     }
     Ok(())
 }

@@ -84,6 +84,8 @@ pub struct PeerStatistics {
     pub sent: Traffic,
     /// What may be sent to it in bits per second, RTP with headers, if that is known.
     pub budget_bps: Option<u64>,
+    /// What it is asked not to exceed in sending, in bits per second, if anything.
+    pub uplink_max_bps: Option<u64>,
     /// From sending to it until its feedback says so, if it sends transport-wide feedback.
     pub round_trip: Option<Duration>,
     /// What its line was asked.
@@ -279,6 +281,7 @@ impl Worker {
             received: peer.received,
             sent: peer.sent,
             budget_bps: peer.budget_bps,
+            uplink_max_bps: peer.uplink.max_bps(),
             round_trip: peer.bandwidth.as_ref().and_then(|bandwidth| bandwidth.round_trip()),
             estimation: peer.bandwidth.as_ref().map(|b| b.statistics()).unwrap_or_default(),
             publications: publications.map(of_publication).collect(),

@@ -308,6 +308,7 @@ calls! {
     move_scope(MoveScopeRequest) -> MoveScopeResponse = scopes::relocate;
     add_peer(AddPeerRequest) -> AddPeerResponse = peers::add;
     restart_ice(RestartIceRequest) -> RestartIceResponse = peers::restart_ice;
+    limit_uplink(LimitUplinkRequest) -> LimitUplinkResponse = peers::limit_uplink;
     remove_peer(RemovePeerRequest) -> RemovePeerResponse = peers::remove;
     publish(PublishRequest) -> PublishResponse = streams::publish;
     unpublish(UnpublishRequest) -> UnpublishResponse = streams::unpublish;

@@ -166,6 +166,19 @@ pub(super) async fn restart_ice(
     })
 }
 
+pub(super) async fn limit_uplink(
+    state: Arc<State>,
+    request: v1::LimitUplinkRequest,
+) -> Result<v1::LimitUplinkResponse, Status> {
+    let scope = state.scope(&request.scope_id)?;
+    let contents = lock(&scope).await?;
+    let id = peer(&contents, &request.peer_id)?.id;
+    let worker = state.worker_of(&scope, &contents, &request.peer_id)?;
+    let bps_max = Some(request.bps_max).filter(|bps| *bps > 0);
+    worker.command(Command::LimitUplink { peer: id, bps_max }).await.map_err(of_mailbox)?;
+    Ok(v1::LimitUplinkResponse {})
+}
+
 pub(super) async fn remove(
     state: Arc<State>,
     request: v1::RemovePeerRequest,

@@ -112,6 +112,7 @@ impl<'a> Names<'a> {
             packets_sent: peer.sent.packets,
             bytes_sent: peer.sent.bytes,
             budget_bps: peer.budget_bps,
+            uplink_max_bps: peer.uplink_max_bps,
             round_trip_seconds: peer.round_trip.map(|time| time.as_secs_f64()),
             estimation: Some(of_estimation(peer.estimation)),
             publications: publications.filter_map(|entry| self.publication(entry)).collect(),

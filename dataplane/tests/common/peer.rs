@@ -275,6 +275,25 @@ impl Peer {
         None
     }
 
+    /// What REMB says within `patience` that it may send; what else comes is passed over.
+    pub fn told_bps(&mut self, patience: Duration) -> Option<u64> {
+        let start = Instant::now();
+        while let Some(left) = patience.checked_sub(start.elapsed()) {
+            let mut datagram = self.receive(left)?;
+            if demux::classify(&datagram) == Kind::Rtcp {
+                let length = self.inbound.as_mut().unwrap().unprotect_rtcp(&mut datagram).unwrap();
+                let told = rtcp::packets(&datagram[..length]).find_map(|packet| match packet {
+                    Ok(rtcp::Packet::Remb(remb)) => Some(remb.bitrate),
+                    _ => None,
+                });
+                if told.is_some() {
+                    return told;
+                }
+            }
+        }
+        None
+    }
+
     pub fn send(&mut self, datagram: &[u8]) {
         match &mut self.wire {
             Wire::Udp(socket, to) => drop(socket.send_to(datagram, *to).unwrap()),

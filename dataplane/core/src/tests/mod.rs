@@ -21,3 +21,4 @@ mod report;
 mod shared;
 mod streams;
 mod switch;
+mod uplink;
