@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::limits::AUDIO_STREAMS_MAX;
+use crate::limits::{AUDIO_STREAMS_MAX, UPLINK_BPS_MIN};
 
 /// The whole configuration of strait-control. `docs/reference/control-config.md` explains it.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -158,6 +158,8 @@ pub struct Limits {
     pub peers_per_scope: usize,
     /// Audio streams that each peer of a scope gets, the loudest; 0: all, otherwise at most 64.
     pub audio_streams_per_scope: u32,
+    /// What each peer of a scope may send altogether, in bits per second; 0: no cap.
+    pub uplink_bps_per_peer: u64,
     /// ICE-TCP connections passed on to the relay.
     pub spliced_connections: usize,
 }
@@ -171,6 +173,7 @@ impl Default for Limits {
             scopes: 10_000,
             peers_per_scope: 500,
             audio_streams_per_scope: 0,
+            uplink_bps_per_peer: 0,
             spliced_connections: 4_096,
         }
     }
@@ -266,6 +269,11 @@ impl Config {
                 "limits.audio_streams_per_scope: at most {AUDIO_STREAMS_MAX}; 0 is all of them"
             )));
         }
+        if (1..UPLINK_BPS_MIN).contains(&self.limits.uplink_bps_per_peer) {
+            return Err(ConfigError::Content(format!(
+                "limits.uplink_bps_per_peer: less than {UPLINK_BPS_MIN} carries no call; 0 is no cap"
+            )));
+        }
         let name = &self.signal.websocket_subprotocol;
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         if name.is_empty() || !name.chars().all(token) {
@@ -347,6 +355,7 @@ mod tests {
             "[http]\nhttp_listen = ['0.0.0.0:8080']",
             "[store]\nurl = 'redis:x'",
             "[auth]\ndev_tokens = ['']",
+            "[limits]\nuplink_bps_per_peer = 1000",
             "[signal]\nwebsocket_subprotocol = 'a b'",
             "[[signal.ice_servers]]\nurl = 'http://x'",
         ] {

@@ -22,6 +22,10 @@ pub const EXTENSIONS_PER_MEDIA: usize = 64;
 pub const ENCODINGS_PER_MEDIA: usize = 3;
 /// Loudest audio streams of a scope, where not all are forwarded: the relay's own limit.
 pub const AUDIO_STREAMS_MAX: u32 = 64;
+/// The least that a client's uplink can be held to, in bits per second: the relay's own limit.
+pub const UPLINK_BPS_MIN: u64 = 48_000;
+/// Peers in one rule of allowed senders: twice those of a large scope, so that who left may stay.
+pub const ALLOWED_SENDERS: usize = 1000;
 /// Longest scope name. With an application's it makes the relay's identifier of at most 128.
 pub const SCOPE_NAME_BYTES: usize = 64;
 /// Longest application identifier.

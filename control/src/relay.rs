@@ -90,6 +90,22 @@ impl Relay {
         Ok((transport, answer.fingerprint_sha256))
     }
 
+    /// Caps what a peer sends, in bits per second; 0 lifts the cap.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn limit_uplink(
+        &self,
+        scope_id: &str,
+        peer_id: &str,
+        bps_max: u64,
+    ) -> Result<(), Fault> {
+        let request =
+            v1::LimitUplinkRequest { scope_id: scope_id.into(), peer_id: peer_id.into(), bps_max };
+        self.client.clone().limit_uplink(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
     /// Restarts a peer's ICE.
     ///
     /// # Errors

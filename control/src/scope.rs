@@ -3,6 +3,7 @@
 //! [`Roster`] is presence alone and knows no relay; [`plan`] decides what an offer means;
 //! [`Participant`] is one peer's stay in a scope and the only place that calls the relay.
 
+pub mod allowed;
 mod participant;
 pub mod plan;
 mod registry;

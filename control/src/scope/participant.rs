@@ -1,11 +1,14 @@
 //! One peer's stay in a scope: its transport, its publications, its slots.
 
+mod rules;
+
 use std::sync::Arc;
 
 use serde::Deserialize;
 use strait_proto::v1;
 use tracing::warn;
 
+use super::allowed::Allowed;
 use super::plan::{self, Leg, Role, Wanted};
 use super::registry::{Scope, ScopeKey, Scopes};
 use super::{Kind, Notice, PeerView, PublicationView, Sink, Source};
@@ -68,6 +71,10 @@ pub struct Participant {
     peer: String,
     log_row: Option<i64>,
     media: Option<Media>,
+    /// From whom it takes what.
+    allowed: Allowed,
+    /// What it wants to send at most, in bits per second; 0: no cap.
+    uplink_wish_bps: u64,
 }
 
 /// A peer's transport and m-lines.
@@ -127,6 +134,8 @@ impl Participant {
             peer: peer.into(),
             log_row,
             media: None,
+            allowed: Allowed::default(),
+            uplink_wish_bps: 0,
         };
         Ok((participant, others))
     }
@@ -207,8 +216,10 @@ impl Participant {
             self.identity.check_subscribe()?;
         }
         let is_new = self.media.is_none();
-        self.prepare_transport(&offer).await?;
-        let outcome = self.apply(&offer, wanted, publish, subscribe).await;
+        let outcome = match self.prepare_transport(&offer).await {
+            Ok(()) => self.apply(&offer, wanted, publish, subscribe).await,
+            Err(fault) => Err(fault),
+        };
         if outcome.is_err() && is_new {
             self.close_media().await;
         }
@@ -382,6 +393,9 @@ impl Participant {
             answers: 0,
             lines: Vec::new(),
         });
+        if self.uplink_bps_max() > 0 {
+            self.tell_uplink().await?;
+        }
         Ok(())
     }
 
@@ -591,7 +605,7 @@ impl Participant {
 
     fn check_publication(&self, publication: &str, kind: Kind) -> Result<(), Fault> {
         let roster = self.scope.roster();
-        let (_, view) = roster.publication(publication).ok_or_else(|| {
+        let (sender, view) = roster.publication(publication).ok_or_else(|| {
             Fault::not_found(format!(
                 "there is no publication {publication} in this scope; it ended meanwhile"
             ))
@@ -600,6 +614,12 @@ impl Participant {
             return Err(Fault::conflict(format!(
                 "{publication} is {:?} and the m-line {kind:?}; use a slot of its kind",
                 view.kind
+            )));
+        }
+        if !self.allowed.allows(sender, view) {
+            return Err(Fault::forbidden(format!(
+                "{publication} comes from a peer that this client does not take such streams from; \
+                 change `allow` first"
             )));
         }
         Ok(())

@@ -70,6 +70,11 @@ impl Scopes {
         self.limits.audio_streams_per_scope
     }
 
+    /// What each peer may send altogether, in bits per second; 0 is no cap.
+    pub(super) fn uplink_bps_max(&self) -> u64 {
+        self.limits.uplink_bps_per_peer
+    }
+
     /// The relay.
     pub fn relay(&self) -> &Relay {
         &self.relay

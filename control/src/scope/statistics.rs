@@ -12,6 +12,7 @@ pub fn peer(s: &v1::PeerStatistics) -> Value {
         "packetsSent": s.packets_sent,
         "bytesSent": s.bytes_sent,
         "budgetBps": s.budget_bps,
+        "uplinkMaxBps": s.uplink_max_bps,
         "roundTripSeconds": s.round_trip_seconds,
         "publications": s.publications.iter().map(publication).collect::<Vec<_>>(),
         "subscriptions": s.subscriptions.iter().map(subscription).collect::<Vec<_>>(),

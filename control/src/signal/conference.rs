@@ -13,6 +13,7 @@ use super::hub::{Attach, Hub, Registration, Wire};
 use super::jsonrtc::{Action, Frame, FrameType, Outgoing, Received, Series};
 use crate::auth::Identity;
 use crate::fault::Fault;
+use crate::scope::allowed::AllowSpec;
 use crate::scope::{
     self, Failed, Notice, Participant, PublishSpec, Role, Sink, Speakers, SubscribeSpec,
 };
@@ -55,6 +56,8 @@ struct Change {
     publish: Vec<PublishSpec>,
     subscribe: Vec<SubscribeSpec>,
     preferences: Vec<PreferenceSpec>,
+    allow: Option<AllowSpec>,
+    uplink_max_bps: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -391,6 +394,13 @@ impl Session {
             Some(subsession) => &mut subsession.participant,
             None => return Err(no_subsession()),
         };
+        // Before the streams that they are about.
+        if let Some(allow) = change.allow {
+            participant.allow(allow).await?;
+        }
+        if let Some(bps_max) = change.uplink_max_bps {
+            participant.limit_uplink(bps_max).await?;
+        }
         let mut failed = Vec::new();
         let mut answer = None;
         if let Some(sdp) = &change.sdp {

@@ -4,6 +4,7 @@ mod conference;
 mod fake_relay;
 mod http;
 mod reconnect;
+mod rules;
 mod socket;
 
 use std::net::SocketAddr;
