@@ -87,6 +87,7 @@ async function join(call: Call): Promise<void> {
       name: call.name,
       token: call.token,
       publish: tracks,
+      publishOptions: { quality: "high" },
     });
     enter(joined, call);
     if (deviceError) complain(deviceError);
@@ -187,7 +188,7 @@ function live(source: Source): boolean {
 
 async function toggle(source: "microphone" | "camera"): Promise<void> {
   const publication = find(source);
-  if (!publication) await scope?.publish(source);
+  if (!publication) await scope?.publish(source, { quality: "high" });
   else if (publication.muted) publication.unmute();
   else publication.mute();
   current = { ...current, [source]: live(source) };

@@ -32,3 +32,13 @@ export const MEDIA_INTERRUPTED_MS = 3_000;
 export const ICE_RESTART_MS = 8_000;
 /** `leave()` waits this long for the server's answer. */
 export const LEAVE_WAIT_MS = 1_000;
+/** How often the uplink is looked at, for pictures with a quality. */
+export const QUALITY_INTERVAL_MS = 1_000;
+/** An uplink that is too narrow for this long gets smaller pictures. */
+export const QUALITY_DOWN_MS = 1_000;
+/** A processor that is too slow for this long, too. */
+export const QUALITY_SLOW_MS = 5_000;
+/** An uplink that is wide enough for this long gets larger pictures. */
+export const QUALITY_UP_MS = 3_000;
+/** Wide enough is so many times what they need: at the edge they would go up and down. */
+export const QUALITY_UP_RATIO = 1.15;

@@ -1,3 +1,4 @@
+import { Adaptation, encodingOf } from "./adaptation.js";
 import { Coalescer } from "./coalescer.js";
 import { StraitError, asStraitError } from "./errors.js";
 import * as limits from "./limits.js";
@@ -12,6 +13,7 @@ import type {
   SubscribeEntry,
 } from "./protocol.js";
 import type { LocalPublication } from "./publication.js";
+import { Ladder, QUALITIES } from "./quality.js";
 import { planSlots } from "./slots.js";
 import type { Timers } from "./timers.js";
 
@@ -63,6 +65,7 @@ export class MediaSession {
   offers = 0;
 
   private readonly coalescer: Coalescer;
+  private readonly adaptation: Adaptation;
   private started = false;
   private closed = false;
   private offerNeeded = true;
@@ -78,6 +81,7 @@ export class MediaSession {
     this.connection.addEventListener("connectionstatechange", () => {
       if (!this.closed) host.connectionState(this.connection.connectionState);
     });
+    this.adaptation = new Adaptation(this.connection, this.uplinks, timers);
     this.coalescer = new Coalescer(() => this.negotiate(), limits.COALESCE_MS, timers);
   }
 
@@ -101,7 +105,9 @@ export class MediaSession {
   add(publication: LocalPublication): void {
     const { options, kind, track } = publication;
     publication.layers = undefined;
-    const plain = !options.simulcast && !options.maxBitrateBps && !options.codecs;
+    const { adapts } = publication;
+    const plain = !options.simulcast && !options.maxBitrateBps && !options.codecs && !adapts;
+    if (adapts) this.adaptation.start();
     const idle = this.uplinks.find(
       (uplink) =>
         uplink.idle && uplink.reusable && plain && uplink.transceiver.receiver.track.kind === kind,
@@ -184,6 +190,7 @@ export class MediaSession {
   close(): void {
     this.closed = true;
     this.coalescer.close();
+    this.adaptation.close();
     this.connection.close();
     for (const slot of this.slots) if (slot.bound) this.release(slot.bound);
   }
@@ -386,8 +393,14 @@ function entryError(entry: FailedEntry): StraitError {
   return new StraitError("server", reason, entry.error_code ?? 500);
 }
 
-function encodings({ kind, options }: LocalPublication): RTCRtpEncodingParameters[] {
-  const bound = options.maxBitrateBps;
+function encodings(publication: LocalPublication): RTCRtpEncodingParameters[] {
+  const { kind, options } = publication;
+  const { quality } = options;
+  if (publication.adapts && quality !== undefined) {
+    return [encodingOf(new Ladder(quality).current, publication)];
+  }
+  const best = typeof quality === "string" ? QUALITIES[quality] : quality;
+  const bound = options.maxBitrateBps ?? (kind === "video" ? best?.bitrateBps : undefined);
   if (kind === "video" && options.simulcast) {
     const full = bound ?? 1_500_000;
     return [

@@ -56,12 +56,22 @@ export interface PreferenceEntry {
   pinned?: boolean;
 }
 
+/** From whom this client takes what: peers by id. What is not named stays. */
+export interface AllowEntry {
+  audio?: "all" | string[];
+  video?: "all" | string[];
+  screen?: "all" | string[];
+}
+
 /** Payload of START and UPDATE. */
 export interface ScopeRequest {
   sdp?: string;
   publish?: PublishEntry[];
   subscribe?: SubscribeEntry[];
   preferences?: PreferenceEntry[];
+  allow?: AllowEntry;
+  /** What this client sends at most, in bits per second; 0: no cap. */
+  uplinkMaxBps?: number;
 }
 
 export interface FailedEntry {

@@ -1,6 +1,7 @@
 import { stopIfCaptured } from "./capture.js";
 import { asStraitError, StraitError } from "./errors.js";
 import type { Kind, Source } from "./protocol.js";
+import type { QualityName, VideoQuality } from "./quality.js";
 
 /** How a track is published. */
 export interface PublishOptions {
@@ -14,6 +15,11 @@ export interface PublishOptions {
   simulcast?: boolean;
   /** Upper bound of what is sent, in bits per second. Default: the browser's own. */
   maxBitrateBps?: number;
+  /**
+   * The best that is sent of a video: what the uplink does not carry is sent smaller and less
+   * often, down to 320 pixels at 10 frames/s and 64 kbit/s. Default: what the browser decides.
+   */
+  quality?: QualityName | VideoQuality;
   /** Codecs in order of preference, such as `["H264", "VP8"]`. Default: the browser's order. */
   codecs?: readonly string[];
   /** What to capture, for `camera`, `microphone` and `screen`. */
@@ -84,6 +90,12 @@ export class LocalPublication {
 
   get muted(): boolean {
     return this.isMuted;
+  }
+
+  /** @internal its size follows what the uplink carries; with simulcast the layers do */
+  get adapts(): boolean {
+    const { quality, simulcast } = this.options;
+    return this.kind === "video" && quality !== undefined && !simulcast;
   }
 
   /** Sends silence or black, and tells the others. */

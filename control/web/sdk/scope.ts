@@ -17,6 +17,7 @@ import type {
   SpeakersInfo,
 } from "./protocol.js";
 import { LocalPublication, type PublicationHost, type PublishOptions } from "./publication.js";
+import { type SenderRules, Senders } from "./senders.js";
 import { type Statistics, StatisticsReader } from "./statistics.js";
 import type { Timers } from "./timers.js";
 
@@ -75,6 +76,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private readonly roster = new Roster();
   private readonly locals = new Set<LocalPublication>();
   private readonly unwanted = new Set<string>();
+  private senders = new Senders();
+  private uplinkMaxBps = 0;
   private readonly reader = new StatisticsReader();
   private readonly watch: MediaWatch;
   private connectAnswer: ConnectAnswer = {};
@@ -198,7 +201,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
     publication.failure = undefined;
     await this.media?.update();
     if (publication.track) return publication.track;
-    throw publication.failure ?? new StraitError("closed", "the publication is gone");
+    if (publication.failure) throw publication.failure;
+    const reason = this.senders.allows(publication)
+      ? "the publication is gone"
+      : "its peer is not among those that `allowSenders` names";
+    throw new StraitError("closed", reason);
   }
 
   /** Stops receiving a publication. */
@@ -216,6 +223,41 @@ export class Scope extends TypedEvents<ScopeEvents> {
     preference: Omit<PreferenceEntry, "mid">,
   ): Promise<void> {
     await this.media?.prefer(publication, preference);
+  }
+
+  /**
+   * Says from whom this client takes sound, pictures and screens: `"all"` (at first), or a list of
+   * peers; what is not named stays. What is not allowed stops, and nobody else's takes its place
+   * before it is. Holds for who comes later and over reconnects; a peer that had to join afresh
+   * has another id.
+   */
+  async allowSenders(rules: SenderRules): Promise<void> {
+    const before = this.senders;
+    const senders = (this.senders = before.changed(rules));
+    try {
+      // Without a subsession it goes with the START that is on its way, or right behind it.
+      const allow = senders.entry(true);
+      if (this.subsession !== undefined && allow) await this.exchange({ allow });
+    } catch (thrown) {
+      if (this.senders === senders) this.senders = before;
+      throw asStraitError(thrown);
+    }
+    for (const publication of this.roster.publications()) {
+      if (!senders.allows(publication)) this.media?.release(publication);
+    }
+    await this.media?.update();
+  }
+
+  /** Asks the relay to cap what this client sends altogether, in bits per second; 0: no cap. */
+  async limitUplink(bps: number): Promise<void> {
+    const before = this.uplinkMaxBps;
+    this.uplinkMaxBps = bps;
+    try {
+      if (this.subsession !== undefined) await this.exchange({ uplinkMaxBps: bps });
+    } catch (thrown) {
+      this.uplinkMaxBps = before;
+      throw asStraitError(thrown);
+    }
   }
 
   /** What the browser measures, per publication and subscription. */
@@ -350,12 +392,18 @@ export class Scope extends TypedEvents<ScopeEvents> {
       const update = { action: "UPDATE", packageType: "scope", subsession, payload };
       return (await this.link.request(update)).payload as ScopeAnswer;
     }
-    const { media } = this;
+    const { media, senders, uplinkMaxBps } = this;
+    const allow = senders.entry(false);
     const frame = await this.link.request({
       action: "START",
       packageType: "scope",
       target: this.name,
-      payload,
+      // A session that is new knows nothing of them.
+      payload: {
+        ...payload,
+        ...(allow ? { allow } : {}),
+        ...(uplinkMaxBps > 0 ? { uplinkMaxBps } : {}),
+      },
     });
     const answer = frame.payload as ScopeAnswer;
     const subsession = frame.control.subsession_id ?? frame.control.correlation_id;
@@ -365,6 +413,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
       throw closedError();
     }
     this.subsession = subsession;
+    // What was said while START was on its way.
+    if (senders !== this.senders) void this.allowSenders({}).catch(() => {});
+    if (uplinkMaxBps !== this.uplinkMaxBps) {
+      void this.limitUplink(this.uplinkMaxBps).catch(() => {});
+    }
     this.ownPeer = answer.peer ?? this.connectAnswer.peer ?? "";
     const changes = this.roster.reset(
       (answer.peers ?? []).filter((info) => info.peer !== this.ownPeer),
@@ -378,7 +431,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
 
   private *wanted(): Iterable<Publication> {
     for (const publication of this.roster.publications()) {
-      if (!this.unwanted.has(publication.id)) yield publication;
+      const wanted = !this.unwanted.has(publication.id) && this.senders.allows(publication);
+      if (wanted) yield publication;
     }
   }
 

@@ -31,6 +31,9 @@ export class FakeStream {
 export interface FakeEncoding {
   rid?: string;
   active?: boolean;
+  maxBitrate?: number;
+  maxFramerate?: number;
+  scaleResolutionDownBy?: number;
 }
 
 export interface FakeSender {
@@ -76,6 +79,8 @@ export class FakeConnection extends EventTarget {
   signalingState = "stable";
   localDescription: { type: string; sdp: string } | null = null;
   restarts = 0;
+  /** What it measures, by id. */
+  stats = new Map<string, object>();
   readonly transceivers: FakeTransceiver[] = [];
 
   constructor() {
@@ -98,6 +103,10 @@ export class FakeConnection extends EventTarget {
     const transceiver = new FakeTransceiver(kind, track, direction, sendEncodings);
     this.transceivers.push(transceiver);
     return transceiver;
+  }
+
+  async getStats(): Promise<Map<string, object>> {
+    return this.stats;
   }
 
   async createOffer({ iceRestart }: { iceRestart?: boolean }): Promise<object> {

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { Frame } from "../sdk/frames.js";
 import { JsonRtc } from "../sdk/jsonrtc.js";
 import type { PeerInfo, ScopeRequest } from "../sdk/protocol.js";
+import type { PublishOptions } from "../sdk/publication.js";
 import { Scope, type ScopeEvents } from "../sdk/scope.js";
 import { FakeConnection, FakeStream, FakeTrack, fakeAnswer } from "./fakeconnection.js";
 import { FakeServer } from "./fakeserver.js";
@@ -59,7 +60,11 @@ const bob = (...names: string[]): PeerInfo => ({
   })),
 });
 
-async function joined(peers: PeerInfo[] = [], tracks: FakeTrack[] = []) {
+async function joined(
+  peers: PeerInfo[] = [],
+  tracks: FakeTrack[] = [],
+  options: PublishOptions = {},
+) {
   const server = new FakeServer();
   const conference = new FakeConference();
   conference.peers = peers;
@@ -83,7 +88,7 @@ async function joined(peers: PeerInfo[] = [], tracks: FakeTrack[] = []) {
   for (const name of names) scope.on(name, () => log.push(name));
   const start = link
     .connect()
-    .then((answer) => scope.start(answer, tracks as unknown as MediaStreamTrack[], {}));
+    .then((answer) => scope.start(answer, tracks as unknown as MediaStreamTrack[], options));
   await timers.pass(100);
   await start;
   const starts = () => server.actions("START").map((frame) => frame.payload as ScopeRequest);
@@ -472,4 +477,90 @@ test("leaving while away ends it", async () => {
   await left;
   assert.equal(scope.state, "closed");
   assert.equal(starts().length, 1);
+});
+
+test("allowed senders: what is not allowed ends, and whoever comes later is asked for by the rule", async () => {
+  const { server, conference, timers, scope, updates } = await joined([bob("cam-1", "mic-1")]);
+  const peer = scope.peers.get("p-bob");
+  assert.ok(peer?.find("camera")?.subscribed);
+  const allowing = scope.allowSenders({ video: [] });
+  await timers.pass(100);
+  await allowing;
+  assert.deepEqual(updates().at(-1)?.allow, { audio: "all", video: [], screen: "all" });
+  assert.equal(peer?.find("camera")?.track, undefined);
+  assert.ok(peer?.find("microphone")?.track, "sound goes on");
+  const carol = { ...bob("cam-2", "mic-2"), peer: "p-carol" };
+  conference.peers = [bob("cam-1", "mic-1"), carol];
+  server.notify({ event: "joined", peer: carol }, "c2");
+  await timers.pass(100);
+  assert.deepEqual(updates().at(-1)?.subscribe?.map((entry) => entry.publication), ["mic-2"]);
+  const camera = scope.peers.get("p-carol")?.find("camera");
+  assert.ok(camera);
+  const refused = assert.rejects(scope.subscribe(camera), /allowSenders/);
+  await timers.pass(100);
+  await refused;
+  const allowed = scope.allowSenders({ video: [camera.peer], audio: "all" });
+  await timers.pass(100);
+  await allowed;
+  assert.ok(camera.track);
+  assert.equal(peer?.find("camera")?.track, undefined);
+});
+
+test("allowed senders: a rule that the server refuses changes nothing", async () => {
+  const { conference, timers, scope } = await joined([bob("cam-1")]);
+  conference.refuse = 413;
+  const allowing = assert.rejects(scope.allowSenders({ video: [] }), { code: 413 });
+  await timers.pass(100);
+  await allowing;
+  conference.refuse = undefined;
+  await timers.pass(1000);
+  assert.ok(scope.peers.get("p-bob")?.find("camera")?.track);
+});
+
+test("allowed senders and the cap of the uplink go with a fresh start", async () => {
+  const { server, timers, scope, starts, updates } = await joined([bob("cam-1")]);
+  assert.equal(starts()[0]?.allow, undefined);
+  const changing = Promise.all([scope.allowSenders({ screen: ["p-bob"] }), scope.limitUplink(3e5)]);
+  await timers.pass(100);
+  await changing;
+  assert.equal(updates().at(-1)?.uplinkMaxBps, 300_000);
+  server.notify({ event: "media-lost", reason: "gone" }, "c2");
+  await timers.pass(100);
+  assert.equal(starts().length, 2);
+  assert.deepEqual(starts()[1]?.allow, { screen: ["p-bob"] });
+  assert.equal(starts()[1]?.uplinkMaxBps, 300_000);
+});
+
+test("pictures with a quality follow the uplink; sound, and what has layers, does not", async () => {
+  const tracks = [new FakeTrack("video"), new FakeTrack("audio")];
+  const { timers, scope } = await joined([], tracks, { quality: "high" });
+  const connection = FakeConnection.last;
+  const [picture, sound] = connection.transceivers.map((each) => each.sender);
+  assert.ok(picture && sound);
+  assert.deepEqual(sound.encodings, [{}]);
+  assert.equal(picture.encodings[0]?.maxBitrate, 1_500_000);
+  const line = (availableOutgoingBitrate: number) =>
+    connection.stats.set("pair", {
+      type: "candidate-pair", id: "pair", nominated: true, availableOutgoingBitrate,
+    });
+  line(60_000);
+  for (let second = 0; second < 4; second += 1) await timers.pass(1_000);
+  assert.deepEqual(picture.encodings, [
+    { maxBitrate: 150_000, maxFramerate: 10, scaleResolutionDownBy: 1 },
+  ]);
+  line(3_000_000);
+  for (let second = 0; second < 20; second += 1) await timers.pass(1_000);
+  assert.equal(picture.encodings[0]?.maxBitrate, 1_500_000);
+  assert.equal(picture.encodings[0]?.maxFramerate, 24);
+  assert.deepEqual(sound.encodings, [{}]);
+  // Nothing is looked at when nothing is left that could change.
+  const [publication] = scope.publications;
+  assert.ok(publication);
+  const ending = scope.unpublish(publication);
+  await timers.pass(2_000);
+  await ending;
+  line(60_000);
+  for (let second = 0; second < 4; second += 1) await timers.pass(1_000);
+  assert.equal(picture.encodings[0]?.maxBitrate, 1_500_000);
+  scope.leave();
 });
