@@ -136,7 +136,7 @@ impl Call {
     fn speak(&mut self, step: u16) {
         let sound = packet((9, OPUS, step, u32::from(step) * 960), &[], &[1, 2, 3]);
         self.honest.send(&mut self.bench, &sound);
-        let picture = vp8(step, step as u8, step % 100 == 0);
+        let picture = vp8(step, step as u8, step.is_multiple_of(100));
         let picture = packet((5, VP8, step, u32::from(step) * 1800), &[], &picture);
         self.honest.send(&mut self.bench, &picture);
     }
@@ -151,7 +151,7 @@ impl Call {
                     let len = random.below(60) as usize;
                     let payload = random.bytes(len);
                     let extensions = [(IDS.dependency_descriptor, &descriptor[..])];
-                    let extensions = if step % 2 == 0 { &extensions[..] } else { &[] };
+                    let extensions = if step.is_multiple_of(2) { &extensions[..] } else { &[] };
                     let seq = self.seqs[at];
                     self.seqs[at] = seq.wrapping_add(1);
                     let numbers = (ssrc, PT, seq, u32::from(step) * 1800);
@@ -171,9 +171,9 @@ impl Call {
                 for ssrc in [LIES[0], 5, 9, 1001, 1002, 903] {
                     let seq = self.seqs[0];
                     self.seqs[0] = seq.wrapping_add(1);
-                    let rid: &[u8] = if step % 2 == 0 { b"q" } else { b"f" };
+                    let rid: &[u8] = if step.is_multiple_of(2) { b"q" } else { b"f" };
                     let extensions = [(IDS.mid, &b"lie"[..]), (IDS.rid, rid)];
-                    let payload = vp8(seq, seq as u8, step % 10 == 0);
+                    let payload = vp8(seq, seq as u8, step.is_multiple_of(10));
                     let numbers = (ssrc, PT, seq, u32::from(step) * 1800);
                     self.liar.send(&mut self.bench, &packet(numbers, &extensions, &payload));
                 }
@@ -188,7 +188,7 @@ impl Call {
             }
             Lie::IgnoresRequests => self.picture(1, u32::from(step) * 1800, false),
             Lie::Feedback => {
-                self.picture(1, u32::from(step) * 1800, step % 50 == 0);
+                self.picture(1, u32::from(step) * 1800, step.is_multiple_of(50));
                 let random = &mut self.random;
                 let (first, count) = (random.next() as u16, random.below(200));
                 let times: Vec<u64> = (0..count).map(|_| random.next()).collect();
@@ -217,14 +217,14 @@ impl Call {
                 });
             }
             Lie::RembOfZero => {
-                self.picture(1, u32::from(step) * 1800, step % 50 == 0);
+                self.picture(1, u32::from(step) * 1800, step.is_multiple_of(50));
                 self.lying_viewer.send_rtcp(&mut self.bench, |rtcp| {
                     rtcp.receiver_report(1, &[]).unwrap();
                     rtcp.remb(1, 0, &[1011, 1012, 1013]).unwrap();
                 });
             }
             Lie::Garbage => {
-                self.picture(1, u32::from(step) * 1800, step % 50 == 0);
+                self.picture(1, u32::from(step) * 1800, step.is_multiple_of(50));
                 for sender in 0..2 {
                     let mut bytes = self.random.bytes(400);
                     // As far as that it is taken for a compound.
