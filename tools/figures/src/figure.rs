@@ -102,8 +102,52 @@ pub const LOSS_ERROR: Promise =
 pub const QUEUE_DELAY_ERROR: Promise =
     Promise { name: "queue_delay_error_p95", bound: Bound::AtMost(2.0), unit: "ms" };
 
+/// From the beginning until the budget is 90 % of the line, the worst of the matrix.
+pub const CAPACITY_REACHED: Promise =
+    Promise { name: "capacity_reached", bound: Bound::AtMost(5.0), unit: "s" };
+/// How long 95 % of the packets wait at most before the line, the worst of the matrix.
+pub const STANDING_QUEUE: Promise =
+    Promise { name: "standing_queue_p95", bound: Bound::AtMost(100.0), unit: "ms" };
+/// After a line lost 70 % of what it carried, until the queue before it is short again.
+pub const DROP_SETTLED: Promise =
+    Promise { name: "drop_settled", bound: Bound::AtMost(3.0), unit: "s" };
+/// Lines that are not used again after others left them.
+pub const STUCK_LOW: Promise =
+    Promise { name: "stuck_low", bound: Bound::AtMost(0.0), unit: "of 1000" };
+/// Sound that is lost where no picture fits beside it.
+pub const SQUEEZED_SOUND_LOSS: Promise =
+    Promise { name: "squeezed_sound_loss", bound: Bound::AtMost(1.0), unit: "%" };
+/// A joiner's first picture, beyond a round trip.
+pub const JOINER_PICTURE: Promise =
+    Promise { name: "joiner_first_picture", bound: Bound::AtMost(150.0), unit: "ms" };
+/// Key frames that a publisher is asked for within half a second.
+pub const KEY_FRAME_REQUESTS: Promise =
+    Promise { name: "key_frame_requests", bound: Bound::AtMost(1.0), unit: "per 500 ms" };
+/// A browser whose line narrows to 300 kbit/s: until the low layer is forwarded to it.
+pub const NARROW_FALLS: Promise =
+    Promise { name: "narrow_browser_falls", bound: Bound::AtMost(3.0), unit: "s" };
+/// Until the high layer is, once the line is wide again.
+pub const NARROW_CLIMBS: Promise =
+    Promise { name: "narrow_browser_climbs", bound: Bound::AtMost(10.0), unit: "s" };
+/// The longest time without another picture meanwhile.
+pub const NARROW_FREEZE: Promise =
+    Promise { name: "narrow_browser_freeze", bound: Bound::AtMost(1.0), unit: "s" };
+
 /// What `./dev figures media` prints.
-pub const MEDIA: &[Promise] = &[LOSS_ERROR, QUEUE_DELAY_ERROR];
+pub const MEDIA: &[Promise] = &[
+    LOSS_ERROR,
+    QUEUE_DELAY_ERROR,
+    CAPACITY_REACHED,
+    STANDING_QUEUE,
+    DROP_SETTLED,
+    STUCK_LOW,
+    SQUEEZED_SOUND_LOSS,
+    JOINER_PICTURE,
+    KEY_FRAME_REQUESTS,
+    NARROW_FALLS,
+    NARROW_CLIMBS,
+    NARROW_FREEZE,
+];
 
 /// A line of the report.
 #[derive(Clone, Debug, Serialize)]

@@ -2,14 +2,20 @@
 //!
 //! Another row is a function in [`ROWS`], with its promise in [`crate::figure::MEDIA`].
 
+mod call;
 mod delay;
+mod downlink;
+mod joiner;
 mod loss;
+mod narrow;
 mod uplink;
+mod viewer;
 
 use crate::figure::{Figure, MEDIA};
 
 /// What measures a row or several.
-const ROWS: &[fn() -> Vec<Figure>] = &[loss::measure, delay::measure];
+const ROWS: &[fn() -> Vec<Figure>] =
+    &[loss::measure, delay::measure, downlink::measure, joiner::measure, narrow::measure];
 
 /// Measures all of them. Says on stderr what it does.
 pub fn measure() -> Vec<Figure> {
