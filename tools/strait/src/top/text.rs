@@ -147,7 +147,15 @@ fn tables(frame: &Frame) -> [Table; 5] {
         let state = if peer.connected { &*peer.remote_address } else { "not connected" };
         let counts = [peer.publications, peer.subscriptions];
         let first = std::iter::once(peer.peer.clone()).chain(counts.map(|n| n.to_string()));
-        with(first.collect(), peer.rates, vec![state.to_owned(), peer.scope.clone()])
+        let last = vec![
+            peer.estimate_bits_per_second.map_or_else(|| "-".to_owned(), short),
+            optional(peer.round_trip_ms, 1),
+            optional(peer.loss_percent, 1),
+            peer.held_back.to_string(),
+            state.to_owned(),
+            peer.scope.clone(),
+        ];
+        with(first.collect(), peer.rates, last)
     });
     let streams = frame.streams.iter().map(|stream| {
         let speaking = if stream.speaking { " speaks" } else { "" };
@@ -188,7 +196,14 @@ fn tables(frame: &Frame) -> [Table; 5] {
             name: "peers",
             columns: columns(
                 &[("peer", false), ("pubs", true), ("subs", true)],
-                &[("address", false), ("scope", false)],
+                &[
+                    ("line bit/s", true),
+                    ("rtt ms", true),
+                    ("loss %", true),
+                    ("held", true),
+                    ("address", false),
+                    ("scope", false),
+                ],
             ),
             rows: peers.collect(),
         },
@@ -239,6 +254,7 @@ mod tests {
             assert!(page.contains(part), "{part} in\n{page}");
         }
         assert!(page.contains("not_selected      5     20"), "{page}");
+        assert!(page.contains("750k    80.0    25.0     1"), "{page}");
         let latency = "latency µs p50/p99: wait 15/20, total 15/20 (10 followed)";
         assert!(page.contains(latency), "{page}");
     }

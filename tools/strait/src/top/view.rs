@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use strait_proto::v1;
+use strait_proto::v1::{self, subscription_statistics::HeldBack};
 
 use super::sample::Sample;
 
@@ -93,6 +93,13 @@ pub struct Peer {
     pub subscriptions: usize,
     #[serde(flatten)]
     pub rates: Rates,
+    /// What its line carries, as far as that is known.
+    pub estimate_bits_per_second: Option<f64>,
+    pub round_trip_ms: Option<f64>,
+    /// Of what it gets, that which loses most, by its own reports; absent for who gets nothing.
+    pub loss_percent: Option<f64>,
+    /// Subscriptions that get less than they want, or nothing, for want of bandwidth.
+    pub held_back: usize,
 }
 
 /// An encoding that comes in, or a subscription that goes out.
@@ -169,6 +176,18 @@ impl Frame {
                 publications: peer.publications.len(),
                 subscriptions: peer.subscriptions.len(),
                 rates,
+                estimate_bits_per_second: peer.budget_bps.map(|bps| bps as f64),
+                round_trip_ms: peer.round_trip_seconds.map(|seconds| 1000.0 * seconds),
+                loss_percent: peer
+                    .subscriptions
+                    .iter()
+                    .map(|subscription| 100.0 * subscription.fraction_lost)
+                    .max_by(f64::total_cmp),
+                held_back: peer
+                    .subscriptions
+                    .iter()
+                    .filter(|s| matches!(s.held_back(), HeldBack::Lowered | HeldBack::Paused))
+                    .count(),
             });
             self.add_streams(known, &scope.scope_id, peer, seconds);
         }
@@ -446,13 +465,19 @@ pub(super) mod testing {
                 bytes: 4500 * times,
                 fraction_lost: 0.25,
                 round_trip_seconds: 0.05,
+                held_back: HeldBack::Lowered.into(),
                 ..Default::default()
             };
             let scope = v1::ScopeStatistics {
                 scope_id: "lobby".into(),
                 peers: vec![
                     v1::PeerStatistics { publications: vec![voice], ..peer("ann", 50, 2) },
-                    v1::PeerStatistics { subscriptions: vec![ear], ..peer("bob", 2, 50) },
+                    v1::PeerStatistics {
+                        subscriptions: vec![ear],
+                        budget_bps: Some(750_000),
+                        round_trip_seconds: Some(0.08),
+                        ..peer("bob", 2, 50)
+                    },
                 ],
                 dominant_publication_id: "voice".into(),
             };
@@ -543,6 +568,11 @@ mod tests {
         assert_eq!((scope.peers, scope.publications, scope.subscriptions), (2, 1, 1));
         assert_eq!(scope.rates.packets_out_per_second, 52.0);
         assert_eq!(scope.dominant.as_deref(), Some("voice"));
+        let bob = frame.peers.iter().find(|peer| peer.peer == "bob").unwrap();
+        let line = (bob.estimate_bits_per_second, bob.round_trip_ms, bob.loss_percent);
+        assert_eq!((line, bob.held_back), ((Some(750_000.0), Some(80.0), Some(25.0)), 1));
+        let ann = frame.peers.iter().find(|peer| peer.peer == "ann").unwrap();
+        assert_eq!((ann.estimate_bits_per_second, ann.loss_percent), (None, None));
         let (voice, ear) = (&frame.streams[1], &frame.streams[0]);
         assert_eq!((voice.direction, voice.loss_percent, voice.speaking), ("in", 10.0, true));
         assert_eq!((ear.direction, ear.loss_percent), ("out", 25.0));
