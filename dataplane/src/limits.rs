@@ -59,6 +59,8 @@ pub const EVENTS: usize = 4096;
 pub const WATCHERS: usize = 16;
 /// Figures of quality that wait for the slowest reader of `WatchQuality`; beyond, it misses the oldest.
 pub const QUALITY: usize = 4096;
+/// Subscriptions of a scope up to which it is told how its subscribers fare: each costs a look for its name.
+pub const SUBSCRIPTIONS_TOLD: usize = 16_384;
 /// Figures of quality of the workers that wait for their names; beyond, they wait in the worker, which bounds them.
 pub const WORKER_QUALITY: usize = 1024;
 /// Events of the workers that wait to be given to the readers.

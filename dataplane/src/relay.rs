@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use strait_core::worker::{Worker, WorkerConfig};
@@ -145,6 +146,7 @@ impl Relay {
             bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect();
         let (events, happened) = mpsc::channel(WORKER_EVENTS);
         let (quality, told) = mpsc::channel(WORKER_QUALITY);
+        let subscribers_asked = Arc::new(AtomicUsize::new(0));
         let mut threads = vec![helper];
         let pins = if config.cpus.is_empty() { cores } else { config.cpus.clone() };
         let ends = bound.ports.into_iter().zip(inboxes).zip(letterboxes.clone());
@@ -165,6 +167,7 @@ impl Relay {
                 handshakes: handshakes.clone(),
                 events: events.clone(),
                 quality: quality.clone(),
+                subscribers_asked: subscribers_asked.clone(),
                 moved: HashMap::new(),
                 trace: Trace::new(config.latency_one_in, config.gather_us > 0),
             };
@@ -178,6 +181,7 @@ impl Relay {
             handshakes,
             kernel,
             health.clone(),
+            subscribers_asked,
             config.scope_subscriptions_per_worker,
         ));
         held(last("the pump of events"), rpc::pump(state.clone(), happened));

@@ -3,6 +3,7 @@
 use crate::trace::Latency;
 use std::fmt::Write as _;
 use strait_core::drop::DropReason;
+use strait_core::quality::{MediaQuality, SubscriberQuality};
 use strait_core::statistics::{ScopeStatistics, WorkerStatistics};
 use strait_io::{Counters, Drop};
 
@@ -11,6 +12,15 @@ pub const HANDED_OVER_FULL: (&str, &str) = (
     "handed_over_full",
     "Read by one worker for another whose queue of such datagrams is full: it is overloaded. More workers, or smaller scopes.",
 );
+
+/// How streams fare, on the way to the readers.
+#[derive(Clone, Debug)]
+pub enum Quality {
+    /// From a publisher.
+    Encoding(MediaQuality),
+    /// To a peer.
+    Subscriber(SubscriberQuality),
+}
 
 /// A worker's answer to [`crate::mailbox::Request::Report`].
 #[derive(Clone, Debug)]

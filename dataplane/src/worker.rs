@@ -4,17 +4,18 @@ use crate::fault::{self, Fault};
 use crate::handshake::Handshakes;
 use crate::limits::{COMMANDS_PER_TURN, HANDED_OVER, HOPS, MOVED, MOVING, PARCELS_WAITING};
 use crate::mailbox::{Inbox, Pulse, Request};
-use crate::report::{HANDED_OVER_FULL, Report};
+use crate::report::{HANDED_OVER_FULL, Quality, Report};
 use crate::steer::{Letterbox, Moving, Owner, Steering, Whereabouts};
 use crate::trace::Trace;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use strait_core::command::{Command, CommandError, Event, PeerId, ScopeId, WorkerId};
 use strait_core::drop::DropReason;
 use strait_core::egress::Egress;
 use strait_core::limits::EGRESS_FLUSH_BYTES;
 use strait_core::movement::MovedScope;
 use strait_core::port::{Path, Port, Protocol};
-use strait_core::quality::MediaQuality;
 use strait_core::time::{Instant, Now};
 use strait_core::worker::Worker;
 use strait_io::{Clock, Drop, Sockets};
@@ -38,7 +39,9 @@ pub struct Turner {
     /// To the control side.
     pub events: mpsc::Sender<Event>,
     /// How streams fare, to the control side.
-    pub quality: mpsc::Sender<MediaQuality>,
+    pub quality: mpsc::Sender<Quality>,
+    /// How many readers want to know how subscribers fare.
+    pub subscribers_asked: Arc<AtomicUsize>,
     /// Peers whose scope moved away lately, where to, and when.
     pub moved: HashMap<PeerId, (usize, Instant)>,
     /// Where the time goes.
@@ -337,13 +340,16 @@ impl Turner {
     }
 
     fn tell(&mut self) {
+        self.core.ask_subscriber_quality(self.subscribers_asked.load(Ordering::Relaxed) > 0);
         // What finds no place now waits in the core, which bounds it.
         while let Ok(place) = self.events.try_reserve() {
             let Some(event) = self.core.poll_event() else { break };
             place.send(event);
         }
         while let Ok(place) = self.quality.try_reserve() {
-            let Some(quality) = self.core.poll_quality() else { break };
+            let encoding = self.core.poll_quality().map(Quality::Encoding);
+            let subscriber = || self.core.poll_subscriber_quality().map(Quality::Subscriber);
+            let Some(quality) = encoding.or_else(subscriber) else { break };
             place.send(quality);
         }
         while let Some(input) = self.core.poll_handshake() {
@@ -416,6 +422,7 @@ mod tests {
             handshakes: handshakes.clone(),
             events: mpsc::channel(9).0,
             quality: mpsc::channel(9).0,
+            subscribers_asked: Arc::default(),
             moved: HashMap::new(),
             trace: Trace::new(0, false),
         };

@@ -3,7 +3,7 @@
 mod common;
 
 use common::peer::Peer;
-use common::{publish, scope, start};
+use common::{publish, scope, start, subscribe};
 use std::time::Duration;
 use strait_proto::v1;
 use strait_proto::v1::candidate::Protocol;
@@ -12,7 +12,8 @@ use strait_proto::v1::candidate::Protocol;
 async fn loss_and_delay_of_a_publisher_are_told() {
     let mut setup = start(1).await;
     let client = &mut setup.client;
-    let only = |room: &str| v1::WatchQualityRequest { scope_ids: vec![room.into()] };
+    let only =
+        |room: &str| v1::WatchQualityRequest { scope_ids: vec![room.into()], ..Default::default() };
     let mut all =
         client.watch_quality(v1::WatchQualityRequest::default()).await.unwrap().into_inner();
     let mut room = client.watch_quality(only("room")).await.unwrap().into_inner();
@@ -54,4 +55,44 @@ async fn loss_and_delay_of_a_publisher_are_told() {
     assert!(loss.lost >= sum.lost && loss.bursts[0] == loss.lost, "{loss:?}");
     // All that is here is one machine, and one clock.
     assert!(encoding.queue_delay_seconds.is_some() && encoding.clock_drift_ppm.abs() < 400.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_subscriber_gets_is_told_when_asked() {
+    let mut setup = start(1).await;
+    let client = &mut setup.client;
+    let asked = |subscriptions| v1::WatchQualityRequest { subscriptions, ..Default::default() };
+    let mut all = client.watch_quality(asked(true)).await.unwrap().into_inner();
+    let mut published = client.watch_quality(asked(false)).await.unwrap().into_inner();
+    client.create_scope(scope("room")).await.unwrap();
+    let mut ann = Peer::join(client, "room", "ann", Protocol::Udp, false).await;
+    let mut bob = Peer::join(client, "room", "bob", Protocol::Udp, false).await;
+    client.publish(publish("room", "ann", "voice")).await.unwrap();
+    client.subscribe(subscribe("room", "bob", "ear", "voice")).await.unwrap();
+    let talking = tokio::task::spawn_blocking(move || {
+        for seq in 1..250_u16 {
+            ann.say(1, seq, b"hello");
+            std::thread::sleep(Duration::from_millis(20));
+            bob.hear(Duration::from_millis(100));
+        }
+    });
+    let (mut sent, mut told) = (0, 0);
+    while sent < 100 {
+        let quality = tokio::time::timeout(Duration::from_secs(10), all.message()).await;
+        let quality = quality.unwrap().unwrap().unwrap();
+        let Some(subscriber) = quality.subscriber else { continue };
+        assert_eq!((&*quality.scope_id, &*quality.peer_id), ("room", "bob"));
+        assert!(quality.interval_seconds > 1.9 && quality.loss.is_none());
+        let [ear] = &subscriber.subscriptions[..] else { panic!("{subscriber:?}") };
+        let statistics = ear.statistics.clone().unwrap();
+        let names = (&*statistics.subscription_id, &*statistics.publication_id);
+        assert_eq!(names, ("ear", "voice"));
+        assert!(ear.bytes >= ear.packets * 12 && statistics.packets >= ear.packets);
+        (sent, told) = (sent + ear.packets, told + 1);
+    }
+    assert!((1..=5).contains(&told), "every two seconds: {told}");
+    talking.await.unwrap();
+    // Who did not ask for subscribers is told of publishers alone.
+    let told = published.message().await.unwrap().unwrap();
+    assert!(told.subscriber.is_none() && told.publication_id == "voice", "{told:?}");
 }

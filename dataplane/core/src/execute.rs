@@ -487,6 +487,7 @@ impl Worker {
             missed: 0,
             reported: Reported::default(),
             display: Display::new(now.at),
+            told: Traffic::default(),
         };
         subscription.aim();
         let source =

@@ -1,10 +1,11 @@
-//! The quality of what publishers send, told every [`QUALITY_INTERVAL`] for each encoding, and counted for the worker.
+//! The quality of what publishers send, told every [`QUALITY_INTERVAL`] for each encoding, and counted for the worker; and
+//! that of what subscribers get, told as often for each peer when that is asked for.
 
 use crate::arrival::loss::LossStatistics;
 use crate::command::{PeerId, PublicationId};
 use crate::limits::{QUALITY_EVENTS, QUALITY_INTERVAL};
 use crate::publication::Encoding;
-use crate::statistics::{Traffic, ticks};
+use crate::statistics::{SubscriptionStatistics, Traffic, ticks};
 use crate::time::{Duration, Instant, Now};
 use crate::worker::Worker;
 use std::collections::VecDeque;
@@ -34,6 +35,30 @@ pub struct MediaQuality {
     pub jitter: Duration,
     /// Key frames that began.
     pub key_frames: u64,
+}
+
+/// How all that a peer subscribes to fared over an interval.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriberQuality {
+    /// Whose.
+    pub peer: PeerId,
+    /// How long the interval was.
+    pub interval: Duration,
+    /// What may be sent to it in bits per second, if that is known.
+    pub budget_bps: Option<u64>,
+    /// From sending to it until its transport-wide feedback says so, if it sends that.
+    pub round_trip: Option<Duration>,
+    /// Each of its subscriptions.
+    pub subscriptions: Vec<SubscriptionQuality>,
+}
+
+/// How a subscription fared over an interval.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriptionQuality {
+    /// As it is at the interval's end, counters since the beginning.
+    pub statistics: SubscriptionStatistics,
+    /// What was sent within it, without retransmissions.
+    pub sent: Traffic,
 }
 
 /// Upper bounds of the classes of queuing delays.
@@ -129,13 +154,20 @@ impl Encoding {
 #[derive(Debug, Default)]
 pub(crate) struct Quality {
     told: VecDeque<MediaQuality>,
+    /// Somebody wants to know how subscribers fare.
+    subscribers_asked: bool,
+    subscribers: VecDeque<SubscriberQuality>,
     pub(crate) total: QualityStatistics,
 }
 
 impl Worker {
-    /// Tells of a peer's encodings when it is time, and says when it is next.
+    /// Tells of a peer's encodings, and of its subscriptions if that is asked for, when it is time, and says when it is next.
     pub(crate) fn tell_quality(&mut self, now: Now, slot: u32) -> Option<Instant> {
-        let peer = self.peers.get_mut(slot).filter(|peer| !peer.publications.is_empty())?;
+        let asked = self.quality.subscribers_asked;
+        let peer = self.peers.get_mut(slot)?;
+        if peer.publications.is_empty() && (!asked || peer.subscriptions.is_empty()) {
+            return None;
+        }
         if peer.quality_at > now.at {
             return Some(peer.quality_at);
         }
@@ -174,7 +206,50 @@ impl Worker {
                 self.quality.told.push_back(quality);
             }
         }
-        Some(peer.quality_at)
+        let next = peer.quality_at;
+        if asked {
+            self.tell_subscriber(now.at, slot, interval);
+        }
+        Some(next)
+    }
+
+    fn tell_subscriber(&mut self, now: Instant, slot: u32, interval: Duration) {
+        let Some(peer) = self.peers.get(slot).filter(|peer| !peer.subscriptions.is_empty()) else {
+            return;
+        };
+        let each = peer.subscriptions.iter().filter_map(|slot| self.subscriptions.get(*slot));
+        let subscriptions = each.map(|subscription| SubscriptionQuality {
+            statistics: self.of_subscription(subscription, Some(now)),
+            sent: subscription.sent.since(subscription.told),
+        });
+        let quality = SubscriberQuality {
+            peer: peer.id,
+            interval,
+            budget_bps: peer.budget_bps,
+            round_trip: peer.bandwidth.as_ref().and_then(|bandwidth| bandwidth.round_trip()),
+            subscriptions: subscriptions.collect(),
+        };
+        for slot in &peer.subscriptions {
+            let subscription = self.subscriptions.get_mut(*slot);
+            subscription.into_iter().for_each(|subscription| subscription.told = subscription.sent);
+        }
+        if self.quality.subscribers.len() >= QUALITY_EVENTS {
+            self.quality.subscribers.pop_front();
+        }
+        self.quality.subscribers.push_back(quality);
+    }
+
+    /// Whether to tell how subscribers fare. What was not fetched is thrown away when that ends.
+    pub fn ask_subscriber_quality(&mut self, asked: bool) {
+        if !asked {
+            self.quality.subscribers.clear();
+        }
+        self.quality.subscribers_asked = asked;
+    }
+
+    /// The oldest figures of a subscriber that were not fetched.
+    pub fn poll_subscriber_quality(&mut self) -> Option<SubscriberQuality> {
+        self.quality.subscribers.pop_front()
     }
 
     /// The oldest figures that were not fetched. They are not [`crate::command::Event`]s, which none of them may push out:

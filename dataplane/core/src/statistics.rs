@@ -25,6 +25,14 @@ impl Traffic {
         self.bytes += bytes as u64;
     }
 
+    /// What came since then.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(before.packets),
+            bytes: self.bytes.saturating_sub(before.bytes),
+        }
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.packets += other.packets;
         self.bytes += other.bytes;
@@ -289,7 +297,7 @@ impl Worker {
         }
     }
 
-    fn of_subscription(
+    pub(crate) fn of_subscription(
         &self,
         subscription: &Subscription,
         now: Option<Instant>,

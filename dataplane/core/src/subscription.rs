@@ -55,6 +55,8 @@ pub(crate) struct Subscription {
     pub(crate) rewriter: Rewriter,
     pub(crate) rtx_seq: u16,
     pub(crate) sent: Traffic,
+    /// What had been sent when its quality was last told.
+    pub(crate) told: Traffic,
     /// Payload bytes, as sender reports count them.
     pub(crate) octets: u64,
     pub(crate) resent: u64,

@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(crate) events: broadcast::Sender<v1::event::Event>,
     /// To every reader of `WatchQuality`.
     pub(crate) quality: broadcast::Sender<v1::MediaQuality>,
+    /// How many of them want to know how subscribers fare.
+    pub(crate) subscribers_asked: Arc<AtomicUsize>,
     /// How many readers there are.
     pub(crate) watchers: AtomicUsize,
     pub(crate) draining: AtomicBool,
@@ -79,9 +81,11 @@ impl State {
         handshakes: Handshakes,
         kernel: Option<Kernel>,
         health: Arc<Health>,
+        subscribers_asked: Arc<AtomicUsize>,
         subscriptions_per_worker: u32,
     ) -> Self {
         Self {
+            subscribers_asked,
             identity,
             kernel,
             registry: Registry::new(workers.len()),

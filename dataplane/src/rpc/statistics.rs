@@ -79,7 +79,7 @@ fn of_latency(latency: &Latency) -> v1::Latency {
 }
 
 /// The names of numbers in one scope. What has none (any more) is left out.
-struct Names<'a> {
+pub(super) struct Names<'a> {
     peers: HashMap<strait_core::command::PeerId, &'a str>,
     publications: HashMap<strait_core::command::PublicationId, &'a str>,
     subscriptions: HashMap<strait_core::command::SubscriptionId, &'a str>,
@@ -97,6 +97,17 @@ impl<'a> Names<'a> {
             peers: index(contents.peers.iter(), |peer| peer.id),
             publications: index(contents.publications.iter(), |publication| publication.id),
             subscriptions: index(contents.subscriptions.iter(), |subscription| subscription.id),
+        }
+    }
+
+    /// The names that one peer's subscriptions need.
+    pub(super) fn of_subscriber(contents: &'a Contents, peer: &str) -> Self {
+        let publications = contents.publications.iter();
+        let subscriptions = contents.subscriptions.iter().filter(|(_, entry)| entry.peer == peer);
+        Self {
+            peers: HashMap::new(),
+            publications: publications.map(|(name, entry)| (entry.id, name.as_str())).collect(),
+            subscriptions: subscriptions.map(|(name, entry)| (entry.id, name.as_str())).collect(),
         }
     }
 
@@ -129,7 +140,7 @@ impl<'a> Names<'a> {
         })
     }
 
-    fn subscription(
+    pub(super) fn subscription(
         &self,
         entry: core::SubscriptionStatistics,
     ) -> Option<v1::SubscriptionStatistics> {

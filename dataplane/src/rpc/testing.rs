@@ -24,7 +24,15 @@ pub(super) fn state_with(workers: Vec<Mailbox>, subscriptions_per_worker: u32) -
         degradations: Vec::new(),
     };
     let health = Arc::new(Health::new(workers.len(), Timing::default()));
-    Arc::new(State::new(identity, workers, handshakes, None, health, subscriptions_per_worker))
+    Arc::new(State::new(
+        identity,
+        workers,
+        handshakes,
+        None,
+        health,
+        Arc::default(),
+        subscriptions_per_worker,
+    ))
 }
 
 /// The mailbox of a worker that is not there.

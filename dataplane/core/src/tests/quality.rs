@@ -1,7 +1,7 @@
 //! Loss and queuing delay of what publishers send, through the whole worker, held against the lab's truth.
 
 use crate::arrival::loss::LossStatistics;
-use crate::command::{Command, Kind, PeerId};
+use crate::command::{Command, Kind, PeerId, PublicationId, SubscriptionId};
 use crate::limits::QUALITY_EVENTS;
 use crate::port::Path;
 use crate::quality::MediaQuality;
@@ -236,4 +236,44 @@ fn figures_that_nobody_fetches_are_bounded_and_push_out_no_event() {
     let told: Vec<_> = std::iter::from_fn(|| camera.bench.worker.poll_quality()).collect();
     assert_eq!(told.len(), QUALITY_EVENTS);
     assert!(camera.bench.events().len() <= 1 + events);
+}
+
+#[test]
+fn how_subscribers_fare_is_told_when_somebody_asks() {
+    let mut bench = Bench::new();
+    let mut ann = Client::connected(&mut bench, 1);
+    let bob = Client::connected(&mut bench, 2);
+    ann.publish(&mut bench, 1, Kind::Audio, &[encoding(SSRC)]);
+    bob.subscribe(&mut bench, 7, Kind::Audio, Some(1));
+    let speak = |bench: &mut Bench, ann: &mut Client, from: u16| {
+        for seq in from..from + 250 {
+            let bytes =
+                ann.protect(&packet((SSRC, OPUS, seq, u32::from(seq) * 960), &[], &[1; 50]));
+            bench.receive(ann.path, &bytes);
+            bench.run(ms(20));
+            bench.egress.clear();
+        }
+    };
+    speak(&mut bench, &mut ann, 1);
+    assert!(bench.worker.poll_subscriber_quality().is_none(), "nobody asked");
+    bench.worker.ask_subscriber_quality(true);
+    speak(&mut bench, &mut ann, 251);
+    let told: Vec<_> = std::iter::from_fn(|| bench.worker.poll_subscriber_quality()).collect();
+    assert!(told.len() >= 2, "every two seconds: {told:?}");
+    for (n, told) in told.iter().enumerate() {
+        assert_eq!((told.peer, told.subscriptions.len()), (PeerId(2), 1));
+        let quality = &told.subscriptions[0];
+        assert_eq!(quality.statistics.subscription, SubscriptionId(7));
+        assert_eq!(quality.statistics.publication, Some(PublicationId(1)));
+        // 50 packets a second, but for the first interval, which began when nobody asked.
+        let expected = told.interval.as_secs_f64() * 50.0;
+        let sent = quality.sent.packets as f64;
+        assert!(n == 0 || (sent - expected).abs() <= 2.0, "{sent} instead of {expected}");
+    }
+    let sent: u64 = told.iter().map(|told| told.subscriptions[0].sent.packets).sum();
+    let last = told.last().map(|told| told.subscriptions[0].statistics.sent.packets);
+    assert_eq!(Some(sent), last, "intervals leave no gaps");
+    bench.worker.ask_subscriber_quality(false);
+    speak(&mut bench, &mut ann, 501);
+    assert!(bench.worker.poll_subscriber_quality().is_none());
 }
