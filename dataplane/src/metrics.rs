@@ -72,6 +72,11 @@ const METRICS: &[(&str, &str, &str)] = &[
         "Datagrams that left by one UDP_SEGMENT (1: alone), by worker.",
     ),
     (
+        "relay_run_packets_sent_total",
+        "counter",
+        "Datagrams that left by one UDP_SEGMENT together with others, by worker.",
+    ),
+    (
         "relay_runs_refused_total",
         "counter",
         "Runs that the kernel refused to cut and that left one by one, by worker.",
@@ -209,6 +214,10 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_receive_batches_total", |report| report.sockets.receive_batches);
     page.each("relay_send_batches_total", |report| report.sockets.send_batches);
     page.run_lengths("relay_run_length");
+    page.each("relay_run_packets_sent_total", |report| {
+        let alone = report.sockets.runs.first().copied().unwrap_or_default();
+        report.sockets.run_datagrams.saturating_sub(alone)
+    });
     page.each("relay_runs_refused_total", |report| report.sockets.runs_refused);
     page.stages("relay_stage_latency_seconds");
     page.each("relay_turns_total", |report| report.turns);
