@@ -49,6 +49,10 @@ pub(crate) struct Layering {
     custom: Option<(u16, Layer)>,
     /// Spatial layers of the stream, once known.
     spatial_layers: Option<u8>,
+    /// The stream itself brings its parameter sets (H.264, H.265).
+    in_band: bool,
+    /// The last packet that ended a picture (H.264, H.265).
+    ended: Option<u64>,
 }
 
 impl Layering {
@@ -68,8 +72,16 @@ impl Layering {
         let mut peek = match kind {
             CodecKind::Vp8 => of_vp8(payload, marker),
             CodecKind::Vp9 => self.of_vp9(payload),
-            CodecKind::H264 => Peek::of(h264::peek(payload, marker)),
-            CodecKind::H265 => of_h265(payload, marker),
+            CodecKind::H264 => {
+                let seen = Peek::of(h264::peek(payload, marker));
+                let is_first = |unit: h264::Unit<'_>| unit.start && unit.kind == h264::SPS;
+                self.after_sets(seen, (seq, marker), || h264::units(payload).any(is_first))
+            }
+            CodecKind::H265 => {
+                let seen = of_h265(payload, marker);
+                let is_first = |unit: h265::Unit<'_>| unit.start && unit.kind == h265::VPS;
+                self.after_sets(seen, (seq, marker), || h265::units(payload).any(is_first))
+            }
             CodecKind::Av1 => Peek::of(av1::peek(payload, marker)),
             CodecKind::Opus | CodecKind::Other => Peek { enters: true, ..Peek::default() },
         };
@@ -83,6 +95,26 @@ impl Layering {
         if let Some(layer) = self.of_descriptor(&descriptor, data, seq) {
             peek.begins = descriptor.first_in_frame && layer.spatial == 0;
             peek.layer = layer;
+        }
+        peek
+    }
+
+    /// A key picture whose parameter sets were overtaken, or lost, is none to begin with: they would belong before what was
+    /// sent first. `has_sets` tells whether the packet has the first of them.
+    fn after_sets(
+        &mut self,
+        mut peek: Peek,
+        (seq, marker): (u64, bool),
+        has_sets: impl FnOnce() -> bool,
+    ) -> Peek {
+        if peek.key_frame {
+            let has_sets = has_sets();
+            self.in_band |= has_sets;
+            let is_bare = self.ended.is_some_and(|ended| ended + 1 == seq);
+            peek.enters = has_sets || is_bare || !self.in_band;
+        }
+        if marker {
+            self.ended = Some(seq);
         }
         peek
     }
@@ -222,4 +254,35 @@ fn of_h265(payload: &[u8], marker: bool) -> Peek {
     };
     let layer = Layer { ends: marker, ..Layer::temporal(unit.temporal, switch) };
     Peek { layer, ..seen }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enters(layering: &mut Layering, kind: CodecKind, payload: &[u8], seq: u64) -> bool {
+        let marker = payload.last() == Some(&0xEE);
+        layering.peek(kind, payload, (seq, marker), None).enters
+    }
+
+    #[test]
+    fn nobody_begins_behind_parameter_sets() {
+        // Parameter sets, then a key picture that ends with 0xEE, then one that is none.
+        let h264: [&[u8]; 4] = [&[0x67, 1], &[0x68, 1], &[0x65, 0x80, 0xEE], &[0x41, 0x80, 0xEE]];
+        let h265: [&[u8]; 4] =
+            [&[64, 1, 1], &[66, 1, 1], &[38, 1, 0x80, 0xEE], &[2, 1, 0x80, 0xEE]];
+        for (kind, [first, second, key, other]) in
+            [(CodecKind::H264, h264), (CodecKind::H265, h265)]
+        {
+            let mut layering = Layering::default();
+            assert!(enters(&mut layering, kind, key, 10), "{kind:?}: they may be known otherwise");
+            assert!(enters(&mut layering, kind, first, 11), "{kind:?}");
+            assert!(!enters(&mut layering, kind, second, 12), "{kind:?}");
+            assert!(!enters(&mut layering, kind, key, 13), "{kind:?}: they come with it");
+            assert!(!enters(&mut layering, kind, other, 14), "{kind:?}");
+            assert!(enters(&mut layering, kind, key, 15), "{kind:?}: nothing came before it");
+            assert!(!enters(&mut layering, kind, key, 18), "{kind:?}: something is missing");
+            assert!(enters(&mut layering, kind, first, 16), "{kind:?}: late");
+        }
+    }
 }

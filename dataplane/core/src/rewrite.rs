@@ -226,6 +226,8 @@ impl Rewriter {
     /// well, if it is told which picture it is of.
     pub(crate) fn skip(&mut self, seq: u64, picture: Option<u16>) {
         let Some(running) = self.segments.back_mut().filter(|_| self.open) else { return };
+        // The rest of the picture before it, if any, was due before it.
+        self.newest.open = false;
         let mut after = Segment {
             first: seq + 1,
             last: seq,
@@ -518,6 +520,17 @@ mod tests {
         assert_eq!(r.map(A, 70_001).map(|r| r.seq as u16), Some(1), "late");
         assert_eq!((r.origin(1), r.map(A, 70_002)), (Some((A, 70_001)), None));
         assert_eq!(send(&mut r, A, position(70_002, 18), 20).map(|r| r.seq as u16), Some(3));
+    }
+
+    #[test]
+    fn behind_what_is_left_out_nothing_more_of_a_picture_is_due() {
+        let mut r = Rewriter::new(0);
+        send(&mut r, A, Position { open: true, ..position(70_000, 0) }, 0);
+        // The end of the picture, 70,001, is missing; the next one is left out.
+        r.skip(70_002, None);
+        assert_eq!(send(&mut r, B, position(90_000, 9), 10).map(|r| r.seq as u16), Some(2));
+        assert_eq!(r.map(A, 70_001).map(|r| r.seq as u16), Some(1), "late");
+        assert_eq!(r.map(A, 70_003), None, "of a picture after the switch");
     }
 
     #[test]

@@ -133,6 +133,13 @@ pub const NARROW_CLIMBS: Promise =
 pub const NARROW_FREEZE: Promise =
     Promise { name: "narrow_browser_freeze", bound: Bound::AtMost(1.0), unit: "s" };
 
+/// Frames that a decoder cannot decode, or shows otherwise than without the relay, over all changes of layers.
+pub const DAMAGED_PICTURES: Promise =
+    Promise { name: "switch_damaged_pictures", bound: Bound::AtMost(0.0), unit: "pictures" };
+/// The longest time without a picture around changes of layers.
+pub const SWITCH_FREEZE: Promise =
+    Promise { name: "switch_freeze", bound: Bound::AtMost(100.0), unit: "ms" };
+
 /// What `./dev figures media` prints.
 pub const MEDIA: &[Promise] = &[
     LOSS_ERROR,
@@ -147,6 +154,8 @@ pub const MEDIA: &[Promise] = &[
     NARROW_FALLS,
     NARROW_CLIMBS,
     NARROW_FREEZE,
+    DAMAGED_PICTURES,
+    SWITCH_FREEZE,
 ];
 
 /// A line of the report.

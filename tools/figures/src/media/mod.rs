@@ -3,6 +3,7 @@
 //! Another row is a function in [`ROWS`], with its promise in [`crate::figure::MEDIA`].
 
 mod call;
+mod decoder;
 mod delay;
 mod downlink;
 mod joiner;
@@ -14,8 +15,14 @@ mod viewer;
 use crate::figure::{Figure, MEDIA};
 
 /// What measures a row or several.
-const ROWS: &[fn() -> Vec<Figure>] =
-    &[loss::measure, delay::measure, downlink::measure, joiner::measure, narrow::measure];
+const ROWS: &[fn() -> Vec<Figure>] = &[
+    loss::measure,
+    delay::measure,
+    downlink::measure,
+    joiner::measure,
+    narrow::measure,
+    decoder::measure,
+];
 
 /// Measures all of them. Says on stderr what it does.
 pub fn measure() -> Vec<Figure> {
