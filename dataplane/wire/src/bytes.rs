@@ -52,6 +52,12 @@ impl<'a> Cursor<'a> {
         self.bytes.len().saturating_sub(self.len)
     }
 
+    /// The same with no more room than this in all.
+    pub(crate) fn within(self, bytes: usize) -> Self {
+        let len = bytes.max(self.len).min(self.bytes.len());
+        Self { bytes: self.bytes.get_mut(..len).unwrap_or_default(), len: self.len }
+    }
+
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }

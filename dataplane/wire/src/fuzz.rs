@@ -4,7 +4,9 @@
 //! Each panics when the promise is broken. They allocate and assert, so nothing but tests may call them.
 
 use crate::codec::{av1, dependency, h264, h265, opus, red, vp8, vp9};
-use crate::rtcp::{self, Arrival, Packet as Rtcp, TransportCc, Writer, XrBlock};
+use crate::rtcp::{
+    self, Arrival, CongestionControl, Metric, Outcome, Packet as Rtcp, TransportCc, Writer, XrBlock,
+};
 use crate::stun::{self, Builder, Message};
 use crate::{demux, ext, rtp};
 
@@ -163,6 +165,7 @@ pub fn rtcp(bytes: &[u8]) {
                 assert_eq!(sorted(again.seqs()), seqs);
             }
             Rtcp::TransportCc(feedback) => transport_cc(feedback, &mut out),
+            Rtcp::CongestionControl(feedback) => congestion_control(feedback, &mut out),
             Rtcp::Pli(pli) => {
                 writer.pli(pli.sender_ssrc, pli.media_ssrc).expect("room");
                 assert!(matches!(reread(&writer), Rtcp::Pli(again) if again == pli));
@@ -260,6 +263,34 @@ fn transport_cc(feedback: TransportCc<'_>, out: &mut [u8]) {
         }
         assert_eq!(again, told);
         left = rest;
+    }
+}
+
+fn congestion_control(feedback: CongestionControl<'_>, out: &mut [u8]) {
+    const NOW_US: u64 = 1 << 40;
+    for stream in feedback.streams().filter(|stream| !stream.is_empty()) {
+        let outcomes: Vec<_> = stream
+            .metrics()
+            .map(|(seq, metric)| {
+                // Rounded up, as an offset is rounded down. What is not known arrives after the report.
+                let at_us = |metric: Metric| match metric.offset {
+                    Some(offset) => NOW_US - (u64::from(offset) * 1_000_000).div_ceil(1024),
+                    None => NOW_US + 1,
+                };
+                let ecn = metric.map_or(0, |metric| metric.ecn);
+                Outcome { ssrc: stream.ssrc, seq, at_us: metric.map(at_us), ecn }
+            })
+            .collect();
+        assert_eq!(outcomes.len(), stream.len());
+        let mut writer = Writer::new(out);
+        let told = writer.congestion_control(feedback.sender_ssrc, NOW_US, 7, &outcomes);
+        assert_eq!(told, Ok(outcomes.len()));
+        let Rtcp::CongestionControl(again) = reread(&writer) else { panic!("another type") };
+        assert_eq!((again.sender_ssrc, again.report_timestamp), (feedback.sender_ssrc, 7));
+        let again: Vec<_> = again.streams().collect();
+        let [again] = &again[..] else { panic!("one stream, not {again:?}") };
+        assert_eq!((again.ssrc, again.begin_seq), (stream.ssrc, stream.begin_seq));
+        assert!(again.metrics().eq(stream.metrics()));
     }
 }
 

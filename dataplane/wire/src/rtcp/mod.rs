@@ -1,14 +1,16 @@
-//! RTCP packets, alone or in compounds (RFC 3550 section 6, RFC 4585, RFC 3611, RFC 5506).
+//! RTCP packets, alone or in compounds (RFC 3550 section 6, RFC 4585, RFC 3611, RFC 5506, RFC 8888).
 //!
 //! [`packets`] goes through what one datagram holds; [`Writer`] puts packets into a buffer. Reduced-size packets are
 //! allowed (RFC 5506), so no order is asked of them.
 
+mod congestion;
 mod feedback;
 mod report;
 mod transport_cc;
 mod write;
 mod xr;
 
+pub use congestion::{CongestionControl, Metric, Outcome, StreamReport};
 pub use feedback::{Fir, FirEntry, Nack, Pli, Remb};
 pub use report::{
     Bye, ReceiverReport, ReportBlock, SdesChunk, SdesItem, SenderReport, SourceDescription,
@@ -75,6 +77,8 @@ pub enum Packet<'a> {
     Nack(Nack<'a>),
     /// Arrival times for congestion control (draft-holmer-rmcat-transport-wide-cc-extensions-01).
     TransportCc(TransportCc<'a>),
+    /// The same for each stream by its own numbers, with ECN marks (RFC 8888).
+    CongestionControl(CongestionControl<'a>),
     /// Picture loss indication (RFC 4585 section 6.3.1).
     Pli(Pli),
     /// Full intra request (RFC 5104 section 4.3.1).
@@ -143,6 +147,9 @@ impl<'a> Packet<'a> {
             (BYE, _) => Bye::read(count, body).map(Self::Bye),
             (RTPFB, FMT_NACK) => Nack::read(body).map(Self::Nack),
             (RTPFB, FMT_TRANSPORT_CC) => TransportCc::read(body).map(Self::TransportCc),
+            (RTPFB, FMT_CONGESTION_CONTROL) => {
+                CongestionControl::read(body).map(Self::CongestionControl)
+            }
             (PSFB, FMT_PLI) => Pli::read(body).map(Self::Pli),
             (PSFB, FMT_FIR) => Fir::read(body).map(Self::Fir),
             (PSFB, FMT_APPLICATION) if Remb::is(body) => Remb::read(body).map(Self::Remb),
@@ -183,6 +190,7 @@ fn without_padding(body: &[u8]) -> Option<&[u8]> {
 }
 
 const FMT_NACK: u8 = 1;
+const FMT_CONGESTION_CONTROL: u8 = 11;
 const FMT_TRANSPORT_CC: u8 = 15;
 const FMT_PLI: u8 = 1;
 const FMT_FIR: u8 = 4;

@@ -1,12 +1,13 @@
 //! Writing RTCP packets one after the other into a buffer.
 
+use super::congestion::{self, Outcome};
 use super::feedback::Remb;
 use super::report::{ReportBlock, SourceDescription};
 use super::transport_cc::{self, Arrival};
 use super::xr::{Dlrr, ExtendedReport};
 use super::{
-    BYE, FMT_APPLICATION, FMT_FIR, FMT_NACK, FMT_PLI, FMT_TRANSPORT_CC, PSFB, RR, RTPFB, SDES, SR,
-    XR,
+    BYE, FMT_APPLICATION, FMT_CONGESTION_CONTROL, FMT_FIR, FMT_NACK, FMT_PLI, FMT_TRANSPORT_CC,
+    PSFB, RR, RTPFB, SDES, SR, XR,
 };
 use crate::bytes::Cursor;
 use crate::{Full, seq};
@@ -39,6 +40,12 @@ impl<'a> Writer<'a> {
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.out.remaining()
+    }
+
+    /// Uses no more than so many bytes of the buffer.
+    #[must_use]
+    pub fn within(self, bytes: usize) -> Self {
+        Self { out: self.out.within(bytes) }
     }
 
     /// What was written so far.
@@ -196,6 +203,31 @@ impl<'a> Writer<'a> {
             push_ssrcs(out, sender_ssrc, media_ssrc)?;
             included = transport_cc::write(out, feedback_count, arrivals)?;
             out.align()
+        })?;
+        Ok(included)
+    }
+
+    /// Adds congestion control feedback (RFC 8888) made at `now_us`, which is `report_timestamp` in 65,536ths of a second,
+    /// and returns how many of the outcomes it tells about: as many as there is room for. Those of a stream are to stand
+    /// together in ascending order; numbers left out between two did not arrive. Nothing for no outcomes.
+    ///
+    /// # Errors
+    /// When not even the first fits.
+    pub fn congestion_control(
+        &mut self,
+        sender_ssrc: u32,
+        now_us: u64,
+        report_timestamp: u32,
+        outcomes: &[Outcome],
+    ) -> Result<usize, Full> {
+        if outcomes.is_empty() {
+            return Ok(0);
+        }
+        let mut included = 0;
+        self.packet(RTPFB, FMT_CONGESTION_CONTROL, |out| {
+            out.push(&sender_ssrc.to_be_bytes())?;
+            included = congestion::write(out, now_us, report_timestamp, outcomes)?;
+            Ok(())
         })?;
         Ok(included)
     }

@@ -6,7 +6,8 @@ use rtcp_types::{
     Compound, Packet as Theirs, RtcpPacketWriter, RtcpPacketWriterExt as _, TwccPacketStatus,
 };
 use strait_wire::rtcp::{
-    Arrival, Dlrr, Error, Packet, ReportBlock, TransportCc, Writer, XrBlock, packets,
+    Arrival, Dlrr, Error, Metric, Outcome, Packet, ReportBlock, TransportCc, Writer, XrBlock,
+    packets,
 };
 
 fn only(bytes: &[u8]) -> Packet<'_> {
@@ -115,6 +116,94 @@ fn transport_cc_by_hand() {
     let want =
         [(5, Some(4)), (6, Some(8)), (7, None), (8, Some(-2)), (9, None), (10, None), (11, None)];
     assert_eq!(statuses, want);
+}
+
+#[test]
+fn congestion_control_by_hand() {
+    // RFC 8888 section 3.1: two streams, the first with an odd number of metrics and padding behind them.
+    let head = [0x8b, 205, 0, 9, 0, 0, 0, 1];
+    let first = [0, 0, 0, 2, 0xff, 0xff, 0, 3, 0x80, 10, 0, 0, 0xe4, 0, 0, 0];
+    let second = [0, 0, 0, 3, 0, 7, 0, 2, 0xbf, 0xfe, 0xdf, 0xff];
+    let bytes = [&head[..], &first, &second, &[0x12, 0x34, 0x80, 0]].concat();
+    let Packet::CongestionControl(feedback) = only(&bytes) else { panic!() };
+    assert_eq!((feedback.sender_ssrc, feedback.report_timestamp), (1, 0x1234_8000));
+    let streams: Vec<_> = feedback.streams().collect();
+    assert_eq!(streams.iter().map(|s| (s.ssrc, s.len())).collect::<Vec<_>>(), [(2, 3), (3, 2)]);
+    let metric = |ecn, offset| Some(Metric { ecn, offset });
+    let want = [(65_535, metric(0, Some(10))), (0, None), (1, metric(3, Some(1024)))];
+    assert_eq!(streams[0].metrics().collect::<Vec<_>>(), want);
+    assert_eq!(metric(3, Some(1024)).unwrap().offset_us(), Some(1_000_000));
+    assert_eq!(streams[1].metric(7), Some(metric(1, None)), "longer ago than can be said");
+    assert_eq!(streams[1].metric(8), Some(metric(2, None)), "not known when");
+    assert_eq!((streams[1].metric(6), streams[1].metric(9)), (None, None));
+
+    // The same, written.
+    let outcomes = [
+        (2, 65_535, Some(20_000_000 - 10_000), 0),
+        (2, 1, Some(19_000_000), 3),
+        (3, 7, Some(20_000_000 - 8_000_000), 1),
+        (3, 8, Some(20_000_001), 2),
+    ]
+    .map(|(ssrc, seq, at_us, ecn)| Outcome { ssrc, seq, at_us, ecn });
+    let again = written(|writer| {
+        let told = writer.congestion_control(1, 20_000_000, 0x1234_8000, &outcomes);
+        assert_eq!(told, Ok(4));
+    });
+    assert_eq!(again, bytes);
+}
+
+#[test]
+fn congestion_control_refuses_what_cannot_be() {
+    let report = |count: [u8; 2], metrics: &[u8]| {
+        let words = 4 + metrics.len() / 4;
+        let head = [0x8b, 205, (words >> 8) as u8, words as u8, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0];
+        let bytes = [&head[..], &count, metrics, &[0; 4]].concat();
+        packets(&bytes).next().unwrap().map(drop)
+    };
+    assert_eq!(report([0, 0], &[]), Ok(()), "none of a stream");
+    assert_eq!(report([0, 2], &[0; 4]), Ok(()));
+    assert_eq!(report([0, 3], &[0; 4]), Err(Error::Body), "metrics missing");
+    assert_eq!(report([0, 1], &[0; 8]), Err(Error::Body), "half a stream behind it");
+    assert_eq!(report([0x40, 0], &[0; 0x8000]), Ok(()), "a quarter of the circle");
+    assert_eq!(report([0x40, 2], &[0; 0x8004]), Err(Error::Body), "more than that");
+    let bytes = [0x8b, 205, 0, 1, 0, 0, 0, 1];
+    assert_eq!(packets(&bytes).next().unwrap().map(drop), Err(Error::Body), "no time");
+    let bytes = [0x8b, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 9];
+    let Packet::CongestionControl(feedback) = only(&bytes) else { panic!() };
+    assert_eq!((feedback.report_timestamp, feedback.streams().count()), (9, 0));
+}
+
+#[test]
+fn congestion_control_tells_what_there_is_room_for() {
+    let outcome = |n: u16| {
+        let seq = 65_500_u16.wrapping_add(3 * (n % 20));
+        Outcome { ssrc: u32::from(n / 20), seq, at_us: Some(1), ecn: 1 }
+    };
+    let outcomes: Vec<_> = (0..40).map(outcome).collect();
+    for space in 0..300 {
+        let mut out = vec![0; space];
+        let mut left = &outcomes[..];
+        let mut told = Vec::new();
+        while !left.is_empty() {
+            let mut writer = Writer::new(&mut out);
+            let Ok(included) = writer.congestion_control(9, 2, 0, left) else {
+                assert!((space < 24) && writer.is_empty(), "{space}");
+                break;
+            };
+            assert!(included > 0);
+            let Packet::CongestionControl(feedback) = only(writer.bytes()) else { panic!() };
+            let arrived = feedback.streams().flat_map(|stream| {
+                let arrived = stream.metrics().filter(|(_, metric)| metric.is_some());
+                arrived.map(move |(seq, _)| (stream.ssrc, seq))
+            });
+            told.extend(arrived);
+            left = &left[included..];
+        }
+        if space >= 24 {
+            let all = outcomes.iter().map(|outcome| (outcome.ssrc, outcome.seq));
+            assert_eq!(told, all.collect::<Vec<_>>(), "{space}");
+        }
+    }
 }
 
 #[test]
@@ -247,7 +336,8 @@ fn compare_packet(ours: Packet<'_>, theirs: &Theirs<'_>) {
                 theirs.entries().map(|entry| (entry.ssrc(), entry.sequence())).collect::<Vec<_>>()
             );
         }
-        (Packet::Nack(_), Theirs::TransportFeedback(_)) => {}
+        // The other side does not read RFC 8888.
+        (Packet::Nack(_) | Packet::CongestionControl(_), Theirs::TransportFeedback(_)) => {}
         (Packet::Remb(_) | Packet::Fir(_), Theirs::PayloadFeedback(_)) => {}
         (Packet::ExtendedReport(_), Theirs::Xr(_)) | (Packet::Other(_), _) => {}
         (ours, theirs) => panic!("ours {ours:?}, theirs {theirs:?}"),

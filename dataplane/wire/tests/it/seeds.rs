@@ -1,7 +1,7 @@
 //! Small inputs that reach far into the parsers: where the fuzzers begin, and what the mutations are made of.
 
 use super::sha1::hmac;
-use strait_wire::rtcp::{Arrival, Dlrr, ReportBlock, Writer};
+use strait_wire::rtcp::{Arrival, Dlrr, Outcome, ReportBlock, Writer};
 use strait_wire::rtp::HeaderBuilder;
 use strait_wire::stun::{Builder, Class};
 
@@ -100,6 +100,15 @@ fn rtcp() -> Vec<(&'static str, Vec<u8>)> {
     let arrivals =
         [(65_530u16, 0), (65_531, 300), (65_533, 250), (2, 70_000), (3, 70_250), (40, 90_000)]
             .map(|(seq, at_us)| Arrival { seq, at_us: 10_000_000 + at_us });
+    // Two streams: one with a hole, a mark and a number that wraps, one with an arrival too long ago and a loss.
+    let outcomes = [
+        (2, 65_535, Some(8_999_000), 0),
+        (2, 1, Some(8_998_000), 3),
+        (2, 2, Some(8_998_000), 1),
+        (3, 7, Some(0), 2),
+        (3, 8, None, 0),
+    ]
+    .map(|(ssrc, seq, at_us, ecn)| Outcome { ssrc, seq, at_us, ecn });
     vec![
         ("sender", sender.clone()),
         ("receiver", written(&|writer| writer.receiver_report(1, &[block, block]).unwrap())),
@@ -110,6 +119,12 @@ fn rtcp() -> Vec<(&'static str, Vec<u8>)> {
             "transport-cc",
             written(&|writer| {
                 assert_eq!(writer.transport_cc(1, 2, 200, &arrivals), Ok(arrivals.len()));
+            }),
+        ),
+        (
+            "congestion-control",
+            written(&|writer| {
+                assert_eq!(writer.congestion_control(1, 9_000_000, 0x1234_8000, &outcomes), Ok(5));
             }),
         ),
         (
