@@ -230,6 +230,8 @@ fn codecs() -> Vec<Codec> {
         fir: false,
         transport_cc: true,
         remb: false,
+        ccfb: false,
+        reduced_size: false,
     }]
 }
 

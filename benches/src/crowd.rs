@@ -154,6 +154,8 @@ fn opus() -> Codec {
         fir: false,
         transport_cc: false,
         remb: false,
+        ccfb: false,
+        reduced_size: false,
     }
 }
 

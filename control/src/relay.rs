@@ -282,8 +282,17 @@ pub fn fingerprint(fingerprint: &sdp::Fingerprint) -> v1::Fingerprint {
     v1::Fingerprint { algorithm: fingerprint.algorithm.clone(), value: fingerprint.value.clone() }
 }
 
+/// The codecs of a leg as the RPC carries them, and whether feedback may go without reports there.
+pub fn codecs(codecs: &[sdp::Codec], reduced_size: bool) -> Vec<v1::Codec> {
+    let mut codecs: Vec<_> = codecs.iter().map(codec).collect();
+    if reduced_size {
+        codecs.iter_mut().for_each(|codec| codec.feedback.push("rtcp-rsize".to_owned()));
+    }
+    codecs
+}
+
 /// A codec as the RPC carries it.
-pub fn codec(codec: &sdp::Codec) -> v1::Codec {
+fn codec(codec: &sdp::Codec) -> v1::Codec {
     v1::Codec {
         payload_type: codec.payload_type.into(),
         name: codec.name.clone(),

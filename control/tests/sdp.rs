@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use strait_control::fault::Class;
 use strait_control::scope::Kind;
-use strait_control::scope::plan::{Role, Wanted, plan};
+use strait_control::scope::plan::{Leg, Role, Wanted, plan};
 use strait_control::sdp::{
     Answer, AnswerLine, Direction, IceCredentials, MediaKind, Offer, Sending, Setup, extension,
 };
@@ -296,6 +296,44 @@ proptest! {
             prop_assert_eq!(answered, offer.medias.len());
         }
     }
+}
+
+#[test]
+fn feedback_by_the_streams_own_numbers_is_agreed_where_there_is_none_by_transport_wide_ones() {
+    const CCFB: &str = "a=rtcp-fb:* ack ccfb\r\n";
+    let has = |leg: &Leg, name: &str| {
+        leg.codecs.iter().all(|codec| codec.feedback.iter().any(|feedback| feedback == name))
+    };
+    let with = |offer: &str| {
+        // RFC 8888 section 6: for all payload types of an m-line.
+        let offer = offer.replace("\r\n", "\n").replace('\n', "\r\n");
+        offer.replace("a=rtcp-mux\r\n", &format!("a=rtcp-mux\r\n{CCFB}"))
+    };
+    // Browsers that try it offer both: one kind is enough.
+    let both = Offer::parse(&with(CHROMIUM_PUBLISH)).unwrap();
+    let lines = plan(&both, Role::Conference).unwrap();
+    let Wanted::Publication(video) = &lines[1] else { panic!("{lines:?}") };
+    assert!(has(video, "transport-cc") && !has(video, "ack ccfb"));
+    assert!(!answer(&both, Role::Conference).contains("ccfb"));
+
+    let alone: String = with(CHROMIUM_PUBLISH)
+        .split_inclusive("\r\n")
+        .filter(|line| !line.contains("transport-cc") && !line.contains("transport-wide-cc"))
+        .collect();
+    let offer = Offer::parse(&alone).unwrap();
+    let lines = plan(&offer, Role::Conference).unwrap();
+    for line in &lines {
+        let Wanted::Publication(leg) = line else { panic!("{lines:?}") };
+        assert!(has(leg, "ack ccfb") && !has(leg, "transport-cc"));
+        assert!(leg.reduced_size, "offered, and so agreed");
+        let relayed = strait_control::relay::codecs(&leg.codecs, leg.reduced_size);
+        assert!(relayed.iter().all(|codec| codec.feedback.contains(&"rtcp-rsize".to_owned())));
+        let relayed = strait_control::relay::codecs(&leg.codecs, false);
+        assert!(!relayed.iter().any(|codec| codec.feedback.contains(&"rtcp-rsize".to_owned())));
+    }
+    let text = answer(&offer, Role::Conference);
+    assert_eq!(text.matches("ccfb").count(), 2, "once for each m-line: {text}");
+    assert_eq!(text.matches(CCFB).count(), 2, "{text}");
 }
 
 /// Offers of clients that are no browsers, by their shape: transport at session level or on the

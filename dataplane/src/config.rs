@@ -54,6 +54,14 @@ pub struct Config {
     /// Follows one media datagram in so many through the worker, from the kernel's receive timestamp to its send timestamp, to
     /// tell in which stage how much time goes by (`relay_stage_latency_seconds`, `strait top`). 0: none.
     pub latency_one_in: u32,
+    /// How media is marked for routers that mark packets instead of dropping them (ECN, RFC 3168): "off", "ect0", or "ect1" for
+    /// networks with L4S (RFC 9331). The relay slows down for marks that peers report, which only those do that agreed on RFC
+    /// 8888 ("ack ccfb"): browsers do not by default, and then a marking router is not heard. Marks on what comes in are
+    /// counted and reported to its sender whatever is set here.
+    pub ecn_mark: EcnMark,
+    /// DSCP of all that leaves by UDP (RFC 2474): one value for sound, pictures and RTCP. 0 is best effort; RFC 8837 names 46
+    /// for sound and 34 for pictures. Networks that are not yours mostly clear it. At most 63.
+    pub dscp: u8,
     /// Subscriptions of one scope that its worker carries before further peers of the scope go to other workers; six to
     /// sounds count as one to a picture. Each packet is decrypted once and copied to each worker that has subscribers of it.
     /// The default is what a core sends a key frame to (60 packets to each) before the next frame is due. At most 500.
@@ -78,6 +86,31 @@ pub enum Io {
     Uring,
     /// By recvmmsg and sendmmsg.
     Mmsg,
+}
+
+/// What routers may do to a packet instead of dropping it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EcnMark {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Mark it, as seldom as they would drop it: ECT(0).
+    Ect0,
+    /// Mark it early and often: ECT(1).
+    Ect1,
+}
+
+impl EcnMark {
+    /// The two bits (RFC 3168 section 5).
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::Off => 0,
+            Self::Ect0 => 2,
+            Self::Ect1 => 1,
+        }
+    }
 }
 
 /// Whether the kernel steers.
@@ -110,6 +143,8 @@ impl Default for Config {
             busy_poll_us: 0,
             gather_us: 250,
             latency_one_in: 1024,
+            ecn_mark: EcnMark::Off,
+            dscp: 0,
             scope_subscriptions_per_worker: 400,
             metrics_listen: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9464)),
             drain_seconds: 60,
@@ -203,6 +238,10 @@ impl Config {
         if self.busy_poll_us > BUSY_POLL_US_MAX {
             let problem = format!("is {}: at most {BUSY_POLL_US_MAX}", self.busy_poll_us);
             return wrong("busy_poll_us", &problem);
+        }
+        if self.dscp > 63 {
+            let problem = format!("is {}: DSCP has six bits, at most 63", self.dscp);
+            return wrong("dscp", &problem);
         }
         if !(1..=SPREAD_MAX).contains(&self.scope_subscriptions_per_worker) {
             let per_worker = self.scope_subscriptions_per_worker;

@@ -15,6 +15,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use strait_core::quality::{DELAY_CLASSES, LOSS_CLASSES};
+use strait_core::statistics::EcnCounts;
 use strait_io::steering::WAYS;
 
 /// Name, type, and what it means. docs/reference/metrics.md tells the same, and what to do.
@@ -123,6 +124,16 @@ const METRICS: &[(&str, &str, &str)] = &[
         "relay_feedback_ignored_total",
         "counter",
         "Numbers in that feedback that said nothing new, by worker.",
+    ),
+    (
+        "relay_feedback_marked_total",
+        "counter",
+        "Packets that arrived at subscribers with a router's ECN mark, by their feedback, by worker.",
+    ),
+    (
+        "relay_ecn_packets_total",
+        "counter",
+        "RTP packets received with an ECN code point, by that and by worker.",
     ),
     ("relay_probes_total", "counter", "Probes of what subscribers' lines carry, by worker."),
     (
@@ -239,6 +250,8 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_publisher_packets_repaired_total", |report| report.worker.quality.repaired);
     page.each("relay_feedback_packets_total", |report| report.worker.estimation.told);
     page.each("relay_feedback_ignored_total", |report| report.worker.estimation.ignored);
+    page.each("relay_feedback_marked_total", |report| report.worker.estimation.marked);
+    page.ecn("relay_ecn_packets_total");
     page.each("relay_probes_total", |report| report.worker.estimation.probes);
     page.each("relay_probes_succeeded_total", |report| report.worker.estimation.probes_succeeded);
     page.each("relay_padding_bytes_total", |report| report.worker.estimation.padding.bytes);
@@ -328,6 +341,17 @@ impl Page<'_> {
             let labels = format!("{{worker=\"{worker}\"}}");
             self.line(&format!("{name}_sum"), &labels, sockets.run_datagrams);
             self.line(&format!("{name}_count"), &labels, runs);
+        }
+    }
+
+    /// By mark and worker.
+    fn ecn(&mut self, name: &str) {
+        self.head(name);
+        for (worker, report) in self.reports {
+            let EcnCounts { ect0, ect1, ce } = report.worker.ecn;
+            for (mark, count) in [("ect0", ect0), ("ect1", ect1), ("ce", ce)] {
+                self.line(name, &format!("{{mark=\"{mark}\",worker=\"{worker}\"}}"), count);
+            }
         }
     }
 

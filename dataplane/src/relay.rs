@@ -332,6 +332,7 @@ fn sockets(config: &Config, workers: usize) -> strait_io::Options {
         workers,
         strangers,
         this_host_only: config.this_host_only,
+        traffic_class: config.dscp << 2 | config.ecn_mark.bits(),
         backend: match config.io {
             config::Io::Uring => Backend::Uring,
             config::Io::Mmsg | config::Io::Auto => Backend::Mmsg,

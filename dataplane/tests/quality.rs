@@ -3,10 +3,12 @@
 mod common;
 
 use common::peer::Peer;
-use common::{publish, scope, start, subscribe};
+use common::{publish, scope, start, start_config, subscribe};
 use std::time::Duration;
 use strait_proto::v1;
 use strait_proto::v1::candidate::Protocol;
+use strait_relay::Config;
+use strait_relay::config::Io;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loss_and_delay_of_a_publisher_are_told() {
@@ -95,4 +97,38 @@ async fn what_a_subscriber_gets_is_told_when_asked() {
     // Who did not ask for subscribers is told of publishers alone.
     let told = published.message().await.unwrap().unwrap();
     assert!(told.subscriber.is_none() && told.publication_id == "voice", "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ecn_marks_of_a_publisher_are_counted() {
+    for (io, ipv6) in [(Io::Mmsg, false), (Io::Mmsg, true), (Io::Uring, false), (Io::Uring, true)] {
+        let mut setup = start_config(|config| Config { workers: 1, io, ..config }).await;
+        let client = &mut setup.client;
+        client.create_scope(scope("room")).await.unwrap();
+        let mut ann = Peer::join(client, "room", "ann", Protocol::Udp, ipv6).await;
+        client.publish(publish("room", "ann", "voice")).await.unwrap();
+        let speaking = tokio::task::spawn_blocking(move || {
+            // Three marks, nine packets: none, ECT(1), ECT(0), CE.
+            for (seq, ecn) in (1..).zip([0, 0, 1, 1, 1, 2, 2, 3, 0]) {
+                ann.mark(ecn);
+                ann.say(1, seq, b"hello");
+            }
+            ann
+        });
+        let ann = speaking.await.unwrap();
+        let mut told = None;
+        for _ in 0..500 {
+            let request = v1::GetStatisticsRequest { scope_ids: vec!["room".into()] };
+            let statistics = client.get_statistics(request).await.unwrap().into_inner();
+            let peer = &statistics.scopes[0].peers[0];
+            told = peer.ecn;
+            if peer.publications[0].encodings.iter().any(|encoding| encoding.packets == 9) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let expected = v1::EcnCounts { ect0: 2, ect1: 3, ce: 1 };
+        assert_eq!(told, Some(expected), "{io:?}, IPv6 {ipv6}");
+        drop(ann);
+    }
 }

@@ -117,6 +117,8 @@ fn codecs(kind: Kind) -> Vec<Codec> {
         fir: false,
         transport_cc: true,
         remb: false,
+        ccfb: false,
+        reduced_size: false,
     }]
 }
 

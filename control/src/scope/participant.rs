@@ -525,7 +525,7 @@ impl Participant {
             publication_id: view.publication.clone(),
             kind: relay_kind(leg.kind).into(),
             mid: mid.into(),
-            codecs: leg.codecs.iter().map(relay::codec).collect(),
+            codecs: relay::codecs(&leg.codecs, leg.reduced_size),
             extensions: leg.extensions.iter().map(relay::extension).collect(),
             encodings: encodings.collect(),
             muted: view.muted,
@@ -552,7 +552,7 @@ impl Participant {
             subscription_id: id.clone(),
             kind: relay_kind(leg.kind).into(),
             mid: mid.into(),
-            codecs: leg.codecs.iter().map(relay::codec).collect(),
+            codecs: relay::codecs(&leg.codecs, leg.reduced_size),
             extensions: sent.map(relay::extension).collect(),
             publication_id: String::new(),
             ..v1::SubscribeRequest::default()

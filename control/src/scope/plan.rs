@@ -39,6 +39,8 @@ pub struct Leg {
     pub extensions: Vec<Extension>,
     /// What the peer sends; empty unless it publishes.
     pub encodings: Vec<Encoding>,
+    /// Feedback may go without reports (`a=rtcp-rsize`, RFC 5506).
+    pub reduced_size: bool,
 }
 
 impl Leg {
@@ -129,6 +131,7 @@ fn decide(media: &Media, role: Role) -> Wanted {
             codecs: codecs.collect(),
             extensions,
             encodings: media.encodings.clone(),
+            reduced_size: media.rtcp_rsize,
         })
     } else {
         let extensions = extension::for_subscribing(&media.extensions);
@@ -143,6 +146,7 @@ fn decide(media: &Media, role: Role) -> Wanted {
                 .collect(),
             extensions,
             encodings: Vec::new(),
+            reduced_size: media.rtcp_rsize,
         };
         if receives { Wanted::Slot(leg) } else { Wanted::Idle(leg) }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::codec::CONGESTION_CONTROL;
 use super::offer::{Direction, Media, Offer};
 use super::{Codec, Extension, IceCredentials};
 
@@ -141,6 +142,11 @@ impl Answer<'_> {
         for codec in codecs {
             write_codec(sdp, codec)?;
         }
+        // RFC 8888 section 6: for all payload types, or none.
+        let of_rfc8888 = |codec: &Codec| codec.feedback.iter().any(|f| f == CONGESTION_CONTROL);
+        if codecs.iter().any(of_rfc8888) {
+            write!(sdp, "a=rtcp-fb:* {CONGESTION_CONTROL}\r\n")?;
+        }
         if !rids.is_empty() {
             for rid in rids {
                 write!(sdp, "a=rid:{rid} recv\r\n")?;
@@ -168,7 +174,7 @@ fn write_mid(sdp: &mut String, media: &Media) -> std::fmt::Result {
 fn write_codec(sdp: &mut String, codec: &Codec) -> std::fmt::Result {
     let pt = codec.payload_type;
     write!(sdp, "a=rtpmap:{pt} {}\r\n", codec.rtpmap())?;
-    for feedback in &codec.feedback {
+    for feedback in codec.feedback.iter().filter(|feedback| *feedback != CONGESTION_CONTROL) {
         write!(sdp, "a=rtcp-fb:{pt} {feedback}\r\n")?;
     }
     if !codec.fmtp.is_empty() {

@@ -25,7 +25,10 @@ pub struct Codec {
 const AUDIO: [&str; 4] = ["opus", "PCMU", "PCMA", "G722"];
 const VIDEO: [&str; 5] = ["H264", "VP8", "VP9", "AV1", "H265"];
 /// Feedback that the relay understands from subscribers, and gives to publishers.
-const FEEDBACK: [&str; 5] = ["nack", "nack pli", "ccm fir", "goog-remb", "transport-cc"];
+const FEEDBACK: [&str; 6] =
+    ["nack", "nack pli", "ccm fir", "goog-remb", "transport-cc", CONGESTION_CONTROL];
+/// Congestion control feedback by the streams' own numbers (RFC 8888 section 6).
+pub const CONGESTION_CONTROL: &str = "ack ccfb";
 
 impl Codec {
     /// Whether the relay carries this codec.
@@ -57,12 +60,16 @@ impl Codec {
     }
 
     /// This codec with the feedback alone that both sides know. `transport_cc` says whether
-    /// transport-wide feedback is among it.
+    /// transport-wide feedback is among it: then that of RFC 8888 is not, as one kind is enough and
+    /// all browsers know this one.
     pub fn answered(&self, transport_cc: bool) -> Self {
         let mut codec = self.clone();
         codec.feedback.retain(|feedback| {
             FEEDBACK.contains(&feedback.as_str()) && (transport_cc || feedback != "transport-cc")
         });
+        if codec.feedback.iter().any(|feedback| feedback == "transport-cc") {
+            codec.feedback.retain(|feedback| feedback != CONGESTION_CONTROL);
+        }
         codec
     }
 

@@ -82,6 +82,10 @@ pub struct Codec {
     pub transport_cc: bool,
     /// REMB agreed (draft-alvestrand-rmcat-remb).
     pub remb: bool,
+    /// Congestion control feedback agreed (RFC 8888), for want of transport-wide feedback.
+    pub ccfb: bool,
+    /// Feedback may go without the reports that it otherwise comes with (RFC 5506).
+    pub reduced_size: bool,
 }
 
 /// Header extension ids of a leg (RFC 8285); 0 where not agreed.

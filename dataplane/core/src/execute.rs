@@ -463,7 +463,8 @@ impl Worker {
         if !feedback && !as_sent {
             extensions.transport_cc = 0;
         }
-        let estimates = feedback && extensions.transport_cc != 0;
+        let numbered = feedback && extensions.transport_cc != 0;
+        let told_by_name = !as_sent && !numbered && codecs.iter().any(|codec| codec.ccfb);
         let mut subscription = Subscription {
             id,
             peer: peer_slot,
@@ -473,6 +474,7 @@ impl Worker {
             ssrc,
             rtx_ssrc,
             as_sent,
+            told_by_name,
             publication: None,
             routes: Vec::new(),
             selector: Selector::new(preferences),
@@ -499,8 +501,11 @@ impl Worker {
         self.subscription_ids.insert(id, slot);
         if let Some(peer) = self.peers.get_mut(peer_slot) {
             peer.subscriptions.push(slot);
-            if estimates {
-                peer.bandwidth.get_or_insert_default();
+            if numbered || told_by_name {
+                let bandwidth = peer.bandwidth.get_or_insert_default();
+                if told_by_name {
+                    bandwidth.name_packets();
+                }
             }
         }
         self.attach(slot, source);

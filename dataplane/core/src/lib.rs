@@ -11,6 +11,7 @@ pub mod command;
 mod demand;
 mod display;
 pub mod drop;
+mod echo;
 pub mod egress;
 mod execute;
 mod fan_out;

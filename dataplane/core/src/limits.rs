@@ -125,8 +125,27 @@ pub const RESEND_TIME_MS: u64 = 500;
 pub const RESENT_PACKETS: usize = 128;
 /// Arrivals that one transport-wide feedback reports on; at most this many packets arrive between two of them.
 pub const FEEDBACK_ARRIVALS: usize = 512;
-/// Transport-wide feedback goes out this often.
+/// Transport-wide feedback, and that of RFC 8888, goes out this often where it is small against what it tells about.
 pub const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
+/// And at least this often, however little comes: browsers lower what they send when they hear nothing for half a second.
+pub const FEEDBACK_INTERVAL_MAX: Duration = Duration::from_millis(250);
+/// What goes to RTCP is one part in so many of what it is about (RFC 3550 section 6.2: 5 %).
+pub const RTCP_SHARE: u32 = 20;
+/// Bytes that a datagram of RTCP costs beside its packets: IP, UDP, SRTCP.
+pub const RTCP_DATAGRAM_BYTES: u64 = 28 + 18;
+/// Bytes of one packet of feedback by RFC 8888: it fits everywhere without fragmentation.
+pub const FEEDBACK_BYTES: usize = 1100;
+/// Streams of a publisher that such feedback keeps apart: all that it can publish, with retransmissions, and some that are
+/// not known yet. When there are more it starts over.
+pub const FEEDBACK_STREAMS: usize = 2 * PUBLICATIONS_PER_PEER * ENCODINGS_PER_PUBLICATION + 32;
+/// Packets of a stream lost since the last feedback that the next one begins with; if there were more it begins behind them.
+pub const FEEDBACK_LOST: i16 = 64;
+/// Streams that are looked at of such feedback from a subscriber.
+pub const FEEDBACK_REPORTS: usize = 64;
+/// Packets before the first that nothing is known of, which feedback may still tell about: they were overtaken.
+pub const FEEDBACK_LATE: u64 = 256;
+/// Receivers of one peer whose reference times are kept until they are answered (RFC 3611 section 4.5); of more, the newest.
+pub const REFERENCE_TIMES: usize = 8;
 /// Packets whose sending is remembered per subscriber that sends transport-wide feedback: 32 KiB. A second of 40 Mbit/s.
 pub const SENT_PACKETS: usize = 4096;
 /// Packets that the transport-wide feedback of one datagram tells about: more cannot be new.
@@ -182,6 +201,10 @@ pub const BUDGET_BPS_MAX: u64 = 100_000_000;
 pub const REPORT_INTERVAL_VIDEO: Duration = Duration::from_secs(1);
 /// See [`REPORT_INTERVAL_VIDEO`].
 pub const REPORT_INTERVAL_AUDIO: Duration = Duration::from_secs(2);
+/// Where so much is reported that it would go beyond its share, the intervals grow up to this.
+pub const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// The least that a peer's session is taken to carry, of which the reports get their share: one picture of the least size.
+pub const SESSION_BPS_MIN: u64 = 100_000;
 /// An encoding without packets for this long is not active: its subscribers move to another layer.
 pub const ENCODING_IDLE: Duration = Duration::from_millis(1500);
 /// Packets asked for by one NACK that are looked up: all that a cache can hold.

@@ -47,8 +47,13 @@ impl Worker {
         };
         peer.received.count(bytes.len());
 
-        let stream = self.stream_of(now, sender, bytes)?;
-        self.note_arrival(now, meta, sender, stream, bytes, egress);
+        if meta.ecn != 0 {
+            peer.ecn.count(meta.ecn);
+            self.ecn.count(meta.ecn);
+        }
+        let stream = self.stream_of(now, sender, bytes);
+        self.note_arrival(now, meta, sender, stream.as_ref().ok(), bytes, egress);
+        let stream = stream?;
         self.admit(now, meta.at, stream, bytes, sealed, egress)
     }
 
@@ -318,23 +323,36 @@ impl Worker {
         Ok(())
     }
 
-    /// Keeps the arrival for transport-wide feedback, and sends that when it is due.
+    /// Keeps the arrival for feedback to the publisher, and sends that when it is due. What belongs to no stream (yet) has
+    /// travelled all the same: probes of the line come before the stream is known.
     fn note_arrival(
         &mut self,
         now: Now,
         meta: Meta,
         sender: u32,
-        stream: Stream,
+        stream: Option<&Stream>,
         bytes: &[u8],
         egress: &mut Egress,
     ) {
-        let Some(publication) = self.publications.get(stream.publication) else { return };
-        let id = publication.leg.extensions.transport_cc;
-        let Ok(header) = rtp::Header::parse(bytes) else { return };
-        let data = (id != 0).then(|| header.extension(id)).flatten();
-        let Some(seq) = data.and_then(ext::parse_transport_cc) else { return };
         let Some(peer) = self.peers.get_mut(sender) else { return };
-        if peer.feedback.on_packet(meta.at, seq, header.ssrc()) {
+        let publication = |slot: &u32| self.publications.get(*slot);
+        let publication = match stream {
+            Some(stream) => publication(&stream.publication),
+            // Whichever it will be, all streams of a transport agree on the ids (RFC 8843 section 7.1.3).
+            None => peer.publications.first().and_then(publication),
+        };
+        let Some(publication) = publication else { return };
+        let Ok(header) = rtp::Header::parse(bytes) else { return };
+        let is_due = if publication.leg.ccfb() {
+            let packet = (header.ssrc(), header.seq());
+            peer.feedback.on_marked(meta.at, packet, meta.ecn, bytes.len())
+        } else {
+            let id = publication.leg.extensions.transport_cc;
+            let data = (id != 0).then(|| header.extension(id)).flatten();
+            let Some(seq) = data.and_then(ext::parse_transport_cc) else { return };
+            peer.feedback.on_packet(meta.at, seq, header.ssrc(), bytes.len())
+        };
+        if is_due {
             self.send_feedback(now, sender, egress);
         } else if let Some(at) = peer.feedback.due() {
             self.arm(sender, at);

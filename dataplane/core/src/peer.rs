@@ -3,6 +3,7 @@
 use crate::bandwidth::Bandwidth;
 use crate::command::{PeerId, ScopeId};
 use crate::drop::DropReason;
+use crate::echo::Echoes;
 use crate::egress::Egress;
 use crate::feedback::Feedback;
 use crate::ice::Agent;
@@ -13,7 +14,7 @@ use crate::port::Path;
 use crate::publication::{Ended, Streams};
 use crate::resend::ResendBudget;
 use crate::spend::Spending;
-use crate::statistics::Traffic;
+use crate::statistics::{EcnCounts, Traffic};
 use crate::time::Instant;
 use crate::timer::Alarm;
 use crate::uplink::Uplink;
@@ -37,6 +38,7 @@ pub(crate) struct Peer {
     pub(crate) ended: Ended,
     pub(crate) clock: ClockOffset,
     pub(crate) feedback: Feedback,
+    pub(crate) echoes: Echoes,
     pub(crate) resend: ResendBudget,
     /// What may be sent to it in bits per second, RTP with headers; `None` while that is not known: then it gets what it
     /// prefers.
@@ -48,10 +50,14 @@ pub(crate) struct Peer {
     pub(crate) alarm: Alarm,
     /// When the next reports to it are due.
     pub(crate) report_at: Instant,
+    /// When the last ones went, and the bytes from and to it until then.
+    pub(crate) reported: (Instant, u64),
     /// When the quality of what it publishes is told next.
     pub(crate) quality_at: Instant,
     pub(crate) received: Traffic,
     pub(crate) sent: Traffic,
+    /// With which marks its RTP arrived.
+    pub(crate) ecn: EcnCounts,
 }
 
 impl Peer {
@@ -70,6 +76,7 @@ impl Peer {
             ended: Ended::default(),
             clock: ClockOffset::default(),
             feedback: Feedback::default(),
+            echoes: Echoes::default(),
             resend: ResendBudget::default(),
             budget_bps: None,
             bandwidth: None,
@@ -77,9 +84,11 @@ impl Peer {
             uplink: Uplink::default(),
             alarm: Alarm::default(),
             report_at: now,
+            reported: (now, 0),
             quality_at: now,
             received: Traffic::default(),
             sent: Traffic::default(),
+            ecn: EcnCounts::default(),
         }
     }
 

@@ -3,10 +3,13 @@
 use crate::command::{Kind, PeerId};
 use crate::egress::Egress;
 use crate::limits::{
-    ENCODINGS_PER_PUBLICATION, REPORT_INTERVAL_AUDIO, REPORT_INTERVAL_VIDEO, REPORTS_BYTES,
+    ENCODINGS_PER_PUBLICATION, FEEDBACK_BYTES, REPORT_INTERVAL_AUDIO, REPORT_INTERVAL_MAX,
+    REPORT_INTERVAL_VIDEO, REPORTS_BYTES, RTCP_DATAGRAM_BYTES, RTCP_SHARE, SESSION_BPS_MIN,
 };
 use crate::measure::ticks_between;
+use crate::peer::Peer;
 use crate::publication::Publication;
+use crate::statistics::Traffic;
 use crate::subscription::Subscription;
 use crate::time::{Duration, Instant, Now};
 use crate::uplink::Uplink;
@@ -26,10 +29,12 @@ impl Worker {
             return None;
         }
         if peer.report_at <= now.at {
-            let interval = self.report_interval(slot);
+            let before = peer.sent;
             self.report_to_publisher(now, slot, egress);
             self.report_to_subscriber(now, slot, egress);
+            let interval = self.report_interval(slot);
             if let Some(peer) = self.peers.get_mut(slot) {
+                let interval = interval.max(peer.affords_reports_every(now.at, before));
                 peer.report_at = now.at + interval;
             }
         }
@@ -56,21 +61,36 @@ impl Worker {
     pub(crate) fn send_feedback(&mut self, now: Now, slot: u32, egress: &mut Egress) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let publication = peer.publications.first().and_then(|slot| self.publications.get(*slot));
-        let Some(ssrc) = publication.map(|publication| publication.report_ssrc) else {
+        let Some(publication) = publication else {
             // There is no name left to report under; what is kept would be due for ever.
             peer.feedback.forget();
             return;
         };
+        let (ssrc, reduced) = (publication.report_ssrc, publication.leg.reduced_size());
+        let before = peer.sent;
         let mut feedback = std::mem::take(&mut peer.feedback);
-        feedback.flush(now.at, |media_ssrc, count, arrivals| {
+        feedback.flush(|media_ssrc, count, arrivals| {
             let mut told = 0;
             let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
-                rtcp.receiver_report(ssrc, &[])?;
+                begin_feedback(ssrc, reduced, rtcp)?;
                 told = rtcp.transport_cc(ssrc, media_ssrc, count, arrivals)?;
                 Ok(())
             });
             result.map_err(|reason| self.drops.count(reason)).ok().map(|()| told)
         });
+        let (now_us, stamp) = (now.at.0 / 1000, (now.ntp >> 16) as u32);
+        feedback.flush_streams(|outcomes| {
+            let mut told = 0;
+            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
+                begin_feedback(ssrc, reduced, rtcp)?;
+                rtcp.limit(FEEDBACK_BYTES);
+                told = rtcp.congestion_control(ssrc, now_us, stamp, outcomes)?;
+                Ok(())
+            });
+            result.map_err(|reason| self.drops.count(reason)).ok().map(|()| told)
+        });
+        let spent = peer.sent.since(before);
+        feedback.rest(now.at, spent.packets, spent.bytes);
         peer.feedback = feedback;
     }
 
@@ -84,7 +104,8 @@ impl Worker {
         let used = ssrcs.get(..1 + usize::from(subscription.rtx_ssrc != 0)).unwrap_or_default();
         if let Some(peer) = self.peers.get_mut(subscription.peer).filter(|peer| peer.is_ready()) {
             let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
-                rtcp.receiver_report(subscription.ssrc, &[])?;
+                // A goodbye is never alone, whatever was agreed (RFC 5506 section 3.4.2).
+                begin_feedback(subscription.ssrc, false, rtcp)?;
                 rtcp.bye(used)
             });
             result.unwrap_or_else(|reason| self.drops.count(reason));
@@ -96,6 +117,9 @@ impl Worker {
         let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.is_ready()) else { return };
         let (publications, uplink) = (&mut self.publications, peer.uplink);
         let slots = std::mem::take(&mut peer.publications);
+        let mut echoes = std::mem::take(&mut peer.echoes);
+        let first = slots.first().and_then(|slot| publications.get(*slot));
+        let mut asks = first.map(|publication| publication.report_ssrc);
         let mut rest = slots.iter().peekable();
         while rest.peek().is_some() {
             let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
@@ -103,6 +127,11 @@ impl Worker {
                     if let Some(publication) = publications.get_mut(*slot) {
                         write_receiver_report(now, publication, uplink, rtcp)?;
                     }
+                }
+                // It sends us no report that answers one of ours: its round trip shows by asking alone.
+                if let Some(ssrc) = asks.take() {
+                    rtcp.receiver_reference_time(ssrc, now.ntp)?;
+                    echoes.answer(now, ssrc, rtcp)?;
                 }
                 Ok(())
             });
@@ -113,6 +142,7 @@ impl Worker {
             }
         }
         peer.publications = slots;
+        peer.echoes = echoes;
     }
 
     /// A sender report and a name for each outgoing stream that is running.
@@ -122,19 +152,21 @@ impl Worker {
         let reports: Vec<_> =
             running.filter_map(|subscription| self.sender_report(now, subscription)).collect();
         let Some(peer) = self.peers.get_mut(slot) else { return };
+        let mut echoes = std::mem::take(&mut peer.echoes);
         let mut rest = reports.iter().peekable();
-        while rest.peek().is_some() {
+        while let Some(ssrc) = rest.peek().map(|report| report.ssrc) {
             let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
                 while let Some(report) = rest.next_if(|_| rtcp.len() < REPORTS_BYTES) {
                     report.write(now, rtcp)?;
                 }
-                Ok(())
+                echoes.answer(now, ssrc, rtcp)
             });
             if let Err(reason) = result {
                 self.drops.count(reason);
                 break;
             }
         }
+        peer.echoes = echoes;
     }
 
     /// What a subscription's sender report says: our clock's time now, in the outgoing stream's timestamps. They follow
@@ -171,6 +203,34 @@ impl Worker {
             REPORT_INTERVAL_AUDIO
         }
     }
+}
+
+impl Peer {
+    /// How often reports may go that cost what was sent since `before`: they have their share of what the session carries.
+    fn affords_reports_every(&mut self, now: Instant, before: Traffic) -> Duration {
+        let spent = self.sent.since(before);
+        let cost = (spent.bytes + spent.packets * RTCP_DATAGRAM_BYTES) * 8 * u64::from(RTCP_SHARE);
+        let carried = self.sent.bytes + self.received.bytes;
+        let (since, carried_before) = std::mem::replace(&mut self.reported, (now, carried));
+        let bits = carried.saturating_sub(carried_before).saturating_mul(8);
+        let session_bps = (bits as f64 / now.since(since).as_secs_f64().max(1.0)) as u64;
+        let micros = cost.saturating_mul(1_000_000) / session_bps.max(SESSION_BPS_MIN);
+        Duration::from_micros(micros).min(REPORT_INTERVAL_MAX)
+    }
+}
+
+/// What a datagram of feedback begins with: a report and a name (RFC 3550 section 6.1), where it was not agreed to do
+/// without them (RFC 5506).
+pub(crate) fn begin_feedback(
+    ssrc: u32,
+    reduced_size: bool,
+    rtcp: &mut rtcp::Writer<'_>,
+) -> Result<(), Full> {
+    if reduced_size {
+        return Ok(());
+    }
+    rtcp.receiver_report(ssrc, &[])?;
+    rtcp.cname(ssrc, RELAY_CNAME)
 }
 
 /// One sender report to be written.

@@ -6,6 +6,7 @@ use crate::egress::Egress;
 use crate::keys::SessionKeys;
 use crate::peer::Peer;
 use crate::publication::{Encoding, Stream};
+use crate::report::begin_feedback;
 use crate::time::{Duration, Instant, Now};
 use crate::worker::Worker;
 
@@ -68,7 +69,7 @@ impl Worker {
         let peer = self.peers.get_mut(peer_slot).filter(|peer| peer.is_ready())?;
         let active = publication.active(now.at);
         let (pli, _) = publication.leg.asks_key_frames();
-        let report_ssrc = publication.report_ssrc;
+        let from = (publication.report_ssrc, publication.leg.reduced_size());
         let session_keys = &mut self.session_keys;
         let mut next: Option<Instant> = None;
         for number in 0..publication.encodings.len() {
@@ -81,11 +82,11 @@ impl Worker {
                 encoding.requests.satisfy();
             }
             if encoding.requests.take(now.at) {
-                let result = ask_key_frame(peer, session_keys, egress, encoding, report_ssrc, pli);
+                let result = ask_key_frame(peer, session_keys, egress, encoding, from, pli);
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             if encoding.missing.is_due(now.at) {
-                let result = ask_missing(now, peer, session_keys, egress, encoding, report_ssrc);
+                let result = ask_missing(now, peer, session_keys, egress, encoding, from);
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             let due = [encoding.requests.due(now.at), encoding.missing.due()];
@@ -108,13 +109,13 @@ fn ask_key_frame(
     session_keys: &mut SessionKeys,
     egress: &mut Egress,
     encoding: &mut Encoding,
-    report_ssrc: u32,
+    (report_ssrc, reduced_size): (u32, bool),
     pli: bool,
 ) -> Result<(), DropReason> {
     encoding.key_frame_requests += 1;
     let fir_seq = if pli { 0 } else { encoding.requests.next_fir_seq() };
     peer.send_rtcp(session_keys, egress, |rtcp| {
-        rtcp.receiver_report(report_ssrc, &[])?;
+        begin_feedback(report_ssrc, reduced_size, rtcp)?;
         if pli {
             rtcp.pli(report_ssrc, encoding.ssrc)
         } else {
@@ -129,11 +130,11 @@ fn ask_missing(
     session_keys: &mut SessionKeys,
     egress: &mut Egress,
     encoding: &mut Encoding,
-    report_ssrc: u32,
+    (report_ssrc, reduced_size): (u32, bool),
 ) -> Result<(), DropReason> {
     let (ssrc, missing) = (encoding.ssrc, &mut encoding.missing);
     peer.send_rtcp(session_keys, egress, |rtcp| {
-        rtcp.receiver_report(report_ssrc, &[])?;
+        begin_feedback(report_ssrc, reduced_size, rtcp)?;
         rtcp.nack(report_ssrc, ssrc, missing.ask(now.at))
     })
 }

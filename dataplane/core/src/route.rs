@@ -22,6 +22,16 @@ impl Leg {
         self.codecs.first().map_or((false, false), |codec| (codec.pli, codec.fir))
     }
 
+    /// Whether feedback goes by the streams' own numbers (RFC 8888).
+    pub(crate) fn ccfb(&self) -> bool {
+        self.codecs.first().is_some_and(|codec| codec.ccfb)
+    }
+
+    /// Whether feedback may go without reports (RFC 5506).
+    pub(crate) fn reduced_size(&self) -> bool {
+        self.codecs.first().is_some_and(|codec| codec.reduced_size)
+    }
+
     /// The codec whose retransmissions have this payload type.
     pub(crate) fn codec_of_rtx(&self, rtx_pt: u8) -> Option<&Codec> {
         self.codecs.iter().find(|codec| codec.rtx_pt == Some(rtx_pt))
@@ -88,6 +98,8 @@ mod tests {
             fir: false,
             transport_cc: false,
             remb: false,
+            ccfb: false,
+            reduced_size: false,
         };
         Leg {
             mid: "0".into(),

@@ -76,10 +76,13 @@ impl Worker {
                     self.on_transport_cc(now, slot, &feedback, &mut statuses_left, egress);
                     self.on_budget(now, slot, egress);
                 }
-                // Descriptions say nothing that signalling did not; extended reports are not used yet.
-                rtcp::Packet::SourceDescription(_)
-                | rtcp::Packet::ExtendedReport(_)
-                | rtcp::Packet::Other(_) => {}
+                rtcp::Packet::CongestionControl(feedback) => {
+                    self.on_congestion_control(now, slot, &feedback, &mut statuses_left, egress);
+                    self.on_budget(now, slot, egress);
+                }
+                rtcp::Packet::ExtendedReport(report) => self.on_extended_report(now, slot, &report),
+                // Descriptions say nothing that signalling did not.
+                rtcp::Packet::SourceDescription(_) | rtcp::Packet::Other(_) => {}
             }
         }
         result
@@ -291,4 +294,4 @@ impl Worker {
 }
 
 /// A round trip beyond this (in 65,536ths of a second) is a clock that jumped, not a network.
-const ROUND_TRIP_MAX: u32 = 60 << 16;
+pub(crate) const ROUND_TRIP_MAX: u32 = 60 << 16;

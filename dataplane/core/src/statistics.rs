@@ -39,6 +39,28 @@ impl Traffic {
     }
 }
 
+/// Packets by their ECN code point (RFC 3168); those without are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EcnCounts {
+    /// ECT(0): routers may mark them instead of dropping them.
+    pub ect0: u64,
+    /// ECT(1): the same, early and often (L4S, RFC 9331).
+    pub ect1: u64,
+    /// CE: a router marked them.
+    pub ce: u64,
+}
+
+impl EcnCounts {
+    pub(crate) fn count(&mut self, ecn: u8) {
+        match ecn {
+            1 => self.ect1 += 1,
+            2 => self.ect0 += 1,
+            3 => self.ce += 1,
+            _ => {}
+        }
+    }
+}
+
 /// Of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WorkerStatistics {
@@ -54,6 +76,8 @@ pub struct WorkerStatistics {
     pub received: Traffic,
     /// All datagrams that were queued to go out.
     pub sent: Traffic,
+    /// RTP by the ECN marks with which it came in.
+    pub ecn: EcnCounts,
     /// Bytes of packets kept for retransmission.
     pub cache_bytes: u64,
     /// Over all its peers, those that left too.
@@ -90,11 +114,13 @@ pub struct PeerStatistics {
     pub received: Traffic,
     /// To it.
     pub sent: Traffic,
+    /// RTP from it by its ECN marks.
+    pub ecn: EcnCounts,
     /// What may be sent to it in bits per second, RTP with headers, if that is known.
     pub budget_bps: Option<u64>,
     /// What it is asked not to exceed in sending, in bits per second, if anything.
     pub uplink_max_bps: Option<u64>,
-    /// From sending to it until its feedback says so, if it sends transport-wide feedback.
+    /// From sending to it until its feedback says so; where it sends none, as it answers extended reports (RFC 3611).
     pub round_trip: Option<Duration>,
     /// What its line was asked.
     pub estimation: EstimationStatistics,
@@ -107,8 +133,10 @@ pub struct PeerStatistics {
 /// Of the estimates of what subscribers' lines carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EstimationStatistics {
-    /// Packets that transport-wide feedback told about.
+    /// Packets that feedback told about.
     pub told: u64,
+    /// Those of them that routers marked (ECN: CE).
+    pub marked: u64,
     /// Numbers in it under which nothing was sent lately, or that it told about before.
     pub ignored: u64,
     /// Probes of more than the estimate.
@@ -123,6 +151,7 @@ impl EstimationStatistics {
     /// Adds what came of one step to the worker's own.
     pub(crate) fn grow(&mut self, before: Self, after: Self) {
         self.told += after.told - before.told;
+        self.marked += after.marked - before.marked;
         self.ignored += after.ignored - before.ignored;
         self.probes += after.probes - before.probes;
         self.probes_succeeded += after.probes_succeeded - before.probes_succeeded;
@@ -257,6 +286,7 @@ impl Worker {
             subscriptions: self.subscriptions.len() as u32,
             received: self.received,
             sent: self.sent,
+            ecn: self.ecn,
             cache_bytes: encodings.map(|encoding| encoding.cache.bytes() as u64).sum(),
             estimation: self.estimation,
             quality: self.quality.total,
@@ -282,15 +312,17 @@ impl Worker {
     fn of_peer(&self, peer: &Peer, now: Option<Instant>) -> PeerStatistics {
         let publications = peer.publications.iter().filter_map(|p| self.publications.get(*p));
         let subscriptions = peer.subscriptions.iter().filter_map(|s| self.subscriptions.get(*s));
+        let round_trip = peer.bandwidth.as_ref().and_then(|bandwidth| bandwidth.round_trip());
         PeerStatistics {
             peer: peer.id,
             connected: peer.connected,
             path: peer.ice.path(),
             received: peer.received,
             sent: peer.sent,
+            ecn: peer.ecn,
             budget_bps: peer.budget_bps,
             uplink_max_bps: peer.uplink.max_bps(),
-            round_trip: peer.bandwidth.as_ref().and_then(|bandwidth| bandwidth.round_trip()),
+            round_trip: round_trip.or(peer.echoes.round_trip()),
             estimation: peer.bandwidth.as_ref().map(|b| b.statistics()).unwrap_or_default(),
             publications: publications.map(of_publication).collect(),
             subscriptions: subscriptions.map(|s| self.of_subscription(s, now)).collect(),

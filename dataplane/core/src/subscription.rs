@@ -46,6 +46,8 @@ pub(crate) struct Subscription {
     pub(crate) rtx_ssrc: u32,
     /// Packets go out as they came.
     pub(crate) as_sent: bool,
+    /// Its packets are told about by their own numbers (RFC 8888).
+    pub(crate) told_by_name: bool,
     pub(crate) publication: Option<u32>,
     /// Of the publication's payload types, those that the leg takes.
     pub(crate) routes: Vec<Route>,
@@ -301,8 +303,10 @@ impl Subscription {
 
         egress.commit(path, len);
         peer.sent.count(len);
-        if let Some(bandwidth) = peer.bandwidth.as_mut().filter(|_| number.is_some()) {
-            bandwidth.on_sent(at, len);
+        // What is repeated under its number was told about already, or will be.
+        let told = number.is_some() || (self.told_by_name && !again);
+        if let Some(bandwidth) = peer.bandwidth.as_mut().filter(|_| told) {
+            bandwidth.on_named(at, len, (header.ssrc, header.seq));
         }
         match sending {
             Sending::First => {
@@ -326,7 +330,8 @@ impl Subscription {
         // What goes out as it came has no stream of ours beside it.
         let wanted =
             self.kind == Kind::Video && !self.selector.preferences().paused && !self.as_sent;
-        wanted && rtx && self.rtx_ssrc != 0 && self.leg.extensions.transport_cc != 0
+        let told = self.leg.extensions.transport_cc != 0 || self.told_by_name;
+        wanted && rtx && self.rtx_ssrc != 0 && told
     }
 
     /// Queues a packet of nothing but padding, about this long.
@@ -361,8 +366,9 @@ impl Subscription {
         egress.commit(path, len);
         peer.sent.count(len);
         self.rtx_seq = self.rtx_seq.wrapping_add(1);
-        if let Some(bandwidth) = peer.bandwidth.as_mut().filter(|_| number.is_some()) {
-            bandwidth.on_sent(now.at, len);
+        let told = number.is_some() || self.told_by_name;
+        if let Some(bandwidth) = peer.bandwidth.as_mut().filter(|_| told) {
+            bandwidth.on_named(now.at, len, (header.ssrc, header.seq));
         }
         Ok(())
     }

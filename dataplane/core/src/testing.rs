@@ -338,6 +338,8 @@ pub(crate) fn codecs(kind: Kind, moved: u8) -> Vec<Codec> {
         fir: false,
         transport_cc: true,
         remb: false,
+        ccfb: false,
+        reduced_size: false,
     }]
 }
 

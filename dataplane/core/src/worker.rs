@@ -20,7 +20,7 @@ use crate::quality::Quality;
 use crate::rewrite::Source;
 use crate::slab::Slab;
 use crate::speaker::Speakers;
-use crate::statistics::{EstimationStatistics, Traffic};
+use crate::statistics::{EcnCounts, EstimationStatistics, Traffic};
 use crate::subscription::Subscription;
 use crate::time::{Duration, Instant, Now};
 use crate::timer::Timers;
@@ -74,6 +74,7 @@ pub struct Worker {
     pub(crate) drops: Drops,
     pub(crate) received: Traffic,
     pub(crate) sent: Traffic,
+    pub(crate) ecn: EcnCounts,
     pub(crate) estimation: EstimationStatistics,
     events: VecDeque<Event>,
     pub(crate) quality: Quality,
@@ -114,6 +115,7 @@ impl Worker {
             drops: Drops::default(),
             received: Traffic::default(),
             sent: Traffic::default(),
+            ecn: EcnCounts::default(),
             estimation: EstimationStatistics::default(),
             events: VecDeque::new(),
             quality: Quality::default(),

@@ -43,6 +43,8 @@ pub struct Options {
     pub strangers: bool,
     /// UDP takes datagrams from programs of this host alone, whichever of its addresses they send to.
     pub this_host_only: bool,
+    /// Traffic class of all that leaves by UDP: the six bits of DSCP (RFC 2474), then the two of ECN (RFC 3168).
+    pub traffic_class: u8,
     /// How UDP is spoken.
     pub backend: Backend,
     /// How long a worker looks for something to do before it sleeps. It costs a core and saves a wake-up.
@@ -60,6 +62,7 @@ impl Default for Options {
             workers: 1,
             strangers: false,
             this_host_only: false,
+            traffic_class: 0,
             backend: Backend::default(),
             busy_poll: Duration::ZERO,
         }
@@ -172,6 +175,11 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
             kinds.into_iter().flatten().flat_map(|kind| udp.iter().map(move |at| (at, kind)))
         {
             let socket = sockopt::udp(address, reach).map_err(|error| of("UDP", address, error))?;
+            // Left alone where nothing is wished: what the system sets by default stands.
+            if options.traffic_class != 0 {
+                let set = sockopt::set_traffic_class(&socket, options.traffic_class);
+                set.map_err(|error| of("UDP", address, error))?;
+            }
             let wanted = [libc::SO_RCVBUF, libc::SO_SNDBUF];
             for (granted, option) in granted.iter_mut().zip(wanted) {
                 let size = sockopt::enlarge(&socket, option);

@@ -58,6 +58,17 @@ pub(crate) fn udp(address: SocketAddr, reach: Reach) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// Sets what routers see of all that the socket sends: the six bits of DSCP (RFC 2474), then the two of ECN (RFC 3168).
+///
+/// # Errors
+/// The socket has no address, or the system does not allow it.
+pub fn set_traffic_class(socket: &UdpSocket, class: u8) -> io::Result<()> {
+    match socket.local_addr()?.is_ipv4() {
+        true => set(socket, libc::IPPROTO_IP, libc::IP_TOS, class.into()),
+        false => set(socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, class.into()),
+    }
+}
+
 /// A non-blocking TCP listener that shares its address with the other workers'.
 pub(crate) fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address, libc::SOCK_STREAM)?;

@@ -28,6 +28,7 @@ with_each_backend! {
     runs_arrive_as_the_datagrams_that_they_are_made_of,
     what_comes_as_a_run_is_taken_datagram_by_datagram,
     more_than_the_buffers_hold_arrives_in_order,
+    what_is_sent_is_marked_as_wished_and_told_of_each_datagram,
 }
 
 fn open(backend: Backend, udp: &[&str], workers: usize) -> Bound {
@@ -263,6 +264,30 @@ fn runs_arrive_as_the_datagrams_that_they_are_made_of(backend: Backend) {
     assert_eq!(counters.bytes_sent, 2 * (20 * 1000 + 700 + 2 * 900 + 950));
     assert_eq!(counters.runs, [2, 2, 0, 0, 2, 0, 0]);
     assert_eq!(counters.runs_refused, 0);
+}
+
+fn what_is_sent_is_marked_as_wished_and_told_of_each_datagram(backend: Backend) {
+    let ips: Vec<IpAddr> = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+    let mut hears = open(backend, &["127.0.0.1", "::1"], 1);
+    for ecn in 0..4_u8 {
+        let options = Options {
+            udp: ips.clone(),
+            backend,
+            traffic_class: 34 << 2 | ecn,
+            ..Options::default()
+        };
+        let mut sends = bind(&options).unwrap();
+        for (&local, &remote) in ips.iter().zip(&hears.udp) {
+            let path = Path { protocol: Protocol::Udp, local, remote };
+            let mut egress = Egress::default();
+            // Twenty that leave as one run, and come as one message where the kernel can.
+            (0..20).for_each(|n| assert!(egress.push(path, &[n; 900])));
+            assert_eq!(egress.runs().count(), 1);
+            sends.ports[0].send(&mut egress);
+            let received = receive(&mut hears.ports[0], 20);
+            assert!(received.iter().all(|(meta, _)| meta.ecn == ecn), "{local} {ecn}");
+        }
+    }
 }
 
 fn what_comes_as_a_run_is_taken_datagram_by_datagram(backend: Backend) {

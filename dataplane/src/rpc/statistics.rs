@@ -126,6 +126,7 @@ impl<'a> Names<'a> {
             uplink_max_bps: peer.uplink_max_bps,
             round_trip_seconds: peer.round_trip.map(|time| time.as_secs_f64()),
             estimation: Some(of_estimation(peer.estimation)),
+            ecn: Some(v1::EcnCounts { ect0: peer.ecn.ect0, ect1: peer.ecn.ect1, ce: peer.ecn.ce }),
             publications: publications.filter_map(|entry| self.publication(entry)).collect(),
             subscriptions: subscriptions.filter_map(|entry| self.subscription(entry)).collect(),
         })
@@ -188,6 +189,7 @@ fn of_estimation(entry: core::EstimationStatistics) -> v1::EstimationStatistics 
         probes_succeeded: entry.probes_succeeded,
         padding_packets: entry.padding.packets,
         padding_bytes: entry.padding.bytes,
+        packets_marked: entry.marked,
     }
 }
 

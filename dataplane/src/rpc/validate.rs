@@ -208,6 +208,8 @@ fn codec(n: usize, given: v1::Codec, taken: &mut HashSet<u8>) -> Result<Codec, S
         fir: agreed("ccm fir"),
         transport_cc: agreed("transport-cc"),
         remb: agreed("goog-remb"),
+        ccfb: agreed("ack ccfb") && !agreed("transport-cc"),
+        reduced_size: agreed("rtcp-rsize"),
     })
 }
 

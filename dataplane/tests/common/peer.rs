@@ -107,6 +107,12 @@ impl Peer {
         Self { wire, certificate, local, remote, theirs, inbound: None, outbound: None }
     }
 
+    /// Marks what it sends from now on with an ECN code point.
+    pub fn mark(&self, ecn: u8) {
+        let Wire::Udp(socket, _) = &self.wire else { panic!("TCP marks by itself") };
+        strait_io::set_traffic_class(socket, ecn).unwrap();
+    }
+
     /// One ICE check that nominates; its answer is not waited for.
     pub fn check_while_media_flows(&mut self) {
         let check = self.request();

@@ -52,10 +52,11 @@ impl<'a> Cursor<'a> {
         self.bytes.len().saturating_sub(self.len)
     }
 
-    /// The same with no more room than this in all.
-    pub(crate) fn within(self, bytes: usize) -> Self {
-        let len = bytes.max(self.len).min(self.bytes.len());
-        Self { bytes: self.bytes.get_mut(..len).unwrap_or_default(), len: self.len }
+    /// Uses no more room than this in all.
+    pub(crate) fn limit(&mut self, bytes: usize) {
+        let room = std::mem::take(&mut self.bytes);
+        let len = bytes.max(self.len).min(room.len());
+        self.bytes = room.get_mut(..len).unwrap_or_default();
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {

@@ -129,6 +129,8 @@ pub fn codec(spec: &PeerSpec, kind: Kind, pts: &mut Vec<u8>) -> Codec {
         fir: video && spec.fir,
         transport_cc: spec.transport_cc,
         remb: video && spec.remb,
+        ccfb: false,
+        reduced_size: false,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::statistics::HeldBack;
 use crate::subscription::{Sending, Subscription};
 use crate::time::{Instant, Now};
 use crate::worker::Worker;
-use strait_wire::rtcp::TransportCc;
+use strait_wire::rtcp::{CongestionControl, TransportCc};
 
 impl Worker {
     /// A subscriber says when packets arrived. `left` bounds what is looked at of one datagram.
@@ -23,6 +23,25 @@ impl Worker {
         egress: &mut Egress,
     ) {
         self.with_bandwidth(slot, |bandwidth| bandwidth.on_feedback(now.at, feedback, left));
+        self.after_feedback(now, slot, egress);
+    }
+
+    /// The same by the numbers of the streams, with ECN marks.
+    pub(crate) fn on_congestion_control(
+        &mut self,
+        now: Now,
+        slot: u32,
+        feedback: &CongestionControl<'_>,
+        left: &mut usize,
+        egress: &mut Egress,
+    ) {
+        self.with_bandwidth(slot, |bandwidth| {
+            bandwidth.on_congestion_control(now.at, feedback, left);
+        });
+        self.after_feedback(now, slot, egress);
+    }
+
+    fn after_feedback(&mut self, now: Now, slot: u32, egress: &mut Egress) {
         self.set_budget(now, slot);
         self.on_budget(now, slot, egress);
         if let Some(at) = self.time_probes(now, slot) {

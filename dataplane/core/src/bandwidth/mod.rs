@@ -1,10 +1,11 @@
 //! What the way to a subscriber carries, by the transport-wide feedback that it sends
-//! (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+//! (draft-holmer-rmcat-transport-wide-cc-extensions-01), or by that of RFC 8888.
 //!
 //! [`sent`] remembers what left, [`acknowledged`] how much of it arrives per second, [`delay`] how long it waits on the
 //! way, [`loss`] what is lost; [`rate`] makes the estimate of it, and [`probe`] asks for more where nothing else does.
 
 mod acknowledged;
+mod congestion;
 mod delay;
 mod downlink;
 mod loss;
@@ -21,6 +22,7 @@ use crate::limits::{BANDWIDTH_BPS_START, BANDWIDTH_RESERVE};
 use crate::statistics::EstimationStatistics;
 use crate::time::{Duration, Instant};
 use acknowledged::Acknowledged;
+use congestion::{Marks, Names};
 use delay::Delay;
 use loss::Loss;
 use probe::{Probes, Wish};
@@ -32,6 +34,9 @@ use strait_wire::rtcp::TransportCc;
 #[derive(Debug)]
 pub(crate) struct Bandwidth {
     sent: Sent,
+    /// Of a subscriber that tells by the streams' own numbers.
+    names: Option<Names>,
+    marks: Marks,
     clock: Clock,
     acknowledged: Acknowledged,
     delay: Delay,
@@ -71,6 +76,8 @@ impl Default for Bandwidth {
     fn default() -> Self {
         Self {
             sent: Sent::default(),
+            names: None,
+            marks: Marks::default(),
             clock: Clock::default(),
             acknowledged: Acknowledged::default(),
             delay: Delay::default(),
@@ -93,6 +100,15 @@ impl Bandwidth {
     /// The transport-wide number of the next packet.
     pub(crate) fn next_seq(&self) -> u16 {
         self.sent.next_seq()
+    }
+
+    /// The packet with [`Bandwidth::next_seq`] leaves. `name`: its stream, and its number there.
+    #[inline]
+    pub(crate) fn on_named(&mut self, at: Instant, bytes: usize, name: (u32, u16)) {
+        if let Some(names) = &mut self.names {
+            names.set(self.sent.next(), name);
+        }
+        self.on_sent(at, bytes);
     }
 
     /// The packet with [`Bandwidth::next_seq`] leaves.
@@ -200,6 +216,9 @@ impl Bandwidth {
         let calm = queue_us <= threshold_us / 2 && !self.rate.is_draining();
         let loss = self.loss.close(now, settled, calm);
 
+        // Until it has settled the marks may be of packets from before.
+        let marked = self.marks.take().filter(|_| settled);
+
         let scale = 1.0 / (1.0 - self.loss.inherent());
         let arrived = self.acknowledged.bps(2 * SHORT_US);
         let arrives = self.acknowledged.bps(SHORT_US).filter(|(_, bytes)| *bytes >= SHORT_BYTES);
@@ -212,6 +231,7 @@ impl Bandwidth {
             arrives: scaled(arrives.or(arrived)),
             arrived: scaled(arrived),
             loss,
+            marked,
         });
         match step {
             Step::Fell => {
@@ -322,12 +342,29 @@ const JUMP_US: i64 = 3_000_000;
 impl Clock {
     /// A reference time in microseconds, and whether the clock jumped.
     fn read(&mut self, now: Instant, reference: i32) -> (i64, bool) {
-        let last = self.reference.unwrap_or(reference.into());
-        // 24 bits that wrap.
-        let step = (reference.wrapping_sub(last as i32) << 8) >> 8;
-        let reference = last.saturating_add(step.into());
+        self.follow(now, reference.into(), 24, |reference| {
+            reference.saturating_mul(TransportCc::REFERENCE_US)
+        })
+    }
+
+    /// The same of a time in 65,536ths of a second.
+    fn read_stamp(&mut self, now: Instant, stamp: u32) -> (i64, bool) {
+        self.follow(now, stamp.into(), 32, |ticks| ticks.saturating_mul(15_625) / 1024)
+    }
+
+    /// Follows numbers of so many bits that wrap.
+    fn follow(
+        &mut self,
+        now: Instant,
+        number: i64,
+        bits: u32,
+        to_us: impl Fn(i64) -> i64,
+    ) -> (i64, bool) {
+        let last = self.reference.unwrap_or(number);
+        let step = (number.wrapping_sub(last) << (64 - bits)) >> (64 - bits);
+        let reference = last.saturating_add(step);
         let first = self.reference.replace(reference).is_none();
-        let at_us = reference.saturating_mul(TransportCc::REFERENCE_US);
+        let at_us = to_us(reference);
         let ahead_us = at_us.saturating_sub((now.0 / 1000).cast_signed());
         let jumped = !first && ahead_us.abs_diff(self.ahead_us) > JUMP_US.cast_unsigned();
         self.ahead_us = ahead_us;

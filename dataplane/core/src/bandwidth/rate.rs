@@ -20,6 +20,8 @@ pub(crate) struct Seen {
     pub(crate) arrives: Option<f64>,
     pub(crate) arrived: Option<f64>,
     pub(crate) loss: Verdict,
+    /// Routers marked packets (ECN): what is to be left of the rate.
+    pub(crate) marked: Option<f64>,
 }
 
 /// What became of the estimate.
@@ -134,6 +136,9 @@ impl Rate {
         if seen.queue_us > seen.threshold_us {
             return if settled { self.fall(seen) } else { self.fall_further(seen) };
         }
+        if let Some(left) = seen.marked.filter(|_| settled) {
+            return self.fall_for_marks(seen, left);
+        }
         match seen.loss {
             Verdict::Excess if settled => return self.fall_for_loss(seen),
             Verdict::Innocent => {
@@ -226,6 +231,16 @@ impl Rate {
         Step::Fell
     }
 
+    /// The line is full, and its routers say so before anything waits long or is lost (RFC 8888 section 3.1, RFC 3168).
+    fn fall_for_marks(&mut self, seen: Seen, left: f64) -> Step {
+        let Some(arrives) = seen.arrives.or(seen.arrived) else { return Step::Went };
+        (self.fell_at, self.calm_since) = (Some(seen.now), None);
+        self.fill(arrives);
+        // Less may be sent than the estimate allows: what is marked is what arrives.
+        self.set(self.bps.min(arrives.max(self.bps * LOSS_FALL_LIMITED) * left));
+        Step::Fell
+    }
+
     fn grow(&mut self, seen: Seen, elapsed_s: f64) {
         let Some(arrived) = seen.arrived else { return };
         let share = self.capacity.map(|capacity| self.bps / capacity);
@@ -287,6 +302,7 @@ mod tests {
             arrives: Some(arrives),
             arrived: Some(arrives),
             loss: Verdict::Usual,
+            marked: None,
         }
     }
 
@@ -318,6 +334,17 @@ mod tests {
         let steps: Vec<Step> = (0..8).map(|n| rate.on_feedback(seen(n * 300, 60, 1e6))).collect();
         assert!(steps.contains(&Step::InVain), "{steps:?}");
         assert!(rate.bps() > 0.5e6, "{}", rate.bps());
+    }
+
+    #[test]
+    fn marks_lower_it_once_per_reaction() {
+        let mut rate = Rate::new(1_000_000);
+        let marked = |ms| Seen { marked: Some(0.85), ..seen(ms, 0, 1e6) };
+        assert_eq!(rate.on_feedback(marked(0)), Step::Fell);
+        assert!((rate.bps() - 0.85e6).abs() < 1.0, "{}", rate.bps());
+        assert_eq!(rate.on_feedback(marked(50)), Step::Went, "packets of before");
+        assert_eq!(rate.on_feedback(Seen { arrives: Some(0.8e6), ..marked(300) }), Step::Fell);
+        assert!(rate.bps() < 0.75e6, "{}", rate.bps());
     }
 
     #[test]

@@ -73,6 +73,31 @@ impl Sent {
         self.next as u16
     }
 
+    /// The same in long form.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The first packet that is remembered.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.next.saturating_sub(SENT_PACKETS as u64).max(1)
+    }
+
+    /// Whether nothing is known yet of a packet that is remembered.
+    pub(crate) fn is_flying(&self, number: u64) -> bool {
+        let entry = self.ring.get(Self::index(number));
+        entry.is_some_and(|entry| entry.state == State::Flying)
+    }
+
+    /// What would tell about a packet was lost. The packet, if nothing was known of it yet.
+    pub(crate) fn leave_untold(&mut self, now: Instant, number: u64) -> Option<Packet> {
+        let entry = self.ring.get_mut(Self::index(number))?;
+        (entry.state == State::Flying).then(|| {
+            entry.state = State::Untold;
+            entry.packet(now)
+        })
+    }
+
     /// The next packet left.
     pub(crate) fn push(&mut self, at: Instant, bytes: usize, cluster: u8) {
         let index = Self::index(self.next);

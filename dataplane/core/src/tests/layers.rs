@@ -47,6 +47,8 @@ impl Call {
             fir: false,
             transport_cc: false,
             remb: false,
+            ccfb: false,
+            reduced_size: false,
         };
         bench.command(Command::Publish {
             peer: publisher.id,

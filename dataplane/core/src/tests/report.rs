@@ -203,7 +203,12 @@ fn an_ended_subscription_says_goodbye() {
     let sent = bench.sent();
     let (_, reports) = subscriber.open(&sent);
     let packets: Vec<_> = rtcp::packets(&reports[0]).map(Result::unwrap).collect();
-    let [rtcp::Packet::ReceiverReport(_), rtcp::Packet::Bye(bye)] = &packets[..] else {
+    let [
+        rtcp::Packet::ReceiverReport(_),
+        rtcp::Packet::SourceDescription(_),
+        rtcp::Packet::Bye(bye),
+    ] = &packets[..]
+    else {
         panic!("a goodbye, not {packets:?}");
     };
     assert_eq!(bye.ssrcs().collect::<Vec<_>>(), [1001, 2001]);

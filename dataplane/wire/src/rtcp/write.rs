@@ -43,9 +43,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Uses no more than so many bytes of the buffer.
-    #[must_use]
-    pub fn within(self, bytes: usize) -> Self {
-        Self { out: self.out.within(bytes) }
+    pub fn limit(&mut self, bytes: usize) {
+        self.out.limit(bytes);
     }
 
     /// What was written so far.

@@ -58,6 +58,8 @@ impl Uplink {
             fir: false,
             transport_cc: false,
             remb: false,
+            ccfb: false,
+            reduced_size: false,
         };
         let commands = [
             Command::CreateScope { scope },
