@@ -114,8 +114,10 @@ fn decide(media: &Media, role: Role) -> Wanted {
     };
     let publishes = media.direction.sends() && role != Role::Player;
     let receives = media.direction.receives() && role != Role::Publisher;
+    let offers = |codec: &Codec| codec.feedback.iter().any(|feedback| feedback == "transport-cc");
     let counted = |extensions: &[Extension]| {
         extensions.iter().any(|e| e.uri == extension::TRANSPORT_SEQUENCE)
+            && media.codecs.iter().any(offers)
     };
     if publishes {
         let extensions = extension::for_publishing(&media.extensions);

@@ -60,16 +60,15 @@ impl Codec {
     }
 
     /// This codec with the feedback alone that both sides know. `transport_cc` says whether
-    /// transport-wide feedback is among it: then that of RFC 8888 is not, as one kind is enough and
-    /// all browsers know this one.
+    /// transport-wide feedback is among it for the media: then that of RFC 8888 is not, as one kind is
+    /// enough and all browsers know this one.
     pub fn answered(&self, transport_cc: bool) -> Self {
         let mut codec = self.clone();
-        codec.feedback.retain(|feedback| {
-            FEEDBACK.contains(&feedback.as_str()) && (transport_cc || feedback != "transport-cc")
+        codec.feedback.retain(|feedback| match feedback.as_str() {
+            "transport-cc" => transport_cc,
+            CONGESTION_CONTROL => !transport_cc,
+            feedback => FEEDBACK.contains(&feedback),
         });
-        if codec.feedback.iter().any(|feedback| feedback == "transport-cc") {
-            codec.feedback.retain(|feedback| feedback != CONGESTION_CONTROL);
-        }
         codec
     }
 

@@ -391,6 +391,8 @@ fn codecs(kind: Kind, moved: u8) -> Vec<Codec> {
         fir: false,
         transport_cc: true,
         remb: false,
+        ccfb: false,
+        reduced_size: false,
     }]
 }
 
