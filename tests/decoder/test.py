@@ -86,20 +86,22 @@ class Decoded(unittest.TestCase):
     def play(self, call: Call, several: bool, switches: int, hold: tuple[int, int]) -> None:
         due = {watcher: 1 for watcher in call.watchers}
         left = {watcher: switches for watcher in call.watchers}
-        last, next_at = None, time.monotonic()
+        # A call that nobody holds any more is cancelled.
+        calls, next_at = [], time.monotonic()
         while any(left.values()):
             for watcher in call.watchers:
                 if due[watcher] <= call.n and left[watcher]:
                     wish = {"temporal_max": random.randrange(3), "spatial_max": random.randrange(3)}
                     if several:
                         wish["layer_max"] = random.randrange(len(call.sources))
-                    last = call.prefer(watcher, **wish)
+                    calls.append(call.prefer(watcher, **wish))
                     due[watcher] = call.n + random.randint(*hold)
                     left[watcher] -= 1
             call.send_picture()
             next_at = max(next_at + PACE_SECONDS, time.monotonic())
             call.receive(next_at - time.monotonic())
-        last.result(10)
+        for made in calls:
+            made.result(10)
         for _ in range(CALM_PICTURES):
             call.send_picture(calm=True)
             call.receive(1 / PICTURES_PER_SECOND)
