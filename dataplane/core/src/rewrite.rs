@@ -224,7 +224,8 @@ impl Rewriter {
 
     /// This packet of the running segment, which is its newest, is left out: the numbers close over it. Picture ids as
     /// well, if it is told which picture it is of.
-    pub(crate) fn skip(&mut self, seq: u64, picture: Option<u16>) {
+    pub(crate) fn skip(&mut self, position: Position, picture: Option<u16>) {
+        let seq = position.seq;
         let Some(running) = self.segments.back_mut().filter(|_| self.open) else { return };
         // The rest of the picture before it, if any, was due before it.
         self.newest.open = false;
@@ -237,6 +238,15 @@ impl Rewriter {
         if picture.is_some() && picture != self.left_out {
             after.offsets.picture = after.offsets.picture.wrapping_sub(1) & 0x7FFF;
             self.left_out = picture;
+        }
+        // What is missing before it may still go out: what follows of another source is counted after that.
+        if seq > running.last.saturating_add(1) {
+            let (newest, offsets) = (&mut self.newest, after.offsets);
+            let picture = position.picture.map(|id| id.wrapping_add(offsets.picture) & 0x7FFF);
+            newest.picture = picture.or(newest.picture);
+            newest.tl0 = position.tl0.map(|tl0| tl0.wrapping_add(offsets.tl0)).or(newest.tl0);
+            let frame = position.frame.map(|frame| frame.wrapping_add(offsets.frame));
+            newest.frame = frame.or(newest.frame);
         }
         self.next = running.outgoing(seq);
         if running.first == seq {
@@ -498,9 +508,9 @@ mod tests {
         let p = |seq, picture| Position { seq, picture: Some(picture), ..Position::default() };
         send(&mut r, A, p(70_000, 5), 0);
         // 70,001 is missing; the next picture is left out, of which it may be the beginning.
-        r.skip(70_002, Some(6));
-        r.skip(70_003, Some(6));
-        r.skip(70_004, Some(7));
+        r.skip(p(70_002, 6), Some(6));
+        r.skip(p(70_003, 6), Some(6));
+        r.skip(p(70_004, 7), Some(7));
         let after = send(&mut r, A, p(70_005, 8), 0).unwrap();
         assert_eq!((after.seq as u16, after.offsets.picture), (2, 0x7FFE), "picture 6");
         assert_eq!(r.map(A, 70_001).map(|r| (r.seq as u16, r.offsets.picture)), Some((1, 0)));
@@ -527,10 +537,24 @@ mod tests {
         let mut r = Rewriter::new(0);
         send(&mut r, A, Position { open: true, ..position(70_000, 0) }, 0);
         // The end of the picture, 70,001, is missing; the next one is left out.
-        r.skip(70_002, None);
+        r.skip(position(70_002, 1), None);
         assert_eq!(send(&mut r, B, position(90_000, 9), 10).map(|r| r.seq as u16), Some(2));
         assert_eq!(r.map(A, 70_001).map(|r| r.seq as u16), Some(1), "late");
         assert_eq!(r.map(A, 70_003), None, "of a picture after the switch");
+    }
+
+    #[test]
+    fn what_is_missing_before_what_is_left_out_keeps_its_frame_number() {
+        let mut r = Rewriter::new(0);
+        let p = |seq, frame| Position { frame: Some(frame), ..position(seq, 0) };
+        send(&mut r, A, p(70_000, 5), 0);
+        // Frames 6 and 7 are missing, and still due; frame 8 is left out.
+        r.skip(p(70_003, 8), None);
+        let late = r.map(A, 70_002).unwrap();
+        let switched = send(&mut r, B, p(90_000, 100), 10).unwrap();
+        assert_eq!((late.seq as u16, switched.seq as u16), (2, 3));
+        let number = 100_u16.wrapping_add(switched.offsets.frame);
+        assert_eq!((7 + late.offsets.frame, number), (7, 9), "not 6, which is before 7");
     }
 
     #[test]

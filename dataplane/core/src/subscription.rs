@@ -211,7 +211,7 @@ impl Subscription {
         if !takes {
             // Pictures of VP8 are counted one by one; those of VP9 name others by the difference of their ids.
             let counted = position.picture.filter(|_| kind == CodecKind::Vp8);
-            self.rewriter.skip(packet.seq, counted);
+            self.rewriter.skip(position, counted);
         }
         takes
     }
