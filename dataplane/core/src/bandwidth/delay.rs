@@ -14,6 +14,9 @@ pub(crate) struct Delay {
     newest: i64,
     /// How far packets are behind the luckiest of their time, on average.
     spread_us: f64,
+    /// How far the luckiest of a slot is from that of the slot before, on average.
+    jitter_us: f64,
+    before_us: Option<i64>,
     queue_us: i64,
 }
 
@@ -23,6 +26,23 @@ struct Slot {
     number: i64,
     least_us: i64,
     packets: u16,
+    /// Of all of them, and of the one that arrived first; when that was, and when the last did.
+    bytes: u32,
+    first_bytes: u16,
+    first_us: i64,
+    last_us: i64,
+}
+
+impl Slot {
+    const NONE: Self = Self {
+        number: i64::MIN,
+        least_us: 0,
+        packets: 0,
+        bytes: 0,
+        first_bytes: 0,
+        first_us: 0,
+        last_us: 0,
+    };
 }
 
 const SLOT_US: i64 = 10_000;
@@ -38,14 +58,21 @@ const THRESHOLD_US: i64 = 25_000;
 /// Where packets vary by themselves, more is one, up to this much.
 const SPREAD_US_MAX: i64 = 25_000;
 
+/// What arrives while packets wait is taken over this long, at least and at most, and of so many bytes.
+const BUSY_US: i64 = 60_000;
+const BUSY_US_MAX: i64 = 250_000;
+const BUSY_BYTES: u64 = 3_000;
+
 impl Default for Delay {
     fn default() -> Self {
         Self {
             base_us: [i64::MAX; 2],
             base_began_us: None,
-            slots: [Slot { number: i64::MIN, least_us: 0, packets: 0 }; SLOTS],
+            slots: [Slot::NONE; SLOTS],
             newest: i64::MIN,
             spread_us: 0.0,
+            jitter_us: 0.0,
+            before_us: None,
             queue_us: 0,
         }
     }
@@ -53,7 +80,7 @@ impl Default for Delay {
 
 impl Delay {
     /// A packet arrived. The clocks may differ by anything.
-    pub(crate) fn on_packet(&mut self, sent_us: i64, arrived_us: i64) {
+    pub(crate) fn on_packet(&mut self, sent_us: i64, arrived_us: i64, bytes: u16) {
         let took_us = arrived_us.saturating_sub(sent_us);
         let began_us = *self.base_began_us.get_or_insert(arrived_us);
         if arrived_us.saturating_sub(began_us) >= BASE_SPAN_US {
@@ -65,6 +92,9 @@ impl Delay {
         *this = took_us.min(*this);
 
         let number = arrived_us.div_euclid(SLOT_US);
+        if number > self.newest {
+            self.vary();
+        }
         self.newest = self.newest.max(number);
         let Some(slot) = self.slots.get_mut(number.rem_euclid(SLOTS as i64) as usize) else {
             return;
@@ -74,8 +104,21 @@ impl Delay {
             self.spread_us += (behind.min(100_000.0) - self.spread_us) / 64.0;
             slot.least_us = slot.least_us.min(took_us);
             slot.packets = slot.packets.saturating_add(1);
+            slot.bytes = slot.bytes.saturating_add(bytes.into());
+            if arrived_us < slot.first_us {
+                (slot.first_us, slot.first_bytes) = (arrived_us, bytes);
+            }
+            slot.last_us = slot.last_us.max(arrived_us);
         } else {
-            *slot = Slot { number, least_us: took_us, packets: 1 };
+            *slot = Slot {
+                number,
+                least_us: took_us,
+                packets: 1,
+                bytes: bytes.into(),
+                first_bytes: bytes,
+                first_us: arrived_us,
+                last_us: arrived_us,
+            };
         }
     }
 
@@ -98,7 +141,7 @@ impl Delay {
     }
 
     /// By how much packets vary that follow each other closely.
-    pub(crate) fn spread_us(&self) -> i64 {
+    fn spread_us(&self) -> i64 {
         self.spread_us as i64
     }
 
@@ -107,6 +150,48 @@ impl Delay {
         let Some(least_us) = self.luckiest() else { return };
         self.base_us = [least_us; 2];
         self.queue_us = 0;
+    }
+
+    /// The newest slot is over.
+    fn vary(&mut self) {
+        let slot = self.slots.get(self.newest.rem_euclid(SLOTS as i64) as usize);
+        let Some(slot) = slot.filter(|slot| slot.packets > 0) else { return };
+        if let Some(before_us) = self.before_us.replace(slot.least_us) {
+            let by = before_us.saturating_sub(slot.least_us).saturating_abs().min(100_000);
+            self.jitter_us += (by as f64 - self.jitter_us) / 32.0;
+        }
+    }
+
+    /// By how much packets vary that do not follow each other closely.
+    pub(crate) fn jitter_us(&self) -> i64 {
+        self.jitter_us as i64
+    }
+
+    /// What arrives in bits per second while packets wait, which is what the line carries; `None` if it is too little to
+    /// say. What is taken together ends with the newest packet and begins where packets began to wait: before that the line
+    /// was not full, and what arrived then says how much was sent.
+    pub(crate) fn busy_bps(&self) -> Option<f64> {
+        let base_us = self.base_us.into_iter().min()?;
+        let waits_us = base_us.saturating_add(self.queue_us / 2);
+        let (mut bytes, mut first, mut last_us) = (0_u64, None, i64::MIN);
+        for back in 0..BUSY_US_MAX / SLOT_US {
+            let number = self.newest.saturating_sub(back);
+            let slot = self.slots.get(number.rem_euclid(SLOTS as i64) as usize)?;
+            if slot.number != number {
+                continue;
+            }
+            let long = first.is_some_and(|(at, _)| last_us.saturating_sub(at) >= BUSY_US);
+            if long && bytes >= BUSY_BYTES && slot.least_us < waits_us {
+                break;
+            }
+            bytes += u64::from(slot.bytes);
+            first = Some((slot.first_us, slot.first_bytes));
+            last_us = last_us.max(slot.last_us);
+        }
+        let (first_us, first_bytes) = first?;
+        let took_us = last_us.saturating_sub(first_us);
+        let bytes = bytes.saturating_sub(first_bytes.into());
+        (took_us >= BUSY_US && bytes >= BUSY_BYTES).then(|| bytes as f64 * 8e6 / took_us as f64)
     }
 
     /// The smallest delay of the last packets.
@@ -130,7 +215,7 @@ impl Delay {
 
 /// Half of a large packet.
 const PACKET_BITS: f64 = 600.0 * 8.0;
-const PACKET_US_MAX: f64 = 20_000.0;
+const PACKET_US_MAX: f64 = 15_000.0;
 
 #[cfg(test)]
 mod tests {
@@ -140,7 +225,7 @@ mod tests {
     fn queue_us(took_us: impl Fn(i64) -> i64, packets: i64) -> i64 {
         let mut delay = Delay::default();
         for n in 0..packets {
-            delay.on_packet(n * 10_000, n * 10_000 + took_us(n));
+            delay.on_packet(n * 10_000, n * 10_000 + took_us(n), 1200);
             if n % 5 == 4 {
                 delay.close();
             }
@@ -152,6 +237,38 @@ mod tests {
     fn a_queue_is_what_the_last_packets_wait_longer() {
         assert_eq!(queue_us(|_| -7_000_000, 100), 0, "whatever the clocks say");
         assert_eq!(queue_us(|n| if n < 50 { 20_000 } else { 70_000 }, 100), 50_000);
+    }
+
+    #[test]
+    fn what_a_line_carries_is_seen_in_a_burst() {
+        // A packet every 10 ms, and 60 at once, over a line that needs 2 ms for each.
+        let mut delay = Delay::default();
+        let (mut free_us, mut arrived_us) = (0, 0);
+        let mut send = |delay: &mut Delay, sent_us: i64| {
+            free_us = free_us.max(sent_us) + 2_000;
+            arrived_us = free_us + 20_000;
+            delay.on_packet(sent_us, arrived_us, 1200);
+        };
+        (0..100).for_each(|n| send(&mut delay, n * 10_000));
+        (0..60).for_each(|_| send(&mut delay, 1_000_000));
+        delay.close();
+        assert!(delay.queue_us() > 20_000, "{}", delay.queue_us());
+        let bps = delay.busy_bps().expect("it waits");
+        let line_bps = 1200.0 * 8e6 / 2_000.0;
+        assert!((0.7..1.01).contains(&(bps / line_bps)), "{bps} of {line_bps}");
+    }
+
+    #[test]
+    fn packets_that_vary_do_so_whether_they_overtake_each_other_or_not() {
+        for order in [false, true] {
+            let (mut delay, mut last_us) = (Delay::default(), 0);
+            for n in 0..1000 {
+                let arrived_us = n * 10_000 + (n * 7919) % 30_000;
+                last_us = if order { arrived_us.max(last_us) } else { arrived_us };
+                delay.on_packet(n * 10_000, last_us, 1200);
+            }
+            assert!((3_000..15_000).contains(&delay.jitter_us()), "{}", delay.jitter_us());
+        }
     }
 
     #[test]
@@ -175,9 +292,9 @@ mod tests {
     fn times_that_lie_do_no_harm() {
         let mut delay = Delay::default();
         for at in [i64::MAX, i64::MIN, 0, -1, i64::MAX / 2] {
-            delay.on_packet(at, at.wrapping_neg());
+            delay.on_packet(at, at.wrapping_neg(), 1200);
             delay.close();
-            delay.on_packet(0, at);
+            delay.on_packet(0, at, 1200);
             delay.close();
             assert!(delay.queue_us() >= 0 && delay.threshold_us(0.0) > 0);
         }

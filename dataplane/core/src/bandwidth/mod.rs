@@ -26,7 +26,7 @@ use congestion::{Marks, Names};
 use delay::Delay;
 use loss::Loss;
 use probe::{Probes, Wish};
-use rate::{Rate, Seen, Step};
+use rate::{Rate, Seen, Step, USED};
 use sent::{Packet, Sent, Told};
 use strait_wire::rtcp::TransportCc;
 
@@ -63,8 +63,6 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// What arrives is taken over this long while something waits; over twice that otherwise, and with fewer bytes than these.
 const SHORT_US: i64 = 250_000;
 const SHORT_BYTES: u64 = 8_000;
-/// Less of the estimate is used than this: it does not grow by itself.
-const LIMITED: f64 = 0.8;
 /// A probe that was due but not of use is thought about again after so long.
 const PROBE_CHECK: Duration = Duration::from_millis(100);
 /// A round trip beyond this is no round trip: feedback was held back somewhere.
@@ -194,7 +192,7 @@ impl Bandwidth {
     fn arrived(&mut self, packet: Packet, at_us: i64) {
         self.took_us = Some(at_us.saturating_sub(packet.sent_us));
         self.acknowledged.add(at_us, packet.bytes);
-        self.delay.on_packet(packet.sent_us, at_us);
+        self.delay.on_packet(packet.sent_us, at_us, packet.bytes);
     }
 
     /// The feedback ends: what it means for the estimate.
@@ -223,12 +221,16 @@ impl Bandwidth {
         let arrived = self.acknowledged.bps(2 * SHORT_US);
         let arrives = self.acknowledged.bps(SHORT_US).filter(|(_, bytes)| *bytes >= SHORT_BYTES);
         let scaled = |rate: Option<(f64, u64)>| rate.map(|(bps, _)| bps * scale);
+        // Where packets wait the line is full, though it may have been for a moment only.
+        let full = queue_us > threshold_us;
+        let busy_bps = full.then(|| self.delay.busy_bps()).flatten().map_or(0.0, |bps| bps * scale);
+        let arrives = scaled(arrives.or(arrived)).map(|bps| bps.max(busy_bps));
         let step = self.rate.on_feedback(Seen {
             now,
             round_trip,
             queue_us,
             threshold_us,
-            arrives: scaled(arrives.or(arrived)),
+            arrives,
             arrived: scaled(arrived),
             loss,
             marked,
@@ -262,7 +264,7 @@ impl Bandwidth {
         // Where nothing is sent any more nothing waits either, though nobody says so.
         if self.missed_at.is_none() && (!self.rate.is_draining() || self.is_silent(now)) {
             let wish = Wish { useful_bps, limited: self.is_limited(now) };
-            self.probes.begin(now, self.rate.bps(), self.delay.spread_us(), wish);
+            self.probes.begin(now, self.rate.bps(), self.delay.jitter_us(), wish);
         }
     }
 
@@ -323,7 +325,8 @@ impl Bandwidth {
     /// Whether so little is sent that the estimate does not grow by itself.
     fn is_limited(&self, now: Instant) -> bool {
         let arrived = self.acknowledged.bps(2 * SHORT_US);
-        self.is_silent(now) || arrived.is_none_or(|(bps, _)| bps < self.rate.bps() * LIMITED)
+        let sent = arrived.map(|(bps, _)| bps / (1.0 - self.loss.inherent()));
+        self.is_silent(now) || sent.is_none_or(|bps| bps < self.rate.bps() * USED)
     }
 }
 

@@ -39,10 +39,13 @@ struct Cluster {
     packets: u32,
     told: u32,
     arrived: u32,
-    /// Of what arrived: bytes, those of the first, when the first and the last did.
+    /// How far packets vary by themselves.
+    jitter_us: i64,
+    /// Of what arrived: bytes, those of the first, when the first and the last did, and between when they left.
     bytes: u64,
     first: Option<(i64, u16)>,
     last_us: i64,
+    left_us: (i64, i64),
 }
 
 /// What is wanted of probing at the moment.
@@ -66,6 +69,7 @@ pub(crate) struct Proof {
 /// How long a probe lasts, at least and at most: the more packets vary by themselves, the longer.
 const LASTS: Duration = Duration::from_millis(15);
 const LASTS_MAX: Duration = Duration::from_millis(45);
+const LASTS_JITTER: u32 = 3;
 /// Packets that a probe needs to say something.
 const PACKETS_MIN: u32 = 5;
 /// A probe is so many times the estimate.
@@ -74,6 +78,8 @@ const FACTOR: u64 = 2;
 const GAIN: f64 = 1.05;
 /// If it arrives slower than this share of how fast it left, the line was full.
 const FULL: f64 = 0.9;
+/// Beyond that and what packets vary by, so much more is the time that the last ones take to leave.
+const STRETCH_US: f64 = 2_000.0;
 /// The queue that a probe builds up goes away at this share of what it measured.
 const CAUTION: f64 = 0.95;
 /// Between probes of a line whose limit is known; after each that fails more, up to the second.
@@ -102,7 +108,7 @@ impl Default for Probes {
 
 impl Probes {
     /// Begins a probe if it is time and of use.
-    pub(crate) fn begin(&mut self, now: Instant, estimate_bps: f64, spread_us: i64, wish: Wish) {
+    pub(crate) fn begin(&mut self, now: Instant, estimate_bps: f64, jitter_us: i64, wish: Wish) {
         let estimate = estimate_bps as u64;
         if self.cluster.is_some() || now < self.next_at || !(self.rising || wish.limited) {
             return;
@@ -112,10 +118,11 @@ impl Probes {
         if (target_bps as f64) < estimate_bps * GAIN {
             return;
         }
-        let spread = Duration::from_micros(spread_us.clamp(0, 100_000).cast_unsigned());
+        let jitter = Duration::from_micros(jitter_us.clamp(0, 100_000).cast_unsigned());
         // At low rates it takes longer until so many packets have left.
         let packets_us = u64::from(PACKETS_MIN + 1) * PADDING_BITS * 1_000_000 / target_bps.max(1);
-        let lasts = (LASTS + spread).max(Duration::from_micros(packets_us)).min(LASTS_MAX);
+        let lasts =
+            (LASTS + jitter * LASTS_JITTER).max(Duration::from_micros(packets_us)).min(LASTS_MAX);
         let room = Duration::from_micros(PROBE_BYTES as u64 * 8_000_000 / target_bps.max(1));
         let lasts = lasts.min(room);
         self.id = self.id.checked_add(1).unwrap_or(1);
@@ -133,7 +140,9 @@ impl Probes {
             arrived: 0,
             bytes: 0,
             first: None,
+            jitter_us,
             last_us: i64::MIN,
+            left_us: (i64::MAX, i64::MIN),
         });
     }
 
@@ -160,7 +169,9 @@ impl Probes {
         let missing = due.saturating_sub(cluster.sent);
         let all = bytes_of(cluster.target_bps, cluster.lasts);
         let small = all < u64::from(PACKETS_MIN + 1) * LARGE_BYTES;
-        (missing > 0).then_some((missing as usize, small))
+        // Of smaller packets the line carries headers above all, and seems to carry little.
+        let worth = PADDING_BYTES.min(all / u64::from(PACKETS_MIN + 1)).max(1);
+        (missing >= worth).then_some((missing as usize, small))
     }
 
     /// When there is more to send.
@@ -186,6 +197,8 @@ impl Probes {
             cluster.first = Some((at_us, packet.bytes));
         }
         cluster.last_us = cluster.last_us.max(at_us);
+        let (from, to) = cluster.left_us;
+        cluster.left_us = (from.min(packet.sent_us), to.max(packet.sent_us));
     }
 
     /// The feedback ends: what the probe shows, if it is complete.
@@ -263,8 +276,13 @@ impl Cluster {
         if took_us < 2_000.0 || arrived_us < 1_000.0 {
             return None;
         }
-        let full = carried < left * FULL;
-        Some(Proof { bps: if full { carried * CAUTION } else { left.min(carried) }, full })
+        // It is full if they arrive further apart than they left. How much arrived in that time says nothing of a line that
+        // is not: a large packet may have been the first, or a few the last.
+        let (from, to) = self.left_us;
+        let apart_us = to.saturating_sub(from) as f64;
+        let stays_us = apart_us * (1.0 / FULL - 1.0) + self.jitter_us as f64 + STRETCH_US;
+        let full = arrived_us > apart_us + stays_us && carried < left * FULL;
+        Some(Proof { bps: if full { carried * CAUTION } else { left }, full })
     }
 }
 
@@ -277,3 +295,85 @@ const STEP: Duration = Duration::from_millis(1);
 /// What a packet of padding alone takes, on the wire and as a packet that repeats media.
 const PADDING_BITS: u64 = 300 * 8;
 const LARGE_BYTES: u64 = 1100;
+/// Padding waits until it is so much.
+const PADDING_BYTES: u64 = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends a probe of twice 1 Mbit/s over a line of so many bits per second; what it shows. `first`: bytes of media
+    /// that leave with it, at once.
+    fn probe(line_bps: f64, first: usize, (jitter_us, seed): (i64, i64)) -> Option<Proof> {
+        let mut probes = Probes::default();
+        let wish = Wish { useful_bps: u64::MAX, limited: true };
+        probes.begin(Instant::default(), 1e6, jitter_us, wish);
+        let (mut free_us, mut told, mut chance) = (0.0, Vec::new(), seed);
+        for ms in 0..100 {
+            let now = Instant::default() + Duration::from_millis(ms);
+            let mut left = if ms == 0 { first } else { 0 };
+            while probes.cluster_id(now) != 0 {
+                let bytes = if left > 0 {
+                    left.min(1200)
+                } else if let Some((missing, _)) = probes.missing(now) {
+                    missing.min(1200)
+                } else {
+                    break;
+                };
+                left -= left.min(bytes);
+                probes.on_sent(now, bytes);
+                let sent_us = ms as i64 * 1000;
+                free_us = f64::max(free_us, sent_us as f64) + bytes as f64 * 8e6 / line_bps;
+                chance = chance * 48_271 % 0x7fff_ffff;
+                let arrived_us = free_us as i64 + chance % (jitter_us * 3).max(1);
+                told.push((Packet { sent_us, bytes: bytes as u16, cluster: 1 }, arrived_us));
+            }
+        }
+        told.into_iter().for_each(|(packet, at_us)| probes.on_told(packet, Some(at_us)));
+        probes.close(Instant::default() + Duration::from_millis(200), Duration::default(), 1e6)
+    }
+
+    #[test]
+    fn a_line_that_carries_the_probe_is_not_full_whatever_left_first() {
+        for first in [0, 1200, 3000] {
+            let proof = probe(20e6, first, (0, 7)).expect("it says something");
+            assert!(!proof.full && proof.bps > 1.8e6, "{first}: {proof:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_carries_no_more_is_full() {
+        for first in [0, 1200, 3000] {
+            let proof = probe(1.1e6, first, (0, 7)).expect("it says something");
+            assert!(proof.full && proof.bps < 1.2e6, "{first}: {proof:?}");
+        }
+    }
+
+    #[test]
+    fn packets_that_vary_rarely_mislead() {
+        for (line_bps, full) in [(20e6, false), (1.1e6, true)] {
+            let proofs = (1..=50).filter_map(|seed| probe(line_bps, 1200, (5_000, seed * 7919)));
+            let right = proofs.filter(|proof| proof.full == full).count();
+            assert!(right >= 40, "{right} of 50 over {line_bps}");
+        }
+    }
+
+    #[test]
+    fn no_packet_of_padding_is_mostly_headers() {
+        for (estimate_bps, least) in [(240e3, 200), (5e6, 200), (50e3, 90)] {
+            let mut probes = Probes::default();
+            let wish = Wish { useful_bps: u64::MAX, limited: true };
+            probes.begin(Instant::default(), estimate_bps, 0, wish);
+            let mut packets = 0;
+            for ms in 0..100 {
+                let now = Instant::default() + Duration::from_millis(ms);
+                if let Some((missing, _)) = probes.missing(now) {
+                    assert!(missing >= least, "{missing} at {estimate_bps}");
+                    probes.on_sent(now, missing);
+                    packets += 1;
+                }
+            }
+            assert!(packets >= PACKETS_MIN, "{packets} at {estimate_bps}");
+        }
+    }
+}

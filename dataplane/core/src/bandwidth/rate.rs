@@ -92,6 +92,9 @@ const ALIKE: std::ops::Range<f64> = 0.75..1.3;
 const UNPROVEN: f64 = 1.5;
 const KNOWN: f64 = 1.15;
 const UNPROVEN_BPS: f64 = 20_000.0;
+/// Less of the estimate is used than this: it does not grow by itself, so what it could be is probed for.
+pub(crate) const USED: f64 = 0.9;
+const _: () = assert!(USED * KNOWN > 1.0, "in between it would neither grow nor be probed for");
 /// After so many decreases without effect the queue is somebody else's.
 const IN_VAIN: u8 = 4;
 
