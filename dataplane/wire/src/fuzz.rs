@@ -3,7 +3,7 @@
 //!
 //! Each panics when the promise is broken. They allocate and assert, so nothing but tests may call them.
 
-use crate::codec::{av1, dependency, h264, h265, opus, red, vp8, vp9};
+use crate::codec::{av1, dependency, fec, h264, h265, opus, red, vp8, vp9};
 use crate::rtcp::{
     self, Arrival, CongestionControl, Metric, Outcome, Packet as Rtcp, TransportCc, Writer, XrBlock,
 };
@@ -352,6 +352,22 @@ pub fn codec(bytes: &[u8]) {
         let mut payload = bytes.to_vec();
         red::set_pts(&mut payload, 5).expect("headers that end");
         assert_eq!(red::primary(&payload), Some(primary));
+    }
+    let repairs = [fec::Repair::parse_flexfec(bytes), fec::Repair::parse_ulpfec(bytes)];
+    for repair in repairs.into_iter().flatten() {
+        assert!(repair.mask != 0 && repair.mask >> fec::PROTECTED_MAX == 0);
+        let mut copy = vec![0; bytes.len()];
+        let len = repair.write(&mut copy).expect("no longer than it was");
+        let again = match repair.ssrc {
+            Some(_) => fec::Repair::parse_flexfec(&copy[..len]),
+            None => fec::Repair::parse_ulpfec(&copy[..len]),
+        };
+        assert_eq!(again, Some(repair));
+        let mut room = vec![0; rtp::FIXED_HEADER_LEN + repair.payload.len()];
+        let whole = Some(bytes).filter(|bytes| bytes.len() >= rtp::FIXED_HEADER_LEN);
+        if let Some(len) = repair.restore((1, 2), whole.into_iter(), &mut room) {
+            assert!(len >= rtp::FIXED_HEADER_LEN && len <= room.len() && room[0] >> 6 == 2);
+        }
     }
     if let Some(descriptor) = vp8::Descriptor::parse(bytes) {
         assert!(descriptor.len <= bytes.len());

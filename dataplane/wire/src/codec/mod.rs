@@ -3,6 +3,7 @@
 
 pub mod av1;
 pub mod dependency;
+pub mod fec;
 pub mod h264;
 pub mod h265;
 pub mod opus;
