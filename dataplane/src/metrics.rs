@@ -113,7 +113,17 @@ const METRICS: &[(&str, &str, &str)] = &[
     (
         "relay_publisher_packets_repaired_total",
         "counter",
-        "Lost packets from publishers that came by retransmission, by worker.",
+        "Lost packets from publishers that came by retransmission or forward error correction, by worker.",
+    ),
+    (
+        "relay_fec_packets_total",
+        "counter",
+        "Repair packets of publishers' forward error correction, by worker.",
+    ),
+    (
+        "relay_fec_recovered_total",
+        "counter",
+        "Media packets from publishers that were had from repair packets, by worker.",
     ),
     (
         "relay_feedback_packets_total",
@@ -248,6 +258,8 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_publisher_packets_expected_total", |report| report.worker.quality.expected);
     page.each("relay_publisher_packets_lost_total", |report| report.worker.quality.lost);
     page.each("relay_publisher_packets_repaired_total", |report| report.worker.quality.repaired);
+    page.each("relay_fec_packets_total", |report| report.worker.fec.packets);
+    page.each("relay_fec_recovered_total", |report| report.worker.fec.recovered);
     page.each("relay_feedback_packets_total", |report| report.worker.estimation.told);
     page.each("relay_feedback_ignored_total", |report| report.worker.estimation.ignored);
     page.each("relay_feedback_marked_total", |report| report.worker.estimation.marked);

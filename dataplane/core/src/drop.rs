@@ -66,6 +66,11 @@ reasons! {
     PayloadTypeUnknown = "payload_type_unknown",
     /// RTX without an original packet (RFC 4588): bandwidth probes of the publisher. Normal.
     RtxPadding = "rtx_padding",
+    /// Forward error correction that ends here: what the publisher lost is mended with it, and subscribers have lines of
+    /// their own. Normal where it was agreed.
+    FecEnds = "fec_ends",
+    /// Forward error correction that cannot be read, or protects no stream of the publisher: a broken peer.
+    FecMalformed = "fec_malformed",
     /// A packet that arrived before, as itself or by RTX. Normal after loss.
     PacketDuplicate = "packet_duplicate",
     /// A packet so late that its place is gone. The publisher's network, or a retransmission after a long stall.

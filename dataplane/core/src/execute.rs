@@ -6,6 +6,7 @@ use crate::demand::Demand;
 use crate::display::Display;
 use crate::drop::DropReason;
 use crate::egress::Egress;
+use crate::fec;
 use crate::ice::Agent;
 use crate::keys::{Keys, SessionKey};
 use crate::layer::Layers;
@@ -16,7 +17,7 @@ use crate::limits::{
 use crate::mirror::Mirrors;
 use crate::peer::Peer;
 use crate::port::Path;
-use crate::publication::{Encoding, Publication, Stream};
+use crate::publication::{Carries, Encoding, Publication, Stream};
 use crate::red::Red;
 use crate::resend::Resent;
 use crate::rewrite::Rewriter;
@@ -303,7 +304,8 @@ impl Worker {
         if self.publication_ids.contains_key(&id) {
             return Err(CommandError::Exists("publication"));
         }
-        if encodings.is_empty() || codecs.is_empty() {
+        let leg = Leg::new(&mid, codecs, extensions);
+        if encodings.is_empty() || leg.codecs.is_empty() {
             return Err(CommandError::Invalid("a publication needs an encoding and a codec"));
         }
         limit(
@@ -322,8 +324,11 @@ impl Worker {
         if ssrcs.windows(2).any(|pair| pair.first() == pair.last()) {
             return Err(CommandError::Exists("SSRC"));
         }
-        let states: Vec<Encoding> =
+        let mut states: Vec<Encoding> =
             encodings.iter().map(|e| Encoding::new(e, kind, self.next_source())).collect();
+        if leg.fec.is_agreed() {
+            states.iter_mut().for_each(|encoding| encoding.fec = Some(Box::default()));
+        }
         let slot = self.publications.insert(Publication {
             id,
             peer: peer_slot,
@@ -331,7 +336,7 @@ impl Worker {
             mirrors: Mirrors::default(),
             demand: Demand::default(),
             kind,
-            leg: Leg { mid: mid.into(), codecs, extensions },
+            leg,
             encodings: states,
             muted,
             report_ssrc,
@@ -346,9 +351,10 @@ impl Worker {
             peer.publications.push(slot);
             ssrcs.iter().for_each(|ssrc| peer.ended.remove(*ssrc));
             for (number, encoding) in (0_u8..).zip(&encodings) {
-                let stream = Stream { publication: slot, encoding: number, rtx: false };
+                let carries = Carries::Media;
+                let stream = Stream { publication: slot, encoding: number, carries };
                 peer.streams.insert(encoding.ssrc, stream);
-                peer.streams.insert(encoding.rtx_ssrc, Stream { rtx: true, ..stream });
+                peer.streams.insert(encoding.rtx_ssrc, Stream { carries: Carries::Rtx, ..stream });
             }
         }
         self.expect_sound(slot);
@@ -470,7 +476,7 @@ impl Worker {
             peer: peer_slot,
             kind,
             template: Template::new(&mid, &extensions),
-            leg: Leg { mid: mid.into(), codecs, extensions },
+            leg: Leg::new(&mid, codecs, extensions),
             ssrc,
             rtx_ssrc,
             as_sent,
@@ -553,8 +559,9 @@ impl Worker {
             publication.subscriptions.len(),
             SUBSCRIPTIONS_PER_PUBLICATION,
         )?;
-        let routes = compile(&publication.leg, &to.leg)?;
+        let mut routes = compile(&publication.leg, &to.leg)?;
         if to.as_sent {
+            routes.extend(fec::route(&publication.leg, &to.leg));
             let keys = |slot| self.peers.get(slot).and_then(|peer| peer.keys.as_ref());
             let opens = match &publication.origin {
                 Some(origin) => origin.as_sent && matches!(keys(to.peer), Some(Keys::Plain)),
@@ -596,7 +603,9 @@ impl Worker {
             publication.subscriptions.push(slot);
             publication.hands_on |= subscription.as_sent;
             publication.repairs |= subscription.leg.codecs.iter().any(|codec| codec.nack)
-                || subscription.adds_redundancy();
+                || subscription.adds_redundancy()
+                // What is lost is had from what came.
+                || publication.leg.fec.is_agreed();
         }
     }
 

@@ -15,6 +15,7 @@ mod echo;
 pub mod egress;
 mod execute;
 mod fan_out;
+mod fec;
 mod feedback;
 mod gather;
 mod hash;

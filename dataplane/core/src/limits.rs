@@ -114,6 +114,9 @@ pub const MISSING_PACKETS: usize = 128;
 pub const MISSING_INTERVAL: Duration = Duration::from_millis(50);
 /// A missing packet is asked for at most so many times.
 pub const MISSING_TRIES: u8 = 10;
+/// Repair packets of one encoding that wait for all but one of the packets that they protect; of more, the newest. Those of
+/// a picture of many packets over a bad line: 64 KiB at most, taken as they come.
+pub const FEC_PACKETS: usize = 32;
 /// Bytes of retransmission that a subscriber may save up, and starts with.
 pub const RESEND_BYTES: u32 = 128 << 10;
 /// One byte of retransmission is earned by this many bytes sent: half of the stream covers 30 % loss.

@@ -12,7 +12,7 @@ use crate::keys::Keys;
 use crate::limits::{EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, MIRRORS, MIRRORS_PER_PUBLICATION};
 use crate::measure::ClockOffset;
 use crate::parcel::{Item, Known, Name, Parcel};
-use crate::publication::{Encoding, Publication, Stream};
+use crate::publication::{Carries, Encoding, Publication, Stream};
 use crate::request::RETRY;
 use crate::route::Leg;
 use crate::speaker::Sound;
@@ -133,7 +133,7 @@ impl Worker {
             mirrors: Mirrors::default(),
             demand: Demand::default(),
             kind,
-            leg: Leg { mid: "".into(), codecs, extensions },
+            leg: Leg::new("", codecs, extensions),
             encodings,
             muted,
             report_ssrc: 0,
@@ -287,7 +287,7 @@ impl Worker {
         let ssrc = rtp::Header::parse(bytes).map_err(|_| DropReason::RtpMalformed)?.ssrc();
         let publication = self.mirror_slot(name.publication).ok_or(DropReason::StreamUnknown)?;
         self.follow(publication, name, ssrc);
-        let stream = Stream { publication, encoding: name.encoding, rtx: false };
+        let stream = Stream { publication, encoding: name.encoding, carries: Carries::Media };
         self.admit(now, now.at, stream, bytes, sealed, egress)
     }
 

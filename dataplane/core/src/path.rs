@@ -7,7 +7,7 @@ use crate::fan_out::FanOut;
 use crate::gather::{Gather, Held, Packets, bit};
 use crate::limits::{EGRESS_DATAGRAMS, EGRESS_FLUSH_BYTES, GATHERED_PACKETS};
 use crate::port::Meta;
-use crate::publication::{Stream, recognise};
+use crate::publication::{Carries, Stream, recognise};
 use crate::red::Red;
 use crate::speaker::{Place, is_loud};
 use crate::subscription::{Selected, Sending};
@@ -54,7 +54,13 @@ impl Worker {
         let stream = self.stream_of(now, sender, bytes);
         self.note_arrival(now, meta, sender, stream.as_ref().ok(), bytes, egress);
         let stream = stream?;
-        self.admit(now, meta.at, stream, bytes, sealed, egress)
+        let result = if stream.carries == Carries::Fec {
+            self.on_fec(now, stream, bytes, sealed)
+        } else {
+            self.admit(now, meta.at, stream, bytes, sealed, egress)
+        };
+        self.mend(now, meta.at, stream, egress);
+        result
     }
 
     /// Takes a decrypted packet of a known stream in: measures it, passes it on to other workers, and gathers it.
@@ -268,8 +274,9 @@ impl Worker {
         let publications = peer.publications.iter();
         let publications =
             publications.filter_map(|slot| Some((*slot, self.publications.get(*slot)?)));
-        let stream =
-            recognise(&header, publications, &peer.ended).ok_or(DropReason::StreamUnknown)?;
+        let stream = recognise(&header, publications, &peer.ended);
+        let stream = stream.or_else(|| self.fec_stream_of(&peer.publications, bytes));
+        let stream = stream.ok_or(DropReason::StreamUnknown)?;
         self.learn(now, sender, stream, ssrc)?;
         Ok(stream)
     }
@@ -281,7 +288,7 @@ impl Worker {
         let Some(stream) = stream else { return };
         let publication = self.publications.get_mut(stream.publication);
         let encoding = publication.and_then(|p| p.encodings.get_mut(stream.encoding as usize));
-        encoding.into_iter().for_each(|e| e.came_again(header.seq(), stream.rtx));
+        encoding.into_iter().for_each(|e| e.came_again(header.seq(), stream.carries));
     }
 
     /// Assigns an SSRC to a stream. One that is in use is only replaced once it has fallen silent, so that two senders
@@ -304,15 +311,20 @@ impl Worker {
             .and_then(|publication| publication.encodings.get_mut(stream.encoding as usize))
             .ok_or(DropReason::StreamUnknown)?;
         let peer = self.peers.get_mut(sender).ok_or(DropReason::PathUnknown)?;
-        let replaced = if stream.rtx {
-            std::mem::replace(&mut encoding.rtx_ssrc, ssrc)
-        } else {
-            if encoding.ssrc != 0 && encoding.is_active(now.at) {
-                return Err(DropReason::StreamUnknown);
+        let replaced = match stream.carries {
+            Carries::Rtx => std::mem::replace(&mut encoding.rtx_ssrc, ssrc),
+            Carries::Fec => {
+                let fec = encoding.fec.as_mut().ok_or(DropReason::StreamUnknown)?;
+                std::mem::replace(&mut fec.ssrc, ssrc)
             }
-            let replaced = encoding.ssrc;
-            encoding.restart(ssrc, source);
-            replaced
+            Carries::Media => {
+                if encoding.ssrc != 0 && encoding.is_active(now.at) {
+                    return Err(DropReason::StreamUnknown);
+                }
+                let replaced = encoding.ssrc;
+                encoding.restart(ssrc, source);
+                replaced
+            }
         };
         if replaced != 0 {
             peer.streams.remove(replaced);

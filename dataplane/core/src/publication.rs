@@ -7,6 +7,7 @@ use crate::cache::Cache;
 use crate::command::{self, CodecKind, Kind, PublicationId};
 use crate::demand::Demand;
 use crate::drop::DropReason;
+use crate::fec::Fec;
 use crate::inner::Inner;
 use crate::keyframe::KeyFrameRequests;
 use crate::keyframe_cache::LastKeyFrame;
@@ -79,6 +80,8 @@ pub(crate) struct Encoding {
     /// The same as they came, for subscribers that get them so.
     pub(crate) sealed: Cache,
     pub(crate) missing: Missing,
+    /// Where it was agreed.
+    pub(crate) fec: Option<Box<Fec>>,
     /// When the last packet arrived.
     pub(crate) active_at: Option<Instant>,
     pub(crate) rate: Rate,
@@ -118,6 +121,7 @@ impl Encoding {
             cache: Cache::new(packets),
             sealed: Cache::new(packets),
             missing: Missing::default(),
+            fec: None,
             active_at: None,
             rate: Rate::default(),
             inner: Inner::default(),
@@ -145,11 +149,12 @@ impl Encoding {
         self.cache.clear();
         self.sealed.clear();
         self.missing = Missing::default();
+        self.fec.iter_mut().for_each(|fec| fec.restart());
     }
 
     /// A packet came whose number was there before.
-    pub(crate) fn came_again(&mut self, seq: u16, is_rtx: bool) {
-        if !is_rtx {
+    pub(crate) fn came_again(&mut self, seq: u16, carries: Carries) {
+        if carries == Carries::Media {
             self.loss.on_again(self.window.extend(seq));
         }
     }
@@ -172,13 +177,21 @@ impl Publication {
         let encoding =
             self.encodings.get_mut(stream.encoding as usize).ok_or(DropReason::StreamUnknown)?;
         let header = rtp::Header::parse(bytes).map_err(|_| DropReason::RtpMalformed)?;
-        let is_rtx = stream.rtx || self.leg.codec_of_rtx(header.pt()).is_some();
+        let carries = match stream.carries {
+            Carries::Media if self.leg.codec_of_rtx(header.pt()).is_some() => Carries::Rtx,
+            carries => carries,
+        };
+        let is_rtx = carries == Carries::Rtx;
         let bytes = if is_rtx {
             let codec = self.leg.codec_of_rtx(header.pt()).ok_or(DropReason::PayloadTypeUnknown)?;
             let len = unwrap_rtx(bytes, codec.pt, encoding.ssrc)?;
             bytes.get_mut(..len).ok_or(DropReason::RtpMalformed)?
         } else {
             bytes
+        };
+        let bytes = match self.leg.fec.red.as_ref() {
+            Some(red) => unwrap_red(&self.leg, red.pt, encoding, bytes, !self.hands_on)?,
+            None => bytes,
         };
         let bytes = &*bytes;
         let header = rtp::Header::parse(bytes).map_err(|_| DropReason::RtpMalformed)?;
@@ -191,7 +204,7 @@ impl Publication {
         let seq = match encoding.window.accept(header.seq()) {
             Ok(seq) => seq,
             Err(reason) => {
-                encoding.came_again(header.seq(), is_rtx);
+                encoding.came_again(header.seq(), carries);
                 return Err(reason);
             }
         };
@@ -203,12 +216,16 @@ impl Publication {
         encoding.bytes += bytes.len() as u64;
         encoding.inner.count(packet.peek.layer.of, bytes.len());
         encoding.missing.arrived(seq);
+        if let Some(fec) = &mut encoding.fec {
+            fec.arrived(seq, is_rtx);
+            fec.statistics.recovered += u64::from(carries == Carries::Fec);
+        }
         // A mirror's origin has seen the gap and asks.
         let repairs = self.repairs && codec.nack && self.origin.is_none();
         if let Some(newest) = newest.filter(|_| repairs) {
             encoding.missing.skipped(newest, seq, now.at);
         }
-        if is_rtx {
+        if carries != Carries::Media {
             encoding.loss.on_repair(seq);
         } else {
             let sent = (packet.timestamp, codec.clock_rate_hz);
@@ -262,6 +279,7 @@ impl Publication {
             encoding.last_key_frame.forget();
             encoding.cache.clear();
             encoding.sealed.clear();
+            encoding.fec.iter_mut().for_each(|fec| fec.rest());
         }
     }
 
@@ -345,7 +363,18 @@ impl Publication {
 pub(crate) struct Stream {
     pub(crate) publication: u32,
     pub(crate) encoding: u8,
-    pub(crate) rtx: bool,
+    pub(crate) carries: Carries,
+}
+
+/// In which way packets of an encoding come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carries {
+    /// As they are.
+    Media,
+    /// Wrapped in RTX.
+    Rtx,
+    /// As parity: what is taken in is what was had from it.
+    Fec,
 }
 
 impl Stream {
@@ -355,7 +384,7 @@ impl Stream {
     }
 }
 
-/// The SSRCs of a peer, at most two for each encoding. Sorted: there are few, and they are looked up often.
+/// The SSRCs of a peer, at most three for each encoding. Sorted: there are few, and they are looked up often.
 #[derive(Debug, Default)]
 pub(crate) struct Streams(Vec<(u32, Stream)>);
 
@@ -429,7 +458,7 @@ pub(crate) fn recognise<'p>(
 ) -> Option<Stream> {
     let text = |id: u8| (id != 0).then(|| header.extension(id)).flatten();
     let pt = header.pt();
-    let takes = |leg: &Leg| leg.codec(pt).is_some() || leg.codec_of_rtx(pt).is_some();
+    let takes = |leg: &Leg| leg.takes(pt);
     let with_mid = |p: &Publication| text(p.leg.extensions.mid).is_some();
     let (slot, publication) = if publications.clone().any(|(_, p)| with_mid(p)) {
         publications.into_iter().find(|(_, p)| {
@@ -456,5 +485,29 @@ pub(crate) fn recognise<'p>(
         _ if publication.encodings.len() == 1 => 0,
         _ => return None,
     };
-    Some(Stream { publication: slot, encoding: encoding as u8, rtx })
+    let carries = if rtx { Carries::Rtx } else { Carries::Media };
+    Some(Stream { publication: slot, encoding: encoding as u8, carries })
+}
+
+/// A packet without the block (RFC 2198) around it, if it has one.
+fn unwrap_red<'a>(
+    leg: &Leg,
+    red_pt: u8,
+    encoding: &mut Encoding,
+    bytes: &'a mut [u8],
+    mends: bool,
+) -> Result<&'a mut [u8], DropReason> {
+    let header = rtp::Header::parse(bytes).map_err(|_| DropReason::RtpMalformed)?;
+    if header.pt() != red_pt {
+        return Ok(bytes);
+    }
+    let media_pt = leg.codecs.first().ok_or(DropReason::PayloadTypeUnknown)?.pt;
+    // One that lies takes its number all the same.
+    let keep = |payload: &[u8]| {
+        if mends {
+            encoding.protect(payload, false).unwrap_or_default();
+        }
+    };
+    let len = leg.fec.unwrap(bytes, media_pt, keep)?;
+    bytes.get_mut(..len).ok_or(DropReason::RtpMalformed)
 }

@@ -93,7 +93,7 @@ pub struct QualityStatistics {
     pub expected: u64,
     /// Those of them that did not.
     pub lost: u64,
-    /// Those of the lost that came by retransmission.
+    /// Those of the lost that came by retransmission, or were had from forward error correction.
     pub repaired: u64,
 }
 

@@ -1,6 +1,7 @@
 //! Which payload type of the publisher's leg goes out as which of the subscriber's.
 
 use crate::command::{Codec, CodecKind, CommandError, Extensions};
+use crate::fec;
 use crate::red::{self, Red};
 
 /// What was agreed for one stream on one side.
@@ -8,10 +9,18 @@ use crate::red::{self, Red};
 pub(crate) struct Leg {
     pub(crate) mid: Box<str>,
     pub(crate) codecs: Vec<Codec>,
+    /// Forward error correction of these codecs.
+    pub(crate) fec: fec::Agreed,
     pub(crate) extensions: Extensions,
 }
 
 impl Leg {
+    /// One that takes these codecs, the preferred one first.
+    pub(crate) fn new(mid: &str, mut codecs: Vec<Codec>, extensions: Extensions) -> Self {
+        let fec = fec::Agreed::take_from(&mut codecs);
+        Self { mid: mid.into(), codecs, fec, extensions }
+    }
+
     /// The codec with this payload type.
     pub(crate) fn codec(&self, pt: u8) -> Option<&Codec> {
         self.codecs.iter().find(|codec| codec.pt == pt)
@@ -34,7 +43,14 @@ impl Leg {
 
     /// The codec whose retransmissions have this payload type.
     pub(crate) fn codec_of_rtx(&self, rtx_pt: u8) -> Option<&Codec> {
-        self.codecs.iter().find(|codec| codec.rtx_pt == Some(rtx_pt))
+        let red = self.fec.red.as_ref();
+        self.codecs.iter().chain(red).find(|codec| codec.rtx_pt == Some(rtx_pt))
+    }
+
+    /// Whether packets of the stream itself, or its retransmissions, have this payload type.
+    pub(crate) fn takes(&self, pt: u8) -> bool {
+        let is_red = self.fec.red.as_ref().is_some_and(|red| red.pt == pt);
+        self.codec(pt).is_some() || is_red || self.codec_of_rtx(pt).is_some()
     }
 }
 
@@ -101,11 +117,7 @@ mod tests {
             ccfb: false,
             reduced_size: false,
         };
-        Leg {
-            mid: "0".into(),
-            codecs: codecs.iter().map(codec).collect(),
-            extensions: Extensions::default(),
-        }
+        Leg::new("0", codecs.iter().map(codec).collect(), Extensions::default())
     }
 
     #[test]

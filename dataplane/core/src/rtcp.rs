@@ -7,6 +7,7 @@ use crate::limits::{DATAGRAM_BYTES, FEEDBACK_STATUSES, NACKED_PACKETS};
 use crate::measure::SenderInfo;
 use crate::packet::Packet;
 use crate::port::Meta;
+use crate::publication::Carries;
 use crate::statistics::HeldBack;
 use crate::subscription::{Reported, Sending, Subscription};
 use crate::time::{Duration, Now};
@@ -130,7 +131,9 @@ impl Worker {
 
     fn on_sender_report(&mut self, now: Now, slot: u32, report: &rtcp::SenderReport<'_>) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        let Some(stream) = peer.streams.find(report.ssrc).filter(|stream| !stream.rtx) else {
+        let Some(stream) =
+            peer.streams.find(report.ssrc).filter(|stream| stream.carries == Carries::Media)
+        else {
             return;
         };
         peer.clock.observe(now, report.ntp);
@@ -278,7 +281,7 @@ impl Worker {
         };
         let publication = self.publications.get_mut(stream.publication);
         let encoding = publication.and_then(|p| p.encodings.get_mut(stream.encoding as usize));
-        if let Some(encoding) = encoding.filter(|_| !stream.rtx) {
+        if let Some(encoding) = encoding.filter(|_| stream.carries == Carries::Media) {
             encoding.active_at = None;
             self.tell_mirrors(slot, None);
         }

@@ -61,6 +61,30 @@ impl EcnCounts {
     }
 }
 
+/// Of forward error correction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FecStatistics {
+    /// Repair packets that came.
+    pub packets: u64,
+    /// Media packets that were had from them.
+    pub recovered: u64,
+}
+
+impl FecStatistics {
+    /// What came since then.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(before.packets),
+            recovered: self.recovered.saturating_sub(before.recovered),
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.recovered += other.recovered;
+    }
+}
+
 /// Of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WorkerStatistics {
@@ -78,6 +102,8 @@ pub struct WorkerStatistics {
     pub sent: Traffic,
     /// RTP by the ECN marks with which it came in.
     pub ecn: EcnCounts,
+    /// Forward error correction of all its publishers, those that left too.
+    pub fec: FecStatistics,
     /// Bytes of packets kept for retransmission.
     pub cache_bytes: u64,
     /// Over all its peers, those that left too.
@@ -192,6 +218,8 @@ pub struct EncodingStatistics {
     pub queue_delay_p95: Option<Duration>,
     /// By how much our clock is faster than the sender's, in parts per million.
     pub clock_drift_ppm: f64,
+    /// Forward error correction of it.
+    pub fec: FecStatistics,
     /// Interarrival jitter.
     pub jitter: Duration,
     /// Key frames that began.
@@ -287,6 +315,7 @@ impl Worker {
             received: self.received,
             sent: self.sent,
             ecn: self.ecn,
+            fec: self.fec,
             cache_bytes: encodings.map(|encoding| encoding.cache.bytes() as u64).sum(),
             estimation: self.estimation,
             quality: self.quality.total,
@@ -369,6 +398,7 @@ fn of_publication(publication: &Publication) -> PublicationStatistics {
         received: Traffic { packets: encoding.packets, bytes: encoding.bytes },
         packets_lost: encoding.reception.lost(),
         loss: encoding.loss.statistics(),
+        fec: encoding.fec.as_ref().map(|fec| fec.statistics).unwrap_or_default(),
         queue_delay: encoding.delay.current(),
         queue_delay_p95: encoding.delay.p95(),
         clock_drift_ppm: encoding.delay.drift_ppm(),

@@ -123,7 +123,10 @@ impl Subscription {
         if self.as_sent {
             return match choice {
                 Choice::Forward => {
-                    self.show(now, packet, packet.timestamp);
+                    // Parity has a clock of its own, and no picture.
+                    if self.leg.fec.flexfec != Some(packet.pt) {
+                        self.show(now, packet, packet.timestamp);
+                    }
                     Selected::HandOn
                 }
                 Choice::AwaitKeyFrame => Selected::AwaitKeyFrame,

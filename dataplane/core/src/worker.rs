@@ -20,7 +20,7 @@ use crate::quality::Quality;
 use crate::rewrite::Source;
 use crate::slab::Slab;
 use crate::speaker::Speakers;
-use crate::statistics::{EcnCounts, EstimationStatistics, Traffic};
+use crate::statistics::{EcnCounts, EstimationStatistics, FecStatistics, Traffic};
 use crate::subscription::Subscription;
 use crate::time::{Duration, Instant, Now};
 use crate::timer::Timers;
@@ -76,6 +76,7 @@ pub struct Worker {
     pub(crate) sent: Traffic,
     pub(crate) ecn: EcnCounts,
     pub(crate) estimation: EstimationStatistics,
+    pub(crate) fec: FecStatistics,
     events: VecDeque<Event>,
     pub(crate) quality: Quality,
     handshakes: VecDeque<HandshakeInput>,
@@ -117,6 +118,7 @@ impl Worker {
             sent: Traffic::default(),
             ecn: EcnCounts::default(),
             estimation: EstimationStatistics::default(),
+            fec: FecStatistics::default(),
             events: VecDeque::new(),
             quality: Quality::default(),
             handshakes: VecDeque::new(),

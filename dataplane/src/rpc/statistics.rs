@@ -217,6 +217,8 @@ fn of_encoding(entry: core::EncodingStatistics) -> v1::EncodingStatistics {
         queue_delay_seconds: entry.queue_delay.map(|delay| delay.as_secs_f64()),
         queue_delay_p95_seconds: entry.queue_delay_p95.map(|delay| delay.as_secs_f64()),
         clock_drift_ppm: entry.clock_drift_ppm,
+        fec_packets: entry.fec.packets,
+        fec_recovered: entry.fec.recovered,
     }
 }
 

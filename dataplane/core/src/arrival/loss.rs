@@ -20,7 +20,7 @@ pub struct LossStatistics {
     pub expected: u64,
     /// Those of them that did not arrive in time.
     pub lost: u64,
-    /// Those of the lost that came by retransmission.
+    /// Those of the lost that came by retransmission, or were had from forward error correction.
     pub repaired: u64,
     /// Packets that arrived after they had been taken for lost.
     pub late: u64,

@@ -5,6 +5,7 @@ mod audio;
 mod bandwidth;
 mod demand;
 mod downlink;
+mod fec;
 mod feedback;
 mod forward;
 mod gather;

@@ -1,6 +1,6 @@
 //! Peers with the session key of their scope, and plain ones: what needs no rewriting goes out as it came.
 
-use crate::command::{Command, CommandError, Event, Kind, PeerId};
+use crate::command::{Codec, CodecKind, Command, CommandError, Event, Kind, PeerId};
 use crate::drop::DropReason;
 use crate::port::Path;
 use crate::testing::{
@@ -103,6 +103,68 @@ fn call(key: Option<&SharedKey>) -> (Bench, Native, Vec<Native>) {
     let subscribers = subscribers.collect();
     bench.sent();
     (bench, publisher, subscribers)
+}
+
+#[test]
+fn parity_goes_on_as_it_came_to_those_who_take_it() {
+    for key in [Some(key(7)), None] {
+        let mut bench = Bench::new();
+        let mut publisher = Native::fixed(&mut bench, 1, key.as_ref());
+        let parity = || Codec {
+            pt: 49,
+            rtx_pt: None,
+            kind: CodecKind::Other,
+            identity: "flexfec-03/90000/1".into(),
+            ..crate::testing::codecs(Kind::Video, 0).remove(0)
+        };
+        let mut command = publish(publisher.id, 1, Kind::Video, &[encoding(5)]);
+        if let Command::Publish { codecs, .. } = &mut command {
+            codecs.push(parity());
+        }
+        bench.command(command);
+        let mut takes = Native::fixed(&mut bench, 2, key.as_ref());
+        let mut command = as_sent(takes.id, 2);
+        if let Command::Subscribe { codecs, .. } = &mut command {
+            codecs.push(parity());
+        }
+        bench.command(command);
+        let mut other = Native::fixed(&mut bench, 3, key.as_ref());
+        bench.command(as_sent(other.id, 3));
+        bench.sent();
+        let mut send = |bench: &mut Bench, packet: &[u8]| {
+            let sealed = publisher.seal(packet);
+            bench.receive(publisher.path, &sealed);
+            let sent = bench.sent();
+            let to = |native: &mut Native| {
+                let sent = sent.iter().filter(|sent| sent.path == native.path);
+                let media = sent.filter(|sent| !(192..=223).contains(&sent.bytes[1]));
+                assert!(media.clone().all(|sent| sent.bytes == sealed), "as it came");
+                media.count()
+            };
+            (to(&mut takes), to(&mut other))
+        };
+        // Protects packet 2 alone: it is its copy.
+        let lost = video(2, false);
+        let payload = [&lost[..2], &((lost.len() - 12) as u16).to_be_bytes(), &lost[4..8]].concat();
+        let ssrc = 5_u32.to_be_bytes();
+        let payload = [&payload, &[1, 0, 0, 0][..], &ssrc, &[0, 2, 0xC0, 0], &lost[12..]].concat();
+        let payload = [&[payload[0] & 0x3F], &payload[1..]].concat();
+        let fec = packet((77, 49, 1, 1), &[(IDS.mid, b"1")], &payload);
+        assert_eq!(send(&mut bench, &video(1, true)), (1, 1));
+        let pictures = |bench: &Bench| {
+            let peer = bench.worker.peer_statistics(PeerId(2)).unwrap();
+            (peer.subscriptions[0].key_frames, peer.subscriptions[0].freezes)
+        };
+        let before = pictures(&bench);
+        assert_eq!(send(&mut bench, &fec), (1, 0));
+        assert_eq!(pictures(&bench), before);
+        // What was only slow is not kept out by what the relay could make of it, which it could not seal.
+        assert_eq!(send(&mut bench, &video(2, false)), (1, 1));
+        assert_eq!(send(&mut bench, &video(3, false)), (1, 1));
+        let told = bench.worker.statistics().fec;
+        assert_eq!((told.packets, told.recovered), (1, 0));
+        assert_eq!(bench.dropped(DropReason::FecEnds), 0);
+    }
 }
 
 #[test]
