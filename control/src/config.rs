@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::limits::{AUDIO_STREAMS_MAX, UPLINK_BPS_MIN};
+use crate::sdp::Fec;
 
 /// The whole configuration of strait-control. `docs/reference/control-config.md` explains it.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -21,6 +22,8 @@ pub struct Config {
     pub auth: Auth,
     /// WebSocket signalling.
     pub signal: Signal,
+    /// What is agreed to with peers.
+    pub media: Media,
     /// Maxima that depend on the machine.
     pub limits: Limits,
     /// What is logged.
@@ -140,6 +143,20 @@ pub struct IceServer {
     /// TURN password.
     #[serde(default)]
     pub credential: String,
+}
+
+/// What is agreed to with peers.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Media {
+    /// Forward error correction that is taken from publishers who offer it.
+    pub fec: Vec<Fec>,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self { fec: vec![Fec::FlexFec] }
+    }
 }
 
 /// Maxima that depend on the machine.

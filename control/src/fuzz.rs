@@ -2,7 +2,7 @@
 
 use crate::auth;
 use crate::scope::plan::{self, Role};
-use crate::sdp::{Fragment, Offer};
+use crate::sdp::{Fec, Fragment, Offer};
 use crate::signal::jsonrtc::Frame;
 
 /// Target `sdp`: an offer from anyone.
@@ -10,7 +10,7 @@ pub fn sdp(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(offer) = Offer::parse(text) {
         for role in [Role::Conference, Role::Publisher, Role::Player] {
-            let _ = plan::plan(&offer, role);
+            let _ = plan::plan(&offer, role, &[Fec::FlexFec, Fec::UlpFec]);
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod fragment;
 pub mod offer;
 
 pub use answer::{Answer, AnswerLine, Sending};
-pub use codec::Codec;
+pub use codec::{Codec, Fec};
 pub use extension::Extension;
 pub use fragment::Fragment;
 pub use offer::{Direction, Encoding, Media, MediaKind, Offer, Setup};

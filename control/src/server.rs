@@ -50,7 +50,8 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, Fault> {
         let store = Store::open(&config.store.url).await?;
         let relay = Relay::new(&config.relay.rpc_socket);
-        let scopes = Arc::new(Scopes::new(relay.clone(), store.sessions(), config.limits.clone()));
+        let (limits, media) = (config.limits.clone(), config.media.clone());
+        let scopes = Arc::new(Scopes::new(relay.clone(), store.sessions(), limits, media));
         let auth =
             Arc::new(Authenticator::new(config.auth.dev_tokens.clone(), store.applications()));
         let (shutdown, ends) = watch::channel(false);

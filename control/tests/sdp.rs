@@ -6,7 +6,7 @@ use strait_control::fault::Class;
 use strait_control::scope::Kind;
 use strait_control::scope::plan::{Leg, Role, Wanted, plan};
 use strait_control::sdp::{
-    Answer, AnswerLine, Direction, IceCredentials, MediaKind, Offer, Sending, Setup, extension,
+    Answer, AnswerLine, Direction, Fec, IceCredentials, MediaKind, Offer, Sending, Setup, extension,
 };
 
 const CHROMIUM_PUBLISH: &str = include_str!("offers/chromium-publish.sdp");
@@ -30,7 +30,11 @@ const ALL: [&str; 8] = [
 
 /// The answer to an offer, with made-up streams on its slots.
 fn answer(offer: &Offer, role: Role) -> String {
-    let lines = plan(offer, role).unwrap().into_iter().enumerate().map(|(index, wanted)| {
+    answer_with(offer, role, &[Fec::FlexFec])
+}
+
+fn answer_with(offer: &Offer, role: Role, fec: &[Fec]) -> String {
+    let lines = plan(offer, role, fec).unwrap().into_iter().enumerate().map(|(index, wanted)| {
         let (direction, leg, sending) = match wanted {
             Wanted::Rejected(_) => return AnswerLine::Rejected,
             Wanted::Publication(leg) => (Direction::ReceiveOnly, leg, None),
@@ -74,7 +78,7 @@ fn a_camera_and_a_microphone_publish() {
         assert!(offer.has_bundle && offer.trickle && offer.extmap_allow_mixed);
         assert_eq!(offer.setup, Setup::ActPass);
         assert_eq!(offer.fingerprint.value.len(), 32);
-        let lines = plan(&offer, Role::Conference).unwrap();
+        let lines = plan(&offer, Role::Conference, &[Fec::FlexFec]).unwrap();
         let [Wanted::Publication(audio), Wanted::Publication(video)] = &lines[..] else {
             panic!("{lines:?}");
         };
@@ -111,7 +115,7 @@ fn three_layers_publish() {
 fn a_conference_offer_publishes_and_opens_slots() {
     for text in [CHROMIUM_CONFERENCE, FIREFOX_CONFERENCE] {
         let offer = Offer::parse(text).unwrap();
-        let lines = plan(&offer, Role::Conference).unwrap();
+        let lines = plan(&offer, Role::Conference, &[Fec::FlexFec]).unwrap();
         let [
             Wanted::Publication(_),
             Wanted::Publication(_),
@@ -133,15 +137,18 @@ fn a_conference_offer_publishes_and_opens_slots() {
 #[test]
 fn roles_take_what_is_theirs() {
     let offer = Offer::parse(CHROMIUM_CONFERENCE).unwrap();
-    let lines = plan(&offer, Role::Publisher).unwrap();
+    let lines = plan(&offer, Role::Publisher, &[Fec::FlexFec]).unwrap();
     assert!(matches!(lines[2], Wanted::Idle(_)), "WHIP does not play");
-    let lines = plan(&offer, Role::Player).unwrap();
+    let lines = plan(&offer, Role::Player, &[Fec::FlexFec]).unwrap();
     assert!(matches!(lines[0], Wanted::Idle(_)), "WHEP does not publish");
     assert!(matches!(lines[3], Wanted::Slot(_)));
     let both = CHROMIUM_PUBLISH.replace("a=sendonly", "a=sendrecv");
     let offer = Offer::parse(&both).unwrap();
-    assert!(matches!(plan(&offer, Role::Player).unwrap()[1], Wanted::Slot(_)));
-    assert!(matches!(plan(&offer, Role::Conference).unwrap()[1], Wanted::Publication(_)));
+    assert!(matches!(plan(&offer, Role::Player, &[Fec::FlexFec]).unwrap()[1], Wanted::Slot(_)));
+    assert!(matches!(
+        plan(&offer, Role::Conference, &[Fec::FlexFec]).unwrap()[1],
+        Wanted::Publication(_)
+    ));
 }
 
 #[test]
@@ -242,7 +249,7 @@ fn plan_b_is_refused() {
 #[test]
 fn no_codec_in_common_is_refused() {
     let text = CHROMIUM_SIMULCAST.replace("/90000", "/90001");
-    let fault = plan(&Offer::parse(&text).unwrap(), Role::Conference).unwrap_err();
+    let fault = plan(&Offer::parse(&text).unwrap(), Role::Conference, &[Fec::FlexFec]).unwrap_err();
     assert_eq!(fault.class, Class::UnsupportedCodec);
     assert!(fault.reason.contains("no codec in common"), "{fault}");
 }
@@ -250,7 +257,9 @@ fn no_codec_in_common_is_refused() {
 #[test]
 fn parameters_agreed_once_stand_when_the_offer_is_reordered() {
     let offer = Offer::parse(CHROMIUM_PLAY).unwrap();
-    let Wanted::Slot(leg) = &plan(&offer, Role::Player).unwrap()[1] else { panic!() };
+    let Wanted::Slot(leg) = &plan(&offer, Role::Player, &[Fec::FlexFec]).unwrap()[1] else {
+        panic!()
+    };
     assert!(leg.holds_in(&offer.medias[1]));
     let mut media = offer.medias[1].clone();
     media.codecs.reverse();
@@ -289,7 +298,7 @@ proptest! {
         }
         let text = lines.join("\r\n") + "\r\n";
         if let Ok(offer) = Offer::parse(&text)
-            && plan(&offer, Role::Conference).is_ok()
+            && plan(&offer, Role::Conference, &[Fec::FlexFec]).is_ok()
         {
             let answer = answer(&offer, Role::Conference);
             let answered = answer.lines().filter(|line| line.starts_with("m=")).count();
@@ -311,7 +320,7 @@ fn feedback_by_the_streams_own_numbers_is_agreed_where_there_is_none_by_transpor
     };
     // Browsers that try it offer both: one kind is enough.
     let both = Offer::parse(&with(CHROMIUM_PUBLISH)).unwrap();
-    let lines = plan(&both, Role::Conference).unwrap();
+    let lines = plan(&both, Role::Conference, &[Fec::FlexFec]).unwrap();
     let Wanted::Publication(video) = &lines[1] else { panic!("{lines:?}") };
     assert!(has(video, "transport-cc") && !has(video, "ack ccfb"));
     assert!(!answer(&both, Role::Conference).contains("ccfb"));
@@ -321,7 +330,7 @@ fn feedback_by_the_streams_own_numbers_is_agreed_where_there_is_none_by_transpor
         .filter(|line| !line.contains("transport-cc") && !line.contains("transport-wide-cc"))
         .collect();
     let offer = Offer::parse(&alone).unwrap();
-    let lines = plan(&offer, Role::Conference).unwrap();
+    let lines = plan(&offer, Role::Conference, &[Fec::FlexFec]).unwrap();
     for line in &lines {
         let Wanted::Publication(leg) = line else { panic!("{lines:?}") };
         assert!(has(leg, "ack ccfb") && !has(leg, "transport-cc"));
@@ -362,7 +371,7 @@ fn offers_of_other_clients_are_understood() {
     ] {
         for text in [text.clone(), text.replace('\n', "\r\n")] {
             let offer = Offer::parse(&text).unwrap();
-            let wanted = plan(&offer, Role::Publisher).unwrap();
+            let wanted = plan(&offer, Role::Publisher, &[Fec::FlexFec]).unwrap();
             assert!(wanted.iter().all(|w| matches!(w, Wanted::Publication(_))), "{text}");
             let Wanted::Publication(leg) = &wanted[0] else { unreachable!() };
             assert_eq!(leg.codecs[0].rtx, Some(97));
@@ -373,5 +382,60 @@ fn offers_of_other_clients_are_understood() {
             // What was not offered is not answered (RFC 5888 section 9.1).
             assert_eq!(answer.contains("a=mid:"), text.contains("a=mid:"), "{answer}");
         }
+    }
+}
+
+/// The names of a publication's codecs, of the second m-line of an offer.
+fn published(text: &str, fec: &[Fec]) -> (Vec<String>, Leg) {
+    let offer = Offer::parse(text).unwrap();
+    let Wanted::Publication(leg) = &plan(&offer, Role::Publisher, fec).unwrap()[1] else {
+        panic!()
+    };
+    (leg.codecs.iter().map(|codec| codec.name.clone()).collect(), leg.clone())
+}
+
+#[test]
+fn forward_error_correction_is_agreed_where_it_is_offered_and_wanted() {
+    let both = [Fec::UlpFec, Fec::FlexFec];
+    // As browsers offer it without a field trial: ULPFEC alone.
+    assert_eq!(published(CHROMIUM_PUBLISH, &[Fec::FlexFec]).0, ["VP8"]);
+    assert_eq!(published(CHROMIUM_PUBLISH, &[]).0, ["VP8"]);
+    for text in [CHROMIUM_PUBLISH, FIREFOX_PUBLISH] {
+        let (names, leg) = published(text, &both);
+        assert_eq!(names, ["VP8", "red", "ulpfec"]);
+        let red = leg.codecs.iter().find(|codec| codec.name == "red").unwrap();
+        assert_eq!(red.rtx.is_some(), text.contains(&format!("apt={}", red.payload_type)));
+        let text = answer_with(&Offer::parse(text).unwrap(), Role::Publisher, &both);
+        assert!(text.contains(&format!("a=rtpmap:{} red/90000\r\n", red.payload_type)));
+    }
+    // H.264 has no picture ids.
+    let h264 = CHROMIUM_PUBLISH.replace("VP8/90000", "H264/90000");
+    assert_eq!(published(&h264, &both).0, ["H264"]);
+
+    // And with it.
+    let flexfec = "a=rtpmap:35 flexfec-03/90000\r\na=rtcp-fb:35 transport-cc\r\n\
+                   a=fmtp:35 repair-window=10000000\r\na=ssrc-group:FEC-FR 3705800369 77\r\n\
+                   a=ssrc:77 cname:5lo4WVBGHFPvVESP\r\na=rtpmap:120 ulpfec/90000";
+    let text = CHROMIUM_PUBLISH.replace("a=rtpmap:120 ulpfec/90000", flexfec);
+    let text = text.replace("118 119 120", "118 119 120 35");
+    assert_ne!(text, CHROMIUM_PUBLISH);
+    for fec in [&both[..], &[Fec::FlexFec]] {
+        let (names, leg) = published(&text, fec);
+        assert_eq!(names, ["VP8", "flexfec-03"]);
+        assert_eq!(leg.encodings.len(), 1, "one encoding, with parity beside it");
+        assert_eq!((leg.encodings[0].ssrc, leg.encodings[0].rtx_ssrc), (3705800369, 2471144057));
+    }
+    assert_eq!(published(&text, &[]).0, ["VP8"]);
+    let answer = answer(&Offer::parse(&text).unwrap(), Role::Publisher);
+    assert!(answer.contains("a=rtpmap:35 flexfec-03/90000\r\na=rtcp-fb:35 transport-cc\r\n"));
+    assert!(answer.contains("a=fmtp:35 repair-window=10000000\r\n"), "{answer}");
+    // Without retransmissions the SSRC of the parity is no encoding either.
+    let alone = text.replace("a=ssrc-group:FID", "a=x-group:FID");
+    assert_eq!(published(&alone, &both).1.encodings[0].ssrc, 3705800369);
+    // A slot takes none: parity of the publisher's numbers is of no use there.
+    let offer = Offer::parse(CHROMIUM_PLAY).unwrap();
+    for wanted in plan(&offer, Role::Player, &both).unwrap() {
+        let Wanted::Slot(leg) = wanted else { panic!() };
+        assert!(leg.codecs.iter().all(|codec| codec.fec().is_none()));
     }
 }

@@ -208,7 +208,7 @@ impl Participant {
         subscribe: &[SubscribeSpec],
     ) -> Result<Negotiated, Fault> {
         let offer = Offer::parse(sdp)?;
-        let wanted = plan::plan(&offer, self.role)?;
+        let wanted = plan::plan(&offer, self.role, self.scopes.fec())?;
         if wanted.iter().any(|line| matches!(line, Wanted::Publication(_))) {
             self.identity.check_publish()?;
         }
@@ -510,7 +510,7 @@ impl Participant {
             codec: leg
                 .codecs
                 .iter()
-                .find(|codec| codec.repeats().is_none())
+                .find(|codec| codec.repeats().is_none() && codec.fec().is_none())
                 .map(|codec| codec.name.clone())
                 .unwrap_or_default(),
         };

@@ -2,7 +2,7 @@
 
 use crate::fault::Fault;
 use crate::scope::Kind;
-use crate::sdp::{Codec, Encoding, Extension, Media, MediaKind, Offer, extension};
+use crate::sdp::{Codec, Encoding, Extension, Fec, Media, MediaKind, Offer, extension};
 
 /// How a peer uses the m-lines that it offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,8 @@ pub enum Wanted {
 pub struct Leg {
     /// Audio or video.
     pub kind: Kind,
-    /// Codecs; exactly one for a publication, so that subscribers know it, and its redundancy where that was offered.
+    /// Codecs; exactly one for a publication, so that subscribers know it, with its redundancy and forward error correction
+    /// where those were offered.
     pub codecs: Vec<Codec>,
     /// Header extensions.
     pub extensions: Vec<Extension>,
@@ -59,12 +60,13 @@ impl Leg {
     }
 }
 
-/// Decides for each m-line of the offer, in its order.
+/// Decides for each m-line of the offer, in its order. `fec` is what is taken of the forward error correction that
+/// publishers offer.
 ///
 /// # Errors
 /// [`crate::fault::Class::UnsupportedCodec`] when no m-line that the peer wants to use can be.
-pub fn plan(offer: &Offer, role: Role) -> Result<Vec<Wanted>, Fault> {
-    let lines: Vec<Wanted> = offer.medias.iter().map(|media| decide(media, role)).collect();
+pub fn plan(offer: &Offer, role: Role, fec: &[Fec]) -> Result<Vec<Wanted>, Fault> {
+    let lines: Vec<Wanted> = offer.medias.iter().map(|media| decide(media, role, fec)).collect();
     if lines.iter().all(|line| matches!(line, Wanted::Rejected(_))) {
         let reasons: Vec<&str> = lines
             .iter()
@@ -81,7 +83,7 @@ pub fn plan(offer: &Offer, role: Role) -> Result<Vec<Wanted>, Fault> {
     Ok(lines)
 }
 
-fn decide(media: &Media, role: Role) -> Wanted {
+fn decide(media: &Media, role: Role, fec: &[Fec]) -> Wanted {
     let kind = match media.kind {
         MediaKind::Audio => Kind::Audio,
         MediaKind::Video => Kind::Video,
@@ -122,9 +124,11 @@ fn decide(media: &Media, role: Role) -> Wanted {
     if publishes {
         let extensions = extension::for_publishing(&media.extensions);
         let transport_cc = counted(&extensions);
+        let fec = fec_of(media, first, fec);
         let is_taken = |codec: &&Codec| {
             codec.payload_type == first.payload_type
                 || (of_opus(codec) && codec.repeats() == Some(first.payload_type))
+                || (fec.is_some() && codec.fec() == fec)
         };
         let codecs = media.codecs.iter().filter(is_taken);
         let codecs = codecs.map(|codec| codec.answered(transport_cc));
@@ -152,4 +156,19 @@ fn decide(media: &Media, role: Role) -> Wanted {
         };
         if receives { Wanted::Slot(leg) } else { Wanted::Idle(leg) }
     }
+}
+
+/// Which forward error correction a publisher's m-line gets: one of those that are taken and offered, FlexFEC before ULPFEC.
+fn fec_of(media: &Media, codec: &Codec, taken: &[Fec]) -> Option<Fec> {
+    let offers = |name: &str| {
+        media.codecs.iter().any(|c| c.fec().is_some() && c.name.eq_ignore_ascii_case(name))
+    };
+    let can = |fec: &Fec| match fec {
+        Fec::FlexFec => offers("flexfec-03"),
+        // Its packets have numbers of the stream: without picture ids, one that is lost would be waited for.
+        Fec::UlpFec => offers("red") && offers("ulpfec") && codec.has_picture_ids(),
+    };
+    let is_video = media.kind == MediaKind::Video;
+    let usable = |fec: &Fec| is_video && taken.contains(fec) && can(fec);
+    [Fec::FlexFec, Fec::UlpFec].into_iter().find(usable)
 }

@@ -9,11 +9,12 @@ use strait_proto::v1;
 use tracing::warn;
 
 use super::{Notice, PeerView, PublicationView, Roster, Sink};
-use crate::config::Limits;
+use crate::config::{Limits, Media};
 use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
 use crate::relay::Relay;
+use crate::sdp::Fec;
 use crate::store::Sessions;
 
 /// What names a scope: scopes of different applications never meet.
@@ -31,6 +32,7 @@ pub struct Scopes {
     pub(super) relay: Relay,
     log: Sessions,
     limits: Limits,
+    media: Media,
     transports: AtomicU64,
 }
 
@@ -49,8 +51,13 @@ pub struct Scope {
 
 impl Scopes {
     /// No scopes yet.
-    pub fn new(relay: Relay, log: Sessions, limits: Limits) -> Self {
-        Self { scopes: Mutex::default(), relay, log, limits, transports: AtomicU64::new(0) }
+    pub fn new(relay: Relay, log: Sessions, limits: Limits, media: Media) -> Self {
+        Self { scopes: Mutex::default(), relay, log, limits, media, transports: AtomicU64::new(0) }
+    }
+
+    /// The forward error correction that is agreed to with publishers.
+    pub(super) fn fec(&self) -> &[Fec] {
+        &self.media.fec
     }
 
     /// The number of the next transport. A peer that leaves a scope and comes back must not get the

@@ -1,5 +1,7 @@
 //! Codecs: what an m-line offers, and what is taken of it.
 
+use serde::Deserialize;
+
 use super::offer::MediaKind;
 
 /// One codec of an m-line, with its retransmission format and feedback.
@@ -21,6 +23,17 @@ pub struct Codec {
     pub feedback: Vec<String>,
 }
 
+/// Forward error correction of video that is agreed to with a publisher, for the relay to mend losses with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Fec {
+    /// FlexFEC (draft-ietf-payload-flexible-fec-scheme-03), on an SSRC of its own.
+    #[serde(rename = "flexfec-03")]
+    FlexFec,
+    /// ULPFEC (RFC 5109) in RED (RFC 2198), in the stream itself.
+    #[serde(rename = "ulpfec")]
+    UlpFec,
+}
+
 /// Codecs that are relayed, by kind.
 const AUDIO: [&str; 4] = ["opus", "PCMU", "PCMA", "G722"];
 const VIDEO: [&str; 5] = ["H264", "VP8", "VP9", "AV1", "H265"];
@@ -39,6 +52,21 @@ impl Codec {
             MediaKind::Video => VIDEO.iter().any(is) && self.clock_rate_hz == 90_000,
             MediaKind::Other => false,
         }
+    }
+
+    /// The forward error correction of video that it is a part of, if any.
+    pub fn fec(&self) -> Option<Fec> {
+        let is = |name| self.name.eq_ignore_ascii_case(name) && self.clock_rate_hz == 90_000;
+        if is("flexfec-03") {
+            Some(Fec::FlexFec)
+        } else {
+            (is("ulpfec") || is("red")).then_some(Fec::UlpFec)
+        }
+    }
+
+    /// Whether its payloads number their pictures, so that a decoder does not miss a packet that is none of its own.
+    pub fn has_picture_ids(&self) -> bool {
+        ["VP8", "VP9"].iter().any(|name| self.name.eq_ignore_ascii_case(name))
     }
 
     /// Of redundant audio (RFC 2198): the payload type whose payloads it repeats. None where it mixes several.

@@ -412,7 +412,7 @@ fn read_encodings(attributes: &[sdp_types::Attribute]) -> (Vec<Encoding>, bool) 
             .map(|list| list.split_ascii_whitespace().filter_map(|s| s.parse().ok()).collect())
             .collect::<Vec<Vec<u32>>>()
     };
-    let pairs = group("FID");
+    let (pairs, fec) = (group("FID"), group("FEC-FR"));
     let rtx_of = |ssrc: u32| {
         pairs.iter().find(|pair| pair.first() == Some(&ssrc)).and_then(|pair| pair.get(1).copied())
     };
@@ -420,7 +420,7 @@ fn read_encodings(attributes: &[sdp_types::Attribute]) -> (Vec<Encoding>, bool) 
     let first = || {
         values(attributes, "ssrc")
             .filter_map(|text| text.split_ascii_whitespace().next()?.parse::<u32>().ok())
-            .find(|ssrc| !pairs.iter().any(|pair| pair.get(1) == Some(ssrc)))
+            .find(|ssrc| !pairs.iter().chain(&fec).any(|pair| pair.get(1) == Some(ssrc)))
     };
     let ssrcs: Vec<u32> = match simulcast.is_empty() {
         true => pairs.first().and_then(|pair| pair.first().copied()).or_else(first),
