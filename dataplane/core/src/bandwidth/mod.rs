@@ -223,8 +223,8 @@ impl Bandwidth {
         let scaled = |rate: Option<(f64, u64)>| rate.map(|(bps, _)| bps * scale);
         // Where packets wait the line is full, though it may have been for a moment only.
         let full = queue_us > threshold_us;
-        let busy_bps = full.then(|| self.delay.busy_bps()).flatten().map_or(0.0, |bps| bps * scale);
-        let arrives = scaled(arrives.or(arrived)).map(|bps| bps.max(busy_bps));
+        let busy = full.then(|| self.delay.busy_bps()).flatten().map(|bps| bps * scale);
+        let arrives = scaled(arrives.or(arrived)).map(|bps| bps.max(busy.unwrap_or(0.0)));
         let step = self.rate.on_feedback(Seen {
             now,
             round_trip,
@@ -232,6 +232,7 @@ impl Bandwidth {
             threshold_us,
             arrives,
             arrived: scaled(arrived),
+            busy,
             loss,
             marked,
         });

@@ -41,11 +41,14 @@ struct Cluster {
     arrived: u32,
     /// How far packets vary by themselves.
     jitter_us: i64,
-    /// Of what arrived: bytes, those of the first, when the first and the last did, and between when they left.
-    bytes: u64,
-    first: Option<(i64, u16)>,
+    /// Of what arrived: when the first and the last did, and between when they left.
+    first_us: i64,
     last_us: i64,
     left_us: (i64, i64),
+    /// Bytes that were told about so far, and when they arrived, counted from the first that was told about.
+    bytes: u64,
+    origin_us: Option<i64>,
+    line: Line,
 }
 
 /// What is wanted of probing at the moment.
@@ -138,11 +141,13 @@ impl Probes {
             packets: 0,
             told: 0,
             arrived: 0,
-            bytes: 0,
-            first: None,
             jitter_us,
+            origin_us: None,
+            first_us: i64::MAX,
             last_us: i64::MIN,
             left_us: (i64::MAX, i64::MIN),
+            bytes: 0,
+            line: Line::default(),
         });
     }
 
@@ -190,12 +195,13 @@ impl Probes {
             return;
         };
         cluster.told += 1;
+        // What was lost on the way took its time on the line.
+        cluster.bytes += u64::from(packet.bytes);
         let Some(at_us) = arrived_us else { return };
         cluster.arrived += 1;
-        cluster.bytes += u64::from(packet.bytes);
-        if cluster.first.is_none_or(|(first, _)| at_us < first) {
-            cluster.first = Some((at_us, packet.bytes));
-        }
+        let since_us = at_us.saturating_sub(*cluster.origin_us.get_or_insert(at_us));
+        cluster.line.add(cluster.bytes as f64, since_us as f64);
+        cluster.first_us = cluster.first_us.min(at_us);
         cluster.last_us = cluster.last_us.max(at_us);
         let (from, to) = cluster.left_us;
         cluster.left_us = (from.min(packet.sent_us), to.max(packet.sent_us));
@@ -261,21 +267,17 @@ impl Probes {
 
 impl Cluster {
     fn proof(&self) -> Option<Proof> {
-        let (first_us, first_bytes) = self.first?;
         if self.arrived < PACKETS_MIN || self.arrived * 5 < self.packets * 4 {
             return None;
         }
         let took_us = self.last_at?.since(self.began).as_micros() as f64;
-        let arrived_us = self.last_us.saturating_sub(first_us) as f64;
+        let arrived_us = self.last_us.saturating_sub(self.first_us) as f64;
         let left = self.before_last as f64 * 8e6 / took_us;
-        // What was lost on the way took its time on the line.
-        let lost = f64::from(self.packets) / f64::from(self.arrived);
-        let carried =
-            self.bytes.saturating_sub(first_bytes.into()) as f64 * 8e6 / arrived_us * lost;
         // Both spans are some packets long, or what is divided by them says nothing.
         if took_us < 2_000.0 || arrived_us < 1_000.0 {
             return None;
         }
+        let carried = self.line.slope().map_or(left, |us_per_byte| 8e6 / us_per_byte);
         // It is full if they arrive further apart than they left. How much arrived in that time says nothing of a line that
         // is not: a large packet may have been the first, or a few the last.
         let (from, to) = self.left_us;
@@ -283,6 +285,32 @@ impl Cluster {
         let stays_us = apart_us * (1.0 / FULL - 1.0) + self.jitter_us as f64 + STRETCH_US;
         let full = arrived_us > apart_us + stays_us && carried < left * FULL;
         Some(Proof { bps: if full { carried * CAUTION } else { left }, full })
+    }
+}
+
+/// The straight line through points that are closest to it (least squares): the first and the last packet alone would say
+/// too much where packets vary.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    count: f64,
+    x: f64,
+    y: f64,
+    xx: f64,
+    xy: f64,
+}
+
+impl Line {
+    fn add(&mut self, x: f64, y: f64) {
+        self.count += 1.0;
+        (self.x, self.y) = (self.x + x, self.y + y);
+        (self.xx, self.xy) = (self.xx + x * x, self.xy + x * y);
+    }
+
+    /// How steep it is, if it rises.
+    fn slope(&self) -> Option<f64> {
+        let slope =
+            (self.count * self.xy - self.x * self.y) / (self.count * self.xx - self.x * self.x);
+        (slope.is_finite() && slope > 0.0).then_some(slope)
     }
 }
 
@@ -347,6 +375,17 @@ mod tests {
             let proof = probe(1.1e6, first, (0, 7)).expect("it says something");
             assert!(proof.full && proof.bps < 1.2e6, "{first}: {proof:?}");
         }
+    }
+
+    #[test]
+    fn a_slope_is_that_of_the_closest_line() {
+        let mut line = Line::default();
+        assert_eq!(line.slope(), None);
+        line.add(7.0, 1.0);
+        assert_eq!(line.slope(), None, "one point has none");
+        (0..10).for_each(|n| line.add(f64::from(n), 3.0 * f64::from(n) + f64::from(n % 2)));
+        let slope = line.slope().expect("it rises");
+        assert!((2.0..4.0).contains(&slope), "{slope}");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Seen {
     /// What arrives in bits per second, the line's own loss added: over a short and a longer while.
     pub(crate) arrives: Option<f64>,
     pub(crate) arrived: Option<f64>,
+    /// The same since packets began to wait, if they do.
+    pub(crate) busy: Option<f64>,
     pub(crate) loss: Verdict,
     /// Routers marked packets (ECN): what is to be left of the rate.
     pub(crate) marked: Option<f64>,
@@ -209,6 +211,13 @@ impl Rate {
         let (Some(arrives), Some(before)) = (seen.arrives, self.draining) else {
             return Step::Went;
         };
+        // It fell by what arrived when packets began to wait; where more arrives while they do, that is the line.
+        if let (Some(busy), Some(capacity)) = (seen.busy, self.capacity)
+            && busy > capacity * NEAR.end
+        {
+            self.capacity = Some(busy);
+            return Step::Went;
+        }
         if self.fell_further || seen.queue_us <= before || arrives * FALL_MAX > self.bps {
             return Step::Went;
         }
@@ -304,6 +313,7 @@ mod tests {
             threshold_us: 30_000,
             arrives: Some(arrives),
             arrived: Some(arrives),
+            busy: None,
             loss: Verdict::Usual,
             marked: None,
         }
@@ -318,6 +328,17 @@ mod tests {
         assert_eq!(rate.on_feedback(seen(100, 90, 1e6)), Step::Went, "feedback of before");
         assert_eq!(rate.on_feedback(seen(400, 20, 0.8e6)), Step::Went, "it still drains");
         assert_eq!(rate.on_feedback(seen(500, 2, 0.8e6)), Step::Drained);
+        assert!((rate.bps() - RETURN * 1e6).abs() < 1.0, "{}", rate.bps());
+    }
+
+    #[test]
+    fn a_burst_that_begins_does_not_say_what_the_line_carries() {
+        let mut rate = Rate::new(1_000_000);
+        assert_eq!(rate.on_feedback(seen(0, 60, 0.3e6)), Step::Fell, "little was sent before");
+        let busy = Seen { busy: Some(1e6), ..seen(100, 60, 0.5e6) };
+        assert_eq!(rate.on_feedback(busy), Step::Went);
+        assert!(rate.bps() < 0.3e6, "what waits drains first: {}", rate.bps());
+        assert_eq!(rate.on_feedback(seen(400, 0, 0.5e6)), Step::Drained);
         assert!((rate.bps() - RETURN * 1e6).abs() < 1.0, "{}", rate.bps());
     }
 

@@ -27,7 +27,7 @@ const DROP_AT: Duration = Duration::from_secs(10);
 const DROP: f64 = 0.3;
 const SEEDS: u64 = 1000;
 /// None that the estimate's constants were chosen with.
-const FIRST_SEED: u64 = 7_000_000;
+const FIRST_SEED: u64 = 9_000_000;
 /// Less than this share of its line is stuck.
 const STUCK: f64 = 0.7;
 
@@ -254,5 +254,20 @@ fn squeezed_sound() -> Figure {
             SQUEEZED_SOUND_LOSS.measured(value, how)
         }
         Err(why) => SQUEEZED_SOUND_LOSS.missed(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those that the estimate's constants were chosen with; the figure takes others.
+    #[test]
+    fn nobody_of_a_few_is_stuck_low_after_others_left() {
+        let seeds: Vec<u64> = (7_000_000..7_000_012).collect();
+        let shares = trials(&seeds, seed_trial).expect("every trial ends");
+        for (seed, share) in seeds.iter().zip(&shares) {
+            assert!(*share >= STUCK, "seed {seed}: {:.0} %", share * 100.0);
+        }
     }
 }
