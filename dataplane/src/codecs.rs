@@ -106,6 +106,15 @@ mod tests {
     }
 
     #[test]
+    fn forward_error_correction_is_known_by_its_name() {
+        // As core has them.
+        let window = [("repair-window", "10000000")];
+        assert_eq!(of("flexfec-03", 90_000, 1, &window), "flexfec-03/90000/1");
+        assert_eq!(of("ulpfec", 90_000, 0, &[]), "ulpfec/90000/1");
+        assert_eq!(of("red", 90_000, 0, &[]), "red/90000/1");
+    }
+
+    #[test]
     fn other_video_is_the_same_by_profile() {
         assert_eq!(of("VP9", 90_000, 0, &[]), of("VP9", 90_000, 0, &[("profile-id", "0")]));
         assert_ne!(of("VP9", 90_000, 0, &[]), of("VP9", 90_000, 0, &[("profile-id", "2")]));
