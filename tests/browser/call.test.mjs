@@ -1,6 +1,7 @@
 // A call of three real browsers, then four: what issue 2 promises a person.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { SLACK } from "./lib/bounds.mjs";
 import { Browser } from "./lib/browsers.mjs";
 import { join, offers, received, sent, timeToPicture, untilOthers } from "./lib/page.mjs";
 import { Server, TOKEN } from "./lib/server.mjs";
@@ -113,7 +114,7 @@ test("a late fourth sees a picture within 2 s and costs no one more than an offe
   const page = `${server.address}/?scope=three`;
   const tookMs = await timeToPicture(tab, page, { name: "dora", token: TOKEN });
   tabs.dora = tab;
-  assert.ok(tookMs <= 2_000, `the first picture came after ${Math.round(tookMs)} ms`);
+  assert.ok(tookMs <= 2_000 * SLACK, `the first picture came after ${Math.round(tookMs)} ms`);
   await untilOthers(tab, ["anna", "bert", "carl"]);
   await tabs.bert.until("four people", () => globalThis.strait.peers.size === 3);
   await tab.until("three pictures", () => {

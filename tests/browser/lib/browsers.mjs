@@ -158,7 +158,7 @@ export class Tab {
   }
 
   /** Waits until `task` is true in the page; the error says what was waited for. */
-  async until(what, task, { timeoutMs = 20_000, argument } = {}) {
+  async until(what, task, { timeoutMs = 30_000, argument } = {}) {
     const end = Date.now() + timeoutMs;
     let last;
     for (;;) {

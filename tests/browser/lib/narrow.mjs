@@ -1,4 +1,5 @@
 // One camera in layers and those who watch it, one of them over a line that is narrowed and widened again.
+import { SLACK } from "./bounds.mjs";
 import { Browser } from "./browsers.mjs";
 import { publishCamera } from "./camera.mjs";
 import { Lab } from "./lab.mjs";
@@ -9,7 +10,8 @@ import { publishVoice, speak } from "./voice.mjs";
 const WIDE = "rate=5M queue=200ms delay=20ms";
 const NARROW = "rate=300k";
 const NARROW_MS = 15_000;
-const WIDE_MS = 12_000;
+/** At most; it ends as soon as the high layer was back for a while. */
+const WIDE_MS = 12_000 * SLACK;
 /** All have the high layer for so long before it begins. */
 const STEADY_MS = 3_000;
 const HIGH = 540;
@@ -70,7 +72,8 @@ async function play(lab, tabs, log) {
   const narrowed = await lab.set(NARROW);
   await pause(NARROW_MS);
   const widened = await lab.set("rate=5M");
-  await pause(WIDE_MS);
+  const back = untilHigh(first, WIDE_MS).catch(() => undefined);
+  await Promise.all([back, pause(STEADY_MS)]);
   const ended = Date.now();
   const told = await lab.tell();
   const seen = await Promise.all(tabs.map((tab) => tab.evaluate(() => globalThis.watched)));
@@ -105,7 +108,7 @@ async function play(lab, tabs, log) {
   };
 }
 
-function untilHigh(tab) {
+function untilHigh(tab, timeoutMs = 60_000) {
   const steady = ([height, ms]) => {
     const { samples } = globalThis.watched;
     const lately = samples.filter(({ at }) => Date.now() - at < ms);
@@ -113,7 +116,7 @@ function untilHigh(tab) {
     return (whole && lately.every((s) => s.height === height)) || JSON.stringify(samples.at(-1));
   };
   const argument = [HIGH, STEADY_MS];
-  return tab.until("the high layer for a while", steady, { timeoutMs: 60_000, argument });
+  return tab.until("the high layer for a while", steady, { timeoutMs, argument });
 }
 
 /** Begins to note, every 50 ms, what is shown, and every 200 ms what the relay says of it. */

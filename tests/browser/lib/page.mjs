@@ -78,7 +78,7 @@ export function others(tab) {
 }
 
 /** Waits until exactly these others are there. */
-export function untilOthers(tab, names, timeoutMs = 15_000) {
+export function untilOthers(tab, names, timeoutMs = 30_000) {
   const argument = JSON.stringify([...names].sort());
   return tab.until(
     `seeing ${argument}`,

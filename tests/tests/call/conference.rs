@@ -10,8 +10,8 @@ use crate::system::System;
 const PEOPLE: u8 = 25;
 /// Frames of each kind that must come of each: 2 s.
 const FRAMES: usize = 10;
-/// From the first join to the last frame, on a machine that compiles beside.
-const BOUND: Duration = Duration::from_secs(30);
+/// From the first join to the last frame: 8 s on two quiet cores, 46 s were seen on two busy ones.
+const BOUND: Duration = Duration::from_secs(120);
 
 #[test]
 fn twenty_five_see_and_hear_each_other_at_one_offer_per_join() {

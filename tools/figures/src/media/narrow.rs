@@ -42,6 +42,7 @@ fn rounds() -> Result<Vec<Seen>, String> {
     let output = Command::new("node")
         .arg(script)
         .env("STRAIT_BIN_DIR", programs)
+        .env("STRAIT_STRICT", "1")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
