@@ -110,8 +110,12 @@ pub const CACHE_BYTES_MAX: usize = 640 << 10;
 pub const CACHE_AGE: Duration = Duration::from_secs(1);
 /// Missing packets of one encoding that are asked for at a time; older ones are given up.
 pub const MISSING_PACKETS: usize = 128;
-/// A missing packet is asked for at most this often.
+/// A missing packet is asked for again after this, where the way to its publisher was not measured.
 pub const MISSING_INTERVAL: Duration = Duration::from_millis(50);
+/// Where it was, after a round trip and a quarter, within these.
+pub const MISSING_INTERVAL_MIN: Duration = Duration::from_millis(20);
+/// Later it comes too late for any picture.
+pub const MISSING_INTERVAL_MAX: Duration = Duration::from_millis(500);
 /// A missing packet is asked for at most so many times.
 pub const MISSING_TRIES: u8 = 10;
 /// Repair packets of one encoding that wait for all but one of the packets that they protect; of more, the newest. Those of
@@ -184,8 +188,9 @@ pub const RAISE_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// When what goes to a subscriber is this many percent of its budget, its pictures stop for the key frame of a lower layer
 /// rather than go on until that comes.
 pub const OVERSPENT: u64 = 150;
-/// An encoding that nobody wants for this long is told to be unwanted: who looks away for a moment costs no key frame.
-pub const LAYER_UNWANTED: Duration = Duration::from_secs(2);
+/// An encoding that nobody wants for this long is told to be unwanted: who looks away for a moment costs no key frame, and
+/// a publisher stops within a second.
+pub const LAYER_UNWANTED: Duration = Duration::from_millis(700);
 /// Within this an encoding that is asked for comes, or is taken for one that its publisher cannot send.
 pub const LAYER_STARTS: Duration = Duration::from_secs(3);
 /// What is wanted of a publication is told with what else changes within this.

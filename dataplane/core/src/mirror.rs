@@ -444,7 +444,7 @@ impl Worker {
                 }
             }
             if encoding.missing.is_due(now.at) {
-                for seq in encoding.missing.ask(now.at) {
+                for seq in encoding.missing.ask(now.at, None) {
                     if !self.outbox.put(to, Item::Missing { name, seq }) {
                         self.drops.count(DropReason::MirrorFull);
                     }

@@ -15,7 +15,7 @@ use crate::publication::{Ended, Streams};
 use crate::resend::ResendBudget;
 use crate::spend::Spending;
 use crate::statistics::{EcnCounts, Traffic};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::timer::Alarm;
 use crate::uplink::Uplink;
 use std::collections::VecDeque;
@@ -143,6 +143,12 @@ impl Peer {
     /// Whether packets can go out.
     pub(crate) fn is_ready(&self) -> bool {
         self.keys.is_some() && self.ice.path().is_some()
+    }
+
+    /// To the peer and back. What extended reports measured is nearer than what feedback did, which waits before it is sent.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        let by_feedback = || self.bandwidth.as_ref().and_then(|bandwidth| bandwidth.round_trip());
+        self.echoes.round_trip().or_else(by_feedback)
     }
 
     /// Where packets go and what protects them, once it is connected.

@@ -1,6 +1,8 @@
 //! Packets that did not arrive: which of them to ask the publisher for, and when again.
 
-use crate::limits::{MISSING_INTERVAL, MISSING_PACKETS, MISSING_TRIES};
+use crate::limits::{
+    MISSING_INTERVAL, MISSING_INTERVAL_MAX, MISSING_INTERVAL_MIN, MISSING_PACKETS, MISSING_TRIES,
+};
 use crate::time::{Duration, Instant};
 
 /// The packets of one encoding that somebody misses.
@@ -18,7 +20,7 @@ struct Packet {
 }
 
 impl Missing {
-    /// A packet is missing: to be asked for from `due` on, once per [`MISSING_INTERVAL`] however many miss it.
+    /// A packet is missing: to be asked for from `due` on, however many miss it.
     pub(crate) fn want(&mut self, seq: u64, due: Instant) {
         if let Some(packet) = self.packets.iter_mut().find(|packet| packet.seq == seq) {
             if packet.tries == 0 {
@@ -51,12 +53,21 @@ impl Missing {
         }
     }
 
-    /// Hands over the sequence numbers to ask for now, in ascending order, and counts them as asked for.
-    pub(crate) fn ask(&mut self, now: Instant) -> impl Iterator<Item = u16> {
+    /// Hands over the sequence numbers to ask for now, in ascending order, and counts them as asked for. They are to be asked
+    /// for again when what answers should have been here: `round_trip` is that to the publisher, where it was measured.
+    pub(crate) fn ask(
+        &mut self,
+        now: Instant,
+        round_trip: Option<Duration>,
+    ) -> impl Iterator<Item = u16> {
+        let again = now
+            + round_trip.map_or(MISSING_INTERVAL, |trip| {
+                (trip * 5 / 4).clamp(MISSING_INTERVAL_MIN, MISSING_INTERVAL_MAX)
+            });
         self.packets.retain(|packet| packet.tries < MISSING_TRIES);
         self.packets.sort_unstable_by_key(|packet| packet.seq);
         self.packets.iter_mut().filter(move |packet| packet.due <= now).map(move |packet| {
-            packet.due = now + MISSING_INTERVAL;
+            packet.due = again;
             packet.tries += 1;
             packet.seq as u16
         })
@@ -94,13 +105,25 @@ mod tests {
         missing.want(70_001, at(0));
         missing.want(70_003, at(0));
         let low = |seq: u64| seq as u16;
-        assert_eq!(missing.ask(at(0)).collect::<Vec<_>>(), [low(70_001), low(70_003)]);
+        assert_eq!(missing.ask(at(0), None).collect::<Vec<_>>(), [low(70_001), low(70_003)]);
         missing.want(70_001, at(49));
         assert!(!missing.is_due(at(49)));
-        assert_eq!(missing.ask(at(49)).count(), 0);
+        assert_eq!(missing.ask(at(49), None).count(), 0);
         missing.arrived(70_001);
         assert!(missing.is_due(at(50)));
-        assert_eq!(missing.ask(at(50)).collect::<Vec<_>>(), [low(70_003)]);
+        assert_eq!(missing.ask(at(50), None).collect::<Vec<_>>(), [low(70_003)]);
+    }
+
+    #[test]
+    fn what_is_far_is_asked_for_again_only_when_an_answer_is_late() {
+        let mut missing = Missing::default();
+        for (round_trip, again) in [(200, 250), (2_000, 500), (1, 20)] {
+            missing.want(7, at(0));
+            let trip = Some(Duration::from_millis(round_trip));
+            assert_eq!(missing.ask(at(0), trip).count(), 1);
+            assert_eq!(missing.due(), Some(at(again)), "{round_trip} ms");
+            missing.arrived(7);
+        }
     }
 
     #[test]
@@ -111,7 +134,7 @@ mod tests {
         missing.skipped(70_000, 70_003, at(0));
         missing.arrived(70_001);
         assert!(!missing.is_due(at(9)));
-        assert_eq!(missing.ask(at(10)).collect::<Vec<_>>(), [70_002_u64 as u16]);
+        assert_eq!(missing.ask(at(10), None).collect::<Vec<_>>(), [70_002_u64 as u16]);
         missing.skipped(70_003, 70_003 + GAP_PACKETS + 2, at(20));
         assert_eq!(missing.packets.len(), 1, "an interruption");
     }
@@ -129,11 +152,11 @@ mod tests {
         let mut missing = Missing::default();
         missing.want(1, at(0));
         for n in 0..u64::from(MISSING_TRIES) {
-            assert_eq!(missing.ask(at(n * 50)).count(), 1);
+            assert_eq!(missing.ask(at(n * 50), None).count(), 1);
         }
-        assert_eq!(missing.ask(at(10_000)).count(), 0);
+        assert_eq!(missing.ask(at(10_000), None).count(), 0);
         (0..1000).for_each(|seq| missing.want(seq, at(20_000)));
-        assert_eq!(missing.ask(at(20_000)).count(), MISSING_PACKETS);
+        assert_eq!(missing.ask(at(20_000), None).count(), MISSING_PACKETS);
         assert_eq!(missing.packets.iter().map(|packet| packet.seq).min(), Some(872));
     }
 }

@@ -133,8 +133,9 @@ fn ask_missing(
     (report_ssrc, reduced_size): (u32, bool),
 ) -> Result<(), DropReason> {
     let (ssrc, missing) = (encoding.ssrc, &mut encoding.missing);
+    let round_trip = peer.round_trip();
     peer.send_rtcp(session_keys, egress, |rtcp| {
         begin_feedback(report_ssrc, reduced_size, rtcp)?;
-        rtcp.nack(report_ssrc, ssrc, missing.ask(now.at))
+        rtcp.nack(report_ssrc, ssrc, missing.ask(now.at, round_trip))
     })
 }

@@ -341,7 +341,6 @@ impl Worker {
     fn of_peer(&self, peer: &Peer, now: Option<Instant>) -> PeerStatistics {
         let publications = peer.publications.iter().filter_map(|p| self.publications.get(*p));
         let subscriptions = peer.subscriptions.iter().filter_map(|s| self.subscriptions.get(*s));
-        let round_trip = peer.bandwidth.as_ref().and_then(|bandwidth| bandwidth.round_trip());
         PeerStatistics {
             peer: peer.id,
             connected: peer.connected,
@@ -351,7 +350,7 @@ impl Worker {
             ecn: peer.ecn,
             budget_bps: peer.budget_bps,
             uplink_max_bps: peer.uplink.max_bps(),
-            round_trip: round_trip.or(peer.echoes.round_trip()),
+            round_trip: peer.round_trip(),
             estimation: peer.bandwidth.as_ref().map(|b| b.statistics()).unwrap_or_default(),
             publications: publications.map(of_publication).collect(),
             subscriptions: subscriptions.map(|s| self.of_subscription(s, now)).collect(),
