@@ -40,6 +40,8 @@ impl Share {
 pub(crate) struct Rank {
     pub(crate) pinned: bool,
     pub(crate) priority: u8,
+    /// Its publisher is the dominant speaker.
+    pub(crate) speaks: bool,
     /// Height at which it is shown.
     pub(crate) height: u16,
 }
@@ -277,7 +279,7 @@ mod tests {
 
     #[test]
     fn pinned_then_priority_then_size() {
-        let rank = |pinned, priority, height| Rank { pinned, priority, height };
+        let rank = |pinned, priority, height| Rank { pinned, priority, speaks: false, height };
         let ranks = [rank(false, 9, 720), rank(false, 9, 1080), rank(true, 0, 90)];
         let claims: Vec<_> =
             (1..).zip(ranks).map(|(n, rank)| Claim { rank, ..claim(n, 0) }).collect();
@@ -394,7 +396,7 @@ mod tests {
                 let rates = std::array::from_fn(|at| had(at).then_some((rates[at], &inner)));
                 let ladder = Ladder::new(rates, Target::BEST, None);
                 let wanted = Rung::whole(wanted);
-                let rank = Rank { pinned, priority, height: 0 };
+                let rank = Rank { pinned, priority, ..Rank::default() };
                 Claim { subscription: n, rank, ladder, wanted, ..Claim::default() }
             };
             (0..).zip(claims).map(claim).collect()

@@ -215,6 +215,10 @@ pub const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(5);
 pub const SESSION_BPS_MIN: u64 = 100_000;
 /// An encoding without packets for this long is not active: its subscribers move to another layer.
 pub const ENCODING_IDLE: Duration = Duration::from_millis(1500);
+/// So long, while another of its publication goes on: what is sent of one camera comes at the same times.
+pub const ENCODING_IDLE_BESIDE: Duration = Duration::from_millis(500);
+/// Or, of a camera with few pictures, so many times as long as lately passed between two of them.
+pub const ENCODING_IDLE_GAPS: u32 = 3;
 /// Packets asked for by one NACK that are looked up: all that a cache can hold.
 pub const NACKED_PACKETS: usize = CACHE_PACKETS_VIDEO;
 /// A datagram of reports is closed once it holds this much: the next report fits without fragmentation.

@@ -11,7 +11,7 @@ use crate::fec::Fec;
 use crate::inner::Inner;
 use crate::keyframe::KeyFrameRequests;
 use crate::keyframe_cache::LastKeyFrame;
-use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENDED_SSRCS};
+use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENCODING_IDLE_BESIDE, ENCODING_IDLE_GAPS, ENDED_SSRCS};
 use crate::measure::{Reception, ticks_between};
 use crate::mirror::{Mirrors, NOBODY, Origin};
 use crate::packet::{Packet, unwrap_rtx};
@@ -26,7 +26,7 @@ use crate::size::height;
 use crate::slab::Slab;
 use crate::speaker::{Place, Sound};
 use crate::subscription::Subscription;
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 use std::collections::{BTreeMap, VecDeque};
 use strait_wire::rtp;
 
@@ -84,6 +84,8 @@ pub(crate) struct Encoding {
     pub(crate) fec: Option<Box<Fec>>,
     /// When the last packet arrived.
     pub(crate) active_at: Option<Instant>,
+    /// How long passed between its pictures lately, at most.
+    gap: Duration,
     pub(crate) rate: Rate,
     /// How that divides among the layers inside it.
     pub(crate) inner: Inner,
@@ -123,6 +125,7 @@ impl Encoding {
             missing: Missing::default(),
             fec: None,
             active_at: None,
+            gap: Duration::ZERO,
             rate: Rate::default(),
             inner: Inner::default(),
             height: None,
@@ -162,6 +165,21 @@ impl Encoding {
     /// Whether packets came lately.
     pub(crate) fn is_active(&self, now: Instant) -> bool {
         self.active_at.is_some_and(|at| now.since(at) < ENCODING_IDLE)
+    }
+
+    /// Whether another that had a packet at `newest` does not show that this one stopped.
+    fn keeps_up_with(&self, newest: Instant) -> bool {
+        let patience = ENCODING_IDLE_BESIDE.max(self.gap * ENCODING_IDLE_GAPS);
+        self.active_at.is_some_and(|at| newest.since(at) < patience)
+    }
+
+    fn note_activity(&mut self, now: Instant) {
+        let gap = self.active_at.map_or(Duration::ZERO, |at| now.since(at));
+        // Packets of one picture come together.
+        if gap > WITHIN_PICTURE {
+            self.gap = gap.max(self.gap - self.gap / 8);
+        }
+        self.active_at = Some(now);
     }
 }
 
@@ -211,7 +229,7 @@ impl Publication {
         let mut packet = Packet::parse(bytes, seq, &self.leg, Peek::default())?;
         packet.look(codec.kind, &mut encoding.layering);
         encoding.clock_rate_hz = codec.clock_rate_hz;
-        encoding.active_at = Some(now.at);
+        encoding.note_activity(now.at);
         encoding.packets += 1;
         encoding.bytes += bytes.len() as u64;
         encoding.inner.count(packet.peek.layer.of, bytes.len());
@@ -319,10 +337,12 @@ impl Publication {
 
     /// The encodings that carry packets; while none does (a still picture), those that are known.
     pub(crate) fn active(&self, now: Instant) -> Active {
-        let silent = !self.encodings.iter().any(|encoding| encoding.is_active(now));
+        let newest = self.encodings.iter().filter_map(|encoding| encoding.active_at).max();
+        let newest = newest.filter(|at| now.since(*at) < ENCODING_IDLE);
         let mut active = Active::default();
         for (number, encoding) in (0..).zip(&self.encodings) {
-            if encoding.is_active(now) || (silent && encoding.ssrc != 0) {
+            let is_active = |newest| encoding.is_active(now) && encoding.keeps_up_with(newest);
+            if newest.map_or(encoding.ssrc != 0, is_active) {
                 active.insert(number);
             }
         }
@@ -511,3 +531,6 @@ fn unwrap_red<'a>(
     let len = leg.fec.unwrap(bytes, media_pt, keep)?;
     bytes.get_mut(..len).ok_or(DropReason::RtpMalformed)
 }
+
+/// What comes so soon after another packet is of the same picture.
+const WITHIN_PICTURE: Duration = Duration::from_millis(15);

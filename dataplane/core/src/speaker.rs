@@ -6,7 +6,7 @@
 //! told once, by the worker of the publisher.
 
 use crate::audio::{Activity, Turn, Voice};
-use crate::command::{CommandError, Event, Kind, PublicationId, ScopeId};
+use crate::command::{CommandError, Event, Kind, PeerId, PublicationId, ScopeId};
 use crate::limits::{AUDIO_STREAMS_MAX, TALKERS};
 use crate::publication::Publication;
 use crate::slab::Slab;
@@ -314,6 +314,15 @@ impl Worker {
     pub(crate) fn dominant(&self, scope: ScopeId) -> Option<PublicationId> {
         let slot = self.speakers.get(&scope)?.dominant?;
         self.publications.get(slot).map(|publication| publication.id)
+    }
+
+    /// Whose publication that is.
+    pub(crate) fn dominant_publisher(&self, scope: ScopeId) -> Option<PeerId> {
+        let publication = self.publications.get(self.speakers.get(&scope)?.dominant?)?;
+        match &publication.origin {
+            Some(origin) => Some(origin.publisher),
+            None => self.peers.get(publication.peer).map(|peer| peer.id),
+        }
     }
 
     /// The audio publications of a scope, those of other workers included.

@@ -143,11 +143,13 @@ impl Worker {
     fn spend(&mut self, now: Now, slot: u32, egress: &mut Egress) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let (budget, mut patience) = (peer.limit_bps(), peer.spending.patience);
+        let scope = peer.scope;
         let subscriptions = std::mem::take(&mut peer.subscriptions);
         let mut allocator = std::mem::take(&mut self.allocator);
         allocator.claims.clear();
         // What goes whatever the budget: sound, and what cannot be changed on its way.
         let (mut fixed, mut sounds, mut sized) = (0_u64, false, false);
+        let speaker = self.dominant_publisher(scope);
         for &at in &subscriptions {
             let Some(subscription) = self.subscriptions.get_mut(at) else { continue };
             let source = subscription.publication.and_then(|at| self.publications.get_mut(at));
@@ -164,7 +166,12 @@ impl Worker {
                 continue;
             }
             sized |= preferences.height.is_some();
-            let claim = claim(now.at, at, subscription, publication);
+            let publisher = match &publication.origin {
+                Some(origin) => Some(origin.publisher),
+                None => self.peers.get(publication.peer).map(|peer| peer.id),
+            };
+            let speaks = speaker.is_some() && publisher == speaker;
+            let claim = claim(now.at, at, subscription, publication, speaks);
             subscription.allotment.wanted = claim.map(|claim| claim.wanted);
             match claim.filter(|_| !preferences.paused) {
                 Some(claim) => allocator.claims.push(claim),
@@ -264,6 +271,7 @@ fn claim(
     slot: u32,
     subscription: &Subscription,
     publication: &Publication,
+    speaks: bool,
 ) -> Option<Claim> {
     let preferences = subscription.selector.preferences();
     let heights = publication.encodings.iter().map(|encoding| encoding.height);
@@ -279,6 +287,7 @@ fn claim(
     let rank = Rank {
         pinned: preferences.pinned,
         priority: preferences.priority,
+        speaks,
         height: preferences.height.unwrap_or(HEIGHT_ASSUMED),
     };
     let sized = preferences.height.is_some();

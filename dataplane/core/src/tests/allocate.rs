@@ -7,6 +7,7 @@ use crate::limits::BUDGET_BPS_MIN;
 use crate::statistics::{HeldBack, SubscriptionStatistics};
 use crate::testing::{Bench, Client, IDS, OPUS, SCOPE, VP8, encoding, ms, packet, read, subscribe};
 use std::collections::{BTreeMap, BTreeSet};
+use strait_wire::ext::AudioLevel;
 use strait_wire::rtcp;
 
 /// Bytes of the frames of each layer, and the height of their pictures. One frame every [`FRAME_MS`]: 100, 400 and
@@ -36,6 +37,8 @@ pub(super) struct Call {
     key_frames: BTreeSet<u32>,
     pub(super) stopped: BTreeSet<u32>,
     cameras: u32,
+    /// Publishes the last camera, and talks.
+    speaker: Option<Client>,
     frames: u64,
 }
 
@@ -84,7 +87,37 @@ impl Call {
         let viewers = viewers.collect();
         bench.sent();
         let (seqs, key_frames, stopped) = Default::default();
-        Self { bench, publisher, viewers, seqs, key_frames, stopped, cameras, frames: 0 }
+        let (speaker, frames) = (None, 0);
+        Self { bench, publisher, viewers, seqs, key_frames, stopped, cameras, speaker, frames }
+    }
+
+    /// One more camera, of somebody who talks while the other is silent.
+    fn with_speaker(cameras: u32, viewers: u32) -> Self {
+        let mut call = Self::new(cameras, viewers);
+        let camera = cameras + 1;
+        let speaker = Client::connected(&mut call.bench, 2);
+        speaker.publish(&mut call.bench, SOUND + 1, Kind::Audio, &[encoding(6)]);
+        let layer = |n: u8| Encoding { rid: n.to_string(), ssrc: ssrc(camera, n), rtx_ssrc: 0 };
+        let layers = [layer(0), layer(1), layer(2)];
+        speaker.publish(&mut call.bench, camera, Kind::Video, &layers);
+        for (n, viewer) in (0..).zip(&call.viewers) {
+            let subscription = Self::subscription(n, camera);
+            call.bench.command(narrow(viewer.client.id, subscription, Kind::Video, camera));
+        }
+        Self { cameras: camera, speaker: Some(speaker), ..call }
+    }
+
+    /// A tenth of a second of words, a twentieth between them.
+    fn talk(&mut self, timestamp: u32) {
+        let Some(speaker) = &mut self.speaker else { return };
+        let below_overload_db = if self.frames % 6 < 4 { 25 } else { 80 };
+        let level = AudioLevel { voice: true, below_overload_db }.bytes();
+        for part in 0..2 {
+            let seq = 2 * self.frames as u16 + part;
+            let extensions = [(IDS.audio_level, &level[..])];
+            let sound = packet((6, OPUS, seq, timestamp), &extensions, &[7; 80]);
+            speaker.send(&mut self.bench, &sound);
+        }
     }
 
     fn subscription(viewer: u32, publication: u32) -> u32 {
@@ -114,6 +147,7 @@ impl Call {
                 let sound = packet((5, OPUS, 2 * seq + part, timestamp), &[], &[7; 80]);
                 self.publisher.send(&mut self.bench, &sound);
             }
+            self.talk(timestamp);
             for (camera, layer) in (1..=self.cameras).flat_map(|c| (0..3).map(move |l| (c, l))) {
                 self.send_frame(camera, layer, timestamp);
             }
@@ -139,13 +173,15 @@ impl Call {
             let payload = frame(*seq, key_frame, layer, bytes.min(1000));
             let video = packet((ssrc, VP8, *seq, timestamp), &[], &payload);
             key_frame = false;
-            self.publisher.send(&mut self.bench, &video);
+            let speaker = self.speaker.as_mut().filter(|_| camera == self.cameras);
+            speaker.unwrap_or(&mut self.publisher).send(&mut self.bench, &video);
         }
     }
 
     fn receive(&mut self) {
         let sent = self.bench.sent();
-        for report in self.publisher.open(&sent).1 {
+        let publishers = self.speaker.iter_mut().chain([&mut self.publisher]);
+        for report in publishers.flat_map(|publisher| publisher.open(&sent).1) {
             for packet in rtcp::packets(&report) {
                 if let Ok(rtcp::Packet::Pli(pli)) = packet {
                     self.key_frames.insert(pli.media_ssrc);
@@ -274,6 +310,21 @@ fn what_is_pinned_keeps_its_best_layer() {
     call.flow(4000);
     call.flow(1000);
     assert_eq!((call.layers(0, 2), call.layers(0, 3)), (vec![0], vec![2]), "another one now");
+}
+
+#[test]
+fn who_speaks_keeps_the_best_layer_of_what_is_not_pinned() {
+    let mut call = Call::with_speaker(2, 1);
+    call.flow(4000);
+    call.link(0, 1_700_000);
+    call.flow(5000);
+    call.flow(1000);
+    let layers = |call: &Call| [1, 2, 3].map(|camera| call.layers(0, camera));
+    assert_eq!(layers(&call), [vec![0], vec![0], vec![2]]);
+    call.prefer(0, 1, Preferences { priority: 1, ..Preferences::default() });
+    call.flow(4000);
+    call.flow(1000);
+    assert_eq!(layers(&call), [vec![2], vec![0], vec![0]], "the viewer's own wish goes before");
 }
 
 #[test]

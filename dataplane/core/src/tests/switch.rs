@@ -105,6 +105,44 @@ fn a_layer_that_stops_is_left_and_a_better_one_is_entered() {
 }
 
 #[test]
+fn a_layer_that_stops_beside_another_is_left_soon() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    for seq in 0..20 {
+        publisher.send(&mut bench, &video(50, seq, 0, seq == 0));
+        publisher.send(&mut bench, &video(60, seq, 0, seq == 0));
+        assert_eq!(only(&mut bench, &mut subscriber).0, 100 + seq);
+        bench.run(ms(40));
+        bench.sent();
+    }
+    let mut asked_after = None;
+    for seq in 20..60 {
+        publisher.send(&mut bench, &video(50, seq, 0, false));
+        if asks_for_key_frame(&mut publisher, &bench.sent(), 50) {
+            asked_after = Some((seq - 19) * 40);
+            break;
+        }
+        bench.run(ms(40));
+    }
+    assert_eq!(asked_after, Some(520));
+    publisher.send(&mut bench, &video(50, 99, 0, true));
+    assert_eq!(only(&mut bench, &mut subscriber).0, 120);
+}
+
+#[test]
+fn few_pictures_per_second_are_no_layer_that_stops() {
+    let (mut bench, mut publisher, mut subscriber) = simulcast();
+    for seq in 0..10 {
+        publisher.send(&mut bench, &video(50, seq, 0, seq == 0));
+        assert!(subscriber.media(&mut bench).is_empty(), "the first after a pause is the lower one");
+        bench.advance(ms(3));
+        publisher.send(&mut bench, &video(60, seq, 0, seq == 0));
+        assert_eq!(only(&mut bench, &mut subscriber).0, 100 + seq);
+        bench.run(ms(1000));
+        bench.sent();
+    }
+}
+
+#[test]
 fn late_packets_from_before_a_switch_still_fit() {
     let (mut bench, mut publisher, mut subscriber) = simulcast();
     publisher.send(&mut bench, &video(60, 7, 0, true));
