@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { SLACK } from "./lib/bounds.mjs";
 import { Browser } from "./lib/browsers.mjs";
+import { publishCamera } from "./lib/camera.mjs";
 import { join, untilOthers } from "./lib/page.mjs";
 import { Server, TOKEN } from "./lib/server.mjs";
 
@@ -174,3 +175,36 @@ test("a layer that nobody needs stops, and comes back for who does", { timeout: 
     t.diagnostic(`${JSON.stringify(preference)}: ${rids} alone after ${Math.round(ms)} ms`);
   }
 });
+
+for (const codec of ["VP9", "AV1"]) {
+  test(`${codec} comes in encodings, too`, { timeout: 90_000 }, async () => {
+    const [sender, watcher] = [await browser.tab(), await browser.tab()];
+    const address = `${server.address}/?scope=${codec}`;
+    await join(sender, address, { name: "sender", token: TOKEN, devices: false });
+    await join(watcher, address, { name: "watcher", token: TOKEN, devices: false });
+    await untilOthers(watcher, ["sender"]);
+    await publishCamera(sender, { frameRate: 10, codecs: [codec] });
+    for (const [preference, height] of [[{}, 540], [{ layerMax: 0 }, 135]]) {
+      await watcher.evaluate(async (wanted) => {
+        const { strait } = globalThis;
+        const camera = () => [...strait.peers.values()][0].find("camera");
+        while (!camera()?.receiver) await new Promise((resolve) => setTimeout(resolve, 50));
+        await strait.prefer(camera(), wanted);
+      }, preference);
+      await watcher.until(
+        `${codec} of ${height} lines`,
+        async ([lines, name]) => {
+          const [peer] = globalThis.strait.peers.values();
+          const report = await peer.find("camera").receiver.getStats();
+          const all = [...report.values()];
+          const video = all.find(({ type }) => type === "inbound-rtp");
+          const mimeType = all.find(({ id }) => id === video?.codecId)?.mimeType;
+          return (video?.frameHeight === lines && mimeType === `video/${name}`) ||
+            `${mimeType} ${video?.frameHeight}`;
+        },
+        { timeoutMs: 40_000, argument: [height, codec] },
+      );
+    }
+    for (const tab of [sender, watcher]) await tab.click("#leave");
+  });
+}

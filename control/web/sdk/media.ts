@@ -403,10 +403,13 @@ function encodings(publication: LocalPublication): RTCRtpEncodingParameters[] {
   const bound = options.maxBitrateBps ?? (kind === "video" ? best?.bitrateBps : undefined);
   if (kind === "video" && options.simulcast) {
     const full = bound ?? 1_500_000;
+    // Chromium makes one stream with spatial layers of several encodings of these, unless each says that it has none.
+    const layersInside = /^(VP9|AV1)$/i.test(options.codecs?.[0] ?? "");
+    const inside = layersInside ? { scalabilityMode: "L1T3" } : {};
     return [
-      { rid: "q", scaleResolutionDownBy: 4, maxBitrate: Math.round(full / 10) },
-      { rid: "h", scaleResolutionDownBy: 2, maxBitrate: Math.round(full / 3) },
-      { rid: "f", scaleResolutionDownBy: 1, maxBitrate: full },
+      { rid: "q", scaleResolutionDownBy: 4, maxBitrate: Math.round(full / 10), ...inside },
+      { rid: "h", scaleResolutionDownBy: 2, maxBitrate: Math.round(full / 3), ...inside },
+      { rid: "f", scaleResolutionDownBy: 1, maxBitrate: full, ...inside },
     ];
   }
   return bound === undefined ? [{}] : [{ maxBitrate: bound }];
