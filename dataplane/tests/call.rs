@@ -1,9 +1,7 @@
 //! Whole calls: peers that publish to each other through a running relay, over real sockets.
 
-mod common;
-
-use common::peer::{Heard, Peer};
-use common::{Client, Setup, publish, scope, start, start_config, start_with, subscribe};
+use crate::common::peer::{Heard, Peer};
+use crate::common::{Client, Setup, publish, scope, start, start_config, start_with, subscribe};
 use std::net::UdpSocket;
 use std::time::Duration;
 use strait_proto::v1;
@@ -274,7 +272,7 @@ async fn media_flows_on_when_the_control_plane_is_gone() {
     drop(client);
     tokio::task::spawn_blocking(move || call(&mut ann, &mut bob, 1, 1)).await.unwrap();
     // And the next one finds all that there is.
-    let mut next = common::connect(&setup.socket).await;
+    let mut next = crate::common::connect(&setup.socket).await;
     let mut events = next.watch_events(v1::WatchEventsRequest {}).await.unwrap().into_inner();
     let told = events.message().await.unwrap().unwrap().event.unwrap();
     let Event::Snapshot(snapshot) = told else { panic!("{told:?}") };

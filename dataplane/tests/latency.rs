@@ -1,9 +1,7 @@
 //! Where the time goes on the way through the relay.
 
-mod common;
-
-use common::peer::Peer;
-use common::{Client, Setup, publish, scope, start_config, subscribe};
+use crate::common::peer::Peer;
+use crate::common::{Client, Setup, publish, scope, start_config, subscribe};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;

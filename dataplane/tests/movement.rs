@@ -1,9 +1,7 @@
 //! Scopes that move from worker to worker while media flows, over real sockets.
 
-mod common;
-
-use common::peer::Peer;
-use common::{Client, publish, scope, start_config, start_with, subscribe};
+use crate::common::peer::Peer;
+use crate::common::{Client, publish, scope, start_config, start_with, subscribe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -1,9 +1,7 @@
 //! How streams fare, as a control plane is told it.
 
-mod common;
-
-use common::peer::Peer;
-use common::{publish, scope, start, start_config, subscribe};
+use crate::common::peer::Peer;
+use crate::common::{publish, scope, start, start_config, subscribe};
 use std::time::Duration;
 use strait_proto::v1;
 use strait_proto::v1::candidate::Protocol;

@@ -1,9 +1,7 @@
 //! The RPC's promises: who may call, what each error is, what is remembered.
 
-mod common;
-
-use common::peer::Peer;
-use common::{add_peer, config, connect, publish, scope, start, subscribe};
+use crate::common::peer::Peer;
+use crate::common::{add_peer, config, connect, publish, scope, start, subscribe};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use strait_proto::v1;
@@ -105,7 +103,7 @@ async fn peers_are_checked() {
     let restart = |peer: &str| v1::RestartIceRequest {
         scope_id: "room".into(),
         peer_id: peer.into(),
-        remote_ice: Some(common::ice(5)),
+        remote_ice: Some(crate::common::ice(5)),
     };
     let again = client.restart_ice(restart("ann")).await.unwrap().into_inner();
     assert_ne!(again.local_ice.unwrap().ufrag, local.ufrag);
@@ -130,7 +128,7 @@ async fn publications_are_checked() {
         request
     };
     let extension = |ids: &[u32]| v1::PublishRequest {
-        extensions: ids.iter().map(|&id| common::mid_extension(id)).collect(),
+        extensions: ids.iter().map(|&id| crate::common::mid_extension(id)).collect(),
         ..good.clone()
     };
     let layers = |encodings: &[(&str, u32)]| v1::PublishRequest {

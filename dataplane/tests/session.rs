@@ -1,8 +1,6 @@
 //! Peers with a session key, and plain ones, on real sockets: what they send reaches the others as it was sent.
 
-mod common;
-
-use common::{Client, add_peer, publish, scope, start, subscribe};
+use crate::common::{Client, add_peer, publish, scope, start, subscribe};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +45,7 @@ async fn join(
 fn packet(seq: u16) -> Vec<u8> {
     let mut bytes = vec![0; 200];
     let header = HeaderBuilder {
-        pt: common::OPUS as u8,
+        pt: crate::common::OPUS as u8,
         seq,
         timestamp: u32::from(seq) * 960,
         ssrc: 4711,
@@ -70,8 +68,8 @@ async fn everybody_gets_what_was_sent(key_given: Option<v1::SessionKey>, moving:
         let name = format!("sub{n}");
         let (socket, _) = join(client, &name, key_given.clone()).await;
         let request = v1::SubscribeRequest {
-            codecs: vec![common::opus()],
-            extensions: vec![common::mid_extension(1)],
+            codecs: vec![crate::common::opus()],
+            extensions: vec![crate::common::mid_extension(1)],
             as_sent: true,
             ..subscribe("room", &name, &name, "voice")
         };

@@ -1,9 +1,7 @@
 //! Who speaks, as the RPC tells it.
 
-mod common;
-
-use common::peer::Peer;
-use common::{mid_extension, publish, scope, start, subscribe};
+use crate::common::peer::Peer;
+use crate::common::{mid_extension, publish, scope, start, subscribe};
 use std::time::Duration;
 use strait_proto::v1;
 use strait_proto::v1::candidate::Protocol;

@@ -1,9 +1,7 @@
 //! A scope that is larger than a worker's share, on real sockets: who lives on another worker misses nothing.
 
-mod common;
-
-use common::peer::{Heard, Peer};
-use common::{Client, Setup, add_peer, publish, scope, start_config, subscribe};
+use crate::common::peer::{Heard, Peer};
+use crate::common::{Client, Setup, add_peer, publish, scope, start_config, subscribe};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -429,8 +427,8 @@ async fn plain_peers_of_all_workers_get_what_was_sent() {
         let name = format!("sub{n}");
         let (socket, _) = native(client, &name, false).await;
         let request = v1::SubscribeRequest {
-            codecs: vec![common::opus()],
-            extensions: vec![common::mid_extension(1)],
+            codecs: vec![crate::common::opus()],
+            extensions: vec![crate::common::mid_extension(1)],
             as_sent: true,
             ..subscribe("room", &name, &name, "voice")
         };
@@ -442,7 +440,7 @@ async fn plain_peers_of_all_workers_get_what_was_sent() {
     let heard = tokio::task::spawn_blocking(move || {
         for seq in 100..150 {
             let mut bytes = vec![seq as u8; 200];
-            let (pt, ssrc) = (common::OPUS as u8, 4711);
+            let (pt, ssrc) = (crate::common::OPUS as u8, 4711);
             let header = HeaderBuilder { pt, seq, ssrc, ..HeaderBuilder::default() };
             header.write(&[], [(1, &b"0"[..])], &mut bytes).unwrap();
             publisher.send_to(&bytes, to).unwrap();

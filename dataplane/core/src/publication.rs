@@ -11,7 +11,10 @@ use crate::fec::Fec;
 use crate::inner::Inner;
 use crate::keyframe::KeyFrameRequests;
 use crate::keyframe_cache::LastKeyFrame;
-use crate::limits::{CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENCODING_IDLE_BESIDE, ENCODING_IDLE_GAPS, ENDED_SSRCS};
+use crate::limits::{
+    CACHE_PACKETS_AUDIO, CACHE_PACKETS_VIDEO, ENCODING_IDLE, ENCODING_IDLE_BESIDE,
+    ENCODING_IDLE_GAPS, ENDED_SSRCS,
+};
 use crate::measure::{Reception, ticks_between};
 use crate::mirror::{Mirrors, NOBODY, Origin};
 use crate::packet::{Packet, unwrap_rtx};

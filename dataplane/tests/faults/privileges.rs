@@ -1,9 +1,9 @@
 //! Strangers at the RPC's socket, and a host that grants little: another user, no capabilities, few files.
 
+use super::program::{Program, executable};
+use super::{page, skip};
 use crate::common::peer::Peer;
 use crate::common::{connect, publish, scope, subscribe, try_connect};
-use crate::program::{Program, executable};
-use crate::{page, skip};
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;

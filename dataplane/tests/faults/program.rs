@@ -1,6 +1,6 @@
 //! The program as a process of its own.
 
-use crate::page;
+use super::page;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

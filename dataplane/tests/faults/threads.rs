@@ -1,10 +1,10 @@
 //! Threads that die or hang.
 
+use super::page;
+use super::program::Program;
 use crate::common::{
     Client, add_peer, config, connect, mid_extension, opus, publish, scope, subscribe,
 };
-use crate::page;
-use crate::program::Program;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

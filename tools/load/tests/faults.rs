@@ -1,7 +1,5 @@
 //! What a bad network does between a relay and a subscriber is found, kind by kind, and repaired where it is asked for.
 
-mod common;
-
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -9,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::{Setup, plan};
+use crate::common::{Setup, plan};
 use strait_load::signalling::{Joined, PublisherJoin, SubscriberJoin};
 use strait_load::{Plan, Report, Signalling, SignallingError, StraitRpc};
 

@@ -1,10 +1,8 @@
 //! The load over bad lines, against a relay in this process.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Setup, plan};
+use crate::common::{Setup, plan};
 use strait_load::{Impaired, Impairment, Plan, Shape};
 
 #[test]

@@ -1,10 +1,8 @@
 //! The load against a relay in this process, over real sockets.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Setup, plan};
+use crate::common::{Setup, plan};
 use strait_load::signalling::{Joined, PublisherJoin, SecurityKind, SubscriberJoin};
 use strait_load::{Plan, Report, Role, Shape, Signalling, SignallingError, StraitRpc};
 use strait_proto::v1;

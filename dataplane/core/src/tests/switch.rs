@@ -133,7 +133,10 @@ fn few_pictures_per_second_are_no_layer_that_stops() {
     let (mut bench, mut publisher, mut subscriber) = simulcast();
     for seq in 0..10 {
         publisher.send(&mut bench, &video(50, seq, 0, seq == 0));
-        assert!(subscriber.media(&mut bench).is_empty(), "the first after a pause is the lower one");
+        assert!(
+            subscriber.media(&mut bench).is_empty(),
+            "the first after a pause is the lower one"
+        );
         bench.advance(ms(3));
         publisher.send(&mut bench, &video(60, seq, 0, seq == 0));
         assert_eq!(only(&mut bench, &mut subscriber).0, 100 + seq);

@@ -1,7 +1,5 @@
 //! What goes wrong with the process: threads that die or hang, strangers at its door, a host that grants it little.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod privileges;
 mod program;
 mod threads;

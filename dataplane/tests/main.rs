@@ -1,0 +1,13 @@
+//! A running relay from outside, over real sockets. One program of tests: each would take as long to build as all.
+
+mod call;
+mod common;
+mod faults;
+mod latency;
+mod movement;
+mod program;
+mod quality;
+mod rpc;
+mod session;
+mod speech;
+mod spread;

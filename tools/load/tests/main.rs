@@ -1,0 +1,7 @@
+//! The load against relays in this process, over real sockets.
+
+mod common;
+mod faults;
+mod impaired;
+mod pairs;
+mod relay;
