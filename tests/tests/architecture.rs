@@ -25,6 +25,7 @@ const TESTED_WITH: &[(&str, &[&str])] = &[("strait-core", &["strait-lab"])];
 /// Leaves may know everything; nothing that ships may know them.
 const LEAVES: &[&str] = &[
     "strait-benches",
+    "strait-instructions",
     "strait-tests",
     "strait-cli",
     "strait-figures",

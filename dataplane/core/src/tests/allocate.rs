@@ -317,7 +317,7 @@ fn who_speaks_keeps_the_best_layer_of_what_is_not_pinned() {
     let mut call = Call::with_speaker(2, 1);
     call.flow(4000);
     call.link(0, 1_700_000);
-    call.flow(5000);
+    call.flow(4000);
     call.flow(1000);
     let layers = |call: &Call| [1, 2, 3].map(|camera| call.layers(0, camera));
     assert_eq!(layers(&call), [vec![0], vec![0], vec![2]]);
