@@ -67,7 +67,7 @@ async fn call(socket: &Path) -> &'static str {
 
 #[tokio::test]
 async fn a_stranger_is_turned_away_from_the_rpc() {
-    let name = "privileges::a_stranger_is_turned_away_from_the_rpc";
+    let name = "faults::privileges::a_stranger_is_turned_away_from_the_rpc";
     if let Some(socket) = std::env::var_os(PART) {
         println!("got {}", call(Path::new(&socket)).await);
         return;
