@@ -46,6 +46,8 @@ pub const OUTBOUND_FRAMES: usize = 512;
 pub const INBOUND_FRAMES: usize = 32;
 /// Scope events that wait for one peer. A scope of 500 that starts at once sends some 1500.
 pub const NOTICES: usize = 2048;
+/// Publications of a scope whose viewers are counted.
+pub const PUBLICATIONS_VIEWED: usize = 4096;
 /// Scopes that one WebSocket session can be in at a time.
 pub const SUBSESSIONS: usize = 8;
 /// Frames that an unauthenticated WebSocket may send before it is closed.

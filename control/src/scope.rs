@@ -6,6 +6,7 @@
 pub mod allowed;
 mod participant;
 pub mod plan;
+pub mod quality;
 mod registry;
 mod roster;
 pub mod statistics;
@@ -145,6 +146,8 @@ pub enum Notice {
         /// As they were published, 0 is the first.
         encodings: Vec<u32>,
     },
+    /// How the receiver's own streams, or those that it gets, fared: the payload.
+    Quality(serde_json::Value),
     /// The receiver's own media path is up.
     Connected,
     /// The receiver's own transport is gone.
@@ -162,12 +165,14 @@ pub struct Sink {
     sender: mpsc::Sender<(u64, Arc<Notice>)>,
     tag: u64,
     is_lagging: Arc<AtomicBool>,
+    wants_quality: Arc<AtomicBool>,
 }
 
 impl Sink {
     /// A sink whose notices carry `tag`, by which the receiver tells its scopes apart.
     pub fn new(sender: mpsc::Sender<(u64, Arc<Notice>)>, tag: u64) -> Self {
-        Self { sender, tag, is_lagging: Arc::default() }
+        let (is_lagging, wants_quality) = Default::default();
+        Self { sender, tag, is_lagging, wants_quality }
     }
 
     /// Hands over a notice. One that finds the queue full marks the sink as lagging: its receiver
@@ -178,6 +183,23 @@ impl Sink {
         {
             self.is_lagging.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Hands over what may be lost, where there is room to spare.
+    pub fn offer(&self, notice: Notice) {
+        if self.sender.capacity() > self.sender.max_capacity() / 2 {
+            let _ = self.sender.try_send((self.tag, Arc::new(notice)));
+        }
+    }
+
+    /// Whether its receiver wants to know how its streams fare.
+    pub fn wants_quality(&self) -> bool {
+        self.wants_quality.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it does.
+    pub fn want_quality(&self, wanted: bool) {
+        self.wants_quality.store(wanted, Ordering::Relaxed);
     }
 
     /// Whether a notice was lost.

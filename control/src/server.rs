@@ -39,7 +39,7 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     handles: Vec<Handle<SocketAddr>>,
     tasks: JoinSet<std::io::Result<()>>,
-    follower: tokio::task::JoinHandle<()>,
+    followers: [tokio::task::JoinHandle<()>; 2],
 }
 
 impl Server {
@@ -75,7 +75,10 @@ impl Server {
             scopes: Arc::clone(&scopes),
             config,
         });
-        let follower = tokio::spawn(relay_watch::follow(relay, scopes));
+        let followers = [
+            tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),
+            tokio::spawn(relay_watch::follow(relay, scopes)),
+        ];
         let mut server = Self {
             https: Vec::new(),
             http: Vec::new(),
@@ -83,7 +86,7 @@ impl Server {
             shutdown,
             handles: Vec::new(),
             tasks: JoinSet::new(),
-            follower,
+            followers,
         };
         server.listen()?;
         if !page::is_present() {
@@ -134,7 +137,7 @@ impl Server {
         if tokio::time::timeout(GRACE + limits::RELAY_CALL, rest).await.is_err() {
             warn!("some sessions did not end in time");
         }
-        self.follower.abort();
+        self.followers.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     fn listen(&mut self) -> Result<(), Fault> {

@@ -35,6 +35,35 @@ pub async fn follow(relay: Relay, scopes: Arc<Scopes>) {
     }
 }
 
+/// Follows how streams fare, while somebody wants to know, for as long as the process lives.
+pub async fn follow_quality(relay: Relay, scopes: Arc<Scopes>) {
+    let mut wishes = scopes.quality_wishes().watch();
+    loop {
+        if wishes.wait_for(|count| *count > 0).await.is_err() {
+            return;
+        }
+        let followed = async { follow_quality_once(&relay, &scopes).await.is_ok() };
+        let unwanted = async { wishes.wait_for(|count| *count == 0).await.is_ok() };
+        let is_lost = tokio::select! {
+            _ = followed => true,
+            _ = unwanted => false,
+        };
+        if is_lost {
+            // What is wrong with the relay is said by who follows its events.
+            tokio::time::sleep(PAUSE_MAX).await;
+        }
+    }
+}
+
+async fn follow_quality_once(relay: &Relay, scopes: &Arc<Scopes>) -> Result<(), tonic::Status> {
+    let request = v1::WatchQualityRequest { scope_ids: Vec::new(), subscriptions: true };
+    let mut told = relay.client.clone().watch_quality(Request::new(request)).await?.into_inner();
+    while let Some(quality) = told.message().await? {
+        scopes.quality_told(&quality);
+    }
+    Ok(())
+}
+
 async fn follow_once(
     relay: &Relay,
     scopes: &Arc<Scopes>,

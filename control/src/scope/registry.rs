@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use strait_proto::v1;
 use tracing::warn;
 
+use super::quality::{self, Viewers, Wishes};
 use super::{Notice, PeerView, PublicationView, Roster, Sink};
 use crate::config::{Limits, Media};
 use crate::fault::{Class, Fault};
@@ -34,6 +35,7 @@ pub struct Scopes {
     limits: Limits,
     media: Media,
     transports: AtomicU64,
+    wishes: Wishes,
 }
 
 /// One scope, for as long as somebody is in it.
@@ -44,6 +46,7 @@ pub struct Scope {
     /// cannot hit the next.
     pub relay_id: String,
     roster: Mutex<Roster<Sink>>,
+    viewers: Mutex<Viewers>,
     /// Whether the relay was told of it, and must be told of its end: it may have forgotten it
     /// since, which shows when a peer is added. Held while that changes.
     pub(super) is_created: tokio::sync::Mutex<bool>,
@@ -52,7 +55,8 @@ pub struct Scope {
 impl Scopes {
     /// No scopes yet.
     pub fn new(relay: Relay, log: Sessions, limits: Limits, media: Media) -> Self {
-        Self { scopes: Mutex::default(), relay, log, limits, media, transports: AtomicU64::new(0) }
+        let (scopes, wishes) = Default::default();
+        Self { scopes, relay, log, limits, media, transports: AtomicU64::new(0), wishes }
     }
 
     /// The forward error correction that is agreed to with publishers.
@@ -201,6 +205,30 @@ impl Scopes {
         }
     }
 
+    /// Who wants to know how streams fare.
+    pub fn quality_wishes(&self) -> &Wishes {
+        &self.wishes
+    }
+
+    /// How an encoding, or all that a peer gets, fared.
+    pub fn quality_told(&self, told: &v1::MediaQuality) {
+        let Some(scope) = self.of_relay_id(&told.scope_id) else { return };
+        let now = Instant::now();
+        let mut viewers = scope.viewers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(subscriber) = &told.subscriber {
+            viewers.count(now, subscriber);
+        }
+        let roster = scope.roster();
+        let peer = roster.of_relay_peer(&told.peer_id);
+        let sink = peer.and_then(|peer| roster.sink(peer)).filter(|sink| sink.wants_quality());
+        if let Some(sink) = sink {
+            sink.offer(Notice::Quality(match &told.subscriber {
+                Some(subscriber) => quality::of_subscriber(told.interval_seconds, subscriber),
+                None => quality::of_publisher(now, told, &mut viewers),
+            }));
+        }
+    }
+
     /// A peer's transport is gone at the relay.
     pub fn peer_lost(&self, relay_scope: &str, relay_peer: &str, reason: &str) {
         if let Some(scope) = self.of_relay_id(relay_scope) {
@@ -248,6 +276,7 @@ impl Scope {
             relay_id: format!("{}/{}#{}", key.application, key.scope, id::hex(&life)),
             key,
             roster: Mutex::default(),
+            viewers: Mutex::default(),
             is_created: tokio::sync::Mutex::new(false),
         })
     }

@@ -62,11 +62,7 @@ fn subscription(s: &v1::SubscriptionStatistics) -> Value {
         "roundTripSeconds": s.round_trip_seconds,
         "retransmissions": s.retransmissions,
         "retransmissionsMissed": s.retransmissions_missed,
-        "heldBack": match s.held_back() {
-            HeldBack::Lowered => "lowered",
-            HeldBack::Paused => "paused",
-            HeldBack::Nothing | HeldBack::Unspecified => "nothing",
-        },
+        "heldBack": held_back(s.held_back()),
         "layerWanted": s.layer_wanted,
         "layerPermitted": s.layer_permitted,
         "layerTimes": s.layer_times.iter().map(layer_time).collect::<Vec<_>>(),
@@ -74,4 +70,13 @@ fn subscription(s: &v1::SubscriptionStatistics) -> Value {
         "freezes": s.freezes,
         "frozenSeconds": s.frozen_seconds,
     })
+}
+
+/// What the bandwidth takes away, in a word.
+pub(super) fn held_back(how: HeldBack) -> &'static str {
+    match how {
+        HeldBack::Lowered => "lowered",
+        HeldBack::Paused => "paused",
+        HeldBack::Nothing | HeldBack::Unspecified => "nothing",
+    }
 }

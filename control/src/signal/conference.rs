@@ -14,6 +14,7 @@ use super::jsonrtc::{Action, Frame, FrameType, Outgoing, Received, Series};
 use crate::auth::Identity;
 use crate::fault::Fault;
 use crate::scope::allowed::AllowSpec;
+use crate::scope::quality::Wish;
 use crate::scope::{
     self, Failed, Notice, Participant, PublishSpec, Role, Sink, Speakers, SubscribeSpec,
 };
@@ -46,6 +47,8 @@ struct Subsession {
     tag: u64,
     sink: Sink,
     participant: Participant,
+    /// It wants to know how its streams fare.
+    wish: Option<Wish>,
 }
 
 /// Payload of START and UPDATE.
@@ -81,6 +84,7 @@ struct PreferenceSpec {
 struct Notify {
     event: String,
     publication: Option<String>,
+    on: Option<bool>,
 }
 
 impl Session {
@@ -347,7 +351,7 @@ impl Session {
         let (index, others) = match old.and_then(|i| Some((i, self.subsessions.get_mut(i)?))) {
             Some((index, old)) => {
                 let others = old.participant.restart(sink.clone()).await;
-                (old.id, old.tag, old.sink) = (id, tag, sink);
+                (old.id, old.tag, old.sink, old.wish) = (id, tag, sink, None);
                 (index, others)
             }
             None => {
@@ -367,7 +371,7 @@ impl Session {
                     sink.clone(),
                 )
                 .await?;
-                self.subsessions.push(Subsession { id, tag, sink, participant });
+                self.subsessions.push(Subsession { id, tag, sink, participant, wish: None });
                 (self.subsessions.len() - 1, others)
             }
         };
@@ -450,7 +454,8 @@ impl Session {
     async fn on_notify(&mut self, index: usize, frame: &Frame) -> Result<Value, Fault> {
         let notify: Notify = serde_json::from_value(frame.payload.clone())
             .map_err(|error| Fault::malformed(format!("payload: {error}")))?;
-        let subsession = self.subsessions.get(index).ok_or_else(no_subsession)?;
+        let scopes = Arc::clone(&self.hub().scopes);
+        let subsession = self.subsessions.get_mut(index).ok_or_else(no_subsession)?;
         match notify.event.as_str() {
             event @ ("mute" | "unmute") => {
                 let publication = notify.publication.ok_or_else(|| {
@@ -463,8 +468,14 @@ impl Session {
                 let statistics = subsession.participant.statistics().await?;
                 Ok(json!({"statistics": scope::statistics::peer(&statistics)}))
             }
+            "quality" => {
+                let on = notify.on.unwrap_or(true);
+                subsession.sink.want_quality(on);
+                subsession.wish = on.then(|| scopes.quality_wishes().wish());
+                Ok(json!({}))
+            }
             _ => Err(Fault::malformed(
-                "payload.event is unknown; mute, unmute and statistics are known",
+                "payload.event is unknown; mute, unmute, statistics and quality are known",
             )),
         }
     }
@@ -513,6 +524,9 @@ impl Session {
                 };
                 json!({"event": "layers", "publication": publication, "active": active})
             }
+            // Who comes back learns newer figures soon.
+            Notice::Quality(_) if self.wire.is_none() => return,
+            Notice::Quality(payload) => payload.clone(),
             Notice::Connected => json!({"event": "connected"}),
             Notice::MediaLost { reason, .. } if is_lost => {
                 json!({"event": "media-lost", "reason": reason})

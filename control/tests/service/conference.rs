@@ -282,3 +282,91 @@ async fn a_publisher_learns_which_layers_anybody_needs() {
     service.relay.emit(Event::LayersWanted(wanted(&[])));
     assert_eq!(alice.expect_event("layers")["active"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_is_told_how_its_streams_fare() {
+    let service = Service::start().await;
+    let mut alice = Client::connect(&service, "Alice");
+    let (a, _) = alice.start("lobby", json!({"sdp": PUBLISH, "publish": []})).unwrap();
+    let (scope_id, scope) = service.relay.scope();
+    let alices = scope.peers.keys().next().unwrap().clone();
+    let publication = scope.publications.keys().next().unwrap().clone();
+    let mut bob = Client::connect(&service, "Bob");
+    let (b, _) = bob.start("lobby", json!({"sdp": CONFERENCE, "publish": []})).unwrap();
+    let peers = service.relay.scope().1.peers.into_keys();
+    let bobs = peers.into_iter().find(|peer| *peer != alices).unwrap();
+    let published = v1::MediaQuality {
+        scope_id: scope_id.clone(),
+        peer_id: alices,
+        publication_id: publication.clone(),
+        interval_seconds: 2.0,
+        bytes: 5000,
+        loss: Some(v1::Loss { expected: 100, lost: 3, ..Default::default() }),
+        queue_delay_seconds: Some(0.015),
+        ..Default::default()
+    };
+    let viewed = v1::SubscriptionStatistics {
+        publication_id: publication.clone(),
+        fraction_lost: 0.25,
+        held_back: v1::subscription_statistics::HeldBack::Lowered.into(),
+        layer: 1,
+        ..Default::default()
+    };
+    let viewed = v1::SubscriptionQuality { statistics: Some(viewed), packets: 60, bytes: 4000 };
+    let subscribed = v1::MediaQuality {
+        scope_id,
+        peer_id: bobs,
+        interval_seconds: 2.0,
+        subscriber: Some(v1::SubscriberQuality {
+            budget_bps: Some(300_000),
+            subscriptions: vec![viewed],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    assert!(!service.relay.tell_quality(published.clone()), "the relay is not asked for nobody");
+
+    bob.request(&b, "NOTIFY", json!({"event": "quality"})).unwrap();
+    eventually("asked", || service.relay.tell_quality(subscribed.clone())).await;
+    let told = quality(&mut bob);
+    assert_eq!((&told["budgetBps"], &told["intervalSeconds"]), (&json!(300_000), &json!(2.0)));
+    let each = &told["subscriptions"][0];
+    assert_eq!(each["publication"], publication);
+    assert_eq!((&each["bytes"], &each["layer"]), (&json!(4000), &json!(1)));
+    assert_eq!((&each["fractionLost"], &each["heldBack"]), (&json!(0.25), &json!("lowered")));
+
+    // Alice did not ask; when she does, she learns of her viewers as well.
+    service.relay.tell_quality(published.clone());
+    alice.request(&a, "NOTIFY", json!({"event": "quality", "on": true})).unwrap();
+    let mut viewers = json!(0);
+    for _ in 0..60 {
+        service.relay.tell_quality(subscribed.clone());
+        service.relay.tell_quality(published.clone());
+        let told = quality(&mut alice);
+        let each = told["publications"][0].clone();
+        assert_eq!((&each["publication"], &each["lost"]), (&json!(publication), &json!(3)));
+        assert_eq!(each["queueDelaySeconds"], 0.015);
+        viewers = each["viewers"].clone();
+        if viewers["count"].as_u64() > Some(0) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(viewers["count"], viewers["lowered"], "{viewers}");
+    assert_eq!(viewers["fractionLostMax"], 0.25, "{viewers}");
+
+    for (client, subsession) in [(&mut alice, &a), (&mut bob, &b)] {
+        client.request(subsession, "NOTIFY", json!({"event": "quality", "on": false})).unwrap();
+    }
+    eventually("nobody asks", || !service.relay.tell_quality(published.clone())).await;
+}
+
+/// The next word of quality; what else is told is passed over.
+fn quality(client: &mut Client) -> Value {
+    loop {
+        let event = client.event();
+        if event["event"] == "quality" {
+            return event;
+        }
+    }
+}

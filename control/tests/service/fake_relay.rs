@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 pub struct FakeRelay {
     pub state: Arc<Mutex<State>>,
     events: broadcast::Sender<v1::Event>,
+    quality: broadcast::Sender<v1::MediaQuality>,
 }
 
 /// The fake's process, so to say.
@@ -57,7 +58,8 @@ pub struct Scope {
 impl FakeRelay {
     /// Serves on `socket` until [`Running::kill`].
     pub fn start(socket: &Path) -> (Self, Running) {
-        let relay = Self { state: Arc::default(), events: broadcast::channel(64).0 };
+        let (events, quality) = (broadcast::channel(64).0, broadcast::channel(64).0);
+        let relay = Self { state: Arc::default(), events, quality };
         let _ = std::fs::remove_file(socket);
         // A runtime of its own: its end ends the connections too, as that of a process would.
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -76,6 +78,11 @@ impl FakeRelay {
 
     pub fn emit(&self, event: event::Event) {
         self.events.send(v1::Event { lost: 0, event: Some(event) }).unwrap();
+    }
+
+    /// Tells how a stream fares; false when nobody asked.
+    pub fn tell_quality(&self, quality: v1::MediaQuality) -> bool {
+        self.quality.send(quality).is_ok()
     }
 
     /// The only scope there is.
@@ -130,17 +137,20 @@ fn check_codec(scope: &Scope, codecs: &[v1::Codec], publication: &str) -> Result
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+type Quality = Pin<Box<dyn Stream<Item = Result<v1::MediaQuality, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Relay for FakeRelay {
     type WatchEventsStream = Events;
-    type WatchQualityStream = tokio_stream::Empty<Result<v1::MediaQuality, Status>>;
+    type WatchQualityStream = Quality;
 
     async fn watch_quality(
         &self,
-        _: Request<v1::WatchQualityRequest>,
+        request: Request<v1::WatchQualityRequest>,
     ) -> Result<Response<Self::WatchQualityStream>, Status> {
-        Ok(Response::new(tokio_stream::empty()))
+        assert!(request.into_inner().subscriptions);
+        let told = BroadcastStream::new(self.quality.subscribe());
+        Ok(Response::new(Box::pin(told.filter_map(|told| told.ok().map(Ok)))))
     }
 
     async fn get_info(

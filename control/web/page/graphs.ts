@@ -1,4 +1,4 @@
-import type { Statistics } from "../sdk/index.js";
+import type { QualityInfo, Statistics } from "../sdk/index.js";
 import { rate } from "./figures.js";
 import type { TileView } from "./tiles.js";
 
@@ -9,6 +9,8 @@ export interface Point {
   loss: number | undefined;
   /** To the relay and back, in milliseconds. */
   delay: number | undefined;
+  /** Of what is sent: one-way queuing delay on the way to the relay, in milliseconds. */
+  queue: number | undefined;
   /** Height of the picture in pixels: which layer arrives, or is sent at most. */
   picture: number | undefined;
 }
@@ -29,11 +31,34 @@ const FIGURES: {
   { name: "bitrate", title: "Bitrate", least: 50_000, text: rate },
   { name: "loss", title: "Loss", least: 0.02, text: (value) => `${(value * 100).toFixed(1)} %` },
   { name: "delay", title: "Round trip", least: 20, text: (value) => `${Math.round(value)} ms` },
+  { name: "queue", title: "Queue", least: 20, text: (value) => `${Math.round(value)} ms` },
   { name: "picture", title: "Picture", least: 180, text: (value) => `${value} px` },
 ];
 
+/** The newest that the relay told of queues, by publication and encoding. */
+export class Queues {
+  private readonly told = new Map<string, { at: number; ms: number }>();
+
+  note({ publications = [] }: QualityInfo, now: number): void {
+    for (const { publication, rid, queueDelaySeconds } of publications) {
+      if (typeof queueDelaySeconds !== "number") continue;
+      this.told.set(`${publication} ${rid}`, { at: now, ms: queueDelaySeconds * 1000 });
+    }
+  }
+
+  /** The longest of a publication's; undefined when nothing was told lately. */
+  of(publication: string | undefined, now: number): number | undefined {
+    for (const [key, { at }] of this.told) if (now - at > STALE_MS) this.told.delete(key);
+    const its = [...this.told].filter(([key]) => key.split(" ")[0] === publication);
+    return its.length > 0 ? Math.max(...its.map(([, { ms }]) => ms)) : undefined;
+  }
+}
+
+/** The relay tells every 2 s. */
+const STALE_MS = 5_000;
+
 /** What the browser measured of a tile's streams since the second before. */
-export function point(view: TileView, statistics: Statistics): Point {
+export function point(view: TileView, statistics: Statistics, queue: number | undefined): Point {
   const isIts = ({ publication }: { publication: unknown }): boolean =>
     publication === view.video || publication === view.audio;
   const streams = view.own
@@ -46,6 +71,7 @@ export function point(view: TileView, statistics: Statistics): Point {
     bitrate: streams.length > 0 ? total(streams.map((each) => each.bitrateBps)) : undefined,
     loss: losses.length > 0 ? Math.max(...losses) : undefined,
     delay: statistics.roundTripTimeMs,
+    queue: view.own ? queue : undefined,
     picture: heights.length > 0 ? Math.max(...heights) : undefined,
   };
 }
@@ -76,20 +102,23 @@ export class Histories {
 export function draw(box: HTMLElement, history: readonly Point[] | undefined): void {
   box.hidden = history === undefined;
   if (history === undefined) return;
-  if (box.childElementCount === 0) box.append(...FIGURES.map(row));
-  FIGURES.forEach(({ name, title, least, text }, index) => {
+  // What others sent queued on their way, of which this page does not know.
+  const isOwn = box.closest(".own") !== null;
+  const shown = FIGURES.filter(({ name }) => isOwn || name !== "queue");
+  if (box.childElementCount === 0) box.append(...shown.map(row));
+  shown.forEach(({ name, title, least, text }, index) => {
     const values = history.map((each) => each[name]);
     const known = values.filter((each) => each !== undefined);
     const most = Math.max(least, ...known);
     const latest = values.at(-1);
-    const shown = latest === undefined ? "–" : text(latest);
+    const now = latest === undefined ? "–" : text(latest);
     const element = box.children[index];
     const svg = element?.querySelector("svg");
     if (!element || !svg) return;
     const label = element.querySelector(".graph-value");
-    if (label && label.textContent !== shown) label.textContent = shown;
+    if (label && label.textContent !== now) label.textContent = now;
     const scale = known.length > 0 ? `, at most ${text(Math.max(...known))}` : "";
-    svg.setAttribute("aria-label", `${title} over the last minute: now ${shown}${scale}`);
+    svg.setAttribute("aria-label", `${title} over the last minute: now ${now}${scale}`);
     svg.dataset["most"] = String(most);
     svg.querySelector("path")?.setAttribute("d", line(values, most));
   });

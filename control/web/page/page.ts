@@ -7,10 +7,10 @@ import {
   StraitError,
 } from "../sdk/index.js";
 import { figures } from "./figures.js";
-import { Histories, point } from "./graphs.js";
+import { Histories, Queues, point } from "./graphs.js";
 import { type Call, defaults, forget, recall, remember } from "./memory.js";
 import { Sound } from "./sound.js";
-import { Tiles, tileViews } from "./tiles.js";
+import { type TileView, Tiles, tileViews } from "./tiles.js";
 
 declare global {
   interface Window {
@@ -42,6 +42,7 @@ let scope: Scope | undefined;
 let current: Call = defaults();
 let withStatistics = false;
 const histories = new Histories();
+const queues = new Queues();
 
 // -- the lobby ----------------------------------------------------------------------------
 
@@ -131,6 +132,8 @@ function enter(joined: Scope, call: Call): void {
   for (const name of ["connected", "reconnecting", "reconnected"] as const) {
     joined.on(name, render);
   }
+  joined.on("quality", (told) => queues.note(told, performance.now()));
+  joined.watchQuality(withStatistics);
   joined.on("error", ({ error }) => complain(error));
   joined.on("closed", ({ error }) => exit(joined, error));
   watchTracks();
@@ -223,6 +226,7 @@ onClick(controls.leave, async () => {
 });
 onClick(controls.statistics, async () => {
   withStatistics = !withStatistics;
+  scope?.watchQuality(withStatistics);
   // The first figures are no second's: graphs begin with the next.
   await showStatistics(false);
 });
@@ -239,7 +243,10 @@ async function showStatistics(isSecond: boolean): Promise<void> {
   const views = tileViews(scope, current.name);
   if (!statistics) histories.clear();
   else if (isSecond) {
-    histories.add(new Map(views.map((each) => [each.key, point(each, statistics)])));
+    const now = performance.now();
+    const queue = (view: TileView) => queues.of((view.video ?? view.audio)?.id, now);
+    const points = views.map((each) => [each.key, point(each, statistics, queue(each))] as const);
+    histories.add(new Map(points));
   }
   for (const view of views) {
     tiles.setFigures(view.key, statistics && figures(view, statistics));

@@ -16,6 +16,13 @@ export type {
   Statistics,
   SubscriptionStatistics,
 } from "./statistics.js";
-export type { Kind, PreferenceEntry, Source } from "./protocol.js";
+export type {
+  Kind,
+  PreferenceEntry,
+  PublicationQuality,
+  QualityInfo,
+  Source,
+  SubscriptionQuality,
+} from "./protocol.js";
 export { StraitError, type ErrorKind } from "./errors.js";
 export { type TypedEvent, TypedEvents } from "./events.js";

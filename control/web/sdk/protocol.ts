@@ -97,8 +97,61 @@ export interface SpeakersInfo {
   dominant?: string | null;
 }
 
+/** How streams fared over an interval, as the relay measured it. */
+export interface QualityInfo {
+  intervalSeconds?: number;
+  /** What may be sent to this peer, if that is known. */
+  budgetBps?: number | null;
+  roundTripSeconds?: number | null;
+  /** What this peer gets. */
+  subscriptions?: SubscriptionQuality[];
+  /** One encoding that this peer sends. */
+  publications?: PublicationQuality[];
+}
+
+export interface SubscriptionQuality {
+  publication: string;
+  /** Sent by the relay within the interval, without retransmissions. */
+  packets: number;
+  bytes: number;
+  /** Share of packets lost, 0 to 1, and jitter, as this browser last reported them. */
+  fractionLost: number;
+  jitterSeconds: number;
+  roundTripSeconds: number;
+  /** The simulcast layer that is sent, the one that is wanted, and the best that fits. */
+  layer: number;
+  layerWanted?: number | null;
+  layerPermitted?: number | null;
+  /** What the bandwidth takes away. */
+  heldBack: "nothing" | "lowered" | "paused";
+  /** Since it was subscribed: key frames that went out, pictures that stood too long, how long. */
+  keyFrames: number;
+  freezes: number;
+  frozenSeconds: number;
+}
+
+export interface PublicationQuality {
+  publication: string;
+  /** Empty without simulcast. */
+  rid: string;
+  /** What reached the relay within the interval. */
+  packets: number;
+  bytes: number;
+  /** Packets that had the time to arrive, those that did not, and those of them that came again. */
+  expected: number;
+  lost: number;
+  repaired: number;
+  /** One-way queuing delay on the way to the relay: of the newest packet, and of 95 % of them. */
+  queueDelaySeconds?: number | null;
+  queueDelayP95Seconds?: number | null;
+  jitterSeconds: number;
+  keyFrames: number;
+  /** How those who get it fared: how many, with a lower layer, with nothing, the worst loss. */
+  viewers: { count: number; lowered: number; paused: number; fractionLostMax: number };
+}
+
 /** Payload of a NOTIFY from the server. */
-export interface ScopeNotice extends SpeakersInfo {
+export interface ScopeNotice extends SpeakersInfo, QualityInfo {
   event?: string;
   peer?: string | PeerInfo;
   publication?: string | PublicationInfo;

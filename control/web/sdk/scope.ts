@@ -10,6 +10,7 @@ import { type Publication, type RemotePeer, Roster, type RosterChanges } from ".
 import type {
   ConnectAnswer,
   PreferenceEntry,
+  QualityInfo,
   ScopeAnswer,
   ScopeNotice,
   ScopeRequest,
@@ -44,6 +45,8 @@ export interface ScopeEvents {
   speaking: { publication: Publication | LocalPublication; speaking: boolean };
   /** Somebody else, perhaps oneself, speaks most now. */
   dominantspeaker: { publication: Publication | LocalPublication };
+  /** How streams fared, as the relay measured it; only after `watchQuality()`. */
+  quality: QualityInfo;
   /** A publication arrives: show `track` until `unpublished`. */
   track: { publication: Publication; track: MediaStreamTrack };
   /** The own media path is up for the first time. */
@@ -87,6 +90,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private dominant: string | undefined;
   private currentState: ScopeState = "joining";
   private linkDown = false;
+  private wantsQuality = false;
   private connectedOnce = false;
   private freshStart = false;
   private rejoining = false;
@@ -266,6 +270,22 @@ export class Scope extends TypedEvents<ScopeEvents> {
     return this.reader.read(this.media, this.offersBefore);
   }
 
+  /** Asks the relay to tell about every 2 s how this peer's streams fare (`quality`), or to stop. */
+  watchQuality(on = true): void {
+    if (on === this.wantsQuality) return;
+    this.wantsQuality = on;
+    if (this.subsession !== undefined) this.askQuality();
+  }
+
+  private askQuality(): void {
+    this.link.message({
+      action: "NOTIFY",
+      packageType: "scope",
+      subsession: this.subsession,
+      payload: { event: "quality", on: this.wantsQuality },
+    });
+  }
+
   /** What the relay measures for this peer: `PeerStatistics` of the relay's RPC, camelCase. */
   async relayStatistics(): Promise<unknown> {
     const answer = await this.link.request({
@@ -424,6 +444,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     );
     this.announce(changes, undefined, this.currentState !== "joining");
     if (answer.speakers) this.setSpeakers(answer.speakers);
+    if (this.wantsQuality) this.askQuality();
     // Those already there are wanted at once: no need to wait for more changes.
     this.media?.update(0).catch(() => {});
     return answer;
@@ -475,6 +496,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
       if (own) this.media?.setLayers(own, notice.active ?? []);
       return;
     }
+    if (event === "quality") return void this.emit("quality", notice);
     const id = typeof publication === "string" ? publication : (publication?.publication ?? "");
     // Unlike the others, what is said of speech may be about oneself.
     if (event === "speaking" || event === "silent") return this.setSpeaking(id, event === "speaking");
