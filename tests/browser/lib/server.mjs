@@ -18,8 +18,8 @@ const programs =
 export const program = (name) => join(programs, name);
 
 export class Server {
-  /** Starts and waits until `/readyz` says so. */
-  static async start() {
+  /** Starts and waits until `/readyz` says so; `metricsPort` is that of the relay's own metrics, 0 for none. */
+  static async start({ metricsPort = 0 } = {}) {
     const server = new Server();
     server.state = await mkdtemp(join(tmpdir(), "strait-browser-"));
     server.httpPort = await freePort();
@@ -31,7 +31,7 @@ export class Server {
       "--http-port": server.httpPort,
       "--https-port": server.mediaPort,
       "--media-port": server.mediaPort,
-      "--metrics-port": 0,
+      "--metrics-port": metricsPort,
       "--token": TOKEN,
       "--state-dir": server.state,
       "--log": "info",
@@ -148,7 +148,7 @@ export class Cuttable {
 }
 
 /** A port that is free for TCP and UDP now. */
-async function freePort() {
+export async function freePort() {
   for (;;) {
     const listener = net.createServer();
     await new Promise((resolve) => listener.listen(0, "127.0.0.1", resolve));
