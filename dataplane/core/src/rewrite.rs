@@ -212,7 +212,6 @@ impl Rewriter {
     pub(crate) fn cut(&mut self, seq: u64, share: Share) {
         let Some(running) = self.segments.back_mut().filter(|_| self.open) else { return };
         let after = Segment { first: seq, last: seq.saturating_sub(1), share, ..*running };
-        self.next = running.outgoing(seq);
         if running.first == seq {
             running.share = share;
         } else {
@@ -240,7 +239,7 @@ impl Rewriter {
             self.left_out = picture;
         }
         // What is missing before it may still go out: what follows of another source is counted after that.
-        if seq > running.last.saturating_add(1) {
+        if running.outgoing(seq) > self.next {
             let (newest, offsets) = (&mut self.newest, after.offsets);
             let picture = position.picture.map(|id| id.wrapping_add(offsets.picture) & 0x7FFF);
             newest.picture = picture.or(newest.picture);
@@ -555,6 +554,15 @@ mod tests {
         assert_eq!((late.seq as u16, switched.seq as u16), (2, 3));
         let number = 100_u16.wrapping_add(switched.offsets.frame);
         assert_eq!((7 + late.offsets.frame, number), (7, 9), "not 6, which is before 7");
+        // The same where other layers are sent from there on.
+        r.cut(90_003, Some(Target::new(0, 0)));
+        r.skip(p(90_003, 103), None);
+        let next = send(&mut r, A, p(95_000, 0), 20).unwrap();
+        assert_eq!(
+            (next.seq as u16, next.offsets.frame),
+            (6, 13),
+            "after 101 and 102, as 10 and 11"
+        );
     }
 
     #[test]
