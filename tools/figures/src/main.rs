@@ -25,7 +25,7 @@ struct Arguments {
     /// What to measure
     #[arg(value_parser = ["call", "media", "path"], default_value = "call")]
     area: String,
-    /// Only the rows of the area `path` whose names contain this
+    /// Only the rows of the areas `path` and `media` whose names contain this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Print a JSON array of {"name", "bound", "value", "unit", "ok", "how"}
@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
     // clap has refused what is none of them.
     let figures: Vec<Figure> = match arguments.area.as_str() {
         "path" => path::measure(&arguments.only),
-        "media" => media::measure(),
+        "media" => media::measure(&arguments.only),
         _ => call::measure().await,
     };
     if arguments.json {

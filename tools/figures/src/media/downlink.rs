@@ -31,13 +31,6 @@ const FIRST_SEED: u64 = 9_000_000;
 /// Less than this share of its line is stuck.
 const STUCK: f64 = 0.7;
 
-/// All rows of a viewer's line.
-pub fn measure() -> Vec<Figure> {
-    let mut figures = capacity();
-    figures.extend([drop_settled(), stuck_low(), squeezed_sound()]);
-    figures
-}
-
 /// A line of the matrix: bits per second, one way in milliseconds, loss.
 type Case = (f64, u64, f64);
 
@@ -114,7 +107,8 @@ fn worst<C: Copy>(cases: &[C], values: &[f64], words: impl Fn(C) -> String) -> (
     (*value, format!("worst at {}; median {median:.2}", words(*case)))
 }
 
-fn capacity() -> Vec<Figure> {
+/// How soon a line is used, and what waits there.
+pub fn capacity() -> Vec<Figure> {
     let cases = matrix();
     eprintln!("==> capacity: {} lines of {} s", cases.len(), RUN.as_secs());
     let trial = |(bps, delay_ms, loss): Case| {
@@ -143,7 +137,8 @@ fn capacity() -> Vec<Figure> {
     vec![CAPACITY_REACHED.measured(value, how), STANDING_QUEUE.measured(queue, where_)]
 }
 
-fn drop_settled() -> Figure {
+/// How soon nothing waits any more after a line narrowed.
+pub fn drop_settled() -> Figure {
     let cases = matrix();
     eprintln!("==> {} lines lose 70 % of what they carry", cases.len());
     let trial = |(bps, delay_ms, loss): Case| {
@@ -203,7 +198,8 @@ fn seed_trial(seed: u64) -> Result<f64, String> {
     Ok(last.iter().sum::<f64>() / last.len().max(1) as f64 / carries)
 }
 
-fn stuck_low() -> Figure {
+/// Lines that are not used again after others left them.
+pub fn stuck_low() -> Figure {
     eprintln!("==> {SEEDS} lines with others on them");
     let seeds: Vec<u64> = (FIRST_SEED..FIRST_SEED + SEEDS).collect();
     match trials(&seeds, seed_trial) {
@@ -223,7 +219,8 @@ fn stuck_low() -> Figure {
     }
 }
 
-fn squeezed_sound() -> Figure {
+/// Sound beside pictures on lines that carry little.
+pub fn squeezed_sound() -> Figure {
     eprintln!("==> sound on lines that carry little beside it");
     let cases: Vec<Case> = [0.08e6, 0.12e6, 0.2e6, 0.25e6, 0.3e6].map(|bps| (bps, 20, 0.0)).into();
     let trial = |(bps, delay_ms, loss): Case| {
