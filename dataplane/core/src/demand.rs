@@ -176,17 +176,17 @@ mod tests {
         let mut demand = Demand::default();
         assert!(demand.note(at(0), 0b001, 3), "the first time");
         assert_eq!(demand.told(3), 0b111, "all that is sent was asked for until now");
-        assert!(!demand.note(at(699), 0b001, 3));
-        assert!(demand.note(at(700), 0b001, 3));
+        assert!(!demand.note(at(1999), 0b001, 3));
+        assert!(demand.note(at(2000), 0b001, 3));
         assert_eq!(demand.told(3), 0b001);
         assert!(demand.note(at(2010), 0b101, 3));
         assert_eq!(demand.told(3), 0b101);
         assert!(!demand.note(at(2500), 0b001, 3) && !demand.note(at(3000), 0b101, 3));
-        assert!(!demand.note(at(3699), 0b001, 3));
-        assert!(demand.note(at(3700), 0b001, 3), "since it was wanted last");
+        assert!(!demand.note(at(4999), 0b001, 3));
+        assert!(demand.note(at(5000), 0b001, 3), "since it was wanted last");
         assert_eq!(demand.told(3), 0b001);
-        assert!(!demand.note(at(13_699), 0b001, 3));
-        assert!(demand.note(at(13_700), 0b001, 3), "again, should it have been lost");
+        assert!(!demand.note(at(14_999), 0b001, 3));
+        assert!(demand.note(at(15_000), 0b001, 3), "again, should it have been lost");
     }
 
     #[test]

@@ -34,11 +34,11 @@ fn obey(call: &mut Call) {
 #[test]
 fn the_high_layer_stops_when_nobody_wants_it_and_comes_back_when_somebody_does() {
     let mut call = Call::new(1, 2);
-    call.flow(600);
+    call.flow(1000);
     assert_eq!(told(&mut call).last(), Some(&0b111), "all that is sent");
     call.prefer(0, 1, upto(0));
     call.prefer(1, 1, upto(1));
-    call.flow(500);
+    call.flow(1500);
     assert_eq!(told(&mut call), [0; 0], "not for a moment's sake");
     call.flow(1000);
     assert_eq!(told(&mut call), [0b011]);
