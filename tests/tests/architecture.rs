@@ -14,7 +14,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("strait-io", &["strait-wire", "strait-crypt", "strait-core"]),
     ("strait-relay", &["strait-wire", "strait-crypt", "strait-core", "strait-io", "strait-proto"]),
     ("strait-proto", &[]),
-    ("strait-control", &["strait-proto"]),
+    ("strait-link", &[]),
+    ("strait-control", &["strait-proto", "strait-link"]),
     ("strait-lab", &[]),
     ("strait-sim", &["strait-wire", "strait-crypt", "strait-core", "strait-lab"]),
 ];
