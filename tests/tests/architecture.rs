@@ -32,6 +32,7 @@ const LEAVES: &[&str] = &[
     "strait-figures",
     "strait-load",
     "strait-compare",
+    "strait-client",
 ];
 
 /// The whole list of foreign crates that the sans-IO crates and the sockets may use. A new name here is a decision.

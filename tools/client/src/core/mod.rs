@@ -1,0 +1,3 @@
+//! The client without a socket, a clock or randomness of its own.
+
+pub mod transport;
