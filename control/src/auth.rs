@@ -1,14 +1,26 @@
-//! Who is there: bearer tokens.
+//! Who is there: development tokens, JSON Web Tokens, signed credentials.
 //!
-//! Two kinds: development tokens, which open every scope of the application `dev`, and JSON Web
-//! Tokens signed with HS256 by an application's secret (RFC 7519).
+//! `key` is what signs, `jwt` and `signed` are what is signed, `replay` keeps a signed credential
+//! from being used twice, `identity` is what comes out, `refusal` why nothing does.
+//! `docs/authentication.md` explains it to those who write applications.
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+mod identity;
+mod jwt;
+mod key;
+mod refusal;
+mod replay;
+mod signed;
 
-use crate::fault::Fault;
-use crate::id;
+use std::sync::Arc;
+
+pub use identity::Identity;
+pub use jwt::{Claims, Signer, Unverified, mint};
+pub use key::{Application, Key, Material, PrivateKey, PublicKey, Secret};
+pub use refusal::{Counters, Kind, Reason, Refusal};
+pub use replay::{Pass, Salts};
+pub use signed::{Scheme, Signed};
+
+use crate::config;
 use crate::limits;
 use crate::store::Applications;
 
@@ -17,297 +29,317 @@ pub const DEV_APPLICATION: &str = "dev";
 /// Clock difference that is forgiven, in seconds.
 pub const LEEWAY_SECONDS: u64 = 30;
 
-/// Who a token speaks for and what it allows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The application: scopes of different applications never meet.
-    pub application: String,
-    /// The subject: who, as the application names them. Empty for development tokens.
-    pub subject: String,
-    /// Display name, if the token carries one.
-    pub name: Option<String>,
-    /// The scope that the token opens; `*` for every scope of the application.
-    pub scope: String,
-    /// Whether it may publish.
-    pub publish: bool,
-    /// Whether it may subscribe.
-    pub subscribe: bool,
+/// What a client shows.
+#[derive(Debug, Clone, Copy)]
+pub enum Credential<'a> {
+    /// A text: a development token, a JSON Web Token, or a signed credential in text form.
+    Bearer(&'a str),
+    /// A signed credential.
+    Signed(&'a Signed),
 }
 
-/// The claims of a signed token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claims {
-    /// Application identifier.
-    pub iss: String,
-    /// Who.
-    pub sub: String,
-    /// Display name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Scope name, or `*`.
-    pub scope: String,
-    /// May publish; absent means yes.
-    #[serde(default = "yes")]
-    pub publish: bool,
-    /// May subscribe; absent means yes.
-    #[serde(default = "yes")]
-    pub subscribe: bool,
-    /// End of validity, seconds since 1970.
-    pub exp: u64,
-    /// Start of validity, seconds since 1970.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nbf: Option<u64>,
+/// A client that was let in.
+pub struct Admitted {
+    /// Whom it speaks for.
+    pub identity: Identity,
+    /// To be told of the session that is opened for it, whatever the credential was. A salt is
+    /// used up by that alone: who is refused afterwards may try again with the same credential.
+    pub pass: Pass,
 }
 
-fn yes() -> bool {
-    true
-}
-
-impl Identity {
-    /// Whether this identity may enter `scope`.
-    ///
-    /// # Errors
-    /// [`crate::fault::Class::Forbidden`].
-    pub fn check_scope(&self, scope: &str) -> Result<(), Fault> {
-        if self.scope == "*" || self.scope == scope {
-            return Ok(());
-        }
-        Err(Fault::forbidden(format!(
-            "the token is for another scope than {scope:?}; ask the application for one that \
-             names this scope"
-        )))
-    }
-
-    /// Whether this identity may publish.
-    ///
-    /// # Errors
-    /// [`crate::fault::Class::Forbidden`].
-    pub fn check_publish(&self) -> Result<(), Fault> {
-        if self.publish {
-            return Ok(());
-        }
-        Err(Fault::forbidden("the token does not allow publishing; ask for one with publish"))
-    }
-
-    /// Whether this identity may subscribe.
-    ///
-    /// # Errors
-    /// [`crate::fault::Class::Forbidden`].
-    pub fn check_subscribe(&self) -> Result<(), Fault> {
-        if self.subscribe {
-            return Ok(());
-        }
-        Err(Fault::forbidden("the token does not allow subscribing; ask for one with subscribe"))
-    }
-}
-
-/// Checks tokens.
+/// Checks credentials.
 pub struct Authenticator {
-    dev_tokens: Vec<String>,
+    config: config::Auth,
     applications: Applications,
+    salts: Salts,
+    counters: Arc<Counters>,
 }
 
 impl Authenticator {
     /// Takes development tokens from the configuration, applications from the store.
-    pub fn new(dev_tokens: Vec<String>, applications: Applications) -> Self {
-        Self { dev_tokens, applications }
+    pub fn new(config: config::Auth, applications: Applications) -> Self {
+        Self { config, applications, salts: Salts::default(), counters: Arc::default() }
     }
 
-    /// Tells whom `token` speaks for; `now` is in seconds since 1970.
+    /// Tells whom `credential` speaks for. `session` is the identifier of a session that the
+    /// caller says it holds; it lets a signed credential be shown again. `now` is in seconds since
+    /// 1970.
     ///
     /// # Errors
-    /// [`crate::fault::Class::Unauthorized`] with the reason; [`crate::fault::Class::Internal`]
-    /// when the store fails.
-    pub async fn identify(&self, token: Option<&str>, now: u64) -> Result<Identity, Fault> {
-        let token = token.map(str::trim).filter(|token| !token.is_empty()).ok_or_else(|| {
-            Fault::unauthorized("token missing: send Authorization: Bearer TOKEN")
-        })?;
-        if token.len() > limits::TOKEN_BYTES {
-            return Err(Fault::unauthorized("token malformed: longer than 8 KiB"));
+    /// See [`Reason`].
+    pub async fn identify(
+        &self,
+        credential: Option<Credential<'_>>,
+        session: Option<&str>,
+        now: u64,
+    ) -> Result<Admitted, Refusal> {
+        let outcome = match credential {
+            Some(Credential::Signed(signed)) => self.signed(signed, session, now).await,
+            Some(Credential::Bearer(text)) if !text.trim().is_empty() => {
+                self.bearer(text.trim(), session, now).await
+            }
+            _ => Err(Refusal::new(
+                Reason::Missing,
+                "token missing: send Authorization: Bearer TOKEN",
+            )),
+        };
+        match outcome {
+            Ok((kind, admitted)) => {
+                self.counters.accept(kind);
+                Ok(admitted)
+            }
+            Err(refusal) => {
+                self.counters.refuse(refusal.reason);
+                Err(refusal)
+            }
         }
-        let same = |dev: &String| verify_slices_are_equal(dev.as_bytes(), token.as_bytes()).is_ok();
-        if self.dev_tokens.iter().any(same) {
-            return Ok(Identity {
-                application: DEV_APPLICATION.into(),
-                subject: String::new(),
-                name: None,
-                scope: "*".into(),
-                publish: true,
-                subscribe: true,
-            });
-        }
-        let application = application_of(token)?;
-        let secret = self.applications.secret(&application).await?.ok_or_else(|| {
-            Fault::unauthorized(format!(
-                "token of unknown application {application:?}: it was removed, or the token is \
-                 for another server"
-            ))
-        })?;
-        verify(token, &application, secret.as_bytes(), now)
     }
-}
 
-/// The application that a token names, without trust in it: `kid` of the header, or `iss`.
-///
-/// # Errors
-/// [`crate::fault::Class::Unauthorized`]: malformed, or signed by another algorithm.
-pub fn application_of(token: &str) -> Result<String, Fault> {
-    let malformed = |_| {
-        Fault::unauthorized(
-            "token malformed: neither a known development token nor a JSON Web Token; check that \
-             it was copied whole",
-        )
-    };
-    let header = jsonwebtoken::decode_header(token).map_err(malformed)?;
-    if header.alg != Algorithm::HS256 {
-        return Err(Fault::unauthorized(
-            "token malformed: signed with another algorithm than HS256",
-        ));
+    /// As [`Authenticator::identify`], of typed fields.
+    ///
+    /// # Errors
+    /// See [`Reason`].
+    pub async fn identify_signed(
+        &self,
+        signed: &Signed,
+        session: Option<&str>,
+        now: u64,
+    ) -> Result<Admitted, Refusal> {
+        self.identify(Some(Credential::Signed(signed)), session, now).await
     }
-    #[derive(Deserialize)]
-    struct Issuer {
-        #[serde(default)]
-        iss: String,
-    }
-    let application = match header.kid {
-        Some(kid) => kid,
-        None => {
-            jsonwebtoken::dangerous::insecure_decode_claims::<Issuer>(token).map_err(malformed)?.iss
-        }
-    };
-    id::check_name("token malformed: the application", &application, limits::APPLICATION_BYTES)
-        .map_err(|fault| Fault::unauthorized(fault.reason))?;
-    Ok(application)
-}
 
-/// Verifies a signed token of `application`; `now` is in seconds since 1970.
-///
-/// # Errors
-/// [`crate::fault::Class::Unauthorized`]: bad signature, missing claim, expired, not yet valid.
-pub fn verify(token: &str, application: &str, secret: &[u8], now: u64) -> Result<Identity, Fault> {
-    use jsonwebtoken::errors::ErrorKind;
-    let mut validation = Validation::new(Algorithm::HS256);
-    // The clock is an argument here, so these two are checked below.
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    let key = DecodingKey::from_secret(secret);
-    let claims = match jsonwebtoken::decode::<Claims>(token, &key, &validation) {
-        Ok(data) => data.claims,
-        Err(error) => {
-            return Err(Fault::unauthorized(match error.kind() {
-                ErrorKind::InvalidSignature => format!(
-                    "token with a bad signature: it was not signed with the secret of \
-                     {application:?}"
-                ),
-                ErrorKind::Json(cause) => format!("token malformed: its claims: {cause}"),
-                ErrorKind::MissingRequiredClaim(claim) => {
-                    format!("token malformed: claim {claim} is missing")
-                }
-                kind => format!("token malformed: {kind:?}"),
-            }));
-        }
-    };
-    if claims.iss != application {
-        return Err(Fault::unauthorized("token malformed: kid and iss name two applications"));
+    /// How many were let in and refused.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
-    if claims.exp.saturating_add(LEEWAY_SECONDS) < now {
-        let ago = now - claims.exp;
-        return Err(Fault::unauthorized(format!("token expired {ago} s ago: ask for a new one")));
-    }
-    if let Some(nbf) = claims.nbf.filter(|nbf| *nbf > now.saturating_add(LEEWAY_SECONDS)) {
-        return Err(Fault::unauthorized(format!(
-            "token not yet valid: it starts in {} s; check the clocks",
-            nbf - now
-        )));
-    }
-    Ok(Identity {
-        application: claims.iss,
-        subject: claims.sub,
-        name: claims.name.filter(|name| id::check_name("name", name, limits::NAME_BYTES).is_ok()),
-        scope: claims.scope,
-        publish: claims.publish,
-        subscribe: claims.subscribe,
-    })
-}
 
-/// Signs a token for `claims.iss` with its secret.
-///
-/// # Errors
-/// [`crate::fault::Class::Internal`] when signing fails.
-pub fn mint(claims: &Claims, secret: &[u8]) -> Result<String, Fault> {
-    let header = Header { kid: Some(claims.iss.clone()), ..Header::new(Algorithm::HS256) };
-    jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(secret))
-        .map_err(|error| Fault::internal(format!("the token could not be signed: {error}")))
+    /// Salts that are remembered.
+    pub fn salts(&self) -> usize {
+        self.salts.count()
+    }
+
+    async fn bearer(
+        &self,
+        text: &str,
+        session: Option<&str>,
+        now: u64,
+    ) -> Result<(Kind, Admitted), Refusal> {
+        if text.len() > limits::TOKEN_BYTES {
+            return Err(Refusal::malformed("token malformed: longer than 8 KiB"));
+        }
+        if self.config.dev_tokens.iter().any(|token| token.is(text)) {
+            return Ok((Kind::Development, self.development()));
+        }
+        if let Some(signed) = Signed::parse(text) {
+            return self.signed(&signed?, session, now).await;
+        }
+        let token = Unverified::parse(text)?;
+        let application = self.application(&token.application).await?;
+        let (kind, identity) = token.verify(text, &application, &self.counters, now)?;
+        Ok((kind, Admitted { identity, pass: Pass::default() }))
+    }
+
+    async fn signed(
+        &self,
+        signed: &Signed,
+        session: Option<&str>,
+        now: u64,
+    ) -> Result<(Kind, Admitted), Refusal> {
+        signed.check()?;
+        let application = self.application(&signed.application).await?;
+        let kind = match signed.scheme {
+            Scheme::HmacSha256 => Kind::HmacSha256,
+            Scheme::Concatenated => Kind::Concatenated,
+        };
+        let name = &application.id;
+        if kind == Kind::Concatenated && !application.concatenated {
+            let text = format!(
+                "the application {name:?} does not take the scheme {}; sign with {}, or switch it \
+                 on (strait app set)",
+                Scheme::Concatenated.name(),
+                Scheme::HmacSha256.name()
+            );
+            return Err(Refusal::new(Reason::SchemeNotEnabled, text));
+        }
+        if !application.secrets().any(|(_, secret)| signed.is_signed_by(secret)) {
+            let text = format!(
+                "credential with a bad signature: no API key of {name:?} that is enabled made it, \
+                 or a field was changed; compare with the test vector of docs/authentication.md"
+            );
+            return Err(Refusal::new(Reason::BadSignature, text));
+        }
+        let ends = signed.expires.saturating_add(LEEWAY_SECONDS);
+        if ends < now {
+            let ago = now - signed.expires;
+            let text = format!("credential expired {ago} s ago: ask the application for a new one");
+            return Err(Refusal::new(Reason::Expired, text));
+        }
+        let ahead_max = self.config.expires_ahead_seconds_max;
+        if signed.expires > now.saturating_add(ahead_max).saturating_add(LEEWAY_SECONDS) {
+            let ahead = signed.expires - now;
+            let text = format!(
+                "credential expires {ahead} s ahead, {ahead_max} are allowed: check the clocks, \
+                 and that expires is in seconds since 1970"
+            );
+            return Err(Refusal::new(Reason::ClockSkewed, text));
+        }
+        let pass = self.salts.take(signed, session, ends, now)?;
+        let identity = Identity {
+            application: signed.application.clone(),
+            subject: signed.user.clone(),
+            name: None,
+            scope: signed.scope.clone(),
+            publish: true,
+            subscribe: true,
+            message: true,
+            admin: false,
+            counters: Arc::clone(&self.counters),
+        };
+        Ok((kind, Admitted { identity, pass }))
+    }
+
+    fn development(&self) -> Admitted {
+        let identity = Identity {
+            application: DEV_APPLICATION.into(),
+            subject: String::new(),
+            name: None,
+            scope: "*".into(),
+            publish: true,
+            subscribe: true,
+            message: true,
+            admin: true,
+            counters: Arc::clone(&self.counters),
+        };
+        Admitted { identity, pass: Pass::default() }
+    }
+
+    async fn application(&self, name: &str) -> Result<Application, Refusal> {
+        let found = self.applications.find(name).await;
+        let found = found.map_err(|fault| Refusal::new(Reason::StoreFailed, fault.reason))?;
+        found.ok_or_else(|| {
+            let text = format!(
+                "token of unknown application {name:?}: it was removed, or the token is for \
+                 another server"
+            );
+            Refusal::new(Reason::UnknownApplication, text)
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
 
-    const SECRET: &[u8] = b"a secret of at least 32 bytes, no less";
+    const KEY: &str = "an API key of 32 bytes or longer";
 
-    fn claims() -> Claims {
-        Claims {
-            iss: "acme".into(),
-            sub: "alice".into(),
-            name: Some("Alice".into()),
+    async fn acme(store: &Store) {
+        store.applications().add("acme", 0).await.unwrap();
+        let key = Key::new("first", Material::Secret(KEY.into()), 0);
+        store.applications().add_key("acme", &key).await.unwrap();
+    }
+
+    fn authenticator(store: &Store) -> Authenticator {
+        let config = config::Auth { dev_tokens: vec!["dev".into()], ..Default::default() };
+        Authenticator::new(config, store.applications())
+    }
+
+    fn signed(scheme: Scheme, salt: &str, expires: u64) -> Signed {
+        let mut signed = Signed {
+            scheme,
+            application: "acme".into(),
             scope: "lobby".into(),
-            publish: true,
-            subscribe: false,
-            exp: 1_000,
-            nbf: Some(500),
-        }
-    }
-
-    fn refusal(token: &str, secret: &[u8], now: u64) -> String {
-        verify(token, "acme", secret, now).unwrap_err().reason
-    }
-
-    #[test]
-    fn a_minted_token_verifies() {
-        let token = mint(&claims(), SECRET).unwrap();
-        assert_eq!(application_of(&token).unwrap(), "acme");
-        let identity = verify(&token, "acme", SECRET, 700).unwrap();
-        assert_eq!(identity.subject, "alice");
-        assert!(identity.check_scope("lobby").is_ok());
-        assert!(identity.check_scope("other").unwrap_err().reason.contains("another scope"));
-        assert!(identity.check_publish().is_ok());
-        assert!(identity.check_subscribe().unwrap_err().reason.contains("subscrib"));
-    }
-
-    #[test]
-    fn each_failure_has_its_own_words() {
-        let token = mint(&claims(), SECRET).unwrap();
-        assert!(verify(&token, "acme", SECRET, 1_030).is_ok(), "30 s of leeway");
-        assert!(verify(&token, "acme", SECRET, 470).is_ok(), "30 s of leeway");
-        assert!(refusal(&token, SECRET, 1_031).contains("expired"));
-        assert!(refusal(&token, SECRET, 469).contains("not yet valid"));
-        assert!(refusal(&token, b"another", 700).contains("bad signature"));
-        assert!(application_of("garbage").unwrap_err().reason.contains("malformed"));
-        let mut parts: Vec<&str> = token.split('.').collect();
-        parts[1] = "e30"; // {}
-        assert!(refusal(&parts.join("."), SECRET, 700).contains("bad signature"));
-    }
-
-    #[test]
-    fn the_none_algorithm_is_refused() {
-        // {"alg":"none"}.{"iss":"acme"}.
-        assert!(application_of("eyJhbGciOiJub25lIn0.eyJpc3MiOiJhY21lIn0.").is_err());
+            user: "alice".into(),
+            salt: salt.into(),
+            expires,
+            signature: String::new(),
+        };
+        signed.sign(&KEY.into());
+        signed
     }
 
     #[tokio::test]
     async fn development_tokens_open_every_scope() {
-        let store = crate::store::Store::open_in_memory().await.unwrap();
-        let auth = Authenticator::new(vec!["dev".into()], store.applications());
-        let identity = auth.identify(Some("dev"), 0).await.unwrap();
-        assert!(identity.check_scope("anything").is_ok());
-        assert!(auth.identify(None, 0).await.unwrap_err().reason.contains("missing"));
-        assert!(auth.identify(Some("devil"), 0).await.unwrap_err().reason.contains("malformed"));
-        let token = mint(&claims(), SECRET).unwrap();
-        let unknown = auth.identify(Some(&token), 700).await.unwrap_err();
-        assert!(unknown.reason.contains("unknown application"));
-        store.applications().put("acme", std::str::from_utf8(SECRET).unwrap(), 0).await.unwrap();
-        assert_eq!(auth.identify(Some(&token), 700).await.unwrap().application, "acme");
+        let store = Store::open_in_memory().await.unwrap();
+        let auth = authenticator(&store);
+        let identify =
+            async |text: &str, now| auth.identify(Some(Credential::Bearer(text)), None, now).await;
+        let identity = identify("dev", 0).await.unwrap().identity;
+        assert!(identity.check_scope("anything").is_ok() && identity.check_admin().is_ok());
+        assert_eq!(auth.identify(None, None, 0).await.err().unwrap().reason, Reason::Missing);
+        assert_eq!(identify(" ", 0).await.err().unwrap().reason, Reason::Missing);
+        assert_eq!(identify("devil", 0).await.err().unwrap().reason, Reason::Malformed);
+        let claims = Claims::new("acme", "alice", "lobby", 1_000);
+        let token = mint(&claims, None, &Signer::Hs256(&KEY.into())).unwrap();
+        let unknown = identify(&token, 700).await.err().unwrap();
+        assert_eq!(unknown.reason, Reason::UnknownApplication);
+        acme(&store).await;
+        assert_eq!(identify(&token, 700).await.unwrap().identity.application, "acme");
+        let accepted = |kind| auth.counters().accepted().find(|(k, _)| *k == kind).unwrap().1;
+        assert_eq!((accepted(Kind::Development), accepted(Kind::Hs256)), (1, 1));
+        let refused: u64 = auth.counters().refused().map(|(_, count)| count).sum();
+        assert_eq!(refused, 4);
+    }
+
+    #[tokio::test]
+    async fn signed_credentials_fail_each_in_its_own_way() {
+        let store = Store::open_in_memory().await.unwrap();
+        let auth = authenticator(&store);
+        let hmac = |salt: &str, expires| signed(Scheme::HmacSha256, salt, expires);
+        let identify = async |signed: &Signed, session: Option<&str>, now| {
+            auth.identify_signed(signed, session, now).await.map_err(|refusal| refusal.reason)
+        };
+        let refusal = async |signed: &Signed, now| identify(signed, None, now).await.err().unwrap();
+        assert_eq!(refusal(&hmac("a", 1_000), 900).await, Reason::UnknownApplication);
+        acme(&store).await;
+
+        let first = hmac("a", 1_000);
+        let Admitted { identity, pass } = identify(&first, None, 900).await.unwrap();
+        pass.opened("s-1");
+        assert_eq!((identity.subject.as_str(), identity.scope.as_str()), ("alice", "lobby"));
+        assert!(identity.check_publish().is_ok() && identity.check_message().is_ok());
+        assert!(identity.check_scope("other").is_err() && identity.check_admin().is_err());
+        assert_eq!(refusal(&first, 901).await, Reason::Replayed);
+        assert!(identify(&first, Some("s-1"), 901).await.is_ok());
+
+        let day = 24 * 3_600;
+        assert_eq!(refusal(&hmac("b", 1_000), 1_031).await, Reason::Expired);
+        assert!(identify(&hmac("b", 1_000), None, 1_030).await.is_ok(), "30 s of leeway");
+        assert_eq!(refusal(&hmac("c", day + 31), 0).await, Reason::ClockSkewed);
+        assert!(identify(&hmac("c", day + 30), None, 0).await.is_ok());
+        assert_eq!(refusal(&hmac("d", u64::MAX), 0).await, Reason::ClockSkewed);
+        let forged = Signed { user: "mallory".into(), ..hmac("e", 1_000) };
+        assert_eq!(refusal(&forged, 900).await, Reason::BadSignature);
+        let empty = Signed { user: String::new(), ..hmac("e", 1_000) };
+        assert_eq!(refusal(&empty, 900).await, Reason::Malformed);
+
+        let concatenated = signed(Scheme::Concatenated, "f", 1_000);
+        assert_eq!(refusal(&concatenated, 900).await, Reason::SchemeNotEnabled);
+        store.applications().set_concatenated("acme", true).await.unwrap();
+        identify(&concatenated, None, 900).await.unwrap().pass.opened("s-2");
+        let other_scheme = hmac("f", 1_000);
+        assert_eq!(refusal(&other_scheme, 900).await, Reason::Replayed, "one salt, one session");
+
+        // A key that is disabled or removed stops at once.
+        store.applications().enable_key("acme", "first", false).await.unwrap();
+        assert_eq!(refusal(&hmac("g", 1_000), 900).await, Reason::BadSignature);
+        store.applications().enable_key("acme", "first", true).await.unwrap();
+        assert!(identify(&hmac("g", 1_000), None, 900).await.is_ok());
+        store.applications().remove_key("acme", "first").await.unwrap();
+        assert_eq!(refusal(&hmac("h", 1_000), 900).await, Reason::BadSignature);
+    }
+
+    #[tokio::test]
+    async fn the_text_form_is_the_same_credential() {
+        let store = Store::open_in_memory().await.unwrap();
+        acme(&store).await;
+        let auth = authenticator(&store);
+        let one = signed(Scheme::HmacSha256, "a", 1_000);
+        let text = one.to_text();
+        let admitted = auth.identify(Some(Credential::Bearer(&text)), None, 900).await.unwrap();
+        admitted.pass.opened("s-1");
+        let again = auth.identify_signed(&one, None, 900).await.err().unwrap();
+        assert_eq!(again.reason, Reason::Replayed);
+        assert_eq!(auth.salts(), 1);
     }
 }

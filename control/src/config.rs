@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::auth::Secret;
 use crate::limits::{AUDIO_STREAMS_MAX, UPLINK_BPS_MIN};
 use crate::sdp::Fec;
 
@@ -101,12 +102,20 @@ impl Default for Store {
 }
 
 /// Who may come in.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
     /// Tokens that open every scope of the application `dev`. For development; keep empty on a
     /// machine that others can reach. Applications with signed tokens come from the store.
-    pub dev_tokens: Vec<String>,
+    pub dev_tokens: Vec<Secret>,
+    /// How far ahead a signed credential may expire, in seconds. Its salt is remembered until then.
+    pub expires_ahead_seconds_max: u64,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { dev_tokens: Vec::new(), expires_ahead_seconds_max: 24 * 3_600 }
+    }
 }
 
 /// WebSocket signalling.
@@ -278,8 +287,14 @@ impl Config {
         if !self.store.url.starts_with("sqlite:") {
             return fail("store.url: only sqlite:PATH is known");
         }
-        if self.auth.dev_tokens.iter().any(|token| token.is_empty()) {
+        if self.auth.dev_tokens.iter().any(|token| token.is("")) {
             return fail("auth.dev_tokens: an empty token would let everyone in; remove it");
+        }
+        if self.auth.expires_ahead_seconds_max == 0 {
+            return fail(
+                "auth.expires_ahead_seconds_max: 0 would refuse every signed credential; give \
+                 some minutes at least",
+            );
         }
         if self.limits.audio_streams_per_scope > AUDIO_STREAMS_MAX {
             return Err(ConfigError::Content(format!(
@@ -372,12 +387,20 @@ mod tests {
             "[http]\nhttp_listen = ['0.0.0.0:8080']",
             "[store]\nurl = 'redis:x'",
             "[auth]\ndev_tokens = ['']",
+            "[auth]\nexpires_ahead_seconds_max = 0",
             "[limits]\nuplink_bps_per_peer = 1000",
             "[signal]\nwebsocket_subprotocol = 'a b'",
             "[[signal.ice_servers]]\nurl = 'http://x'",
         ] {
             assert!(matches!(Config::parse(text), Err(ConfigError::Content(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = Config::parse("[auth]\ndev_tokens = ['hush']").unwrap();
+        assert!(config.auth.dev_tokens[0].is("hush"));
+        assert!(!format!("{config:?}").contains("hush"));
     }
 
     #[test]

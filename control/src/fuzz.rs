@@ -1,6 +1,8 @@
 //! Bodies of the fuzz targets, so that ordinary builds compile them and tests run their corpora.
 
-use crate::auth;
+use std::sync::Arc;
+
+use crate::auth::{Application, Key, Material, PublicKey, Secret, Signed, Unverified};
 use crate::scope::plan::{self, Role};
 use crate::sdp::{Fec, Fragment, Offer};
 use crate::signal::jsonrtc::Frame;
@@ -26,8 +28,26 @@ pub fn jsonrtc(data: &[u8]) {
 /// Target `token`: a bearer token.
 pub fn token(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Ok(application) = auth::application_of(text) {
-        let _ = auth::verify(text, &application, b"secret", 0);
+    if let Ok(token) = Unverified::parse(text) {
+        let public = PublicKey::from_pem(PUBLIC_KEY).map(Material::Es256);
+        let keys = public.into_iter().chain([Material::Secret("secret".into())]);
+        let keys = keys.map(|material| Key::new("key", material, 0)).collect();
+        let application = Application { id: token.application.clone(), concatenated: false, keys };
+        let _ = token.verify(text, &application, &Arc::default(), 0);
+    }
+}
+
+/// Target `credential`: a signed credential in text form. Whatever is read is written as it came.
+pub fn credential(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some(Ok(mut signed)) = Signed::parse(text) {
+        assert_eq!(signed.to_text(), text);
+        let key = Secret::from("secret");
+        if signed.check().is_ok() {
+            let _ = signed.is_signed_by(&key);
+        }
+        signed.sign(&key);
+        assert!(signed.is_signed_by(&key));
     }
 }
 
@@ -36,3 +56,10 @@ pub fn sdpfrag(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = Fragment::parse(text);
 }
+
+/// Whose private key nobody has.
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEG+aG8MsFre3UoG5woTdHHJe4T2OM
+8JYGeImlS/PGzMAx2cTV0rlrYsNhVbY0fO2Sqt9Rd3BSu5PWvHKwiwQc+g==
+-----END PUBLIC KEY-----
+";

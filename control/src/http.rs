@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, patch, post};
 
 use crate::admission::Admission;
-use crate::auth::{Authenticator, Identity};
+use crate::auth::{Admitted, Authenticator, Credential, Refusal};
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::limits;
@@ -35,7 +35,7 @@ use answer::refuse;
 pub struct App {
     /// Configuration.
     pub config: Config,
-    /// Tokens.
+    /// Who may come in.
     pub auth: Arc<Authenticator>,
     /// Scopes.
     pub scopes: Arc<Scopes>,
@@ -86,12 +86,16 @@ async fn loopback_only(
     refuse(&Fault::forbidden("plain HTTP is for clients on this machine only; use https"))
 }
 
-/// Who sends the request.
+/// Who sends the request; `session` is the one that it names.
 ///
 /// # Errors
 /// As [`Authenticator::identify`].
-pub(crate) async fn identify(app: &App, headers: &HeaderMap) -> Result<Identity, Fault> {
-    app.auth.identify(bearer(headers), now()).await
+pub(crate) async fn identify(
+    app: &App,
+    headers: &HeaderMap,
+    session: Option<&str>,
+) -> Result<Admitted, Refusal> {
+    app.auth.identify(bearer(headers).map(Credential::Bearer), session, now()).await
 }
 
 /// The bearer token of a request (RFC 6750 section 2.1).
@@ -107,6 +111,12 @@ pub(crate) fn now() -> u64 {
 
 /// The state that handlers take.
 pub(crate) type Shared = State<Arc<App>>;
+
+impl From<Refusal> for answer::Refusal {
+    fn from(refusal: Refusal) -> Self {
+        Fault::from(refusal).into()
+    }
+}
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {

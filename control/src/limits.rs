@@ -12,6 +12,19 @@ pub const FRAGMENT_BYTES: usize = 32 << 10;
 pub const BODY_BYTES: usize = 64 << 10;
 /// Largest bearer token: far above any JWT of ours, far below a header block.
 pub const TOKEN_BYTES: usize = 8 << 10;
+/// Longest name of a user, as the application names them.
+pub const USER_BYTES: usize = 128;
+/// Longest salt of a signed credential: as many digits as SHA-256 has.
+pub const SALT_BYTES: usize = 64;
+/// Longest name of an API key.
+pub const KEY_ID_BYTES: usize = 48;
+/// API keys of one application: each that is enabled may be tried for a credential.
+pub const KEYS_PER_APPLICATION: usize = 8;
+/// Salts of signed credentials remembered until these expire, about 300 bytes each: 500 joins a
+/// second for almost nine minutes, or three a second all day.
+pub const SALTS: usize = 1 << 18;
+/// Those of one application: none shuts out the others.
+pub const SALTS_PER_APPLICATION: usize = SALTS / 4;
 /// m-lines of one offer: 200 slots and 16 publications, the relay's own limits per peer.
 pub const MEDIA_LINES: usize = 216;
 /// Payload types of one m-line: all that RTP can use beside RTCP, and what the relay takes.

@@ -97,7 +97,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Box<dyn std::error::Error>
         }
         config.http.state_dir = state_dir.clone();
     }
-    config.auth.dev_tokens.extend(arguments.dev_token.iter().cloned());
+    config.auth.dev_tokens.extend(arguments.dev_token.iter().map(|token| token.as_str().into()));
     config.check()?;
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_new(&config.log.filter)?)

@@ -52,8 +52,7 @@ impl Server {
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
         let scopes = Arc::new(Scopes::new(relay.clone(), store.sessions(), limits, media));
-        let auth =
-            Arc::new(Authenticator::new(config.auth.dev_tokens.clone(), store.applications()));
+        let auth = Arc::new(Authenticator::new(config.auth.clone(), store.applications()));
         let (shutdown, ends) = watch::channel(false);
         let per_address = config.limits.sessions_per_address;
         let websockets = Admission::new(config.limits.websocket_sessions, per_address);

@@ -38,6 +38,8 @@ impl Store {
             .map_err(|error| fail(&error))?
             .create_if_missing(true)
             .foreign_keys(true)
+            // A key that was removed is overwritten.
+            .pragma("secure_delete", "ON")
             .journal_mode(SqliteJournalMode::Wal);
         if let Some(folder) = options.get_filename().parent() {
             std::fs::create_dir_all(folder).map_err(|error| fail(&error))?;
@@ -93,7 +95,10 @@ impl Store {
 /// What brings the tables up to date, step by step. What was released is never changed: sqlx refuses a store that took
 /// another step of the same number.
 fn migrator() -> Migrator {
-    let steps = [(1, "initial", include_str!("../migrations/0001_initial.sql"))];
+    let steps = [
+        (1, "initial", include_str!("../migrations/0001_initial.sql")),
+        (2, "application keys", include_str!("../migrations/0002_application_keys.sql")),
+    ];
     let step = |(version, what, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, what.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };

@@ -5,10 +5,11 @@ use std::path::Path;
 #[test]
 fn corpora_do_not_break_the_parsers() {
     type Target = fn(&[u8]);
-    let targets: [(&str, Target); 4] = [
+    let targets: [(&str, Target); 5] = [
         ("sdp", strait_control::fuzz::sdp),
         ("jsonrtc", strait_control::fuzz::jsonrtc),
         ("token", strait_control::fuzz::token),
+        ("credential", strait_control::fuzz::credential),
         ("sdpfrag", strait_control::fuzz::sdpfrag),
     ];
     for (name, target) in targets {

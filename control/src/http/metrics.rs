@@ -57,11 +57,22 @@ pub async fn write(app: &App) -> String {
         let labels = format!("route=\"{route}\",method=\"{method}\",code=\"{code}\"");
         line(out, "control_requests_total", &labels, count);
     }
+    header(out, "control_credentials_accepted_total", "counter", "Credentials taken, by kind.");
+    for (kind, count) in app.auth.counters().accepted() {
+        let labels = format!("kind=\"{}\"", kind.name());
+        line(out, "control_credentials_accepted_total", &labels, count);
+    }
+    header(out, "control_credentials_refused_total", "counter", "Credentials refused, by reason.");
+    for (reason, count) in app.auth.counters().refused() {
+        let labels = format!("reason=\"{}\"", reason.name());
+        line(out, "control_credentials_refused_total", &labels, count);
+    }
     let (scopes, peers) = app.scopes.counts();
     let gauges = [
         ("control_scopes", "Scopes with somebody in them.", scopes),
         ("control_peers", "Peers in all scopes.", peers),
         ("control_websocket_sessions", "WebSocket sessions.", app.hub.count()),
+        ("control_salts", "Salts of signed credentials that are remembered.", app.auth.salts()),
         ("control_http_sessions", "WHIP and WHEP sessions.", app.sessions.count()),
     ];
     for (name, help, value) in gauges {

@@ -15,7 +15,7 @@ use super::answer::{Refusal, accepts, encode_segment, has_content_type, refuse_w
 use super::cors::add_ice_servers;
 use super::sessions::{self, Session, Wish, fill_slots};
 use super::{App, Shared, identify};
-use crate::auth::Identity;
+use crate::auth::{Admitted, Identity, Pass};
 use crate::fault::Fault;
 use crate::scope::{Participant, Role, Sink};
 use crate::sdp::Fragment;
@@ -68,7 +68,7 @@ async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let identity = identify(&app, &headers).await?;
+    let Admitted { identity, pass } = identify(&app, &headers, None).await?;
     if !has_content_type(&headers, SDP) {
         let reason = "the body must be application/sdp; set Content-Type";
         let mut response = refuse_with(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
@@ -86,6 +86,7 @@ async fn create(
         scope,
         options,
         identity,
+        pass,
         address: client.ip().to_canonical(),
     };
     // A task of its own: a client that goes away in the middle must not leave half a session.
@@ -112,6 +113,7 @@ struct Create {
     scope: String,
     options: Options,
     identity: Identity,
+    pass: Pass,
     address: IpAddr,
 }
 
@@ -149,6 +151,7 @@ impl Create {
                 return Err(fault);
             }
         };
+        self.pass.opened(&session_id);
         let session =
             self.app.sessions.add(ids, participant, self.identity.clone(), wish, notices, permit);
         let kind = if self.role == Role::Player { "whep" } else { "whip" };
@@ -276,7 +279,7 @@ async fn find(
     session_id: &str,
     headers: &HeaderMap,
 ) -> Result<Arc<Session>, Refusal> {
-    let identity = identify(app, headers).await?;
+    let Admitted { identity, pass } = identify(app, headers, Some(session_id)).await?;
     let session = app.sessions.get(session_id).filter(|session| session.scope == scope);
     let session = session.ok_or_else(gone)?;
     let owner = &session.identity;
@@ -284,6 +287,7 @@ async fn find(
         let fault = Fault::forbidden("the session was made with another token; use that one");
         return Err(fault.into());
     }
+    pass.opened(session_id);
     Ok(session)
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::conference::Session;
 use super::jsonrtc::{Action, Frame, Outgoing, Reconnect};
 use crate::admission::{Admission, Permit};
-use crate::auth::{Authenticator, Identity};
+use crate::auth::{Admitted, Authenticator, Credential, Identity, Pass};
 use crate::config::Signal;
 use crate::fault::Fault;
 use crate::scope::Scopes;
@@ -145,13 +145,16 @@ impl Hub {
         }
         let now = u64::try_from(scope::unix_now()).unwrap_or_default();
         let token = token.or_else(|| frame.text("token"));
-        let identity = self.auth.identify(token, now).await.map_err(refuse)?;
+        let shown = frame.control.session_id.as_deref();
+        let admitted = self.auth.identify(token.map(Credential::Bearer), shown, now).await;
+        let Admitted { identity, pass } = admitted.map_err(Fault::from).map_err(refuse)?;
         if *self.shutdown.borrow() {
             return Err(refuse(Fault::unavailable("the server is ending; connect to another")));
         }
         let malformed = |reason| refuse(Fault::malformed(reason));
         let Some(session_id) = &frame.control.session_id else {
-            return self.open(&frame, identity, address).map(Greeting::New).map_err(refuse);
+            let session = self.open(&frame, identity, pass, address);
+            return session.map(Greeting::New).map_err(refuse);
         };
         let received = frame.number("cslr").map_err(malformed)?;
         let retained_after = frame.number("cslw").map_err(malformed)?;
@@ -166,11 +169,11 @@ impl Hub {
         match (attach, received, retained_after, sent) {
             (Some(attach), Some(received), Some(retained_after), Some(sent)) => {
                 // What happens when the session cannot go on: a new one, made on demand.
-                let fallback = self.open(&frame, identity, address);
+                let fallback = self.open(&frame, identity, pass, address);
                 let reconnect = Reconnect { received, retained_after, sent };
                 Ok(Greeting::Resume { attach, reconnect, fallback })
             }
-            _ => self.open(&frame, identity, address).map(Greeting::New).map_err(refuse),
+            _ => self.open(&frame, identity, pass, address).map(Greeting::New).map_err(refuse),
         }
     }
 
@@ -178,6 +181,7 @@ impl Hub {
         self: &Arc<Self>,
         connect: &Frame,
         identity: Identity,
+        pass: Pass,
         address: IpAddr,
     ) -> Result<Session, Fault> {
         let permit = self.admission.enter(address)?;
@@ -200,6 +204,7 @@ impl Hub {
         };
         let registration = Registration { hub: Arc::clone(self), session_id, _permit: permit };
         let session = Session::new(registration, connect, identity, name, attached)?;
+        pass.opened(session.id());
         self.lock().insert(session.id().to_owned(), handle);
         Ok(session)
     }

@@ -1,13 +1,14 @@
-//! Applications: who may sign tokens.
+//! Applications and their API keys: who may sign.
 
-use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqlitePool};
 
 use super::broken;
+use crate::auth::{Application, Key, Material, PublicKey, Secret};
 use crate::fault::Fault;
-use crate::id;
-use crate::limits;
+use crate::{id, limits};
 
-/// The table of applications.
+/// The tables of applications and their keys.
 #[derive(Clone)]
 pub struct Applications {
     pool: SqlitePool,
@@ -18,48 +19,71 @@ impl Applications {
         Self { pool }
     }
 
-    /// The secret of an application, if it exists.
+    /// An application with its keys, if it exists.
     ///
     /// # Errors
     /// [`crate::fault::Class::Internal`].
-    pub async fn secret(&self, id: &str) -> Result<Option<String>, Fault> {
-        sqlx::query_scalar("SELECT secret FROM applications WHERE id = ?")
-            .bind(id)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(|error| broken(&error))
-    }
-
-    /// Adds an application, or gives it another secret. `created` is in seconds since 1970.
-    ///
-    /// # Errors
-    /// [`crate::fault::Class::Malformed`] for a bad identifier, [`crate::fault::Class::Internal`].
-    pub async fn put(&self, id: &str, secret: &str, created: u64) -> Result<(), Fault> {
-        id::check_name("the application's identifier", id, limits::APPLICATION_BYTES)?;
-        sqlx::query(
-            "INSERT INTO applications (id, secret, created) VALUES (?, ?, ?)
-             ON CONFLICT (id) DO UPDATE SET secret = excluded.secret",
+    pub async fn find(&self, id: &str) -> Result<Option<Application>, Fault> {
+        let rows = sqlx::query(
+            "SELECT concatenated, k.id, k.kind, k.material, k.enabled, k.created
+             FROM applications a LEFT JOIN application_keys k ON k.application = a.id
+             WHERE a.id = ? ORDER BY k.created, k.id",
         )
         .bind(id)
-        .bind(secret)
-        .bind(i64::try_from(created).unwrap_or(i64::MAX))
-        .execute(&self.pool)
+        .fetch_all(&self.pool)
         .await
         .map_err(|error| broken(&error))?;
-        Ok(())
+        let Some(first) = rows.first() else { return Ok(None) };
+        let concatenated = first.try_get(0).map_err(|error| broken(&error))?;
+        let keys = rows.iter().filter_map(|row| key(row).transpose());
+        let keys = keys.collect::<Result<_, Fault>>()?;
+        Ok(Some(Application { id: id.to_owned(), concatenated, keys }))
     }
 
-    /// Removes an application; one that is absent is no error.
+    /// Adds an application without keys; `created` is in seconds since 1970.
     ///
     /// # Errors
-    /// [`crate::fault::Class::Internal`].
-    pub async fn remove(&self, id: &str) -> Result<(), Fault> {
-        sqlx::query("DELETE FROM applications WHERE id = ?")
+    /// [`crate::fault::Class::Malformed`] for a bad identifier, [`crate::fault::Class::Conflict`]
+    /// when it exists, [`crate::fault::Class::Internal`].
+    pub async fn add(&self, id: &str, created: u64) -> Result<(), Fault> {
+        id::check_name("the application's identifier", id, limits::APPLICATION_BYTES)?;
+        let outcome = sqlx::query("INSERT OR IGNORE INTO applications (id, created) VALUES (?, ?)")
+            .bind(id)
+            .bind(i64::try_from(created).unwrap_or(i64::MAX))
+            .execute(&self.pool)
+            .await
+            .map_err(|error| broken(&error))?;
+        match outcome.rows_affected() {
+            0 => Err(Fault::conflict(format!("there is an application {id:?} already"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Switches signatures over concatenated fields on or off.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
+    pub async fn set_concatenated(&self, id: &str, is_on: bool) -> Result<(), Fault> {
+        let outcome = sqlx::query("UPDATE applications SET concatenated = ? WHERE id = ?")
+            .bind(is_on)
             .bind(id)
             .execute(&self.pool)
             .await
             .map_err(|error| broken(&error))?;
-        Ok(())
+        found(outcome.rows_affected(), || format!("application {id:?}"))
+    }
+
+    /// Removes an application and its keys.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
+    pub async fn remove(&self, id: &str) -> Result<(), Fault> {
+        let outcome = sqlx::query("DELETE FROM applications WHERE id = ?")
+            .bind(id)
+            .execute(&self.pool)
+            .await
+            .map_err(|error| broken(&error))?;
+        found(outcome.rows_affected(), || format!("application {id:?}"))
     }
 
     /// All identifiers, in order.
@@ -72,27 +96,189 @@ impl Applications {
             .await
             .map_err(|error| broken(&error))
     }
+
+    /// Gives an application one more key.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Malformed`] for a bad key, [`crate::fault::Class::NotFound`] without
+    /// the application, [`crate::fault::Class::Conflict`] when it has a key of this name,
+    /// [`crate::fault::Class::TooMany`], [`crate::fault::Class::Internal`].
+    pub async fn add_key(&self, application: &str, key: &Key) -> Result<(), Fault> {
+        key.check()?;
+        let present = self.find(application).await?;
+        let present = present
+            .ok_or_else(|| Fault::not_found(format!("there is no application {application:?}")))?;
+        if present.keys.iter().any(|other| other.id == key.id) {
+            return Err(Fault::conflict(format!(
+                "{application:?} has a key {:?} already; give the new one another name",
+                key.id
+            )));
+        }
+        if present.keys.len() >= limits::KEYS_PER_APPLICATION {
+            return Err(Fault::too_many(format!(
+                "{application:?} has {} keys, all it may; remove one that is not used any more",
+                present.keys.len()
+            )));
+        }
+        let material = match &key.material {
+            Material::Secret(secret) => secret.expose(),
+            Material::Es256(public) => public.pem(),
+        };
+        sqlx::query(
+            "INSERT INTO application_keys (application, id, kind, material, enabled, created)
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(application)
+        .bind(&key.id)
+        .bind(key.material.kind())
+        .bind(material)
+        .bind(key.is_enabled)
+        .bind(i64::try_from(key.created).unwrap_or(i64::MAX))
+        .execute(&self.pool)
+        .await
+        .map_err(|error| broken(&error))?;
+        Ok(())
+    }
+
+    /// Switches a key on or off: what it signs is taken or refused from the next call on.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
+    pub async fn enable_key(&self, application: &str, id: &str, is_on: bool) -> Result<(), Fault> {
+        let outcome =
+            sqlx::query("UPDATE application_keys SET enabled = ? WHERE application = ? AND id = ?")
+                .bind(is_on)
+                .bind(application)
+                .bind(id)
+                .execute(&self.pool)
+                .await
+                .map_err(|error| broken(&error))?;
+        found(outcome.rows_affected(), || format!("key {id:?} of {application:?}"))
+    }
+
+    /// Removes a key.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
+    pub async fn remove_key(&self, application: &str, id: &str) -> Result<(), Fault> {
+        let outcome = sqlx::query("DELETE FROM application_keys WHERE application = ? AND id = ?")
+            .bind(application)
+            .bind(id)
+            .execute(&self.pool)
+            .await
+            .map_err(|error| broken(&error))?;
+        found(outcome.rows_affected(), || format!("key {id:?} of {application:?}"))
+    }
+}
+
+/// The key of a row; none where the application has none.
+fn key(row: &SqliteRow) -> Result<Option<Key>, Fault> {
+    let columns = || {
+        let id: Option<String> = row.try_get(1)?;
+        let Some(id) = id else { return Ok(None) };
+        let (kind, material): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+        Ok(Some((id, kind, Secret::from(material), row.try_get(4)?, row.try_get::<i64, _>(5)?)))
+    };
+    let columns = columns().map_err(|error: sqlx::Error| broken(&error))?;
+    let Some((id, kind, material, is_enabled, created)) = columns else { return Ok(None) };
+    let material = match kind.as_str() {
+        "secret" => Material::Secret(material),
+        "es256" => Material::Es256(PublicKey::from_pem(material.expose()).map_err(|fault| {
+            broken(&format!("key {id:?} cannot be read: {fault}; remove it and add it again"))
+        })?),
+        kind => return Err(broken(&format!("key {id:?} is of the unknown kind {kind:?}"))),
+    };
+    let created = u64::try_from(created).unwrap_or_default();
+    Ok(Some(Key { id, material, is_enabled, created }))
+}
+
+fn found(rows: u64, what: impl Fn() -> String) -> Result<(), Fault> {
+    match rows {
+        0 => Err(Fault::not_found(format!("there is no {}", what()))),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions, Connection};
+
+    use super::*;
+    use crate::auth::PrivateKey;
+    use crate::fault::Class;
     use crate::store::Store;
 
+    fn secret(id: &str, created: u64) -> Key {
+        Key::new(id, Material::Secret(Secret::random().unwrap()), created)
+    }
+
     #[tokio::test]
-    async fn applications_survive_a_restart() {
+    async fn applications_and_keys_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}/deep/control.db", folder.path().display());
+        let (first, mut second) = (secret("first", 1), secret("second", 2));
+        let public = PrivateKey::random().unwrap().public().unwrap();
+        let pair = Key::new("pair", Material::Es256(public), 3);
         let store = Store::open(&url).await.unwrap();
-        store.applications().put("acme", "one", 1).await.unwrap();
-        store.applications().put("acme", "two", 2).await.unwrap();
-        assert!(store.applications().put("", "x", 1).await.is_err());
-        drop(store);
+        let applications = store.applications();
+        assert_eq!(applications.add_key("acme", &first).await.unwrap_err().class, Class::NotFound);
+        assert_eq!(applications.add("", 1).await.unwrap_err().class, Class::Malformed);
+        applications.add("acme", 1).await.unwrap();
+        assert_eq!(applications.add("acme", 1).await.unwrap_err().class, Class::Conflict);
+        assert_eq!(applications.find("acme").await.unwrap().unwrap().keys, []);
+        for key in [&second, &pair, &first] {
+            applications.add_key("acme", key).await.unwrap();
+        }
+        assert_eq!(applications.add_key("acme", &pair).await.unwrap_err().class, Class::Conflict);
+        applications.set_concatenated("acme", true).await.unwrap();
+        applications.enable_key("acme", "second", false).await.unwrap();
+        second.is_enabled = false;
+        drop((store, applications));
         let store = Store::open(&url).await.unwrap();
         assert!(store.is_reachable().await);
         let applications = store.applications();
-        assert_eq!(applications.secret("acme").await.unwrap().as_deref(), Some("two"));
+        let acme = applications.find("acme").await.unwrap().unwrap();
+        assert_eq!(acme.keys, [first, second, pair], "the oldest first");
+        assert!(acme.concatenated);
+        assert_eq!(acme.secrets().count(), 1);
+        applications.remove_key("acme", "first").await.unwrap();
+        let gone = applications.remove_key("acme", "first").await.unwrap_err();
+        assert_eq!(gone.class, Class::NotFound);
         assert_eq!(applications.list().await.unwrap(), ["acme"]);
         applications.remove("acme").await.unwrap();
-        assert_eq!(applications.secret("acme").await.unwrap(), None);
+        assert_eq!(applications.find("acme").await.unwrap(), None);
+        applications.add("acme", 1).await.unwrap();
+        assert_eq!(applications.find("acme").await.unwrap().unwrap().keys, [], "keys went too");
+    }
+
+    #[tokio::test]
+    async fn keys_are_bounded() {
+        let store = Store::open_in_memory().await.unwrap();
+        let applications = store.applications();
+        applications.add("acme", 1).await.unwrap();
+        for n in 0..limits::KEYS_PER_APPLICATION {
+            applications.add_key("acme", &secret(&n.to_string(), 1)).await.unwrap();
+        }
+        let many = applications.add_key("acme", &secret("one more", 1)).await.unwrap_err();
+        assert_eq!(many.class, Class::TooMany);
+    }
+
+    #[tokio::test]
+    async fn the_secrets_of_older_stores_become_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("control.db");
+        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        super::super::migrator().run_to(1, &mut connection).await.unwrap();
+        sqlx::query("INSERT INTO applications VALUES ('acme', 'an old secret', 7)")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        let store = Store::open(&format!("sqlite:{}", file.display())).await.unwrap();
+        let acme = store.applications().find("acme").await.unwrap().unwrap();
+        assert_eq!(acme.keys, [Key::new("first", Material::Secret("an old secret".into()), 7)]);
+        assert!(!acme.concatenated);
     }
 }

@@ -1,7 +1,7 @@
 //! WHIP, WHEP, page and health, status by status.
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
-use strait_control::auth::{Claims, mint};
+use strait_control::auth::{Claims, Signer, mint};
 use strait_proto::v1::{self, event::Event};
 
 use crate::{PLAY, PUBLISH, Service, eventually};
@@ -279,20 +279,12 @@ async fn a_relay_that_restarted_has_forgotten_the_sessions() {
 #[tokio::test]
 async fn applications_do_not_meet_and_grants_hold() {
     let service = Service::start().await;
-    let secret = "a secret of at least 32 bytes, no less";
-    service.server.app.store.applications().put("acme", secret, 0).await.unwrap();
+    let key = service.add_application("acme").await;
     let token = |scope: &str, publish, subscribe| {
-        let claims = Claims {
-            iss: "acme".into(),
-            sub: "alice".into(),
-            name: Some("Alice".into()),
-            scope: scope.into(),
-            publish,
-            subscribe,
-            exp: 4_000_000_000,
-            nbf: None,
-        };
-        mint(&claims, secret.as_bytes()).unwrap()
+        let name = Some("Alice".into());
+        let claims = Claims::new("acme", "alice", scope, 4_000_000_000);
+        let claims = Claims { name, publish, subscribe, ..claims };
+        mint(&claims, Some("first"), &Signer::Hs256(&key)).unwrap()
     };
     let post = async |path: &str, sdp: &str, token: String| {
         let request = request(&service, Method::POST, path)

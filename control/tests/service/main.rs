@@ -1,5 +1,6 @@
 //! The running service over HTTP and WebSocket, with a relay that only keeps the books.
 
+mod authentication;
 mod conference;
 mod fake_relay;
 mod http;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use strait_control::Config;
+use strait_control::auth::{Key, Material, Secret};
 use strait_control::server::Server;
 use tempfile::TempDir;
 
@@ -51,6 +53,16 @@ impl Service {
         eventually("the relay is found", || service.server.app.scopes.relay().info().is_some())
             .await;
         service
+    }
+
+    /// Adds an application; its key is called `first`.
+    pub(crate) async fn add_application(&self, name: &str) -> Secret {
+        let key = Secret::random().unwrap();
+        let applications = self.server.app.store.applications();
+        applications.add(name, 0).await.unwrap();
+        let first = Key::new("first", Material::Secret(key.clone()), 0);
+        applications.add_key(name, &first).await.unwrap();
+        key
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -1,6 +1,7 @@
 //! Sessions: how they open, break, and go on.
 
 use serde_json::{Value, json};
+use strait_control::auth::{Claims, Signer, mint};
 use strait_proto::v1::{self, event::Event};
 
 use crate::socket::Client;
@@ -148,19 +149,9 @@ async fn a_reconnect_that_does_not_fit_starts_afresh() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_identity_cannot_take_a_session() {
     let service = Service::start().await;
-    let secret = "a secret of at least 32 bytes, no less";
-    service.server.app.store.applications().put("acme", secret, 0).await.unwrap();
-    let claims = strait_control::auth::Claims {
-        iss: "acme".into(),
-        sub: "eve".into(),
-        name: None,
-        scope: "*".into(),
-        publish: true,
-        subscribe: true,
-        exp: 4_000_000_000,
-        nbf: None,
-    };
-    let token = strait_control::auth::mint(&claims, secret.as_bytes()).unwrap();
+    let key = service.add_application("acme").await;
+    let claims = Claims::new("acme", "eve", "*", 4_000_000_000);
+    let token = mint(&claims, None, &Signer::Hs256(&key)).unwrap();
     let alice = Client::connect(&service, "Alice");
     let mut eve = Client::open(&service, &format!("?token={token}"));
     let frame = reconnect(&eve, &alice.session, alice.received, alice.sent, alice.sent);

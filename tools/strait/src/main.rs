@@ -1,6 +1,7 @@
 //! `strait`: what a person types.
 #![forbid(unsafe_code)]
 
+mod app;
 mod configuration;
 mod dev;
 mod doctor;
@@ -36,6 +37,8 @@ enum Verb {
     Doctor(doctor::Options),
     /// Print default configurations, check files.
     Config(configuration::Options),
+    /// Say which applications' users may come in, and with which keys.
+    App(app::Options),
     /// Sign a token for a user of an application.
     Token(token::Options),
     /// Drive a relay with publishers and subscribers, and check every packet.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Top(options) => top::run(&options),
         Verb::Doctor(options) => doctor::run(&options),
         Verb::Config(options) => configuration::run(&options),
+        Verb::App(options) => app::run(&options),
         Verb::Token(options) => token::run(&options),
         Verb::Load(options) => load::run(&options),
         Verb::Lab(options) => lab::run(&options),

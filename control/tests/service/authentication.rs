@@ -1,0 +1,323 @@
+//! Every kind of credential at every door, over real sockets, and what is logged meanwhile.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use reqwest::StatusCode;
+use serde_json::json;
+use strait_control::auth::{
+    Claims, Key, Material, PrivateKey, Reason, Scheme, Secret, Signed, Signer, mint,
+};
+
+use crate::socket::Client;
+use crate::{PUBLISH, Service};
+
+/// An application with all it can have, and what signs for it.
+struct Acme {
+    secret: Secret,
+    private: PrivateKey,
+}
+
+impl Acme {
+    async fn new(service: &Service) -> Self {
+        let secret = service.add_application("acme").await;
+        let private = PrivateKey::random().unwrap();
+        let pair = Key::new("pair", Material::Es256(private.public().unwrap()), 1);
+        let applications = service.server.app.store.applications();
+        applications.add_key("acme", &pair).await.unwrap();
+        applications.set_concatenated("acme", true).await.unwrap();
+        Self { secret, private }
+    }
+
+    fn signed(&self, scheme: Scheme, salt: &str, expires: u64) -> String {
+        let mut signed = Signed {
+            scheme,
+            application: "acme".into(),
+            scope: "lobby".into(),
+            user: "alice".into(),
+            salt: salt.into(),
+            expires,
+            signature: String::new(),
+        };
+        signed.sign(&self.secret);
+        signed.to_text()
+    }
+
+    /// One credential of each kind. Those that open one session have `salt` in theirs.
+    fn credentials(&self, salt: &str) -> [(&'static str, String); 4] {
+        let claims = Claims::new("acme", "alice", "lobby", now() + 600);
+        let hs256 = mint(&claims, Some("first"), &Signer::Hs256(&self.secret)).unwrap();
+        let es256 = mint(&claims, Some("pair"), &Signer::Es256(&self.private)).unwrap();
+        let hmac = self.signed(Scheme::HmacSha256, &format!("{salt}-h"), now() + 600);
+        let concatenated = self.signed(Scheme::Concatenated, &format!("{salt}-c"), now() + 600);
+        [
+            ("jwt_hs256", hs256),
+            ("jwt_es256", es256),
+            ("signed_hmac_sha256", hmac),
+            ("signed_concatenated", concatenated),
+        ]
+    }
+}
+
+fn now() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
+async fn whip(service: &Service, scope: &str, token: &str) -> reqwest::Response {
+    let request = reqwest::Client::new().post(service.url(&format!("/whip/{scope}")));
+    let request = request.bearer_auth(token).header("content-type", "application/sdp");
+    request.body(PUBLISH).send().await.unwrap()
+}
+
+async fn delete(service: &Service, location: &str, token: &str) -> StatusCode {
+    let request = reqwest::Client::new().delete(service.url(location)).bearer_auth(token);
+    request.send().await.unwrap().status()
+}
+
+fn location(response: &reqwest::Response) -> String {
+    response.headers()["location"].to_str().unwrap().to_owned()
+}
+
+async fn metric(service: &Service, line: &str) -> u64 {
+    let text = reqwest::get(service.url("/metrics")).await.unwrap().text().await.unwrap();
+    let found = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    found.unwrap_or_else(|| panic!("{line} in {text}")).parse().unwrap()
+}
+
+async fn refused(service: &Service, reason: Reason) -> u64 {
+    let name = reason.name();
+    metric(service, &format!("control_credentials_refused_total{{reason=\"{name}\"}}")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_credential_opens_every_door() {
+    let service = Service::start().await;
+    let acme = Acme::new(&service).await;
+    for (kind, token) in acme.credentials("whip") {
+        let response = whip(&service, "lobby", &token).await;
+        assert_eq!(response.status(), StatusCode::CREATED, "{kind}");
+        assert_eq!(delete(&service, &location(&response), &token).await, StatusCode::OK, "{kind}");
+        assert_eq!(whip(&service, "other", &token).await.status().as_u16() / 100, 4, "{kind}");
+        let accepted = format!("control_credentials_accepted_total{{kind=\"{kind}\"}}");
+        assert!(metric(&service, &accepted).await >= 2, "{kind}");
+    }
+    for (kind, token) in acme.credentials("query") {
+        let mut client = Client::open(&service, &format!("?token={token}"));
+        let connect = json!({"action": "CONNECT"});
+        let answer = client.ask(json!({}), connect, json!({})).expect(kind);
+        assert_eq!(answer["payload"]["application"], "acme", "{kind}");
+        client.start("lobby", json!({})).expect(kind);
+        assert_eq!(client.start("other", json!({})).unwrap_err()["error_code"], 403, "{kind}");
+    }
+    for (kind, token) in acme.credentials("frame") {
+        let mut client = Client::open(&service, "");
+        let connect = json!({"action": "CONNECT", "token": token});
+        client.ask(json!({}), connect, json!({})).expect(kind);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_has_its_words_and_its_count() {
+    let service = Service::start().await;
+    let acme = Acme::new(&service).await;
+    let applications = service.server.app.store.applications();
+    let (hour, day) = (3_600, 24 * 3_600);
+    let hmac = |salt: &str, expires| acme.signed(Scheme::HmacSha256, salt, expires);
+    let used = hmac("used", now() + 600);
+    assert_eq!(whip(&service, "lobby", &used).await.status(), StatusCode::CREATED);
+    let claims = Claims::new("acme", "alice", "lobby", now() + hour);
+    let late = Claims { nbf: Some(now() + hour), ..claims.clone() };
+    let deaf = Claims { publish: false, ..claims };
+    let jwt = |claims: &Claims| mint(claims, None, &Signer::Hs256(&acme.secret)).unwrap();
+    let forged = hmac("a", now() + 600).replace("616c696365", "626c696365");
+    let unknown = hmac("a", now() + 600).replace("61636d65", "61636d66");
+    applications.set_concatenated("acme", false).await.unwrap();
+    let concatenated = acme.signed(Scheme::Concatenated, "a", now() + 600);
+    let cases = [
+        (String::new(), Reason::Missing, 401, "missing"),
+        ("garbage".into(), Reason::Malformed, 401, "malformed"),
+        ("strait-hmac-sha256.61.61".into(), Reason::Malformed, 401, "malformed"),
+        (unknown, Reason::UnknownApplication, 401, "unknown application"),
+        (forged, Reason::BadSignature, 401, "bad signature"),
+        (concatenated, Reason::SchemeNotEnabled, 401, "does not take the scheme"),
+        (hmac("b", now() - hour), Reason::Expired, 401, "expired"),
+        (hmac("c", now() + 2 * day), Reason::ClockSkewed, 401, "check the clocks"),
+        (jwt(&late), Reason::ClockSkewed, 401, "check the clocks"),
+        (used.clone(), Reason::Replayed, 401, "replayed"),
+        (jwt(&deaf), Reason::NotGranted, 403, "publish"),
+    ];
+    for (token, reason, status, words) in cases {
+        let before = refused(&service, reason).await;
+        let response = whip(&service, "lobby", &token).await;
+        assert_eq!(response.status().as_u16(), status, "{words}");
+        let text = response.text().await.unwrap();
+        assert!(text.contains(words), "{words}: {text}");
+        assert_eq!(refused(&service, reason).await, before + 1, "{words}");
+        // The WebSocket says the same; grants are looked at later there.
+        if status == 401 {
+            let mut client = Client::open(&service, "");
+            let connect = json!({"action": "CONNECT", "token": token});
+            let refusal = client.ask(json!({}), connect, json!({})).unwrap_err();
+            assert_eq!(refusal["error_code"], 401, "{words}");
+            assert!(refusal["reason"].as_str().unwrap().contains(words), "{refusal}");
+        }
+    }
+    let response = whip(&service, "other", &hmac("d", now() + 600)).await;
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    assert_eq!(refused(&service, Reason::WrongScope).await, 1);
+    // A key that is switched off stops at once.
+    applications.enable_key("acme", "first", false).await.unwrap();
+    let response = whip(&service, "lobby", &hmac("e", now() + 600)).await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_credential_comes_back_to_its_own_session_alone() {
+    let service = Service::start().await;
+    let acme = Acme::new(&service).await;
+    let token = acme.signed(Scheme::HmacSha256, "x", now() + 600);
+    // What opened nothing used nothing up.
+    let request = reqwest::Client::new().post(service.url("/whip/lobby")).bearer_auth(&token);
+    let no_offer = request.header("content-type", "application/sdp").body("v=0\r\n");
+    assert_eq!(no_offer.send().await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let response = whip(&service, "lobby", &token).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(whip(&service, "lobby", &token).await.status(), StatusCode::UNAUTHORIZED);
+    let guess = delete(&service, "/whip/lobby/h-guess", &token).await;
+    assert_eq!(guess, StatusCode::UNAUTHORIZED);
+    assert_eq!(delete(&service, &location(&response), &token).await, StatusCode::OK);
+
+    let token = acme.signed(Scheme::HmacSha256, "y", now() + 600);
+    let connect = |token: &str| json!({"action": "CONNECT", "token": token});
+    let mut alice = Client::open(&service, "");
+    let answer = alice.ask(json!({}), connect(&token), json!({})).unwrap();
+    let session = answer["control"]["session_id"].clone();
+    let mut thief = Client::open(&service, "");
+    assert_eq!(thief.ask(json!({}), connect(&token), json!({})).unwrap_err()["error_code"], 401);
+    let frame = |session: &serde_json::Value| {
+        json!({
+            "control": {"type": "request", "session_id": session},
+            "header": {"action": "CONNECT", "token": token, "cslr": 1, "cslw": 1, "csuw": 1},
+        })
+    };
+    alice.cut();
+    let mut again = Client::open(&service, "");
+    again.send(&frame(&session));
+    let answer = again.read();
+    assert_eq!(answer["control"]["session_id"], session, "it goes on");
+    // One that cannot go on is followed by another, with the same credential.
+    again.cut();
+    let mut afresh = Client::open(&service, "");
+    let mut far = frame(&session);
+    far["header"]["cslr"] = 99.into();
+    afresh.send(&far);
+    let other = afresh.read()["control"]["session_id"].clone();
+    assert!(other.is_string() && other != session, "{other}");
+    afresh.cut();
+    let mut last = Client::open(&service, "");
+    last.send(&frame(&other));
+    assert_eq!(last.read()["header"]["action"], "CONNECT");
+}
+
+/// What Python signs with its own hmac and hashlib is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_program_signs_is_taken() {
+    const PROGRAM: &str = r#"
+import hashlib, hmac, sys
+key, expires = sys.stdin.read().split()
+fields = ["acme", "lobby", "zoë", "salt of python"]
+message = b"strait-signed-v1"
+for field in fields:
+    message += len(field.encode()).to_bytes(2, "big") + field.encode()
+message += int(expires).to_bytes(8, "big")
+hexed = ".".join(field.encode().hex() for field in fields)
+signature = hmac.new(key.encode(), message, hashlib.sha256).hexdigest()
+print(f"strait-hmac-sha256.{hexed}.{expires}.{signature}")
+row = "".join(fields) + expires + key
+signature = hashlib.sha256(row.encode()).hexdigest().upper()
+print(f"strait-sha256.{hexed}.{expires}.{signature}")
+"#;
+    let service = Service::start().await;
+    let acme = Acme::new(&service).await;
+    let mut python = Command::new("python3")
+        .args(["-X", "utf8", "-c", PROGRAM])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is there: ./dev needs it too");
+    let mut input = python.stdin.take().unwrap();
+    writeln!(input, "{} {}", acme.secret.expose(), now() + 600).unwrap();
+    drop(input);
+    let output = python.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let [hmac, concatenated] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+    let response = whip(&service, "lobby", hmac).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let replayed = whip(&service, "lobby", concatenated).await;
+    assert!(replayed.text().await.unwrap().contains("replayed"), "the salt is the same");
+    assert_eq!(delete(&service, &location(&response), hmac).await, StatusCode::OK);
+}
+
+/// Where everything that is logged goes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_secret_is_logged() {
+    let log = Log::default();
+    let writer = log.clone();
+    // All there is, of every crate: `nextest` gives this test a process of its own.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("trace")
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
+    subscriber.init();
+    let hush = "a development token that nobody may read";
+    let service =
+        Service::start_with(|config| config.auth.dev_tokens = vec![hush.into(), "dev".into()])
+            .await;
+    let acme = Acme::new(&service).await;
+    let mut secrets = vec![
+        hush.to_owned(),
+        acme.secret.expose().to_owned(),
+        acme.private.to_pem().expose().lines().nth(1).unwrap().to_owned(),
+    ];
+    let whip_tokens = acme.credentials("whip").map(|(_, token)| token);
+    for token in whip_tokens.iter().map(String::as_str).chain([hush]) {
+        assert_eq!(whip(&service, "lobby", token).await.status(), StatusCode::CREATED);
+        // Shown again, and cut short: refused ones stay out of the log as well.
+        whip(&service, "lobby", token).await;
+        whip(&service, "lobby", &token[..token.len() - 1]).await;
+    }
+    let socket_tokens = acme.credentials("socket").map(|(_, token)| token);
+    for token in &socket_tokens {
+        for query in [format!("?token={token}"), String::new()] {
+            let mut client = Client::open(&service, &query);
+            let connect = json!({"action": "CONNECT", "token": token});
+            let _ = client.ask(json!({}), connect, json!({}));
+        }
+    }
+    // Of a token its signature is what must not be read.
+    let signature = |token: &String| token.rsplit('.').next().unwrap().to_owned();
+    secrets.extend(whip_tokens.iter().chain(&socket_tokens).map(signature));
+    service.server.stop().await;
+    let bytes = log.0.lock().unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("session created"), "something is logged");
+    for secret in secrets {
+        let line = text.lines().find(|line| line.contains(&secret));
+        assert!(line.is_none(), "{secret} is in: {}", line.unwrap_or_default());
+    }
+}
