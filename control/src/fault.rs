@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::auth::Reason;
+
 /// Class of a refusal. The number is the JsonRTC `error_code`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -36,12 +38,14 @@ pub struct Fault {
     pub class: Class,
     /// What happened, the likely cause and the remedy.
     pub reason: String,
+    /// What is wrong with the credential, for programs, where that is the cause.
+    pub credential: Option<Reason>,
 }
 
 impl Fault {
     /// A refusal of `class` with its sentence.
     pub fn new(class: Class, reason: impl Into<String>) -> Self {
-        Self { class, reason: reason.into() }
+        Self { class, reason: reason.into(), credential: None }
     }
 
     /// The JsonRTC `error_code`.

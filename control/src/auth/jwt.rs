@@ -89,6 +89,10 @@ impl Unverified {
             )
         };
         let header = jsonwebtoken::decode_header(token).map_err(malformed)?;
+        if header.crit.is_some() {
+            let text = "token malformed: its header demands extensions (crit), none are known here";
+            return Err(Refusal::malformed(text));
+        }
         let kind = match header.alg {
             Algorithm::HS256 => Kind::Hs256,
             Algorithm::ES256 => Kind::Es256,
@@ -300,6 +304,9 @@ mod tests {
         assert_eq!(Unverified::parse("garbage").unwrap_err().reason, Reason::Malformed);
         // {"alg":"none"}.{"iss":"acme"}.
         assert!(Unverified::parse("eyJhbGciOiJub25lIn0.eyJpc3MiOiJhY21lIn0.").is_err());
+        // {"alg":"HS256","crit":["exp"]} (RFC 7515 section 4.1.11).
+        let critical = "eyJhbGciOiJIUzI1NiIsImNyaXQiOlsiZXhwIl19.eyJpc3MiOiJhY21lIn0.AAAA";
+        assert!(Unverified::parse(critical).unwrap_err().text.contains("crit"));
         let long = Claims { sub: "x".repeat(200), ..claims() };
         let long = mint(&long, None, &Signer::Hs256(&"one".into())).unwrap();
         assert_eq!(refusal(&long, "one", 700).0, Reason::Malformed);

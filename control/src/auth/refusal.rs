@@ -95,7 +95,7 @@ impl From<Refusal> for Fault {
             Reason::StoreFailed => Class::Internal,
             _ => Class::Unauthorized,
         };
-        Self::new(class, refusal.text)
+        Self { credential: Some(refusal.reason), ..Self::new(class, refusal.text) }
     }
 }
 

@@ -3,6 +3,7 @@
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::auth::Reason;
 use crate::fault::{Class, Fault};
 
 /// A refusal on its way out. Boxed, as most answers are none.
@@ -33,17 +34,32 @@ pub fn refuse(fault: &Fault) -> Response {
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, format!("{}\n", fault.reason)).into_response();
     let headers = response.headers_mut();
+    if let Some(challenge) = challenge(fault) {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
     match fault.class {
-        Class::Unauthorized => {
-            let challenge = HeaderValue::from_static("Bearer realm=\"strait\"");
-            headers.insert(header::WWW_AUTHENTICATE, challenge);
-        }
         Class::Unavailable | Class::TooMany => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
         _ => {}
     }
     response
+}
+
+/// What a client without a good credential is told (RFC 6750 section 3).
+fn challenge(fault: &Fault) -> Option<HeaderValue> {
+    let error = match (fault.class, fault.credential) {
+        (Class::Unauthorized, None | Some(Reason::Missing)) => {
+            return Some(HeaderValue::from_static("Bearer realm=\"strait\""));
+        }
+        (Class::Unauthorized, _) => "invalid_token",
+        (Class::Forbidden, Some(_)) => "insufficient_scope",
+        _ => return None,
+    };
+    let reason = fault.credential?.name();
+    let text =
+        format!("Bearer realm=\"strait\", error=\"{error}\", error_description=\"{reason}\"");
+    HeaderValue::from_str(&text).ok()
 }
 
 /// A refusal with a status that only HTTP has.

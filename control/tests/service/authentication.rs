@@ -151,6 +151,8 @@ async fn each_refusal_has_its_words_and_its_count() {
         let before = refused(&service, reason).await;
         let response = whip(&service, "lobby", &token).await;
         assert_eq!(response.status().as_u16(), status, "{words}");
+        let challenge = response.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        assert_eq!(challenge.contains(reason.name()), reason != Reason::Missing, "{challenge}");
         let text = response.text().await.unwrap();
         assert!(text.contains(words), "{words}: {text}");
         assert_eq!(refused(&service, reason).await, before + 1, "{words}");
@@ -160,6 +162,7 @@ async fn each_refusal_has_its_words_and_its_count() {
             let connect = json!({"action": "CONNECT", "token": token});
             let refusal = client.ask(json!({}), connect, json!({})).unwrap_err();
             assert_eq!(refusal["error_code"], 401, "{words}");
+            assert_eq!(refusal["credential_error"], reason.name());
             assert!(refusal["reason"].as_str().unwrap().contains(words), "{refusal}");
         }
     }

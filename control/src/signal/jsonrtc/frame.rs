@@ -258,10 +258,14 @@ impl Outgoing {
 
     /// A refusal. Errors stand outside the series.
     pub fn error(action: &str, correlation: Option<String>, fault: &Fault) -> Self {
-        Self::new("error", action)
+        let frame = Self::new("error", action)
             .correlated(correlation)
             .header("error_code", fault.code())
-            .header("reason", fault.reason.as_str())
+            .header("reason", fault.reason.as_str());
+        match fault.credential {
+            Some(reason) => frame.header("credential_error", reason.name()),
+            None => frame,
+        }
     }
 
     /// An acknowledgement; its number is added when it is written.
