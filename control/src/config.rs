@@ -23,6 +23,8 @@ pub struct Config {
     pub auth: Auth,
     /// WebSocket signalling.
     pub signal: Signal,
+    /// Links of native clients.
+    pub link: Link,
     /// What is agreed to with peers.
     pub media: Media,
     /// Maxima that depend on the machine.
@@ -140,6 +142,23 @@ impl Default for Signal {
     }
 }
 
+/// Links of native clients.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Link {
+    /// How long a session lives on after its link broke, in seconds: peer, publications and
+    /// messages that were not confirmed stay.
+    pub reconnect_seconds: u64,
+    /// After so many seconds of silence either side pings; after three times that a link is dead.
+    pub ping_seconds: u64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { reconnect_seconds: 30, ping_seconds: 10 }
+    }
+}
+
 /// A STUN or TURN server told to clients.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -176,7 +195,9 @@ pub struct Limits {
     pub websocket_sessions: usize,
     /// WHIP and WHEP sessions together.
     pub http_sessions: usize,
-    /// Sessions of either kind from one address.
+    /// Links of native clients together, with sessions that wait for a reconnect.
+    pub links: usize,
+    /// Sessions of each kind from one address.
     pub sessions_per_address: usize,
     /// Scopes at a time.
     pub scopes: usize,
@@ -195,6 +216,7 @@ impl Default for Limits {
         Self {
             websocket_sessions: 10_000,
             http_sessions: 10_000,
+            links: 10_000,
             sessions_per_address: 2_000,
             scopes: 10_000,
             peers_per_scope: 500,
@@ -306,6 +328,9 @@ impl Config {
                 "limits.uplink_bps_per_peer: less than {UPLINK_BPS_MIN} carries no call; 0 is no cap"
             )));
         }
+        if !(1..=600).contains(&self.link.ping_seconds) || self.link.reconnect_seconds > 600 {
+            return fail("link: ping_seconds is 1 to 600, reconnect_seconds 0 to 600");
+        }
         let name = &self.signal.websocket_subprotocol;
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         if name.is_empty() || !name.chars().all(token) {
@@ -389,6 +414,7 @@ mod tests {
             "[auth]\ndev_tokens = ['']",
             "[auth]\nexpires_ahead_seconds_max = 0",
             "[limits]\nuplink_bps_per_peer = 1000",
+            "[link]\nping_seconds = 0",
             "[signal]\nwebsocket_subprotocol = 'a b'",
             "[[signal.ice_servers]]\nurl = 'http://x'",
         ] {

@@ -25,6 +25,7 @@ use crate::auth::{Admitted, Authenticator, Credential, Refusal};
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::limits;
+use crate::link::Links;
 use crate::scope::{self, Scopes};
 use crate::signal::hub::Hub;
 use crate::store::Store;
@@ -41,6 +42,8 @@ pub struct App {
     pub scopes: Arc<Scopes>,
     /// WebSocket sessions.
     pub hub: Arc<Hub>,
+    /// Links of native clients.
+    pub links: Arc<Links>,
     /// WHIP and WHEP sessions.
     pub sessions: Arc<sessions::Sessions>,
     /// Places for WHIP and WHEP sessions.

@@ -9,11 +9,18 @@ use crate::fault::Fault;
 /// # Errors
 /// [`crate::fault::Class::Internal`] when the system has no randomness to give.
 pub fn random(prefix: &str) -> Result<String, Fault> {
+    Ok([prefix, "-", &letters()?].concat())
+}
+
+/// 26 characters of base 32 that carry 130 random bits.
+///
+/// # Errors
+/// As [`random`].
+pub fn letters() -> Result<String, Fault> {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut bytes = [0; 26];
     fill(&mut bytes)?;
-    let tail = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
-    Ok([prefix, "-"].concat().chars().chain(tail).collect())
+    Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect())
 }
 
 /// Fills `bytes` from the system's secure source.

@@ -1,6 +1,7 @@
 //! The Strait control plane: signalling, SDP, scopes, tokens.
 //!
-//! `http` speaks to the world, `signal` is the WebSocket protocol, `scope` the conference,
+//! `http` speaks to the world, `signal` is the WebSocket protocol, `link` that of native clients,
+//! `scope` the conference,
 //! `sdp` the offers and answers, `relay` the data plane's RPC. See ARCHITECTURE.md.
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,7 @@ pub mod fuzz;
 pub mod http;
 pub mod id;
 pub mod limits;
+pub mod link;
 pub mod relay;
 pub mod scope;
 pub mod sdp;

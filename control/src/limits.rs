@@ -88,3 +88,38 @@ pub const SPLICE_IDLE: Duration = Duration::from_secs(60);
 pub const SPLICE_BYTES: usize = 16 << 10;
 /// Rows of the session log that are kept; the oldest go first.
 pub const SESSION_LOG_ROWS: i64 = 100_000;
+/// Largest message from peer to peer: a WebSocket frame holds it also in base 64.
+pub const MESSAGE_BYTES: usize = 64 << 10;
+const _: () = assert!(MESSAGE_BYTES * 4 / 3 + 1024 < FRAME_BYTES);
+/// How long a new link may take to send `Auth`.
+pub const AUTH_TIME: Duration = Duration::from_secs(5);
+/// Bytes that wait for a slow link; when it is full the link is closed, the session kept. A scope
+/// of 500 that starts at once is told in 100 KiB.
+pub const LINK_OUT_BYTES: usize = 1 << 20;
+/// Media that waits for a slow link: a third of a second of 1.5 Mbit/s. The oldest goes first.
+pub const LINK_MEDIA_BYTES: usize = 64 << 10;
+/// Bytes read from a link at a time.
+pub const LINK_READ_BYTES: usize = 4 << 10;
+/// Requests and messages of a link that are carried out before anything else has its turn.
+pub const LINK_BATCH: usize = 64;
+/// Messages to a native client that it did not confirm; beyond, its session ends.
+pub const UNCONFIRMED_MESSAGES: usize = 4096;
+/// Bytes of them.
+pub const UNCONFIRMED_BYTES: usize = 4 << 20;
+/// SRTP profiles that a native client lists: more than there are.
+pub const PROFILES: usize = 16;
+/// How long the rest of what was said to a link that ends may take.
+pub const LINK_CLOSE_TIME: Duration = Duration::from_secs(2);
+/// Media over a link ends after so long without any from the client: it has another way by then.
+pub const LINK_MEDIA_IDLE: Duration = Duration::from_secs(30);
+/// Pause before media over a link is begun again that the relay ended.
+pub const LINK_MEDIA_PAUSE: Duration = Duration::from_secs(1);
+/// Largest packet over a link: that of a UDP datagram on an Ethernet, and room to spare.
+pub const MEDIA_PACKET_BYTES: usize = 2048;
+/// Publications of a native client, and streams that it gets: the relay's own limits per peer.
+pub const PUBLICATIONS_PER_PEER: usize = 16;
+/// Streams that a native client gets.
+pub const SUBSCRIPTIONS_PER_PEER: usize = 200;
+/// SSRCs that are given out under one session key: none comes twice, or nonces would. Thrice what a
+/// scope of 500 with all its publications takes.
+pub const SSRCS_PER_KEY: usize = 65_536;

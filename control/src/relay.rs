@@ -2,6 +2,7 @@
 
 pub mod watch;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct Transport {
     pub ice: IceCredentials,
     /// `a=candidate` values.
     pub candidates: Vec<String>,
+    /// Where it takes datagrams, best first.
+    pub udp: Vec<SocketAddr>,
 }
 
 impl Relay {
@@ -328,9 +331,15 @@ fn transport(
     let ice = ice
         .and_then(|ice| IceCredentials::new(&ice.ufrag, &ice.pwd))
         .ok_or_else(|| Fault::internal("the relay answered without usable ICE credentials"))?;
+    let udp = candidates.iter().filter(|c| c.protocol() == v1::candidate::Protocol::Udp);
+    let address = |c: &v1::Candidate| {
+        Some(SocketAddr::new(c.address.parse().ok()?, u16::try_from(c.port).ok()?))
+    };
+    let udp = udp.filter_map(address).collect();
     let candidates = candidates.iter().enumerate();
     Ok(Transport {
         ice,
+        udp,
         candidates: candidates.filter_map(|(i, c)| candidate_line(i, c)).collect(),
     })
 }

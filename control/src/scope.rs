@@ -1,9 +1,12 @@
 //! Scopes: who is there, what each publishes, who gets what.
 //!
 //! [`Roster`] is presence alone and knows no relay; [`plan`] decides what an offer means;
-//! [`Participant`] is one peer's stay in a scope and the only place that calls the relay.
+//! [`Participant`] and [`Native`] are one peer's stay in a scope, with SDP and without, and the only
+//! places that call the relay.
 
 pub mod allowed;
+pub mod key;
+pub mod native;
 mod participant;
 pub mod plan;
 pub mod quality;
@@ -16,13 +19,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
+use strait_proto::v1;
 use tokio::sync::mpsc;
 
+pub use native::Native;
 pub use participant::{Failed, Negotiated, Participant, PublishSpec, SubscribeSpec};
 pub use plan::Role;
 pub(crate) use registry::unix_now;
 pub use registry::{Scope, ScopeKey, Scopes};
 pub use roster::Roster;
+
+use crate::fault::Fault;
 
 /// A peer, as others see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -148,8 +155,13 @@ pub enum Notice {
     },
     /// How the receiver's own streams, or those that it gets, fared: the payload.
     Quality(serde_json::Value),
+    /// A message of another peer.
+    Message(Message),
     /// The receiver's own media path is up.
-    Connected,
+    Connected {
+        /// It goes over ICE-TCP.
+        is_tcp: bool,
+    },
     /// The receiver's own transport is gone.
     MediaLost {
         /// Which transport: a peer can have a newer one meanwhile.
@@ -159,6 +171,26 @@ pub enum Notice {
     },
 }
 
+/// What one peer says to another, or to all.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who says it.
+    pub from: String,
+    /// What; its meaning is the application's.
+    pub payload: Vec<u8>,
+    /// It is UTF-8 text, as far as receivers tell that from bytes.
+    pub is_text: bool,
+    /// It is for this receiver alone.
+    pub is_direct: bool,
+}
+
+impl std::fmt::Debug for Message {
+    // What people write to each other is nothing for logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Message from {}, {} bytes", self.from, self.payload.len())
+    }
+}
+
 /// Where a peer's notices go.
 #[derive(Debug, Clone)]
 pub struct Sink {
@@ -166,13 +198,25 @@ pub struct Sink {
     tag: u64,
     is_lagging: Arc<AtomicBool>,
     wants_quality: Arc<AtomicBool>,
+    /// Its receiver takes messages.
+    takes_messages: bool,
 }
 
 impl Sink {
     /// A sink whose notices carry `tag`, by which the receiver tells its scopes apart.
     pub fn new(sender: mpsc::Sender<(u64, Arc<Notice>)>, tag: u64) -> Self {
         let (is_lagging, wants_quality) = Default::default();
-        Self { sender, tag, is_lagging, wants_quality }
+        Self { sender, tag, is_lagging, wants_quality, takes_messages: false }
+    }
+
+    /// The same for a receiver that takes messages.
+    pub fn with_messages(self) -> Self {
+        Self { takes_messages: true, ..self }
+    }
+
+    /// Whether its receiver takes messages.
+    pub fn takes_messages(&self) -> bool {
+        self.takes_messages
     }
 
     /// Hands over a notice. One that finds the queue full marks the sink as lagging: its receiver
@@ -206,4 +250,24 @@ impl Sink {
     pub fn is_lagging(&self) -> bool {
         self.is_lagging.load(Ordering::Relaxed)
     }
+}
+
+fn relay_kind(kind: Kind) -> v1::Kind {
+    match kind {
+        Kind::Audio => v1::Kind::Audio,
+        Kind::Video => v1::Kind::Video,
+    }
+}
+
+fn no_publication(publication: &str) -> Fault {
+    Fault::not_found(format!(
+        "there is no publication {publication} in this scope; it ended meanwhile"
+    ))
+}
+
+fn not_allowed(publication: &str) -> Fault {
+    Fault::forbidden(format!(
+        "{publication} comes from a peer that this client does not take such streams from; change \
+         `allow` first"
+    ))
 }

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::fault::Fault;
 use crate::http::{App, front_door::FrontDoor, metrics::Metrics, page, router, sessions::Sessions};
 use crate::limits;
+use crate::link::{Links, door::LinkDoor};
 use crate::relay::{Relay, watch as relay_watch};
 use crate::scope::Scopes;
 use crate::signal::hub::Hub;
@@ -63,9 +64,11 @@ impl Server {
             &config.signal,
             ends.clone(),
         );
+        let links = Links::new(Arc::clone(&scopes), Arc::clone(&auth), &config, ends.clone());
         let app = Arc::new(App {
             auth,
             hub,
+            links,
             sessions: Arc::new(Sessions::default()),
             admission: Admission::new(config.limits.http_sessions, per_address),
             store,
@@ -148,6 +151,8 @@ impl Server {
                 let acceptor = RustlsAcceptor::new(tls.clone())
                     .handshake_timeout(limits::FRONT_DOOR_TIME)
                     .acceptor(door.clone());
+                let links = Arc::clone(&self.app.links);
+                let acceptor = LinkDoor::new(acceptor, door.clone(), links);
                 let Some((listener, address)) = bind(*address, "http.https_listen")? else {
                     continue;
                 };

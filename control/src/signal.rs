@@ -1,5 +1,6 @@
 //! Signalling over WebSocket: the frames (`jsonrtc`), and what they do (`conference`).
 
+mod base64;
 pub mod conference;
 pub mod hub;
 pub mod jsonrtc;

@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum_server::accept::Accept;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
@@ -54,22 +53,26 @@ impl FrontDoor {
         Self { relay, places: Arc::new(Semaphore::new(places)) }
     }
 
+    /// Passes framed media on to the relay. The error says that it was done, or why not.
+    pub fn pass_on<S: AsyncRead + AsyncWrite + Send + 'static>(&self, stream: S) -> io::Error {
+        let Some(relay) = self.relay else { return refused("ICE-TCP is not served here") };
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return refused("too many ICE-TCP connections");
+        };
+        tokio::spawn(async move {
+            let outcome = splice(stream, relay).await;
+            debug!("spliced connection ended: {outcome:?}");
+            drop(place);
+        });
+        refused("passed on to the relay")
+    }
+
     async fn admit(self, stream: TcpStream) -> io::Result<TcpStream> {
         stream.set_nodelay(true)?;
         let opening = timeout(limits::FRONT_DOOR_TIME, peek(&stream)).await;
         match opening.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
             Opening::Tls => Ok(stream),
-            Opening::Stun => {
-                let relay = self.relay.ok_or_else(|| refused("ICE-TCP is not served here"))?;
-                let place = Arc::clone(&self.places).try_acquire_owned();
-                let place = place.map_err(|_| refused("too many ICE-TCP connections"))?;
-                tokio::spawn(async move {
-                    let outcome = splice(stream, relay).await;
-                    debug!("spliced connection ended: {outcome:?}");
-                    drop(place);
-                });
-                Err(refused("passed on to the relay"))
-            }
+            Opening::Stun => Err(self.pass_on(stream)),
             Opening::PlainHttp => {
                 let mut stream = stream;
                 let text = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
@@ -132,10 +135,13 @@ async fn peek(stream: &TcpStream) -> io::Result<Opening> {
 
 /// Carries bytes both ways until either side ends or both are silent. What is read is written
 /// before more is read: a slow side slows the other.
-async fn splice(client: TcpStream, relay: SocketAddr) -> io::Result<()> {
+async fn splice<S>(client: S, relay: SocketAddr) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     let relay = timeout(limits::RELAY_CALL, TcpStream::connect(relay)).await??;
     relay.set_nodelay(true)?;
-    let (client_read, client_write) = client.into_split();
+    let (client_read, client_write) = tokio::io::split(client);
     let (relay_read, relay_write) = relay.into_split();
     let activity = Activity { start: Instant::now(), last_ms: AtomicU64::new(0) };
     tokio::select! {
@@ -146,8 +152,8 @@ async fn splice(client: TcpStream, relay: SocketAddr) -> io::Result<()> {
 }
 
 async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     activity: &Activity,
 ) -> io::Result<()> {
     let mut buffer = vec![0; limits::SPLICE_BYTES];
@@ -158,6 +164,8 @@ async fn copy(
         }
         activity.note();
         to.write_all(buffer.get(..length).unwrap_or_default()).await?;
+        // TLS may hold back what the socket did not take at once.
+        to.flush().await?;
     }
 }
 
@@ -185,7 +193,8 @@ impl Activity {
     }
 }
 
-fn refused(reason: &'static str) -> io::Error {
+/// A connection that goes no further here.
+pub(crate) fn refused(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionRefused, reason)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
@@ -11,6 +12,7 @@ use axum::response::Response;
 use strait_proto::v1;
 
 use super::App;
+use crate::link::Links;
 
 /// Counters of requests.
 #[derive(Default)]
@@ -79,6 +81,7 @@ pub async fn write(app: &App) -> String {
         header(out, name, "gauge", help);
         line(out, name, "", value as u64);
     }
+    write_links(out, &app.links);
     let statistics = app.scopes.relay().statistics(Vec::new()).await;
     header(out, "control_relay_up", "gauge", "Whether the relay answers.");
     line(out, "control_relay_up", "", u64::from(statistics.is_ok()));
@@ -86,6 +89,37 @@ pub async fn write(app: &App) -> String {
         write_relay(out, &statistics.workers);
     }
     text
+}
+
+fn write_links(out: &mut String, links: &Links) {
+    let counters = links.counters();
+    header(out, "control_links", "gauge", "Links of native clients, by state.");
+    for (state, count) in links.states() {
+        line(out, "control_links", &format!("state=\"{state}\""), count as u64);
+    }
+    let name = "control_link_frames_total";
+    header(out, name, "counter", "Messages of native clients, by kind.");
+    for (kind, count) in counters.kinds() {
+        line(out, name, &format!("message=\"{kind}\""), count);
+    }
+    let name = "control_link_refusals_total";
+    header(out, name, "counter", "Requests refused and links ended, by code.");
+    for (code, count) in counters.refusals() {
+        line(out, name, &format!("code=\"{code}\""), count);
+    }
+    let others = [
+        ("control_links_opened_total", "Links opened.", &counters.opened),
+        ("control_links_resumed_total", "Links that went on with a session.", &counters.resumed),
+        ("control_link_unknown_messages_total", "Messages of unknown kinds.", &counters.unknown),
+        ("control_link_messages_total", "Messages sent to native clients.", &counters.messages),
+        ("control_link_media_received_total", "Packets from clients.", &counters.media_in),
+        ("control_link_media_sent_total", "Packets to clients.", &counters.media_out),
+        ("control_link_media_dropped_total", "Packets without room.", &counters.media_dropped),
+    ];
+    for (name, help, counter) in others {
+        header(out, name, "counter", help);
+        line(out, name, "", counter.load(Ordering::Relaxed));
+    }
 }
 
 type Field = fn(&v1::WorkerStatistics) -> u64;

@@ -114,7 +114,9 @@ fn on_event(relay: &Relay, scopes: &Arc<Scopes>, event: Event) {
             let wanted = snapshot.scopes.into_iter().flat_map(|scope| scope.layers_wanted);
             wanted.for_each(|wanted| scopes.layers_wanted(wanted));
         }
-        Event::PeerConnected(peer) => scopes.peer_connected(&peer.scope_id, &peer.peer_id),
+        Event::PeerConnected(peer) => {
+            scopes.peer_connected(&peer.scope_id, &peer.peer_id, peer.protocol == "tcp");
+        }
         Event::PeerLeft(peer) => {
             let reason = match peer.reason() {
                 Reason::Removed => return, // our own doing

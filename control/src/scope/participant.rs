@@ -124,7 +124,7 @@ impl Participant {
     ) -> Result<(Self, Vec<PeerView>), Fault> {
         identity.check_scope(scope)?;
         let key = ScopeKey { application: identity.application.clone(), scope: scope.into() };
-        let (scope, others) = scopes.enter(key, peer, name, sink)?;
+        let (scope, others, ()) = scopes.enter(key, (peer, name), sink, |_| Ok(()))?;
         let log_row = scopes.log_joined(&scope.key, peer, name).await;
         let participant = Self {
             scopes: Arc::clone(scopes),
@@ -322,11 +322,7 @@ impl Participant {
     /// [`Class::Conflict`] without media; the relay's refusal.
     pub async fn statistics(&self) -> Result<v1::PeerStatistics, Fault> {
         let media = self.media.as_ref().ok_or_else(no_media)?;
-        let statistics = self.scopes.relay.statistics(vec![self.scope.relay_id.clone()]).await?;
-        let mut peers = statistics.scopes.into_iter().flat_map(|scope| scope.peers);
-        peers
-            .find(|peer| peer.peer_id == media.relay_peer)
-            .ok_or_else(|| Fault::not_found("the relay has no statistics of this peer"))
+        self.scopes.peer_statistics(&self.scope, &media.relay_peer).await
     }
 
     async fn prepare_transport(&mut self, offer: &Offer) -> Result<(), Fault> {
@@ -350,15 +346,6 @@ impl Participant {
     }
 
     async fn add_transport(&mut self, offer: &Offer) -> Result<(), Fault> {
-        let relay = &self.scopes.relay;
-        let audio_streams_max = self.scopes.audio_streams_max();
-        {
-            let mut is_created = self.scope.is_created.lock().await;
-            if !*is_created {
-                relay.create_scope(&self.scope.relay_id, audio_streams_max).await?;
-                *is_created = true;
-            }
-        }
         let is_dtls_client = offer.setup == Setup::Passive;
         let role = if is_dtls_client { v1::DtlsRole::Client } else { v1::DtlsRole::Server };
         let relay_peer = format!("{}.{}", self.peer, self.scopes.next_transport());
@@ -370,14 +357,7 @@ impl Participant {
             dtls_role: role.into(),
             ..v1::AddPeerRequest::default()
         };
-        let (local, fingerprint) = match relay.add_peer(request.clone()).await {
-            // The relay restarted, and its event did not arrive yet.
-            Err(fault) if fault.class == Class::NotFound => {
-                relay.create_scope(&self.scope.relay_id, audio_streams_max).await?;
-                relay.add_peer(request).await?
-            }
-            other => other?,
-        };
+        let (local, fingerprint) = self.scopes.add_peer(&self.scope, request).await?;
         let mut session = [0; 8];
         id::fill(&mut session)?;
         self.scope.roster().set_relay_peer(&self.peer, Some(relay_peer.clone()));
@@ -523,7 +503,7 @@ impl Participant {
             scope_id: self.scope.relay_id.clone(),
             peer_id: media.relay_peer.clone(),
             publication_id: view.publication.clone(),
-            kind: relay_kind(leg.kind).into(),
+            kind: super::relay_kind(leg.kind).into(),
             mid: mid.into(),
             codecs: relay::codecs(&leg.codecs, leg.reduced_size),
             extensions: leg.extensions.iter().map(relay::extension).collect(),
@@ -550,7 +530,7 @@ impl Participant {
             scope_id: self.scope.relay_id.clone(),
             peer_id: media.relay_peer.clone(),
             subscription_id: id.clone(),
-            kind: relay_kind(leg.kind).into(),
+            kind: super::relay_kind(leg.kind).into(),
             mid: mid.into(),
             codecs: relay::codecs(&leg.codecs, leg.reduced_size),
             extensions: sent.map(relay::extension).collect(),
@@ -605,11 +585,8 @@ impl Participant {
 
     fn check_publication(&self, publication: &str, kind: Kind) -> Result<(), Fault> {
         let roster = self.scope.roster();
-        let (sender, view) = roster.publication(publication).ok_or_else(|| {
-            Fault::not_found(format!(
-                "there is no publication {publication} in this scope; it ended meanwhile"
-            ))
-        })?;
+        let (sender, view) =
+            roster.publication(publication).ok_or_else(|| super::no_publication(publication))?;
         if view.kind != kind {
             return Err(Fault::conflict(format!(
                 "{publication} is {:?} and the m-line {kind:?}; use a slot of its kind",
@@ -617,10 +594,7 @@ impl Participant {
             )));
         }
         if !self.allowed.allows(sender, view) {
-            return Err(Fault::forbidden(format!(
-                "{publication} comes from a peer that this client does not take such streams from; \
-                 change `allow` first"
-            )));
+            return Err(super::not_allowed(publication));
         }
         Ok(())
     }
@@ -711,13 +685,6 @@ impl Participant {
         if let Some(place) = media.lines.get_mut(index) {
             *place = line;
         }
-    }
-}
-
-fn relay_kind(kind: Kind) -> v1::Kind {
-    match kind {
-        Kind::Audio => v1::Kind::Audio,
-        Kind::Video => v1::Kind::Video,
     }
 }
 

@@ -8,13 +8,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use strait_proto::v1;
 use tracing::warn;
 
+use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
-use super::{Notice, PeerView, PublicationView, Roster, Sink};
+use super::{Message, Notice, PeerView, PublicationView, Roster, Sink};
 use crate::config::{Limits, Media};
 use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
-use crate::relay::Relay;
+use crate::relay::{Relay, Transport};
 use crate::sdp::Fec;
 use crate::store::Sessions;
 
@@ -47,6 +48,7 @@ pub struct Scope {
     pub relay_id: String,
     roster: Mutex<Roster<Sink>>,
     viewers: Mutex<Viewers>,
+    natives: Mutex<Natives>,
     /// Whether the relay was told of it, and must be told of its end: it may have forgotten it
     /// since, which shows when a peer is added. Held while that changes.
     pub(super) is_created: tokio::sync::Mutex<bool>,
@@ -76,11 +78,6 @@ impl Scopes {
         (scopes.len(), scopes.values().map(|scope| scope.roster().len()).sum())
     }
 
-    /// So many audio streams of a scope are forwarded; 0 is all.
-    pub(super) fn audio_streams_max(&self) -> u32 {
-        self.limits.audio_streams_per_scope
-    }
-
     /// What each peer may send altogether, in bits per second; 0 is no cap.
     pub(super) fn uplink_bps_max(&self) -> u64 {
         self.limits.uplink_bps_per_peer
@@ -92,17 +89,17 @@ impl Scopes {
     }
 
     /// Brings a member into the scope, which is made when absent, and tells the others. Returns who
-    /// is there besides; what happens after that comes to the sink.
+    /// is there besides, and what `admit` said before; what happens after that comes to the sink.
     ///
     /// # Errors
-    /// As [`Roster::join`]; [`crate::fault::Class::TooMany`] at the limit of scopes.
-    pub(super) fn enter(
+    /// As [`Roster::join`] and `admit`; [`crate::fault::Class::TooMany`] at the limit of scopes.
+    pub(super) fn enter<T>(
         &self,
         key: ScopeKey,
-        peer: &str,
-        name: &str,
+        (peer, name): (&str, &str),
         sink: Sink,
-    ) -> Result<(Arc<Scope>, Vec<PeerView>), Fault> {
+        admit: impl FnOnce(&Scope) -> Result<T, Fault>,
+    ) -> Result<(Arc<Scope>, Vec<PeerView>, T), Fault> {
         id::check_name("the scope's name", &key.scope, limits::SCOPE_NAME_BYTES)?;
         let mut scopes = self.lock();
         let scope = match scopes.get(&key) {
@@ -115,6 +112,7 @@ impl Scopes {
             }
             None => Arc::new(Scope::new(key.clone())?),
         };
+        let admitted = admit(&scope)?;
         let others = {
             let mut roster = scope.roster();
             roster.join(peer, name, sink, self.limits.peers_per_scope)?;
@@ -125,7 +123,7 @@ impl Scopes {
         };
         // Under the lock of all scopes, so that the last leaver cannot remove it in between.
         scopes.insert(key, Arc::clone(&scope));
-        Ok((scope, others))
+        Ok((scope, others, admitted))
     }
 
     /// Takes a member out, tells the others, and ends the scope with its last member.
@@ -141,6 +139,7 @@ impl Scopes {
             }
         }
         if scope.roster().is_empty() {
+            scope.natives().clear();
             let mut is_created = scope.is_created.lock().await;
             if std::mem::take(&mut *is_created)
                 && let Err(fault) = self.relay.dispose_scope(&scope.relay_id).await
@@ -149,6 +148,50 @@ impl Scopes {
                 warn!(scope = scope.key.scope, "the relay kept an empty scope: {fault}");
             }
         }
+    }
+
+    /// Adds a transport at the relay, which is told of the scope before. Also returns the SHA-256
+    /// fingerprint of the relay's certificate.
+    ///
+    /// # Errors
+    /// The relay's refusal.
+    pub(super) async fn add_peer(
+        &self,
+        scope: &Scope,
+        request: v1::AddPeerRequest,
+    ) -> Result<(Transport, String), Fault> {
+        let audio_streams_max = self.limits.audio_streams_per_scope;
+        {
+            let mut is_created = scope.is_created.lock().await;
+            if !*is_created {
+                self.relay.create_scope(&scope.relay_id, audio_streams_max).await?;
+                *is_created = true;
+            }
+        }
+        match self.relay.add_peer(request.clone()).await {
+            // The relay restarted, and its event did not arrive yet.
+            Err(fault) if fault.class == Class::NotFound => {
+                self.relay.create_scope(&scope.relay_id, audio_streams_max).await?;
+                self.relay.add_peer(request).await
+            }
+            other => other,
+        }
+    }
+
+    /// The relay's counters for one transport.
+    ///
+    /// # Errors
+    /// The relay's refusal; [`Class::NotFound`] when it has none.
+    pub(super) async fn peer_statistics(
+        &self,
+        scope: &Scope,
+        relay_peer: &str,
+    ) -> Result<v1::PeerStatistics, Fault> {
+        let statistics = self.relay.statistics(vec![scope.relay_id.clone()]).await?;
+        let mut peers = statistics.scopes.into_iter().flat_map(|scope| scope.peers);
+        peers
+            .find(|peer| peer.peer_id == relay_peer)
+            .ok_or_else(|| Fault::not_found("the relay has no statistics of this peer"))
     }
 
     /// Notes a stay in the log. A log that fails is no reason to refuse a call.
@@ -167,11 +210,11 @@ impl Scopes {
     }
 
     /// A peer's media path is up.
-    pub fn peer_connected(&self, relay_scope: &str, relay_peer: &str) {
+    pub fn peer_connected(&self, relay_scope: &str, relay_peer: &str, is_tcp: bool) {
         let Some(scope) = self.of_relay_id(relay_scope) else { return };
         let roster = scope.roster();
         if let Some(sink) = roster.of_relay_peer(relay_peer).and_then(|peer| roster.sink(peer)) {
-            sink.send(&Arc::new(Notice::Connected));
+            sink.send(&Arc::new(Notice::Connected { is_tcp }));
         }
     }
 
@@ -277,6 +320,7 @@ impl Scope {
             key,
             roster: Mutex::default(),
             viewers: Mutex::default(),
+            natives: Mutex::default(),
             is_created: tokio::sync::Mutex::new(false),
         })
     }
@@ -284,6 +328,11 @@ impl Scope {
     /// The members. Never held over an await.
     pub fn roster(&self) -> MutexGuard<'_, Roster<Sink>> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its native clients share. Never held over an await, nor while the roster is taken.
+    pub fn natives(&self) -> MutexGuard<'_, Natives> {
+        self.natives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a publication and tells the others, in one step: whoever comes in between gets it
@@ -322,6 +371,45 @@ impl Scope {
         if let Some(peer) = roster.publication(publication).map(|(peer, _)| peer.to_owned()) {
             let publication = publication.to_owned();
             tell_all(&roster, Notice::Speech { peer, publication, speaking });
+        }
+    }
+
+    /// Hands a message to one peer, or to all others. What one sender says keeps its order.
+    ///
+    /// # Errors
+    /// [`Class::TooLarge`]; [`Class::NotFound`] for a peer that is not there or takes no messages;
+    /// [`Class::TooMany`] for one that reads too slowly and is cut off.
+    pub fn send_message(
+        &self,
+        from: &str,
+        to: Option<&str>,
+        payload: Vec<u8>,
+        is_text: bool,
+    ) -> Result<(), Fault> {
+        if payload.len() > limits::MESSAGE_BYTES {
+            return Err(Fault::too_large(format!(
+                "a message of {} bytes; at most {}: cut it, or send the place where it can be had",
+                payload.len(),
+                limits::MESSAGE_BYTES
+            )));
+        }
+        let message = Message { from: from.into(), payload, is_text, is_direct: to.is_some() };
+        let message = Arc::new(Notice::Message(message));
+        let roster = self.roster();
+        let Some(to) = to else {
+            let sinks = roster.sinks_but(from).filter(|sink| sink.takes_messages());
+            sinks.for_each(|sink| sink.send(&message));
+            return Ok(());
+        };
+        let sink = roster.sink(to).filter(|sink| sink.takes_messages()).ok_or_else(|| {
+            Fault::not_found(format!(
+                "{to} is not in this scope, or takes no messages (WHIP, WHEP): it reached nobody"
+            ))
+        })?;
+        sink.send(&message);
+        match sink.is_lagging() {
+            true => Err(Fault::too_many(format!("{to} reads too slowly and is cut off"))),
+            false => Ok(()),
         }
     }
 

@@ -36,7 +36,8 @@ pub fn tls(config: &Http) -> Result<Arc<ServerConfig>, Fault> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| unusable(&error))?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let protocols = [&b"h2"[..], b"http/1.1", strait_link::ALPN, strait_link::MEDIA_ALPN];
+    tls.alpn_protocols = protocols.map(<[u8]>::to_vec).to_vec();
     Ok(Arc::new(tls))
 }
 

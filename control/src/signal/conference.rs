@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::base64;
 use super::hub::{Attach, Hub, Registration, Wire};
 use super::jsonrtc::{Action, Frame, FrameType, Outgoing, Received, Series};
 use crate::auth::Identity;
@@ -16,7 +17,7 @@ use crate::fault::Fault;
 use crate::scope::allowed::AllowSpec;
 use crate::scope::quality::Wish;
 use crate::scope::{
-    self, Failed, Notice, Participant, PublishSpec, Role, Sink, Speakers, SubscribeSpec,
+    self, Failed, Message, Notice, Participant, PublishSpec, Role, Sink, Speakers, SubscribeSpec,
 };
 use crate::{id, limits};
 
@@ -85,6 +86,9 @@ struct Notify {
     event: String,
     publication: Option<String>,
     on: Option<bool>,
+    to: Option<String>,
+    text: Option<String>,
+    data: Option<String>,
 }
 
 impl Session {
@@ -341,7 +345,7 @@ impl Session {
         let sequence = frame.control.sequence.unwrap_or_default();
         let scope = frame.text("target").unwrap_or_default();
         let change = change(frame)?;
-        let sink = Sink::new(self.notices_in.clone(), self.tags);
+        let sink = Sink::new(self.notices_in.clone(), self.tags).with_messages();
         let tag = self.tags;
         self.tags += 1;
         let id = format!("c{sequence}");
@@ -474,8 +478,23 @@ impl Session {
                 subsession.wish = on.then(|| scopes.quality_wishes().wish());
                 Ok(json!({}))
             }
+            "message" => {
+                let (payload, is_text) = match (notify.text, notify.data) {
+                    (Some(text), None) => (text.into_bytes(), true),
+                    (None, Some(data)) => (base64::decode(&data)?, false),
+                    _ => {
+                        return Err(Fault::malformed(
+                            "payload of a message: either text, or data in base 64",
+                        ));
+                    }
+                };
+                self.identity.check_message()?;
+                let scope = subsession.participant.scope();
+                scope.send_message(&self.peer, notify.to.as_deref(), payload, is_text)?;
+                Ok(json!({}))
+            }
             _ => Err(Fault::malformed(
-                "payload.event is unknown; mute, unmute, statistics and quality are known",
+                "payload.event is unknown; mute, unmute, message, statistics and quality are known",
             )),
         }
     }
@@ -527,7 +546,8 @@ impl Session {
             // Who comes back learns newer figures soon.
             Notice::Quality(_) if self.wire.is_none() => return,
             Notice::Quality(payload) => payload.clone(),
-            Notice::Connected => json!({"event": "connected"}),
+            Notice::Message(message) => told(message),
+            Notice::Connected { .. } => json!({"event": "connected"}),
             Notice::MediaLost { reason, .. } if is_lost => {
                 json!({"event": "media-lost", "reason": reason})
             }
@@ -600,6 +620,21 @@ impl Session {
             self.wire = None;
         }
     }
+}
+
+/// A message as its receiver is told it.
+fn told(message: &Message) -> Value {
+    let mut payload =
+        json!({"event": "message", "from": message.from, "direct": message.is_direct});
+    let text = message.is_text.then(|| std::str::from_utf8(&message.payload).ok()).flatten();
+    let (key, value) = match text {
+        Some(text) => ("text", text.to_owned()),
+        None => ("data", base64::encode(&message.payload)),
+    };
+    if let Some(payload) = payload.as_object_mut() {
+        payload.insert(key.into(), value.into());
+    }
+    payload
 }
 
 async fn receive(wire: &mut Option<Wire>) -> Option<String> {

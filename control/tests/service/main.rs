@@ -4,6 +4,8 @@ mod authentication;
 mod conference;
 mod fake_relay;
 mod http;
+mod link;
+mod native;
 mod reconnect;
 mod rules;
 mod socket;

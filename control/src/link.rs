@@ -1,0 +1,326 @@
+//! The management link of native clients: how one opens, and how a client that lost its link goes
+//! on with another. The messages are in `proto/strait/link/v1/link.proto`, the life of a link in
+//! `docs/reference/link.md`.
+
+pub mod convert;
+pub mod counters;
+pub mod door;
+mod mailbox;
+mod session;
+mod tunnel;
+pub mod wire;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use strait_link::FrameError;
+use strait_link::v1::{
+    self as link, Auth, ClientMessage, ErrorCode, ServerMessage, client_message,
+    server_message::Body,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::admission::{Admission, Permit};
+use crate::auth::{self, Admitted, Authenticator, Credential, Identity, Pass};
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::scope::Scopes;
+use crate::{id, limits, scope};
+use convert::{code, error};
+use counters::{Counters, count};
+use session::Session;
+use wire::{End, Stream, Wire};
+
+/// What all links share.
+pub struct Links {
+    scopes: Arc<Scopes>,
+    auth: Arc<Authenticator>,
+    admission: Arc<Admission>,
+    reconnect_time: Duration,
+    ping_time: Duration,
+    /// Where the relay takes framed media.
+    relay_tcp: Option<SocketAddr>,
+    sessions: Mutex<HashMap<String, Handle>>,
+    /// Sessions without a link.
+    waiting: AtomicUsize,
+    counters: Counters,
+    /// Turns true when the process ends.
+    shutdown: watch::Receiver<bool>,
+}
+
+/// A session, as a link finds it that wants to go on with it.
+struct Handle {
+    attach: mpsc::Sender<Attach>,
+    application: String,
+    subject: String,
+    scope: String,
+}
+
+/// A link for a session that lost its own.
+struct Attach {
+    link: Link,
+    request: u32,
+    messages_seen: u64,
+    /// Gives the link back when the session is over.
+    refused: oneshot::Sender<Link>,
+}
+
+/// A link with its place among all.
+struct Link {
+    wire: Wire,
+    permit: Permit,
+    /// The port that it was made to.
+    port: u16,
+    /// To be told of the session.
+    pass: Pass,
+}
+
+/// A session's entry, removed when dropped.
+struct Registration {
+    links: Arc<Links>,
+    session_id: String,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.links.lock().remove(&self.session_id);
+    }
+}
+
+/// Why a link gets no session.
+struct Refusal {
+    code: ErrorCode,
+    reason: String,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self { code: code(fault.class), reason: fault.reason }
+    }
+}
+
+impl Links {
+    /// No links yet.
+    pub fn new(
+        scopes: Arc<Scopes>,
+        auth: Arc<Authenticator>,
+        config: &Config,
+        shutdown: watch::Receiver<bool>,
+    ) -> Arc<Self> {
+        let limits = &config.limits;
+        Arc::new(Self {
+            scopes,
+            auth,
+            admission: Admission::new(limits.links, limits.sessions_per_address),
+            reconnect_time: Duration::from_secs(config.link.reconnect_seconds),
+            ping_time: Duration::from_secs(config.link.ping_seconds),
+            relay_tcp: config.relay.ice_tcp,
+            sessions: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            counters: Counters::default(),
+            shutdown,
+        })
+    }
+
+    /// Serves a new link of a client at `address`, made to `port`, until it is over, or until a
+    /// session that it resumes has taken it.
+    pub async fn serve(self: Arc<Self>, stream: Box<dyn Stream>, address: IpAddr, port: u16) {
+        count(&self.counters.opened);
+        let mut wire = Wire::new(stream);
+        let permit = match self.admission.enter(address) {
+            Ok(permit) => permit,
+            Err(fault) => return self.refuse(wire, 0, fault.into()).await,
+        };
+        let (request, auth) = match timeout(limits::AUTH_TIME, wire.next()).await {
+            Ok(Ok(message)) => match self.first(message) {
+                Ok(first) => first,
+                Err((request, refusal)) => return self.refuse(wire, request, refusal).await,
+            },
+            Ok(Err(End::Closed(_))) => return,
+            Ok(Err(End::Unreadable(error))) => {
+                return self.refuse(wire, 0, unreadable(&error)).await;
+            }
+            Err(_) => {
+                let seconds = limits::AUTH_TIME.as_secs();
+                let reason = format!("no Auth within {seconds} s; send it first");
+                return self.refuse(wire, 0, Refusal { code: ErrorCode::TimedOut, reason }).await;
+            }
+        };
+        wire.set_most(strait_link::MESSAGE_BYTES);
+        // What a join needs on the way is no part of what a session keeps.
+        let joined = Box::pin(self.join(wire, permit, (request, port), auth)).await;
+        if let Some((session, link)) = joined {
+            session.run(link).await;
+        }
+    }
+
+    /// Links by state: those that did not authenticate yet, those with a session, and sessions that
+    /// wait for another link.
+    pub fn states(&self) -> [(&'static str, usize); 3] {
+        let (sessions, waiting) = (self.lock().len(), self.waiting.load(Ordering::Relaxed));
+        let greeting = self.admission.count().saturating_sub(sessions);
+        let open = sessions.saturating_sub(waiting);
+        [("greeting", greeting), ("open", open), ("waiting", waiting)]
+    }
+
+    /// What they did.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The first message of a link: `Auth` of a version that is spoken here.
+    fn first(&self, message: ClientMessage) -> Result<(u32, Box<Auth>), (u32, Refusal)> {
+        let request = message.request;
+        let refuse = |code, reason: String| Err((request, Refusal { code, reason }));
+        let Some(body) = message.body else {
+            count(&self.counters.unknown);
+            return refuse(ErrorCode::Conflict, "the first message of a link is Auth".into());
+        };
+        self.counters.received(&body);
+        match body {
+            client_message::Body::Auth(auth) if auth.version == strait_link::VERSION => {
+                Ok((request, Box::new(auth)))
+            }
+            client_message::Body::Auth(auth) => refuse(
+                ErrorCode::Version,
+                format!(
+                    "version {} of the link is not spoken here, {} is; use another client, or \
+                     another node",
+                    auth.version,
+                    strait_link::VERSION
+                ),
+            ),
+            _ => refuse(ErrorCode::Conflict, "the first message of a link is Auth".into()),
+        }
+    }
+
+    /// Finds the client's session, or begins one. None when the link went elsewhere.
+    async fn join(
+        self: &Arc<Self>,
+        wire: Wire,
+        permit: Permit,
+        (request, port): (u32, u16),
+        auth: Box<Auth>,
+    ) -> Option<(Session, Link)> {
+        let Admitted { identity, pass } = match self.identify(&auth).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                self.refuse(wire, request, refusal).await;
+                return None;
+            }
+        };
+        let link = Link { wire, permit, port, pass };
+        let attach = {
+            let sessions = self.lock();
+            let handle = sessions.get(&auth.session_id).filter(|handle| {
+                handle.application == identity.application
+                    && handle.subject == identity.subject
+                    && handle.scope == auth.scope_id
+            });
+            handle.map(|handle| handle.attach.clone())
+        };
+        let link = match attach {
+            None => link,
+            Some(attach) => {
+                let (refused, back) = oneshot::channel();
+                let messages_seen = auth.messages_seen;
+                let attempt = Attach { link, request, messages_seen, refused };
+                match attach.send(attempt).await {
+                    Err(mpsc::error::SendError(attempt)) => attempt.link,
+                    Ok(()) => back.await.ok()?,
+                }
+            }
+        };
+        match self.open((request, port), &auth, identity).await {
+            Ok(session) => Some((session, link)),
+            Err(refusal) => {
+                self.refuse(link.wire, request, refusal).await;
+                None
+            }
+        }
+    }
+
+    async fn identify(&self, auth: &Auth) -> Result<Admitted, Refusal> {
+        if *self.shutdown.borrow() {
+            return Err(Fault::unavailable("the server is ending; connect to another").into());
+        }
+        let now = u64::try_from(scope::unix_now()).unwrap_or_default();
+        let session = Some(auth.session_id.as_str()).filter(|session| !session.is_empty());
+        let signed;
+        let credential = match &auth.credential {
+            Some(link::auth::Credential::Token(token)) => Some(Credential::Bearer(token)),
+            Some(link::auth::Credential::Signed(given)) => {
+                signed = convert::signed(given, &auth.scope_id);
+                Some(Credential::Signed(&signed))
+            }
+            None => None,
+        };
+        let refused = |refusal: auth::Refusal| Refusal {
+            code: convert::credential_code(refusal.reason),
+            reason: refusal.text,
+        };
+        let admitted = self.auth.identify(credential, session, now).await.map_err(refused)?;
+        let wrong_scope =
+            |fault: Fault| Refusal { code: ErrorCode::WrongScope, reason: fault.reason };
+        admitted.identity.check_scope(&auth.scope_id).map_err(wrong_scope)?;
+        Ok(admitted)
+    }
+
+    async fn open(
+        self: &Arc<Self>,
+        reached: (u32, u16),
+        auth: &Auth,
+        identity: Identity,
+    ) -> Result<Session, Refusal> {
+        if !auth.name.is_empty() {
+            id::check_name("the name", &auth.name, limits::NAME_BYTES)?;
+        }
+        if auth.client.len() > limits::NAME_BYTES || auth.profiles.len() > limits::PROFILES {
+            return Err(Fault::too_large(format!(
+                "Auth.client has more than {} bytes, or Auth.profiles more than {} entries",
+                limits::NAME_BYTES,
+                limits::PROFILES
+            ))
+            .into());
+        }
+        let session_id = id::random("l")?;
+        let (attach, attached) = mpsc::channel(1);
+        let handle = Handle {
+            attach,
+            application: identity.application.clone(),
+            subject: identity.subject.clone(),
+            scope: auth.scope_id.clone(),
+        };
+        let registration = Registration { links: Arc::clone(self), session_id: session_id.clone() };
+        let session =
+            Session::begin(registration, identity, reached, auth, attached).await?;
+        self.lock().insert(session_id, handle);
+        Ok(session)
+    }
+
+    /// Says why, and ends the link.
+    async fn refuse(&self, mut wire: Wire, request: u32, refusal: Refusal) {
+        debug!("link refused: {}", refusal.reason);
+        self.counters.refused(refusal.code);
+        let body = Some(Body::Error(error(refusal.code, refusal.reason)));
+        wire.send(&ServerMessage { request, body });
+        wire.close().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unreadable(error: &FrameError) -> Refusal {
+    let code = match error {
+        FrameError::TooLarge { .. } => ErrorCode::TooLarge,
+        FrameError::Malformed(_) => ErrorCode::Malformed,
+    };
+    Refusal { code, reason: error.to_string() }
+}

@@ -1,0 +1,269 @@
+//! Between the messages of the link and what the scope knows.
+
+use strait_link::v1::{self as link, ErrorCode, server_message::Body, user_event};
+use strait_proto::v1 as relay;
+
+use crate::auth::{Reason, Scheme, Signed};
+use crate::fault::{Class, Fault};
+use crate::id;
+use crate::scope::allowed::{AllowSpec, Senders};
+use crate::scope::native::{Encoding, PublishSpec, formats};
+use crate::scope::{Kind, Notice, PeerView, PublicationView, Source};
+use crate::sdp::IceCredentials;
+
+/// How long a client should wait before it tries again what may work then, in milliseconds.
+const RETRY_MS: u32 = 2_000;
+
+/// An error of the link.
+pub fn error(code: ErrorCode, reason: impl Into<String>) -> link::Error {
+    let retry_ms = match code {
+        ErrorCode::TooMany | ErrorCode::Unavailable | ErrorCode::SlowReader => RETRY_MS,
+        _ => 0,
+    };
+    link::Error { code: code.into(), reason: reason.into(), retry_ms }
+}
+
+/// The code of a refusal.
+pub fn code(class: Class) -> ErrorCode {
+    match class {
+        Class::Malformed | Class::NotAcceptable => ErrorCode::Malformed,
+        Class::Unauthorized => ErrorCode::Unauthorized,
+        Class::Forbidden => ErrorCode::Forbidden,
+        Class::NotFound => ErrorCode::NotFound,
+        Class::Conflict => ErrorCode::Conflict,
+        Class::TooLarge => ErrorCode::TooLarge,
+        Class::UnsupportedCodec => ErrorCode::Unsupported,
+        Class::TooMany => ErrorCode::TooMany,
+        Class::Internal => ErrorCode::Internal,
+        Class::Unavailable => ErrorCode::Unavailable,
+    }
+}
+
+/// The code of a credential that is refused.
+pub fn credential_code(reason: Reason) -> ErrorCode {
+    match reason {
+        Reason::Missing | Reason::SchemeNotEnabled => ErrorCode::Unauthorized,
+        Reason::Malformed => ErrorCode::Malformed,
+        Reason::UnknownApplication => ErrorCode::UnknownApplication,
+        Reason::BadSignature => ErrorCode::BadSignature,
+        Reason::Expired => ErrorCode::Expired,
+        Reason::ClockSkewed => ErrorCode::ClockSkewed,
+        Reason::Replayed => ErrorCode::Replayed,
+        Reason::SaltsFull => ErrorCode::TooMany,
+        Reason::WrongScope => ErrorCode::WrongScope,
+        Reason::NotGranted => ErrorCode::Forbidden,
+        Reason::StoreFailed => ErrorCode::Internal,
+    }
+}
+
+/// A signed credential for a scope. Its signature comes as 32 bytes, or as their 64 digits.
+pub fn signed(given: &link::SignedCredential, scope: &str) -> Signed {
+    let scheme = match given.scheme() {
+        link::signed_credential::Scheme::HmacSha256 => Scheme::HmacSha256,
+        link::signed_credential::Scheme::Sha256Concatenated => Scheme::Concatenated,
+    };
+    let digits = match given.signature.len() {
+        32 => id::hex(&given.signature),
+        _ => String::from_utf8_lossy(&given.signature).into_owned(),
+    };
+    Signed {
+        scheme,
+        application: given.application_id.clone(),
+        scope: scope.into(),
+        user: given.user_id.clone(),
+        salt: given.salt.clone(),
+        expires: given.expires,
+        signature: match scheme {
+            Scheme::HmacSha256 => digits.to_ascii_lowercase(),
+            Scheme::Concatenated => digits.to_ascii_uppercase(),
+        },
+    }
+}
+
+/// A code as metrics know it.
+pub fn label(code: ErrorCode) -> String {
+    code.as_str_name().trim_start_matches("ERROR_CODE_").to_ascii_lowercase()
+}
+
+/// Audio or video.
+///
+/// # Errors
+/// [`Class::Malformed`] for neither.
+pub fn kind(kind: i32) -> Result<Kind, Fault> {
+    match link::Kind::try_from(kind) {
+        Ok(link::Kind::Audio) => Ok(Kind::Audio),
+        Ok(link::Kind::Video) => Ok(Kind::Video),
+        _ => Err(Fault::malformed(format!("kind is {kind}: 1 (audio) or 2 (video)"))),
+    }
+}
+
+/// What a client asks to publish.
+///
+/// # Errors
+/// As [`kind`].
+pub fn publish(publish: link::Publish) -> Result<PublishSpec, Fault> {
+    Ok(PublishSpec {
+        kind: kind(publish.kind)?,
+        source: match publish.source() {
+            link::Source::Unspecified => None,
+            link::Source::Camera => Some(Source::Camera),
+            link::Source::Microphone => Some(Source::Microphone),
+            link::Source::Screen => Some(Source::Screen),
+            link::Source::ScreenAudio => Some(Source::ScreenAudio),
+            link::Source::Other => Some(Source::Other),
+        },
+        name: (!publish.name.is_empty()).then_some(publish.name),
+        codec: publish.codec,
+        encodings: usize::try_from(publish.encodings).unwrap_or(usize::MAX),
+        muted: publish.muted,
+    })
+}
+
+/// What a client wants of a stream.
+pub fn preferences(preferences: link::Preferences) -> relay::Preferences {
+    let link::Preferences { paused, layer_max, height, priority, pinned } = preferences;
+    relay::Preferences {
+        paused,
+        layer_max,
+        height,
+        priority: priority.min(255),
+        pinned,
+        ..relay::Preferences::default()
+    }
+}
+
+/// From whom a client takes what. Screens, with their sound, go with video.
+///
+/// # Errors
+/// As [`kind`].
+pub fn allow(allow: link::AllowSenders) -> Result<AllowSpec, Fault> {
+    let senders = match allow.everybody {
+        true => Senders::All,
+        false => Senders::Peers(allow.peer_ids.into_iter().collect()),
+    };
+    Ok(match kind(allow.kind)? {
+        Kind::Audio => AllowSpec { audio: Some(senders), ..AllowSpec::default() },
+        Kind::Video => AllowSpec {
+            video: Some(senders.clone()),
+            screen: Some(senders),
+            ..AllowSpec::default()
+        },
+    })
+}
+
+/// SSRCs of an encoding.
+pub fn encoding(encoding: &Encoding) -> link::Encoding {
+    link::Encoding { ssrc: encoding.ssrc, rtx_ssrc: encoding.rtx_ssrc }
+}
+
+/// ICE credentials.
+pub fn credentials(ice: &IceCredentials) -> link::IceCredentials {
+    link::IceCredentials { ufrag: ice.ufrag.clone(), pwd: ice.pwd.clone() }
+}
+
+/// A peer with its publications.
+pub fn peer(view: &PeerView) -> link::Peer {
+    link::Peer {
+        peer_id: view.peer.clone(),
+        name: view.name.clone(),
+        publications: view.publications.iter().map(publication).collect(),
+    }
+}
+
+fn publication(view: &PublicationView) -> link::Publication {
+    link::Publication {
+        publication_id: view.publication.clone(),
+        kind: told_kind(view.kind).into(),
+        source: match view.source {
+            Source::Camera => link::Source::Camera,
+            Source::Microphone => link::Source::Microphone,
+            Source::Screen => link::Source::Screen,
+            Source::ScreenAudio => link::Source::ScreenAudio,
+            Source::Other => link::Source::Other,
+        }
+        .into(),
+        name: view.name.clone().unwrap_or_default(),
+        muted: view.muted,
+        codec: view.codec.clone(),
+    }
+}
+
+fn told_kind(kind: Kind) -> link::Kind {
+    match kind {
+        Kind::Audio => link::Kind::Audio,
+        Kind::Video => link::Kind::Video,
+    }
+}
+
+/// The codecs of native clients.
+pub fn codecs() -> Vec<link::Codec> {
+    let codec = |format: &formats::Format| {
+        let codec = format.for_relay();
+        link::Codec {
+            kind: told_kind(format.kind).into(),
+            name: codec.name,
+            payload_type: codec.payload_type,
+            clock_rate_hz: codec.clock_rate_hz,
+            channels: codec.channels,
+            parameters: codec.parameters,
+            rtx_payload_type: codec.rtx_payload_type.unwrap_or_default(),
+        }
+    };
+    formats::FORMATS.iter().map(codec).collect()
+}
+
+/// The header extensions of native clients.
+pub fn extensions() -> Vec<link::HeaderExtension> {
+    let each = |(id, uri, _): &(u8, &str, Option<Kind>)| link::HeaderExtension {
+        id: (*id).into(),
+        uri: (*uri).to_owned(),
+    };
+    formats::EXTENSIONS.iter().map(each).collect()
+}
+
+/// What happened, as a client is told it; none for what is told otherwise, or not at all.
+pub fn event(notice: &Notice) -> Option<Body> {
+    use user_event::Body as Event;
+    let event = match notice {
+        Notice::Joined(view) => Event::Joined(peer(view)),
+        Notice::Left { peer, reason } => {
+            Event::Left(link::Left { peer_id: peer.clone(), reason: reason.clone() })
+        }
+        Notice::Published { peer, publication: view } => Event::Started(link::StreamStarted {
+            peer_id: peer.clone(),
+            publication: Some(publication(view)),
+        }),
+        Notice::Unpublished { peer, publication } => Event::Ended(link::StreamEnded {
+            peer_id: peer.clone(),
+            publication_id: publication.clone(),
+        }),
+        Notice::Muted { peer, publication, muted } => Event::Muted(link::StreamMuted {
+            peer_id: peer.clone(),
+            publication_id: publication.clone(),
+            muted: *muted,
+        }),
+        Notice::Speech { peer, publication, speaking } => {
+            Event::Speech(speech(peer, publication, *speaking))
+        }
+        Notice::Dominant { peer, publication } => Event::Dominant(speech(peer, publication, true)),
+        Notice::Layers { publication, encodings } => Event::LayersWanted(link::LayersWanted {
+            publication_id: publication.clone(),
+            encodings: encodings.clone(),
+        }),
+        Notice::MediaLost { reason, .. } => {
+            Event::MediaLost(link::MediaLost { reason: reason.clone() })
+        }
+        Notice::Quality(_) | Notice::Message(_) | Notice::Connected { .. } => return None,
+    };
+    Some(user(event))
+}
+
+/// Somebody speaks, or is silent.
+pub fn speech(peer: &str, publication: &str, speaking: bool) -> link::Speech {
+    link::Speech { peer_id: peer.into(), publication_id: publication.into(), speaking }
+}
+
+/// An event as a message.
+pub fn user(event: user_event::Body) -> Body {
+    Body::Event(link::UserEvent { body: Some(event) })
+}

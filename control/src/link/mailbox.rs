@@ -1,0 +1,172 @@
+//! Numbers of the messages of one session in both directions, and what a reconnect needs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::limits;
+use crate::scope::Notice;
+
+/// Messages to the client, kept until it confirms them.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Number of the last one.
+    sent: u64,
+    /// Those that were not confirmed, without gaps, the last one being `sent`.
+    unconfirmed: VecDeque<(Arc<Notice>, usize)>,
+    bytes: usize,
+}
+
+/// Messages from the client.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    /// Number of the last one that was taken.
+    taken: u64,
+    /// Number of the last one that the client was told of.
+    told: u64,
+    /// Those that reached nobody, not told yet.
+    undelivered: Vec<u64>,
+}
+
+/// What to do with a message that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    /// It is the next one.
+    Next,
+    /// It was taken before.
+    Again,
+    /// Messages are missing before it.
+    Gap {
+        /// The number that was expected.
+        expected: u64,
+    },
+}
+
+impl Outbox {
+    /// Keeps a message. Returns its number; none when too many are not confirmed.
+    pub fn push(&mut self, message: Arc<Notice>, bytes: usize) -> Option<u64> {
+        if self.unconfirmed.len() >= limits::UNCONFIRMED_MESSAGES
+            || self.bytes + bytes > limits::UNCONFIRMED_BYTES
+        {
+            return None;
+        }
+        self.sent += 1;
+        self.bytes += bytes;
+        self.unconfirmed.push_back((message, bytes));
+        Some(self.sent)
+    }
+
+    /// The client has all up to `number`. One beyond what was sent says nothing.
+    pub fn seen(&mut self, number: u64) {
+        let missing = self.sent.checked_sub(number).and_then(|n| usize::try_from(n).ok());
+        let Some(missing) = missing else { return };
+        while self.unconfirmed.len() > missing {
+            let Some((_, bytes)) = self.unconfirmed.pop_front() else { return };
+            self.bytes -= bytes;
+        }
+    }
+
+    /// What was not confirmed, with its numbers.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = (u64, &Arc<Notice>)> {
+        let count = u64::try_from(self.unconfirmed.len()).unwrap_or_default();
+        (self.sent - count + 1..).zip(self.unconfirmed.iter().map(|(message, _)| message))
+    }
+}
+
+impl Inbox {
+    /// Judges a message's number, and counts it when it is the next one.
+    pub fn take(&mut self, number: u64) -> Number {
+        let expected = self.taken + 1;
+        if number > expected {
+            return Number::Gap { expected };
+        }
+        if number < expected {
+            return Number::Again;
+        }
+        self.taken = number;
+        Number::Next
+    }
+
+    /// A message reached nobody.
+    pub fn undelivered(&mut self, number: u64) {
+        self.undelivered.push(number);
+    }
+
+    /// Whether the client should be told what was taken.
+    pub fn is_due(&self) -> bool {
+        self.told < self.taken
+    }
+
+    /// What it is told: the last number, and those that reached nobody.
+    pub fn tell(&mut self) -> (u64, Vec<u64>) {
+        self.told = self.taken;
+        (self.taken, std::mem::take(&mut self.undelivered))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scope::Message;
+
+    fn message(text: &str) -> Arc<Notice> {
+        let payload = text.as_bytes().to_vec();
+        Arc::new(Notice::Message(Message {
+            from: "p".into(),
+            payload,
+            is_text: true,
+            is_direct: false,
+        }))
+    }
+
+    #[test]
+    fn what_is_not_confirmed_is_kept_within_limits() {
+        let mut outbox = Outbox::default();
+        for number in 1..=limits::UNCONFIRMED_MESSAGES as u64 {
+            assert_eq!(outbox.push(message("x"), 1), Some(number));
+        }
+        assert_eq!(outbox.push(message("x"), 1), None);
+        outbox.seen(u64::MAX);
+        assert_eq!(outbox.push(message("x"), 1), None, "a lie confirms nothing");
+        outbox.seen(10);
+        assert_eq!(outbox.unconfirmed().next().unwrap().0, 11);
+        assert_eq!(outbox.push(message("x"), limits::UNCONFIRMED_BYTES), None, "too large in all");
+        outbox.seen(limits::UNCONFIRMED_MESSAGES as u64);
+        assert_eq!((outbox.bytes, outbox.unconfirmed().count()), (0, 0));
+    }
+
+    proptest! {
+        /// Whatever is lost with a link, each message comes once and in order, both ways.
+        #[test]
+        fn nothing_is_lost_or_doubled(
+            links in proptest::collection::vec((0usize..9, 0usize..9, 0usize..9), 1..20),
+        ) {
+            let (mut outbox, mut inbox) = (Outbox::default(), Inbox::default());
+            let mut at_client: Vec<u64> = Vec::new();
+            let (mut said, mut confirmed): (Vec<u64>, u64) = (Vec::new(), 0);
+            let mut taken = Vec::new();
+            for (sent, arrived, back) in links {
+                // A link begins: what was not confirmed goes again, both ways.
+                let resent: Vec<u64> = outbox.unconfirmed().map(|(number, _)| number).collect();
+                let fresh = (0..sent).filter_map(|_| outbox.push(message("x"), 1));
+                let to_client: Vec<u64> = resent.into_iter().chain(fresh.collect::<Vec<_>>()).collect();
+                for number in to_client.into_iter().take(arrived) {
+                    if number == at_client.last().unwrap_or(&0) + 1 { at_client.push(number) }
+                }
+                let first = said.len() as u64 + 1;
+                said.extend(first..first + sent as u64);
+                for number in said.iter().filter(|n| **n > confirmed).take(back) {
+                    if inbox.take(*number) == Number::Next { taken.push(*number) }
+                }
+                // Confirmations get through, or are lost with the link.
+                if back % 2 == 0 {
+                    confirmed = inbox.tell().0;
+                    outbox.seen(*at_client.last().unwrap_or(&0));
+                }
+            }
+            prop_assert_eq!(&at_client, &(1..=at_client.len() as u64).collect::<Vec<_>>());
+            prop_assert_eq!(&taken, &(1..=taken.len() as u64).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One link's stream: messages come out of it, messages and media go into it. Without tasks and
+//! channels of its own, so that an idle link costs little.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use strait_link::v1::{ClientMessage, Media, ServerMessage, server_message::Body};
+use strait_link::{FrameError, Frames, STRANGER_BYTES, encode};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout};
+
+use crate::limits;
+
+/// What a link runs over: TLS over TCP, or a stream of QUIC.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Why a link ended.
+#[derive(Debug)]
+pub enum End {
+    /// The client closed it, or the line broke.
+    Closed(io::Error),
+    /// What came cannot be told apart any more.
+    Unreadable(FrameError),
+}
+
+/// A stream with messages on it.
+pub struct Wire {
+    stream: Box<dyn Stream>,
+    frames: Frames,
+    /// The largest message that is taken now.
+    most: usize,
+    out: Vec<u8>,
+    written: usize,
+    /// Packets for the client, not begun yet: messages go before them.
+    media: VecDeque<Vec<u8>>,
+    media_bytes: usize,
+    is_flushed: bool,
+    /// Since when nothing of what waits could be written.
+    blocked: Option<Instant>,
+    heard: Instant,
+}
+
+impl Wire {
+    /// Takes messages as large as a stranger's.
+    pub fn new(stream: Box<dyn Stream>) -> Self {
+        Self {
+            stream,
+            frames: Frames::new(),
+            most: STRANGER_BYTES,
+            out: Vec::new(),
+            written: 0,
+            media: VecDeque::new(),
+            media_bytes: 0,
+            is_flushed: true,
+            blocked: None,
+            heard: Instant::now(),
+        }
+    }
+
+    /// Takes messages up to this size from now on.
+    pub fn set_most(&mut self, bytes: usize) {
+        self.most = bytes;
+    }
+
+    /// The next message; meanwhile writes what waits. Nothing is lost when it is dropped.
+    ///
+    /// # Errors
+    /// [`End`].
+    pub async fn next(&mut self) -> Result<ClientMessage, End> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// A message that came already.
+    ///
+    /// # Errors
+    /// [`End::Unreadable`].
+    pub fn try_next(&mut self) -> Result<Option<ClientMessage>, End> {
+        self.frames.next(self.most).map_err(End::Unreadable)
+    }
+
+    /// Sends a message. False when too much waits: the client reads too slowly.
+    pub fn send(&mut self, message: &ServerMessage) -> bool {
+        encode(message, &mut self.out);
+        self.out.len() - self.written <= limits::LINK_OUT_BYTES
+    }
+
+    /// Sends a packet when no message waits. Returns how many were dropped for it.
+    pub fn send_media(&mut self, packet: Vec<u8>) -> u64 {
+        self.media_bytes += packet.len();
+        self.media.push_back(packet);
+        let mut dropped = 0;
+        // The oldest is worth least.
+        while self.media_bytes > limits::LINK_MEDIA_BYTES {
+            let Some(oldest) = self.media.pop_front() else { break };
+            self.media_bytes -= oldest.len();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// When something came last.
+    pub fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// Since when nothing of what waits could be written.
+    pub fn blocked(&self) -> Option<Instant> {
+        self.blocked
+    }
+
+    /// Writes what waits, for a short while, and ends the stream.
+    pub async fn close(mut self) {
+        let rest = async {
+            poll_fn(|cx| self.poll_out(cx)).await?;
+            self.stream.shutdown().await
+        };
+        // Who does not read has had its time.
+        let _ = timeout(limits::LINK_CLOSE_TIME, rest).await;
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<ClientMessage, End>> {
+        if let Poll::Ready(Err(error)) = self.poll_out(cx) {
+            return Poll::Ready(Err(End::Closed(error)));
+        }
+        loop {
+            match self.try_next() {
+                Ok(Some(message)) => return Poll::Ready(Ok(message)),
+                Ok(None) => {}
+                Err(end) => return Poll::Ready(Err(end)),
+            }
+            let mut bytes = [0; limits::LINK_READ_BYTES];
+            let mut bytes = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut bytes) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Closed(error))),
+                Poll::Ready(Ok(())) if bytes.filled().is_empty() => {
+                    return Poll::Ready(Err(End::Closed(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Poll::Ready(Ok(())) => {
+                    self.heard = Instant::now();
+                    self.frames.push(bytes.filled());
+                }
+            }
+        }
+    }
+
+    /// Writes all that waits, media last.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let rest = self.out.get(self.written..).unwrap_or_default();
+            if rest.is_empty() {
+                self.out.clear();
+                self.written = 0;
+                if let Some(packet) = self.media.pop_front() {
+                    self.media_bytes -= packet.len();
+                    let body = Some(Body::Media(Media { packet }));
+                    encode(&ServerMessage { request: 0, body }, &mut self.out);
+                    continue;
+                }
+                // What was said in a burst must not keep its room.
+                self.out.shrink_to(limits::LINK_READ_BYTES);
+                break;
+            }
+            self.is_flushed = false;
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.written += written;
+                    self.blocked = None;
+                    if self.written > limits::LINK_MEDIA_BYTES {
+                        self.out.drain(..self.written);
+                        self.written = 0;
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.blocked.get_or_insert_with(Instant::now);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if !self.is_flushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.is_flushed = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.blocked.get_or_insert_with(Instant::now);
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.blocked = None;
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,532 @@
+//! One native client's stay in a scope: its transport, what it publishes, what it gets. Typed all
+//! through, where [`super::Participant`] speaks SDP.
+
+pub mod formats;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use strait_proto::v1;
+use tracing::warn;
+
+use super::allowed::{AllowSpec, Allowed};
+use super::key::SessionKey;
+use super::registry::{Scope, ScopeKey, Scopes};
+use super::{Kind, PeerView, PublicationView, Sink, Source};
+use crate::auth::Identity;
+use crate::fault::Fault;
+use crate::id;
+use crate::limits;
+use crate::relay::{self, Transport};
+use crate::sdp::IceCredentials;
+
+/// What the native clients of a scope share.
+#[derive(Default)]
+pub struct Natives {
+    key: Option<SessionKey>,
+    /// All that anybody ever sent from under the key: one that comes back would begin its packet
+    /// index anew, and a nonce would be used twice.
+    ssrcs: HashSet<u32>,
+    /// What native publishers send with, by publication.
+    encodings: HashMap<String, Vec<Encoding>>,
+}
+
+/// SSRCs that one encoding is sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoding {
+    /// Of the media.
+    pub ssrc: u32,
+    /// Of its retransmissions; 0 for audio.
+    pub rtx_ssrc: u32,
+}
+
+/// What a client asks to publish.
+#[derive(Debug, Clone)]
+pub struct PublishSpec {
+    /// Audio or video.
+    pub kind: Kind,
+    /// What it shows; none for a microphone or a camera.
+    pub source: Option<Source>,
+    /// Its name.
+    pub name: Option<String>,
+    /// One of the table, by name.
+    pub codec: String,
+    /// Simulcast: how many encodings.
+    pub encodings: usize,
+    /// Whether it starts muted.
+    pub muted: bool,
+}
+
+/// What a client gets for a subscription.
+#[derive(Debug, Clone)]
+pub struct Subscribed {
+    /// Identifier.
+    pub subscription: String,
+    /// What the relay sends with, or the publisher where it goes out as sent.
+    pub sent: Encoding,
+    /// The publisher's own; empty for a browser.
+    pub encodings: Vec<Encoding>,
+    /// Payload type.
+    pub payload_type: u8,
+}
+
+/// A native client in a scope.
+pub struct Native {
+    scopes: Arc<Scopes>,
+    scope: Arc<Scope>,
+    identity: Identity,
+    peer: String,
+    log_row: Option<i64>,
+    rtcp_ssrc: u32,
+    media: Option<Media>,
+    allowed: Allowed,
+}
+
+/// Its transport at the relay, and what goes over it.
+struct Media {
+    relay_peer: String,
+    local: Transport,
+    remote_ice: IceCredentials,
+    publications: Vec<String>,
+    subscriptions: Vec<Subscription>,
+}
+
+struct Subscription {
+    id: String,
+    publication: String,
+}
+
+impl Natives {
+    /// Takes a client with these SRTP profiles in. Returns the SSRC that it sends RTCP from.
+    ///
+    /// # Errors
+    /// As [`SessionKey::for_client`], [`SessionKey::check`] and [`Natives::ssrc`].
+    fn admit(&mut self, profiles: &[i32]) -> Result<u32, Fault> {
+        match &self.key {
+            Some(key) => key.check(profiles)?,
+            None => self.key = Some(SessionKey::for_client(profiles)?),
+        }
+        self.ssrc()
+    }
+
+    /// An SSRC that nobody sent from under the key.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::TooMany`] when the key has seen too many.
+    fn ssrc(&mut self) -> Result<u32, Fault> {
+        if self.ssrcs.len() >= limits::SSRCS_PER_KEY {
+            return Err(Fault::too_many(format!(
+                "{} SSRCs were given out under the scope's session key, all it may have; end the \
+                 scope and begin anew",
+                self.ssrcs.len()
+            )));
+        }
+        loop {
+            let mut bytes = [0; 4];
+            id::fill(&mut bytes)?;
+            let ssrc = u32::from_ne_bytes(bytes);
+            if ssrc != 0 && self.ssrcs.insert(ssrc) {
+                return Ok(ssrc);
+            }
+        }
+    }
+
+    /// The session key, once there was a native client.
+    pub fn key(&self) -> Option<&SessionKey> {
+        self.key.as_ref()
+    }
+
+    /// Forgets the key: the scope ended.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Native {
+    /// Enters a scope, and opens a transport at the relay. Returns who else is there.
+    ///
+    /// # Errors
+    /// The credential is for another scope, a limit is reached, the scope's session key is for a
+    /// profile that is not among `profiles`, or the relay refuses.
+    pub async fn enter(
+        scopes: &Arc<Scopes>,
+        identity: Identity,
+        scope: &str,
+        (peer, name): (&str, &str),
+        profiles: &[i32],
+        sink: Sink,
+    ) -> Result<(Self, Vec<PeerView>), Fault> {
+        identity.check_scope(scope)?;
+        let key = ScopeKey { application: identity.application.clone(), scope: scope.into() };
+        let admit = |scope: &Scope| scope.natives().admit(profiles);
+        let (scope, others, rtcp_ssrc) = scopes.enter(key, (peer, name), sink, admit)?;
+        let log_row = scopes.log_joined(&scope.key, peer, name).await;
+        let mut native = Self {
+            scopes: Arc::clone(scopes),
+            scope,
+            identity,
+            peer: peer.into(),
+            log_row,
+            rtcp_ssrc,
+            media: None,
+            allowed: Allowed::default(),
+        };
+        if let Err(fault) = native.connect().await {
+            native.leave("the relay has no place").await;
+            return Err(fault);
+        }
+        Ok((native, others))
+    }
+
+    /// Opens a transport at the relay, where there is none. True when it is new.
+    ///
+    /// # Errors
+    /// The relay's refusal.
+    pub async fn connect(&mut self) -> Result<bool, Fault> {
+        if self.media.is_some() {
+            return Ok(false);
+        }
+        let relay_peer = format!("{}.{}", self.peer, self.scopes.next_transport());
+        let (ufrag, pwd) = (id::letters()?, id::letters()?);
+        let remote_ice = IceCredentials::new(ufrag.get(..8).unwrap_or_default(), &pwd)
+            .ok_or_else(|| Fault::internal("credentials of our own making were refused"))?;
+        let request = v1::AddPeerRequest {
+            scope_id: self.scope.relay_id.clone(),
+            peer_id: relay_peer.clone(),
+            remote_ice: Some(relay::credentials(&remote_ice)),
+            session_key: self.scope.natives().key().map(SessionKey::for_relay),
+            ..v1::AddPeerRequest::default()
+        };
+        let (local, _) = self.scopes.add_peer(&self.scope, request).await?;
+        self.scope.roster().set_relay_peer(&self.peer, Some(relay_peer.clone()));
+        let (publications, subscriptions) = Default::default();
+        self.media = Some(Media { relay_peer, local, remote_ice, publications, subscriptions });
+        if self.scopes.uplink_bps_max() > 0 {
+            self.limit_uplink().await?;
+        }
+        Ok(true)
+    }
+
+    /// Leaves: transport, publications and subscriptions end.
+    pub async fn leave(mut self, reason: &str) {
+        self.close_media().await;
+        self.scopes.exit(&self.scope, &self.peer, reason).await;
+        self.scopes.log_left(self.log_row, reason).await;
+    }
+
+    /// The scope.
+    pub fn scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+
+    /// Who the client is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The client's identifier.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// What it sends RTCP from while it publishes nothing.
+    pub fn rtcp_ssrc(&self) -> u32 {
+        self.rtcp_ssrc
+    }
+
+    /// Both ends of its transport, while there is one: the relay's, and the client's credentials.
+    pub fn transport(&self) -> Option<(&Transport, &IceCredentials)> {
+        self.media.as_ref().map(|media| (&media.local, &media.remote_ice))
+    }
+
+    /// Begins a publication. Returns its identifier and what to send with.
+    ///
+    /// # Errors
+    /// The credential does not permit it, a codec that is not in the table, too many of something,
+    /// the relay's refusal.
+    pub async fn publish(&mut self, spec: PublishSpec) -> Result<(String, Vec<Encoding>), Fault> {
+        self.identity.check_publish()?;
+        let format = formats::format(&spec.codec).filter(|format| format.kind == spec.kind);
+        let format = format.ok_or_else(|| {
+            Fault::unsupported_codec(format!(
+                "{:?} is no codec for {:?} here; take one of those in the answer to the \
+                 authentication",
+                spec.codec, spec.kind
+            ))
+        })?;
+        if let Some(name) = &spec.name {
+            id::check_name("the publication's name", name, limits::NAME_BYTES)?;
+        }
+        let most = if spec.kind == Kind::Audio { 1 } else { limits::ENCODINGS_PER_MEDIA };
+        if spec.encodings > most {
+            return Err(Fault::too_many(format!(
+                "{} encodings of {:?}; at most {most}",
+                spec.encodings, spec.kind
+            )));
+        }
+        self.check_count(|media| media.publications.len(), limits::PUBLICATIONS_PER_PEER)?;
+        let encodings = {
+            let mut natives = self.scope.natives();
+            let mut encoding = || {
+                let rtx_ssrc = match format.rtx_payload_type {
+                    Some(_) => natives.ssrc()?,
+                    None => 0,
+                };
+                Ok(Encoding { ssrc: natives.ssrc()?, rtx_ssrc })
+            };
+            (0..spec.encodings.max(1)).map(|_| encoding()).collect::<Result<Vec<_>, Fault>>()?
+        };
+        let view = PublicationView {
+            publication: id::random("pub")?,
+            kind: spec.kind,
+            source: spec.source.unwrap_or(match spec.kind {
+                Kind::Audio => Source::Microphone,
+                Kind::Video => Source::Camera,
+            }),
+            name: spec.name,
+            muted: spec.muted,
+            codec: format.name.into(),
+        };
+        let media = self.media.as_mut().ok_or_else(no_transport)?;
+        let told = encodings.iter().map(|encoding| v1::Encoding {
+            rid: String::new(),
+            ssrc: encoding.ssrc,
+            rtx_ssrc: encoding.rtx_ssrc,
+        });
+        let request = v1::PublishRequest {
+            scope_id: self.scope.relay_id.clone(),
+            peer_id: media.relay_peer.clone(),
+            publication_id: view.publication.clone(),
+            kind: super::relay_kind(spec.kind).into(),
+            mid: String::new(),
+            codecs: vec![format.for_relay()],
+            extensions: formats::extensions(spec.kind),
+            encodings: told.collect(),
+            muted: spec.muted,
+        };
+        self.scopes.relay.publish(request).await?;
+        let id = view.publication.clone();
+        media.publications.push(id.clone());
+        // Before the others hear of it: who subscribes at once gets them.
+        self.scope.natives().encodings.insert(id.clone(), encodings.clone());
+        self.scope.publish(&self.peer, view);
+        Ok((id, encodings))
+    }
+
+    /// Ends a publication.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::NotFound`] for one that is not the client's; the relay's refusal.
+    pub async fn unpublish(&mut self, publication: &str) -> Result<(), Fault> {
+        self.check_own(publication)?;
+        if let Some(media) = &mut self.media {
+            media.publications.retain(|own| own != publication);
+        }
+        self.scope.natives().encodings.remove(publication);
+        self.scope.unpublish(&self.peer, publication);
+        self.scopes.relay.unpublish(&self.scope.relay_id, publication).await
+    }
+
+    /// Mutes or unmutes one of the client's publications, and tells the others.
+    ///
+    /// # Errors
+    /// As [`Native::unpublish`].
+    pub async fn set_muted(&self, publication: &str, muted: bool) -> Result<(), Fault> {
+        self.check_own(publication)?;
+        self.scopes.relay.set_muted(&self.scope.relay_id, publication, muted).await?;
+        self.scope.set_muted(&self.peer, publication, muted);
+        Ok(())
+    }
+
+    /// Opens a stream of a publication towards the client; `as_sent`: as its publisher sends it.
+    ///
+    /// # Errors
+    /// The credential or the client's own rules do not permit it, there is no such publication or
+    /// no codec in common, `as_sent` is not possible, too many, the relay's refusal.
+    pub async fn subscribe(
+        &mut self,
+        publication: &str,
+        preferences: Option<v1::Preferences>,
+        as_sent: bool,
+    ) -> Result<Subscribed, Fault> {
+        self.identity.check_subscribe()?;
+        self.check_count(|media| media.subscriptions.len(), limits::SUBSCRIPTIONS_PER_PEER)?;
+        let (kind, codec) = {
+            let roster = self.scope.roster();
+            let (sender, view) = roster
+                .publication(publication)
+                .ok_or_else(|| super::no_publication(publication))?;
+            if !self.allowed.allows(sender, view) {
+                return Err(super::not_allowed(publication));
+            }
+            (view.kind, view.codec.clone())
+        };
+        let encodings = self.scope.natives().encodings.get(publication).cloned();
+        let encodings = encodings.unwrap_or_default();
+        if as_sent && encodings.len() != 1 {
+            return Err(Fault::unsupported_codec(format!(
+                "{publication} cannot come as it is sent: that takes a native publisher with one \
+                 encoding; subscribe without as_sent"
+            )));
+        }
+        let format = formats::format(&codec).filter(|format| format.kind == kind);
+        let format = format.ok_or_else(|| {
+            Fault::unsupported_codec(format!(
+                "{publication} is {codec}, which native clients do not take here"
+            ))
+        })?;
+        let media = self.media.as_mut().ok_or_else(no_transport)?;
+        let id = id::random("sub")?;
+        let request = v1::SubscribeRequest {
+            scope_id: self.scope.relay_id.clone(),
+            peer_id: media.relay_peer.clone(),
+            subscription_id: id.clone(),
+            kind: super::relay_kind(kind).into(),
+            mid: String::new(),
+            codecs: formats::formats(kind).map(formats::Format::for_relay).collect(),
+            extensions: formats::extensions(kind),
+            publication_id: publication.into(),
+            preferences,
+            as_sent,
+        };
+        let (ssrc, rtx_ssrc) = self.scopes.relay.subscribe(request).await?;
+        media.subscriptions.push(Subscription { id: id.clone(), publication: publication.into() });
+        let sent = match encodings.first() {
+            Some(own) if as_sent => *own,
+            _ => Encoding { ssrc, rtx_ssrc: format.rtx_payload_type.map_or(0, |_| rtx_ssrc) },
+        };
+        Ok(Subscribed { subscription: id, sent, encodings, payload_type: format.payload_type })
+    }
+
+    /// Ends a subscription.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::NotFound`] for one that the client does not have; the relay's refusal.
+    pub async fn unsubscribe(&mut self, subscription: &str) -> Result<(), Fault> {
+        self.check_subscription(subscription)?;
+        if let Some(media) = &mut self.media {
+            media.subscriptions.retain(|own| own.id != subscription);
+        }
+        self.scopes.relay.unsubscribe(&self.scope.relay_id, subscription).await
+    }
+
+    /// Says what the client wants of a subscription.
+    ///
+    /// # Errors
+    /// As [`Native::unsubscribe`].
+    pub async fn prefer(
+        &self,
+        subscription: &str,
+        preferences: v1::Preferences,
+    ) -> Result<(), Fault> {
+        self.check_subscription(subscription)?;
+        let relay = &self.scopes.relay;
+        relay.set_preferences(&self.scope.relay_id, subscription, preferences).await
+    }
+
+    /// Says from whom the client takes what. Subscriptions to what is not allowed any more end.
+    ///
+    /// # Errors
+    /// As [`Allowed::change`]; the relay's refusal.
+    pub async fn allow(&mut self, spec: AllowSpec) -> Result<(), Fault> {
+        self.allowed.change(spec)?;
+        let refused: Vec<String> = {
+            let roster = self.scope.roster();
+            let subscriptions = self.media.iter().flat_map(|media| &media.subscriptions);
+            let refused = subscriptions.filter(|subscription| {
+                let found = roster.publication(&subscription.publication);
+                found.is_some_and(|(sender, view)| !self.allowed.allows(sender, view))
+            });
+            refused.map(|subscription| subscription.id.clone()).collect()
+        };
+        for subscription in refused {
+            self.unsubscribe(&subscription).await?;
+        }
+        Ok(())
+    }
+
+    /// A publication of somebody else's ended: so do subscriptions to it.
+    pub async fn on_unpublished(&mut self, publication: &str) {
+        let subscriptions = self.media.iter().flat_map(|media| &media.subscriptions);
+        let ended: Vec<String> = subscriptions
+            .filter(|subscription| subscription.publication == publication)
+            .map(|subscription| subscription.id.clone())
+            .collect();
+        for subscription in ended {
+            if let Err(fault) = self.unsubscribe(&subscription).await {
+                warn!(peer = self.peer, "the relay kept a stream that ended: {fault}");
+            }
+        }
+    }
+
+    /// A transport is gone at the relay. True when it is the one that the client has.
+    pub fn on_media_lost(&mut self, relay_peer: &str) -> bool {
+        let lost = self.media.take_if(|media| media.relay_peer == relay_peer);
+        let Some(lost) = lost else { return false };
+        self.forget_encodings(&lost);
+        true
+    }
+
+    /// The relay's counters for this client.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Conflict`] without a transport; the relay's refusal.
+    pub async fn statistics(&self) -> Result<v1::PeerStatistics, Fault> {
+        let media = self.media.as_ref().ok_or_else(no_transport)?;
+        self.scopes.peer_statistics(&self.scope, &media.relay_peer).await
+    }
+
+    async fn close_media(&mut self) {
+        let Some(media) = self.media.take() else { return };
+        self.forget_encodings(&media);
+        self.scope.lose_media(&self.peer);
+        let relay = &self.scopes.relay;
+        if let Err(fault) = relay.remove_peer(&self.scope.relay_id, &media.relay_peer).await {
+            // The relay removes it by itself when its consent runs out.
+            warn!(peer = self.peer, "the relay kept a peer that left: {fault}");
+        }
+    }
+
+    fn forget_encodings(&self, media: &Media) {
+        let mut natives = self.scope.natives();
+        for publication in &media.publications {
+            natives.encodings.remove(publication);
+        }
+    }
+
+    async fn limit_uplink(&self) -> Result<(), Fault> {
+        let media = self.media.as_ref().ok_or_else(no_transport)?;
+        let (relay, bps_max) = (&self.scopes.relay, self.scopes.uplink_bps_max());
+        relay.limit_uplink(&self.scope.relay_id, &media.relay_peer, bps_max).await
+    }
+
+    fn check_own(&self, publication: &str) -> Result<(), Fault> {
+        let mut own = self.media.iter().flat_map(|media| &media.publications);
+        own.any(|own| own == publication).then_some(()).ok_or_else(|| {
+            Fault::not_found(format!(
+                "{publication} is no publication of yours; it ended, or the identifier is wrong"
+            ))
+        })
+    }
+
+    fn check_subscription(&self, subscription: &str) -> Result<(), Fault> {
+        let mut own = self.media.iter().flat_map(|media| &media.subscriptions);
+        own.any(|own| own.id == subscription).then_some(()).ok_or_else(|| {
+            Fault::not_found(format!(
+                "{subscription} is no subscription of yours; it ended with its publication, or \
+                 the identifier is wrong"
+            ))
+        })
+    }
+
+    fn check_count(&self, count: impl Fn(&Media) -> usize, most: usize) -> Result<(), Fault> {
+        match self.media.as_ref().map_or(0, count) < most {
+            true => Ok(()),
+            false => Err(Fault::too_many(format!("you have {most} of them, all there may be"))),
+        }
+    }
+}
+
+fn no_transport() -> Fault {
+    Fault::conflict("the transport at the relay is gone; publish and subscribe anew")
+}
