@@ -297,8 +297,7 @@ impl Links {
             scope: auth.scope_id.clone(),
         };
         let registration = Registration { links: Arc::clone(self), session_id: session_id.clone() };
-        let session =
-            Session::begin(registration, identity, reached, auth, attached).await?;
+        let session = Session::begin(registration, identity, reached, auth, attached).await?;
         self.lock().insert(session_id, handle);
         Ok(session)
     }
