@@ -170,7 +170,7 @@ pub struct IceServer {
     pub username: String,
     /// TURN password.
     #[serde(default)]
-    pub credential: String,
+    pub credential: Secret,
 }
 
 /// What is agreed to with peers.
@@ -338,8 +338,8 @@ impl Config {
         }
         let printable = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && c != '"');
         let is_good = |server: &IceServer| {
-            let texts = [&server.url, &server.username, &server.credential];
-            texts.into_iter().all(|text| printable(text))
+            let texts = [&server.url, &server.username, server.credential.expose()];
+            texts.into_iter().all(printable)
                 && ["stun:", "stuns:", "turn:", "turns:"].iter().any(|p| server.url.starts_with(p))
         };
         if !self.signal.ice_servers.iter().all(is_good) {
@@ -424,7 +424,11 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let config = Config::parse("[auth]\ndev_tokens = ['hush']").unwrap();
+        let config = Config::parse(
+            "[auth]\ndev_tokens = ['hush']\n[signal]\n\
+             ice_servers = [{url = 'turn:x', username = 'u', credential = 'hush'}]",
+        )
+        .unwrap();
         assert!(config.auth.dev_tokens[0].is("hush"));
         assert!(!format!("{config:?}").contains("hush"));
     }

@@ -251,6 +251,7 @@ pub fn mint(claims: &Claims, key: Option<&str>, signer: &Signer<'_>) -> Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::PublicKey;
 
     fn secret(id: &str, text: &str) -> Key {
         Key::new(id, Material::Secret(text.into()), 0)
@@ -329,6 +330,26 @@ mod tests {
         let mut disabled = keys();
         disabled[0].is_enabled = false;
         assert!(verify(&mint(None, "one"), disabled, 700).is_err());
+    }
+
+    /// The key pair is OpenSSL's, and so is the signature; nobody has the private key any more.
+    #[test]
+    fn what_another_program_signs_is_taken() {
+        const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEt0WxqH+XAeIpR8OfZ1Sc7iAllqkP
+d11oTmc28o+M8EAW4jfJSLJpZ5wCUviPdGyFFyUmIND/dW+zd8rf9j7Tdw==
+-----END PUBLIC KEY-----
+";
+        const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.\
+            eyJpc3MiOiJhY21lIiwic3ViIjoiYWxpY2UiLCJzY29wZSI6ImxvYmJ5IiwiZXhwIjoxMDAwfQ.\
+            aaSh9HhaiuRRS7cZXptepmD03BPbEmiCLbGC-syVTY29lxxKVG20JS2xGW8uIKm-9VUbwES62aCWC5HjWWcJhA";
+        let pair =
+            || Key::new("pair", Material::Es256(PublicKey::from_pem(PUBLIC_KEY).unwrap()), 0);
+        assert_eq!(verify(TOKEN, vec![pair()], 900).unwrap().scope, "lobby");
+        assert_eq!(verify(TOKEN, vec![pair()], 1_031).unwrap_err().reason, Reason::Expired);
+        let changed = TOKEN.replace("YWxpY2Ui", "bWxpY2Ui");
+        assert_ne!(changed, TOKEN);
+        assert_eq!(verify(&changed, vec![pair()], 900).unwrap_err().reason, Reason::BadSignature);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{id, limits};
 const SECRET_BYTES: usize = 32;
 
 /// A text that must not be seen: compared in constant time, wiped when dropped, never shown.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(from = "String")]
 pub struct Secret(Zeroizing<String>);
 

@@ -58,7 +58,8 @@ pub fn add_ice_servers(app: &App, headers: &mut HeaderMap) {
         if !server.username.is_empty() {
             link += &format!(
                 "; username=\"{}\"; credential=\"{}\"; credential-type=\"password\"",
-                server.username, server.credential
+                server.username,
+                server.credential.expose()
             );
         }
         if let Ok(value) = HeaderValue::from_str(&link) {

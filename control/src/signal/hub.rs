@@ -60,12 +60,15 @@ impl Hub {
         signal: &Signal,
         shutdown: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        let ice_servers = signal.ice_servers.iter().map(|server| match server.username.is_empty() {
-            true => json!({"urls": server.url}),
-            false => json!({
-                "urls": server.url, "username": server.username, "credential": server.credential,
-            }),
-        });
+        let ice_servers =
+            signal.ice_servers.iter().map(|server| match server.username.is_empty() {
+                true => json!({"urls": server.url}),
+                false => json!({
+                    "urls": server.url,
+                    "username": server.username,
+                    "credential": server.credential.expose(),
+                }),
+            });
         Arc::new(Self {
             ice_servers: ice_servers.collect(),
             scopes,

@@ -209,8 +209,20 @@ async fn a_signed_credential_comes_back_to_its_own_session_alone() {
     again.send(&frame(&session));
     let answer = again.read();
     assert_eq!(answer["control"]["session_id"], session, "it goes on");
-    // One that cannot go on is followed by another, with the same credential.
+    // Also with a credential that is new, as when the first has expired; that one is used then.
     again.cut();
+    let newer = acme.signed(Scheme::HmacSha256, "z", now() + 600);
+    for _ in 0..2 {
+        let mut newly = frame(&session);
+        newly["header"]["token"] = json!(newer);
+        let mut again = Client::open(&service, "");
+        again.send(&newly);
+        assert_eq!(again.read()["control"]["session_id"], session);
+        again.cut();
+    }
+    let mut thief = Client::open(&service, "");
+    assert_eq!(thief.ask(json!({}), connect(&newer), json!({})).unwrap_err()["error_code"], 401);
+    // One that cannot go on is followed by another, with the same credential.
     let mut afresh = Client::open(&service, "");
     let mut far = frame(&session);
     far["header"]["cslr"] = 99.into();
