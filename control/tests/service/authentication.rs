@@ -9,7 +9,11 @@ use serde_json::json;
 use strait_control::auth::{
     Claims, Key, Material, PrivateKey, Reason, Scheme, Secret, Signed, Signer, mint,
 };
+use strait_link::v1::{
+    Auth, ErrorCode, SignedCredential, auth::Credential, signed_credential::Scheme as Typed,
+};
 
+use crate::native::auth;
 use crate::socket::Client;
 use crate::{PUBLISH, Service};
 
@@ -70,6 +74,35 @@ async fn whip(service: &Service, scope: &str, token: &str) -> reqwest::Response 
     request.body(PUBLISH).send().await.unwrap()
 }
 
+/// What a native client shows: fields as such, everything else as text.
+fn shown(text: &str) -> Auth {
+    let credential = match Signed::parse(text) {
+        None => Credential::Token(text.into()),
+        Some(signed) => {
+            let signed = signed.unwrap();
+            let digits = signed.signature.as_bytes();
+            let (scheme, signature) = match signed.scheme {
+                Scheme::HmacSha256 => (Typed::HmacSha256, digits.chunks(2).map(byte).collect()),
+                Scheme::Concatenated => (Typed::Sha256Concatenated, digits.to_vec()),
+            };
+            Credential::Signed(SignedCredential {
+                application_id: signed.application,
+                user_id: signed.user,
+                salt: signed.salt,
+                expires: signed.expires,
+                signature,
+                scheme: scheme.into(),
+                ..SignedCredential::default()
+            })
+        }
+    };
+    Auth { credential: Some(credential), ..auth("lobby", "Alice") }
+}
+
+fn byte(digits: &[u8]) -> u8 {
+    u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
+}
+
 async fn delete(service: &Service, location: &str, token: &str) -> StatusCode {
     let request = reqwest::Client::new().delete(service.url(location)).bearer_auth(token);
     request.send().await.unwrap().status()
@@ -79,20 +112,15 @@ fn location(response: &reqwest::Response) -> String {
     response.headers()["location"].to_str().unwrap().to_owned()
 }
 
-async fn metric(service: &Service, line: &str) -> u64 {
-    let text = reqwest::get(service.url("/metrics")).await.unwrap().text().await.unwrap();
-    let found = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
-    found.unwrap_or_else(|| panic!("{line} in {text}")).parse().unwrap()
-}
-
 async fn refused(service: &Service, reason: Reason) -> u64 {
     let name = reason.name();
-    metric(service, &format!("control_credentials_refused_total{{reason=\"{name}\"}}")).await
+    let series = format!("control_credentials_refused_total{{reason=\"{name}\"}}");
+    service.metric(&series).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_credential_opens_every_door() {
-    let service = Service::start().await;
+    let service = Service::start_tls(|_| {}).await;
     let acme = Acme::new(&service).await;
     for (kind, token) in acme.credentials("whip") {
         let response = whip(&service, "lobby", &token).await;
@@ -100,7 +128,7 @@ async fn every_credential_opens_every_door() {
         assert_eq!(delete(&service, &location(&response), &token).await, StatusCode::OK, "{kind}");
         assert_eq!(whip(&service, "other", &token).await.status().as_u16() / 100, 4, "{kind}");
         let accepted = format!("control_credentials_accepted_total{{kind=\"{kind}\"}}");
-        assert!(metric(&service, &accepted).await >= 2, "{kind}");
+        assert!(service.metric(&accepted).await >= Some(2), "{kind}");
     }
     for (kind, token) in acme.credentials("query") {
         let mut client = Client::open(&service, &format!("?token={token}"));
@@ -115,11 +143,20 @@ async fn every_credential_opens_every_door() {
         let connect = json!({"action": "CONNECT", "token": token});
         client.ask(json!({}), connect, json!({})).expect(kind);
     }
+    for (kind, token) in acme.credentials("link") {
+        service.link().authenticate(shown(&token)).expect(kind);
+        let other = Auth { scope_id: "other".into(), ..shown(&token) };
+        let refused = service.link().authenticate(other).unwrap_err().code();
+        // The scope of signed fields is that of `Auth`.
+        let is_token = kind.starts_with("jwt");
+        let expected = if is_token { ErrorCode::WrongScope } else { ErrorCode::BadSignature };
+        assert_eq!(refused, expected, "{kind}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refusal_has_its_words_and_its_count() {
-    let service = Service::start().await;
+    let service = Service::start_tls(|_| {}).await;
     let acme = Acme::new(&service).await;
     let applications = service.server.app.store.applications();
     let (hour, day) = (3_600, 24 * 3_600);
@@ -164,6 +201,14 @@ async fn each_refusal_has_its_words_and_its_count() {
             assert_eq!(refusal["error_code"], 401, "{words}");
             assert_eq!(refusal["credential_error"], reason.name());
             assert!(refusal["reason"].as_str().unwrap().contains(words), "{refusal}");
+            let text = Signed::parse(&token).is_none_or(|signed| signed.is_err());
+            let auth = match text {
+                true => Auth { credential: Some(Credential::Token(token)), ..auth("lobby", "") },
+                false => shown(&token),
+            };
+            let error = service.link().authenticate(auth).unwrap_err();
+            assert_eq!(error.code(), code(reason), "{words}");
+            assert!(error.reason.contains(words), "{error:?}");
         }
     }
     let response = whip(&service, "other", &hmac("d", now() + 600)).await;
@@ -235,6 +280,43 @@ async fn a_signed_credential_comes_back_to_its_own_session_alone() {
     assert_eq!(last.read()["header"]["action"], "CONNECT");
 }
 
+/// As native clients are told.
+fn code(reason: Reason) -> ErrorCode {
+    match reason {
+        Reason::UnknownApplication => ErrorCode::UnknownApplication,
+        Reason::BadSignature => ErrorCode::BadSignature,
+        Reason::Expired => ErrorCode::Expired,
+        Reason::ClockSkewed => ErrorCode::ClockSkewed,
+        Reason::Replayed => ErrorCode::Replayed,
+        Reason::Malformed => ErrorCode::Malformed,
+        _ => ErrorCode::Unauthorized,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_native_client_comes_back_with_the_credential_that_it_has() {
+    let service = Service::start_tls(|_| {}).await;
+    let acme = Acme::new(&service).await;
+    let token = acme.signed(Scheme::HmacSha256, "x", now() + 600);
+    let mut link = service.link();
+    let first = link.authenticate(shown(&token)).unwrap();
+    let refused = |auth: Auth| service.link().authenticate(auth).unwrap_err().code();
+    assert_eq!(refused(shown(&token)), ErrorCode::Replayed);
+    let guess = Auth { session_id: "n-guess".into(), reconnect: true, ..shown(&token) };
+    assert_eq!(refused(guess), ErrorCode::Replayed);
+    link.cut();
+    for _ in 0..3 {
+        let session_id = first.session_id.clone();
+        let back = Auth { session_id, reconnect: true, ..shown(&token) };
+        let mut link = service.link();
+        let again = link.authenticate(back).unwrap();
+        assert!(again.resumed && again.session_id == first.session_id, "{again:?}");
+        assert_eq!(again.peer_id, first.peer_id);
+        link.cut();
+    }
+    assert_eq!(refused(shown(&token)), ErrorCode::Replayed);
+}
+
 /// What Python signs with its own hmac and hashlib is taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_program_signs_is_taken() {
@@ -301,8 +383,7 @@ async fn nothing_secret_is_logged() {
     subscriber.init();
     let hush = "a development token that nobody may read";
     let service =
-        Service::start_with(|config| config.auth.dev_tokens = vec![hush.into(), "dev".into()])
-            .await;
+        Service::start_tls(|config| config.auth.dev_tokens = vec![hush.into(), "dev".into()]).await;
     let acme = Acme::new(&service).await;
     let mut secrets = vec![
         hush.to_owned(),
@@ -324,9 +405,16 @@ async fn nothing_secret_is_logged() {
             let _ = client.ask(json!({}), connect, json!({}));
         }
     }
+    let link_tokens = acme.credentials("link").map(|(_, token)| token);
+    for token in link_tokens.iter().chain(&link_tokens) {
+        if let Ok(answer) = service.link().authenticate(shown(token)) {
+            let key = answer.key.unwrap().key;
+            secrets.extend([strait_control::id::hex(&key), format!("{key:?}")]);
+        }
+    }
     // Of a token its signature is what must not be read.
     let signature = |token: &String| token.rsplit('.').next().unwrap().to_owned();
-    secrets.extend(whip_tokens.iter().chain(&socket_tokens).map(signature));
+    secrets.extend(whip_tokens.iter().chain(&socket_tokens).chain(&link_tokens).map(signature));
     service.server.stop().await;
     let bytes = log.0.lock().unwrap();
     let text = String::from_utf8_lossy(&bytes);
