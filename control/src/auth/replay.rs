@@ -18,7 +18,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::refusal::{Reason, Refusal};
-use super::signed::Signed;
+use super::signed::{Scheme, Signed};
 use crate::limits;
 
 /// Expired salts that are forgotten when another comes: more than come, and soon done.
@@ -110,7 +110,12 @@ impl Salts {
         ends: u64,
         now: u64,
     ) -> Result<Pass, Refusal> {
-        let key = sha256(&[signed.application.as_bytes(), &[0], signed.salt.as_bytes()].concat());
+        let (of, once) = match signed.scheme {
+            Scheme::HmacSha256 => (signed.application.as_str(), &signed.salt),
+            // Its fields can be cut otherwise, and what was the salt would be another.
+            Scheme::Concatenated => ("", &signed.signature),
+        };
+        let key = sha256(&[of.as_bytes(), &[0], once.as_bytes()].concat());
         let credential = sha256(&signed.message());
         let shown = session.map(|session| sha256(session.as_bytes()));
         let used = |is_first| Used { table: Arc::clone(&self.table), key, shown, is_first };
@@ -212,7 +217,6 @@ fn sha256(bytes: &[u8]) -> Digest {
 
 #[cfg(test)]
 mod tests {
-    use super::super::signed::Scheme;
     use super::*;
 
     fn signed(application: &str, user: &str, salt: &str) -> Signed {
@@ -248,6 +252,19 @@ mod tests {
         assert!(salts.take(&signed("acme", "alice", "y"), None, 100, 1).is_ok());
         assert_eq!(reason(salts.take(&alice, None, 100, 100)), Some(Reason::Replayed));
         assert_eq!(reason(salts.take(&alice, None, 100, 101)), None, "it has expired elsewhere");
+    }
+
+    #[test]
+    fn fields_that_are_cut_otherwise_open_nothing() {
+        let salts = Salts::default();
+        let mut alice = Signed { scheme: Scheme::Concatenated, ..signed("acme", "alice", "x") };
+        alice.sign(&"key".into());
+        salts.take(&alice, None, 100, 0).unwrap().opened("s-1");
+        let cut = Signed { user: "alic".into(), salt: "ex".into(), ..alice.clone() };
+        assert!(cut.is_signed_by(&"key".into()));
+        assert_eq!(reason(salts.take(&cut, None, 100, 1)), Some(Reason::Replayed));
+        assert_eq!(reason(salts.take(&cut, Some("s-1"), 100, 1)), Some(Reason::Replayed));
+        assert!(salts.take(&alice, Some("s-1"), 100, 1).is_ok());
     }
 
     #[test]
