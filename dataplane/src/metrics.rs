@@ -152,6 +152,16 @@ const METRICS: &[(&str, &str, &str)] = &[
         "Probes that showed that more is possible, by worker.",
     ),
     ("relay_padding_bytes_total", "counter", "Bytes sent for probes alone, by worker."),
+    (
+        "relay_packets_paced_total",
+        "counter",
+        "Packets that waited for a subscriber's line and left, by worker.",
+    ),
+    (
+        "relay_pacing_delay_seconds_total",
+        "counter",
+        "How long these packets waited all together, by worker.",
+    ),
     ("relay_tcp_connections", "gauge", "ICE-TCP connections that are open, by worker."),
     ("relay_tcp_accepted_total", "counter", "ICE-TCP connections accepted, by worker."),
     ("relay_tcp_refused_total", "counter", "ICE-TCP connections refused for a limit, by worker."),
@@ -267,6 +277,10 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_probes_total", |report| report.worker.estimation.probes);
     page.each("relay_probes_succeeded_total", |report| report.worker.estimation.probes_succeeded);
     page.each("relay_padding_bytes_total", |report| report.worker.estimation.padding.bytes);
+    page.each("relay_packets_paced_total", |report| report.worker.pacing.packets);
+    page.each("relay_pacing_delay_seconds_total", |report| {
+        report.worker.pacing.delay.as_secs_f64()
+    });
     page.each("relay_tcp_connections", |report| report.sockets.tcp_open);
     page.each("relay_tcp_accepted_total", |report| report.sockets.tcp_accepted);
     page.each("relay_tcp_refused_total", |report| report.sockets.tcp_refused);

@@ -94,6 +94,9 @@ reasons! {
     /// A retransmission that would help nobody: the packet was sent again less than a round trip ago, or lies before a switch
     /// to a lower layer that the subscriber's line forced. Normal where a line is full.
     ResendInVain = "resend_in_vain",
+    /// A picture, or what follows it up to the next key frame, while too much waits for the subscriber's line: it wants more than
+    /// its line carries, and there is no lower layer to give it. Remedy: a publisher that sends layers.
+    PacerFull = "pacer_full",
     /// A copy for the subscribers on another worker, or their wish on its way back, while that worker's queue is full: it is
     /// overloaded. More workers, or smaller scopes.
     MirrorFull = "mirror_full",

@@ -387,6 +387,9 @@ impl Worker {
         publication.encodings.iter_mut().for_each(|e| e.last_key_frame.forget());
         let subscriptions = publication.subscriptions.clone();
         for slot in subscriptions {
+            if muted {
+                self.forget_waiting(slot);
+            }
             let Some(subscription) = self.subscriptions.get_mut(slot) else { continue };
             if muted {
                 subscription.restart();
@@ -611,6 +614,7 @@ impl Worker {
 
     /// Takes a subscription off its publication; its outgoing stream stays as it is.
     fn detach(&mut self, slot: u32) {
+        self.forget_waiting(slot);
         let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
         subscription.restart();
         subscription.display.interrupt();

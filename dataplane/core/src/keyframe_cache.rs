@@ -7,6 +7,7 @@ use crate::limits::{
     EGRESS_BYTES, EGRESS_DATAGRAMS, KEY_FRAME_AGE, KEY_FRAME_BYTES, KEY_FRAME_PACKETS,
     KEY_FRAME_SHARE_MS,
 };
+use crate::pacer::Waiting;
 use crate::packet::Packet;
 use crate::publication::Encoding;
 use crate::subscription::{Selected, Sending};
@@ -117,6 +118,35 @@ impl Worker {
         let burst = encoding.burst(now.at, sent_at, end, room)?;
         if egress.len() + burst.clone().count() > EGRESS_DATAGRAMS / 2 {
             return None;
+        }
+        if let Some(pacer) = peer.pacer.as_mut() {
+            // All at once is what the line cannot take. It waits instead of what waited.
+            pacer.forget(slot);
+            if burst.clone().count() > pacer.room() {
+                return None;
+            }
+            let (mut begins, start) = (true, encoding.last_key_frame.0?.timestamp);
+            for seq in burst {
+                let Some(kept) = encoding.cache.get(seq) else { continue };
+                let Some(timestamp) = kept.timestamp() else { continue };
+                pacer.wait_for(Waiting {
+                    subscription: slot,
+                    source,
+                    encoding: target,
+                    seq,
+                    timestamp,
+                    len: kept.bytes.len().min(usize::from(u16::MAX)) as u16,
+                    padding: 0,
+                    key_frame: timestamp == start,
+                    anew: std::mem::take(&mut begins),
+                    since: now.at,
+                });
+            }
+            self.timers.arm(&mut peer.alarm, subscription.peer, now.at);
+            if let Some(encoding) = publication.encodings.get_mut(usize::from(target)) {
+                encoding.key_frames_shown += 1;
+            }
+            return Some(());
         }
         for seq in burst {
             let Some(Kept { received, peek, bytes }) = encoding.cache.get(seq) else { continue };

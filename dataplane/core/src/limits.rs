@@ -169,6 +169,29 @@ pub const BANDWIDTH_RESERVE: u64 = 32;
 pub const PROBE_PACKETS: usize = 16;
 /// Bytes that one probe sends at most: 15 ms of 30 Mbit/s.
 pub const PROBE_BYTES: usize = 64 << 10;
+/// Packets that wait for the line of one peer: what a cache holds of one encoding, or they could not be looked up.
+pub const PACER_PACKETS: usize = CACHE_PACKETS_VIDEO;
+/// What is asked for again waits in front of them, so much at most.
+pub const PACER_REPAIRS: usize = 128;
+/// When what waits takes longer than this, the next picture of who sends most is given up, and with it what follows until a
+/// key frame: a player that lags further behind is of no use in a conversation.
+pub const PACER_WAIT: Duration = Duration::from_millis(500);
+/// What waits longer than this is given up for a key frame of its stream.
+pub const PACER_STALE: Duration = Duration::from_millis(100);
+/// Pictures leave at so many percent of what their peer may get: what is measured of a line is a little less than it carries.
+pub const PACER_PERCENT: u64 = 110;
+/// What was not used of the line may be made up for: about a frame, which leaves in one run.
+pub const PACER_BURST: Duration = Duration::from_millis(40);
+/// And what went at once, as sound does, is made up for to this extent.
+pub const PACER_DEBT: Duration = Duration::from_millis(250);
+/// However much sound there is, a packet of pictures leaves so often: without any nothing would be told of the line.
+pub const PACER_TRICKLE: Duration = Duration::from_millis(250);
+/// Who was given up asks for a key frame after this; each time that it did not last doubles it.
+pub const PACER_BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Up to this.
+pub const PACER_BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// It lasted if it went on for so long.
+pub const PACER_STEADY: Duration = Duration::from_secs(5);
 /// What REMB, with each report, allows a publisher: generous, so that browsers ramp up to what their encoder wants.
 pub const REMB_BPS: u64 = 20_000_000;
 /// The least that a publisher can be held to: sound with its headers.

@@ -139,6 +139,9 @@ impl Worker {
             peer.streams.renumber(&publications);
             // The other worker's timers knew of it, ours do not.
             peer.alarm = Alarm::default();
+            if let Some(pacer) = &mut peer.pacer {
+                pacer.renumber(&subscriptions);
+            }
             self.peer_ids.insert(peer.id, slot);
             self.ufrags.extend(peer.ice.ufrags().map(|ufrag| (ufrag.as_bytes().into(), slot)));
             let paths: Vec<Path> = peer.ice.paths().collect();

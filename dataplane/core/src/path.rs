@@ -1,6 +1,7 @@
 //! The way of a media packet through the worker.
 
 use crate::command::Kind;
+use crate::departure::pace;
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::fan_out::FanOut;
@@ -177,7 +178,19 @@ impl Worker {
             }
             let before = (egress.len(), egress.bytes());
             let mut as_sent = 0;
-            for at in Packets(group.packets) {
+            let mut passing = group.packets;
+            if peer.pacer.is_some() && subscription.waits(publication) {
+                let paced =
+                    pace(leaves, peer, (step.subscription, subscription), group, gather, &packets);
+                outcome.forwarded |= paced.waits;
+                outcome.awaited |= paced.awaits;
+                self.drops.add(DropReason::PacerFull, paced.given_up);
+                passing = paced.passes;
+                if let Some(at) = paced.due {
+                    self.timers.arm(&mut peer.alarm, step.peer, at);
+                }
+            }
+            for at in Packets(passing) {
                 let (Some(held), Some(Some(packet))) = (gather.held().get(at), packets.get(at))
                 else {
                     continue;

@@ -10,6 +10,7 @@ use crate::ice::Agent;
 use crate::keys::{Keys, Protection, SessionKeys};
 use crate::limits::{DATAGRAM_BYTES, PAST_SSRCS};
 use crate::measure::ClockOffset;
+use crate::pacer::Pacer;
 use crate::port::Path;
 use crate::publication::{Ended, Streams};
 use crate::resend::ResendBudget;
@@ -47,6 +48,8 @@ pub(crate) struct Peer {
     pub(crate) bandwidth: Option<Box<Bandwidth>>,
     pub(crate) spending: Spending,
     pub(crate) uplink: Uplink,
+    /// What waits for its line, once that was seen to carry less than was sent.
+    pub(crate) pacer: Option<Box<Pacer>>,
     pub(crate) alarm: Alarm,
     /// When the next reports to it are due.
     pub(crate) report_at: Instant,
@@ -82,6 +85,7 @@ impl Peer {
             bandwidth: None,
             spending: Spending::default(),
             uplink: Uplink::default(),
+            pacer: None,
             alarm: Alarm::default(),
             report_at: now,
             reported: (now, 0),

@@ -39,6 +39,8 @@ impl Worker {
             }
         }
         let quality = self.tell_quality(now, slot);
+        // What waits goes first: a probe's padding is to come on top of it.
+        let departure = self.release(now, slot, egress);
         let estimate = self.estimate(now, slot, egress);
         self.weigh_reports(now, slot, egress);
         self.spend_when_due(now, slot, egress);
@@ -47,7 +49,7 @@ impl Worker {
         let asks = publications.into_iter().filter_map(|p| self.ask(now, p, egress)).min();
         let peer = self.peers.get(slot)?;
         let peer_due = [peer.feedback.due(), peer.spending.due, Some(peer.report_at)];
-        let due = [asks, silence, quality, estimate].into_iter().chain(peer_due);
+        let due = [asks, silence, quality, departure, estimate].into_iter().chain(peer_due);
         due.flatten().min()
     }
 

@@ -177,12 +177,12 @@ impl Worker {
     }
 
     /// Answers from the cache, and asks the publisher for what it never sent us.
-    fn on_nack(
+    pub(crate) fn on_nack(
         &mut self,
         now: Now,
         slot: u32,
         ssrc: u32,
-        seqs: impl Iterator<Item = u16>,
+        mut seqs: impl Iterator<Item = u16>,
         egress: &mut Egress,
     ) {
         let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
@@ -205,6 +205,10 @@ impl Worker {
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             return self.ask(now, source_slot, egress).map_or((), |_| ());
+        }
+        if let Some(at) = peer.defer((now.at, slot, subscription), ssrc, &mut seqs) {
+            let slot = subscription.peer;
+            return self.timers.arm(&mut peer.alarm, slot, at);
         }
         // Where the line is full, what comes before a switch only stands in the way of what comes after it.
         let forced =

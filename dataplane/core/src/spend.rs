@@ -10,6 +10,7 @@ use crate::limits::{
     ALLOCATION_INTERVAL, AUDIO_RESERVE_BPS, ENCODINGS_PER_PUBLICATION, GUESSED_BPS, OVERSPENT,
     RAISE_SPARE,
 };
+use crate::pacer::Pacer;
 use crate::publication::Publication;
 use crate::select::{FEW_PICTURES, Limit};
 use crate::size::enough;
@@ -47,6 +48,13 @@ pub(crate) struct Allotment {
     pub(crate) wanted: Option<Rung>,
     /// What it gets in a moment, if nothing comes in between.
     pub(crate) soon: Option<Rung>,
+}
+
+impl Spending {
+    /// Bits per second that its subscriptions take.
+    pub(crate) fn spent_bps(&self) -> u64 {
+        self.spent_bps
+    }
 }
 
 impl Allotment {
@@ -97,7 +105,10 @@ impl Worker {
 
     /// A peer's budget changed. Less than is spent is acted upon at once, more when it is looked at next.
     pub(crate) fn on_budget(&mut self, now: Now, slot: u32, egress: &mut Egress) {
-        let Some(peer) = self.peers.get(slot) else { return };
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if peer.pacer.is_none() && peer.limit_bps().is_some() {
+            peer.pacer = Some(Box::new(Pacer::new(now.at, peer.sent.bytes)));
+        }
         let spending = &peer.spending;
         let at_once = match peer.limit_bps() {
             Some(budget) => budget < spending.spent_bps || spending.due.is_none(),
@@ -214,6 +225,9 @@ impl Worker {
             }
             if limit.paused {
                 subscription.display.interrupt();
+            }
+            if limit.paused {
+                self.forget_waiting(claim.subscription);
             }
             self.want_key_frame(now, claim.subscription, egress);
         }

@@ -110,6 +110,8 @@ pub struct WorkerStatistics {
     pub estimation: EstimationStatistics,
     /// How the encodings of its publications fared.
     pub quality: QualityStatistics,
+    /// What waited for the lines of its peers, those that left too.
+    pub pacing: PacingStatistics,
     /// Subscriptions that get a lower layer than they want, because their peer's budget permits no more.
     pub subscriptions_lowered: u32,
     /// Subscriptions that get nothing, because not even the lowest layer fits.
@@ -150,6 +152,8 @@ pub struct PeerStatistics {
     pub round_trip: Option<Duration>,
     /// What its line was asked.
     pub estimation: EstimationStatistics,
+    /// What waits for its line; `None` while that is not known to carry less than is sent.
+    pub pacer: Option<PacerStatistics>,
     /// What it publishes.
     pub publications: Vec<PublicationStatistics>,
     /// What it subscribes to.
@@ -183,6 +187,39 @@ impl EstimationStatistics {
         self.probes_succeeded += after.probes_succeeded - before.probes_succeeded;
         self.padding.packets += after.padding.packets - before.padding.packets;
         self.padding.bytes += after.padding.bytes - before.padding.bytes;
+    }
+}
+
+/// Of what waits for the line of a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacerStatistics {
+    /// Bits per second at which it leaves, sound that goes past it included.
+    pub rate_bps: u64,
+    /// How much waits: packets, and bytes of their payloads.
+    pub waiting: Traffic,
+    /// How long that takes.
+    pub wait: Duration,
+    /// What waited until now.
+    pub total: PacingStatistics,
+}
+
+/// What waited for lines of peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacingStatistics {
+    /// Packets that waited, and left.
+    pub packets: u64,
+    /// How long they did, all together.
+    pub delay: Duration,
+    /// Packets that waited and were given up, because too much did.
+    pub dropped: u64,
+}
+
+impl PacingStatistics {
+    /// Adds what came of one step to the worker's own.
+    pub(crate) fn grow(&mut self, before: Self, after: Self) {
+        self.packets += after.packets.saturating_sub(before.packets);
+        self.delay += after.delay.saturating_sub(before.delay);
+        self.dropped += after.dropped.saturating_sub(before.dropped);
     }
 }
 
@@ -319,6 +356,7 @@ impl Worker {
             cache_bytes: encodings.map(|encoding| encoding.cache.bytes() as u64).sum(),
             estimation: self.estimation,
             quality: self.quality.total,
+            pacing: self.pacing,
             subscriptions_lowered: held_back(HeldBack::Lowered),
             subscriptions_paused: held_back(HeldBack::Paused),
         }
@@ -352,6 +390,7 @@ impl Worker {
             uplink_max_bps: peer.uplink.max_bps(),
             round_trip: peer.round_trip(),
             estimation: peer.bandwidth.as_ref().map(|b| b.statistics()).unwrap_or_default(),
+            pacer: peer.pacer.as_ref().map(|pacer| pacer.statistics()),
             publications: publications.map(of_publication).collect(),
             subscriptions: subscriptions.map(|s| self.of_subscription(s, now)).collect(),
         }

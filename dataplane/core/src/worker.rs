@@ -20,7 +20,9 @@ use crate::quality::Quality;
 use crate::rewrite::Source;
 use crate::slab::Slab;
 use crate::speaker::Speakers;
-use crate::statistics::{EcnCounts, EstimationStatistics, FecStatistics, Traffic};
+use crate::statistics::{
+    EcnCounts, EstimationStatistics, FecStatistics, PacingStatistics, Traffic,
+};
 use crate::subscription::Subscription;
 use crate::time::{Duration, Instant, Now};
 use crate::timer::Timers;
@@ -77,6 +79,7 @@ pub struct Worker {
     pub(crate) ecn: EcnCounts,
     pub(crate) estimation: EstimationStatistics,
     pub(crate) fec: FecStatistics,
+    pub(crate) pacing: PacingStatistics,
     events: VecDeque<Event>,
     pub(crate) quality: Quality,
     handshakes: VecDeque<HandshakeInput>,
@@ -119,6 +122,7 @@ impl Worker {
             ecn: EcnCounts::default(),
             estimation: EstimationStatistics::default(),
             fec: FecStatistics::default(),
+            pacing: PacingStatistics::default(),
             events: VecDeque::new(),
             quality: Quality::default(),
             handshakes: VecDeque::new(),

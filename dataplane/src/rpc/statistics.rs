@@ -127,6 +127,7 @@ impl<'a> Names<'a> {
             round_trip_seconds: peer.round_trip.map(|time| time.as_secs_f64()),
             estimation: Some(of_estimation(peer.estimation)),
             ecn: Some(v1::EcnCounts { ect0: peer.ecn.ect0, ect1: peer.ecn.ect1, ce: peer.ecn.ce }),
+            pacer: peer.pacer.map(of_pacer),
             publications: publications.filter_map(|entry| self.publication(entry)).collect(),
             subscriptions: subscriptions.filter_map(|entry| self.subscription(entry)).collect(),
         })
@@ -190,6 +191,18 @@ fn of_estimation(entry: core::EstimationStatistics) -> v1::EstimationStatistics 
         padding_packets: entry.padding.packets,
         padding_bytes: entry.padding.bytes,
         packets_marked: entry.marked,
+    }
+}
+
+fn of_pacer(entry: core::PacerStatistics) -> v1::PacerStatistics {
+    v1::PacerStatistics {
+        rate_bps: entry.rate_bps,
+        packets_waiting: entry.waiting.packets,
+        bytes_waiting: entry.waiting.bytes,
+        wait_seconds: entry.wait.as_secs_f64(),
+        packets_paced: entry.total.packets,
+        delay_seconds: entry.total.delay.as_secs_f64(),
+        packets_dropped: entry.total.dropped,
     }
 }
 

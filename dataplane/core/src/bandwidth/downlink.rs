@@ -88,14 +88,16 @@ impl Worker {
     /// What would be of use to a peer in bits per second, if its line carried more than the estimate.
     fn useful_bps(&self, now: Instant, slot: u32) -> Option<u64> {
         let peer = self.peers.get(slot)?;
+        let subscriptions = peer.subscriptions.iter();
         let mut subscriptions =
-            peer.subscriptions.iter().filter_map(|s| self.subscriptions.get(*s));
-        let better = |subscription: &Subscription| {
+            subscriptions.filter_map(|slot| Some((*slot, self.subscriptions.get(*slot)?)));
+        let given_up = |slot| peer.pacer.as_ref().is_some_and(|pacer| pacer.skips(slot));
+        let better = |(slot, subscription): (u32, &Subscription)| {
             let publication = subscription.publication.and_then(|p| self.publications.get(p));
             let target = publication.map(|p| subscription.selector.target(p.active(now)));
             let held_back = subscription.allotment.held_back() != HeldBack::Nothing;
             let waits = target != Some(subscription.selector.current());
-            subscription.takes_padding() && (held_back || waits)
+            subscription.takes_padding() && (held_back || waits || given_up(slot))
         };
         // What falls short of it by a little is still to be found out.
         let wanted_bps = peer.spending.wanted_bps;

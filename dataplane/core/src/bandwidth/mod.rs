@@ -14,7 +14,7 @@ mod rate;
 mod sent;
 
 #[cfg(test)]
-mod line;
+pub(crate) mod line;
 #[cfg(test)]
 mod tests;
 

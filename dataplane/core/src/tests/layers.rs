@@ -147,7 +147,8 @@ impl Call {
         self.asked |= packets.any(|packet| matches!(packet, Ok(rtcp::Packet::Pli(_))));
         for mut bytes in self.subscriber.open(&sent).0 {
             let mut number = read(&bytes).seq();
-            if read(&bytes).ssrc() == RTX {
+            let again = read(&bytes).ssrc() == RTX;
+            if again {
                 let at = read(&bytes).payload_range().start;
                 number = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
                 bytes.drain(at..at + 2);
@@ -155,7 +156,11 @@ impl Call {
             let step = number.wrapping_sub(self.newest as u16).cast_signed();
             let seq = self.newest + i64::from(step);
             self.newest = self.newest.max(seq);
-            assert!(self.got.insert(seq, bytes).is_none(), "{seq} twice");
+            let payload = read(&bytes).payload().to_vec();
+            let before = self.got.insert(seq, bytes);
+            // Where the line is full an answer may cross the next question for the same.
+            let same = before.is_none_or(|before| again && read(&before).payload() == payload);
+            assert!(same, "{seq} twice");
         }
     }
 

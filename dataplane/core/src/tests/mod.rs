@@ -16,6 +16,7 @@ mod layers;
 mod limits;
 mod mirror;
 mod movement;
+mod pacer;
 mod quality;
 mod red;
 mod repair;
