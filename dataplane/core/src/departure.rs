@@ -74,12 +74,12 @@ pub(crate) fn pace(
 }
 
 impl Peer {
-    /// Queues what a subscription is asked for again, if its line is busy. When to look at it.
+    /// Queues a packet that is asked for again, if its line is busy. When to look at it.
     pub(crate) fn defer(
         &mut self,
         (now, slot, subscription): (Instant, u32, &Subscription),
         ssrc: u32,
-        seqs: &mut impl Iterator<Item = u16>,
+        seq: u16,
     ) -> Option<Instant> {
         let limit_bps = self.limit_bps();
         let pacer = self.pacer.as_mut().filter(|_| subscription.kind == Kind::Video)?;
@@ -87,7 +87,7 @@ impl Peer {
         if !pacer.is_busy() {
             return None;
         }
-        seqs.for_each(|seq| pacer.repair(Repair { subscription: slot, ssrc, seq }));
+        pacer.repair(Repair { subscription: slot, ssrc, seq });
         pacer.due(now)
     }
 }

@@ -182,7 +182,7 @@ impl Worker {
         now: Now,
         slot: u32,
         ssrc: u32,
-        mut seqs: impl Iterator<Item = u16>,
+        seqs: impl Iterator<Item = u16>,
         egress: &mut Egress,
     ) {
         let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
@@ -205,10 +205,6 @@ impl Worker {
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             return self.ask(now, source_slot, egress).map_or((), |_| ());
-        }
-        if let Some(at) = peer.defer((now.at, slot, subscription), ssrc, &mut seqs) {
-            let slot = subscription.peer;
-            return self.timers.arm(&mut peer.alarm, slot, at);
         }
         // Where the line is full, what comes before a switch only stands in the way of what comes after it.
         let forced =
@@ -247,6 +243,11 @@ impl Worker {
             let packet = if is_for { packet } else { packet.emptied() };
             let rtx = subscription.rtx_ssrc != 0 && route.to_rtx.is_some();
             if !rtx && !route.repeats {
+                continue;
+            }
+            // What is not here yet comes by itself: only what is waits for the line.
+            if let Some(at) = peer.defer((now.at, slot, subscription), ssrc, outgoing) {
+                self.timers.arm(&mut peer.alarm, subscription.peer, at);
                 continue;
             }
             let (sending, received) =
