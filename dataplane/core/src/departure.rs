@@ -7,12 +7,10 @@ use crate::egress::Egress;
 use crate::fan_out::Group;
 use crate::gather::{Gather, Packets, bit};
 use crate::limits::{DATAGRAM_BYTES, EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS};
-use crate::pacer::{Admission, Next, Pacer, Repair, Waiting};
+use crate::pacer::{Gate, Next, Pacer, Repair, Waiting};
 use crate::packet::Packet;
 use crate::peer::Peer;
 use crate::publication::Publication;
-use crate::rewrite::Rewrite;
-use crate::route::Route;
 use crate::subscription::{Selected, Sending, Subscription};
 use crate::time::{Instant, Now};
 use crate::worker::Worker;
@@ -20,56 +18,100 @@ use crate::worker::Worker;
 /// What becomes of the packets of one step, as sets of their places.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Paced {
-    /// They leave at once, if their subscription takes them.
-    pub(crate) passes: u64,
     pub(crate) waits: u64,
     /// A key frame is needed to go on.
     pub(crate) awaits: u64,
     /// How many were given up.
     pub(crate) given_up: u64,
-    /// When what waits is looked at.
-    pub(crate) due: Option<Instant>,
 }
 
 impl Subscription {
+    /// What waits of it, from this number on, is given up: it goes on with a key frame.
+    pub(crate) fn give_up(&mut self, first: Option<u64>, waits: bool) {
+        if let Some(first) = first {
+            self.rewriter.give_up(first, waits);
+        }
+        self.restart();
+    }
+
     /// Whether its packets may wait: those of pictures, which can be looked up again. Sound never does.
     pub(crate) fn waits(&self, publication: &Publication) -> bool {
         self.kind == Kind::Video && !self.as_sent && publication.repairs
     }
 }
 
-/// Decides which packets of a step wait for the line of their peer, and queues those.
+/// Selects and numbers the packets of a step for a peer whose line is known. What goes out of them waits for that line, be it
+/// for no time: [`Worker::release`] is to follow.
 pub(crate) fn pace(
     now: Instant,
     peer: &mut Peer,
-    (slot, subscription): (u32, &Subscription),
-    group: &Group,
+    (slot, subscription): (u32, &mut Subscription),
+    (publication, group): (&Publication, &Group),
     gather: &Gather,
     packets: &[Option<Packet<'_>>],
 ) -> Paced {
-    let mut paced = Paced { passes: group.packets, ..Paced::default() };
+    let mut paced = Paced::default();
     let limit_bps = peer.limit_bps();
     let fits = limit_bps.is_none_or(|limit| peer.spending.spent_bps() <= limit);
     let Some(pacer) = peer.pacer.as_mut() else { return paced };
     pacer.settle(now, limit_bps, peer.sent.bytes);
+    let dropped = pacer.total().dropped;
     for at in Packets(group.packets) {
         let (Some(held), Some(Some(packet))) = (gather.held().get(at), packets.get(at)) else {
             continue;
         };
-        match pacer.admit(now, slot, (subscription, group.active, fits), held, packet) {
-            Admission::Passes => {}
-            Admission::Waits => {
-                paced.passes &= !bit(at);
-                paced.waits |= bit(at);
-            }
-            Admission::Skipped { awaits, given_up } => {
-                paced.passes &= !bit(at);
+        match pacer.gate(now, slot, (subscription, group.active, fits), held, packet) {
+            Gate::Open => {}
+            Gate::Shut { awaits, given_up } => {
                 paced.awaits |= if awaits { bit(at) } else { 0 };
                 paced.given_up += u64::from(given_up);
+                continue;
+            }
+            Gate::Anew => {
+                let first = pacer.give_up_stale(slot);
+                subscription.give_up(first, pacer.holds(slot));
+            }
+            Gate::Cut => {
+                let first = pacer.give_up_picture(slot, now);
+                subscription.give_up(first, pacer.holds(slot));
+                paced.given_up += 1;
+                continue;
             }
         }
+        let source = (held.source, held.stream.encoding);
+        let aligned = |from| publication.align(from, held.source, packet);
+        let (rewrite, fills) =
+            match subscription.select(held.received, source, group.active, packet, aligned) {
+                Selected::Forward((_, rewrite)) => (rewrite, false),
+                Selected::Fill((_, rewrite)) => (rewrite, true),
+                Selected::AwaitKeyFrame => {
+                    paced.awaits |= bit(at);
+                    continue;
+                }
+                Selected::HandOn | Selected::Decline => continue,
+            };
+        if !fills {
+            paced.waits |= bit(at);
+            paced.awaits |= if subscription.layers.awaits_key_frame() { bit(at) } else { 0 };
+        }
+        let len = if fills { 0 } else { packet.padded.len() };
+        let padding = len.saturating_sub(packet.payload.len());
+        subscription.rewriter.wait_for(rewrite.seq);
+        pacer.wait_for(Waiting {
+            subscription: slot,
+            source: held.source,
+            encoding: held.stream.encoding,
+            seq: packet.seq,
+            timestamp: packet.timestamp,
+            len: len.min(usize::from(u16::MAX)) as u16,
+            padding: padding.min(255) as u8,
+            key_frame: packet.peek.key_frame,
+            rewrite,
+            fills,
+            since: now,
+        });
     }
-    paced.due = pacer.due(now);
+    paced.given_up += pacer.total().dropped - dropped;
     paced
 }
 
@@ -103,6 +145,7 @@ impl Worker {
             match pacer.next(now.at) {
                 Some(Next::Repair(Repair { subscription, ssrc, seq })) => {
                     self.on_nack(now, subscription, ssrc, std::iter::once(seq), egress);
+                    pacer.left(now.at);
                 }
                 Some(Next::Media(waiting)) => self.depart(now, &mut pacer, &waiting, egress),
                 None => break,
@@ -118,78 +161,72 @@ impl Worker {
         due
     }
 
-    /// Forgets what waits of a subscription.
+    /// Sends what has come to wait for the lines of peers, as far as those are free.
+    pub(crate) fn release_all(
+        &mut self,
+        now: Now,
+        egress: &mut Egress,
+        mut send: impl FnMut(&mut Egress),
+    ) {
+        let mut paced = std::mem::take(&mut self.paced);
+        for slot in paced.drain(..) {
+            if egress.bytes() > EGRESS_FLUSH_BYTES || egress.len() > EGRESS_FLUSH_DATAGRAMS {
+                send(egress);
+            }
+            let before = (egress.len(), egress.bytes());
+            if let Some(at) = self.release(now, slot, egress) {
+                self.arm(slot, at);
+            }
+            self.count_sent(before, egress);
+        }
+        self.paced = paced;
+    }
+
+    /// Forgets a subscription whose packets may wait, and those.
     pub(crate) fn forget_waiting(&mut self, slot: u32) {
-        let peer = self.subscriptions.get(slot).map(|subscription| subscription.peer);
-        let peer = peer.and_then(|peer| self.peers.get_mut(peer));
-        if let Some(pacer) = peer.and_then(|peer| peer.pacer.as_mut()) {
-            pacer.forget(slot);
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        let peer = self.peers.get_mut(subscription.peer);
+        let Some(pacer) = peer.and_then(|peer| peer.pacer.as_mut()) else { return };
+        if let Some(first) = pacer.forget(slot) {
+            subscription.rewriter.give_up(first, false);
         }
     }
 
-    /// A packet that waited is selected, numbered and sent.
+    /// A packet that waited is sent.
     fn depart(&mut self, now: Now, pacer: &mut Pacer, waiting: &Waiting, egress: &mut Egress) {
         let slot = waiting.subscription;
         let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
-        let Some(source_slot) = subscription.publication else { return };
-        let Some(publication) = self.publications.get_mut(source_slot) else { return };
-        let Some(peer) = self.peers.get_mut(subscription.peer).filter(|peer| peer.is_ready())
-        else {
-            return self.drops.count(DropReason::SubscriberNotReady);
-        };
-        let (source, number) = (waiting.source, waiting.encoding);
-        let encoding = publication.encodings.get(usize::from(number));
-        // Its publisher began anew: nobody waits for what was before.
-        let Some(encoding) = encoding.filter(|encoding| encoding.source == source) else { return };
-        let kept = encoding.cache.get(waiting.seq);
-        let parsed = kept.and_then(|Kept { received, peek, bytes }| {
+        let publication = subscription.publication.and_then(|slot| self.publications.get(slot));
+        let Some(publication) = publication else { return };
+        let Some(peer) = self.peers.get_mut(subscription.peer) else { return };
+        // One whose publisher began anew, or that was overwritten by what came since, cannot be sent.
+        let encoding = publication.encodings.get(usize::from(waiting.encoding));
+        let encoding = encoding.filter(|encoding| encoding.source == waiting.source);
+        let parsed = encoding.filter(|_| peer.is_ready()).and_then(|encoding| {
+            let Kept { received, peek, bytes } = encoding.cache.get(waiting.seq)?;
             let packet = Packet::parse(bytes, waiting.seq, &publication.leg, peek).ok()?;
-            Some((received, packet))
+            Some((received, packet, subscription.route(packet.pt)?))
         });
-        let Some((received, packet)) = parsed else {
-            // Overwritten by what came since: what follows it cannot be shown either.
-            pacer.skip(slot, now.at);
-            return self.drops.count(DropReason::PacerFull);
+        let Some((received, packet, route)) = parsed else {
+            // What follows it cannot be shown either.
+            let dropped = pacer.total().dropped;
+            pacer.skip(slot, waiting.encoding, now.at);
+            subscription.give_up(Some(waiting.rewrite.seq), false);
+            self.drops.add(DropReason::PacerFull, 1 + pacer.total().dropped - dropped);
+            return;
         };
-        if waiting.anew {
-            subscription.restart();
-        }
-        let active = publication.active(now.at);
-        let aligned = |from| publication.align(from, source, &packet);
-        let selected = subscription.select(received, (source, number), active, &packet, aligned);
-        let mut awaits = selected == Selected::AwaitKeyFrame;
-        let to = (&mut *peer, &mut self.session_keys);
-        let sent = match selected {
-            Selected::Forward(way) => {
-                let mut room = [0; DATAGRAM_BYTES];
-                let packet = pad(packet, waiting.padding, &mut room);
-                let times = (now.at, leaves(now, received, way));
-                let kept = (&packet, Some(&encoding.cache));
-                let sent = subscription.send_red(times, to, kept, way, Sending::First, egress);
-                awaits |= subscription.layers.awaits_key_frame();
-                sent
-            }
-            Selected::Fill(way) => {
-                let times = (now.at, leaves(now, received, way));
-                subscription.send(times, to, &packet.emptied(), way, Sending::First, egress)
-            }
-            Selected::HandOn | Selected::AwaitKeyFrame | Selected::Decline => Ok(()),
-        };
-        if matches!(selected, Selected::Forward(_) | Selected::Fill(_)) {
-            pacer.left(now.at);
-        }
+        subscription.rewriter.leaves(waiting.rewrite.seq, pacer.holds(slot));
+        let mut room = [0; DATAGRAM_BYTES];
+        let packet =
+            if waiting.fills { packet.emptied() } else { pad(packet, waiting.padding, &mut room) };
+        // The time that a packet says it left at: what may be repeated as it was says when it came, as that does not change.
+        let times = (now.at, if route.repeats { received } else { now });
+        let to = (peer, &mut self.session_keys);
+        let way = (route, waiting.rewrite);
+        let sent = subscription.send(times, to, &packet, way, Sending::First, egress);
+        pacer.left(now.at);
         sent.unwrap_or_else(|reason| self.drops.count(reason));
-        if awaits && !pacer.skips(slot) {
-            let encoding = publication.encodings.get_mut(usize::from(number));
-            encoding.into_iter().for_each(|encoding| encoding.requests.want());
-            self.ask(now, source_slot, egress);
-        }
     }
-}
-
-/// The time that a packet says it left at: what may be repeated as it was says when it came, as that does not change.
-fn leaves(now: Now, received: Now, (route, _): (Route, Rewrite)) -> Now {
-    if route.repeats { received } else { now }
 }
 
 /// The packet with the padding that makes it as long as its neighbours in a run.

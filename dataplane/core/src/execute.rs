@@ -116,6 +116,9 @@ impl Worker {
             }
             Command::SetPreferences { subscription, preferences } => {
                 let slot = self.subscription_slot(subscription)?;
+                if preferences.paused {
+                    self.forget_waiting(slot);
+                }
                 if let Some(subscription) = self.subscriptions.get_mut(slot) {
                     subscription.selector.prefer(preferences);
                     subscription.aim();

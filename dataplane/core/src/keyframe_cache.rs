@@ -119,34 +119,14 @@ impl Worker {
         if egress.len() + burst.clone().count() > EGRESS_DATAGRAMS / 2 {
             return None;
         }
-        if let Some(pacer) = peer.pacer.as_mut() {
-            // All at once is what the line cannot take. It waits instead of what waited.
-            pacer.forget(slot);
-            if burst.clone().count() > pacer.room() {
-                return None;
-            }
-            let (mut begins, start) = (true, encoding.last_key_frame.0?.timestamp);
-            for seq in burst {
-                let Some(kept) = encoding.cache.get(seq) else { continue };
-                let Some(timestamp) = kept.timestamp() else { continue };
-                pacer.wait_for(Waiting {
-                    subscription: slot,
-                    source,
-                    encoding: target,
-                    seq,
-                    timestamp,
-                    len: kept.bytes.len().min(usize::from(u16::MAX)) as u16,
-                    padding: 0,
-                    key_frame: timestamp == start,
-                    anew: std::mem::take(&mut begins),
-                    since: now.at,
-                });
-            }
-            self.timers.arm(&mut peer.alarm, subscription.peer, now.at);
-            if let Some(encoding) = publication.encodings.get_mut(usize::from(target)) {
-                encoding.key_frames_shown += 1;
-            }
-            return Some(());
+        // All at once is what a line that is known cannot take: it waits, and instead of what waited.
+        let mut pacer = peer.pacer.take_if(|_| subscription.waits(publication));
+        if let Some(first) = pacer.as_mut().and_then(|pacer| pacer.forget(slot)) {
+            subscription.give_up(Some(first), false);
+        }
+        if pacer.as_ref().is_some_and(|pacer| burst.clone().count() > pacer.room()) {
+            peer.pacer = pacer;
+            return None;
         }
         for seq in burst {
             let Some(Kept { received, peek, bytes }) = encoding.cache.get(seq) else { continue };
@@ -154,15 +134,36 @@ impl Worker {
             let aligned = |from| publication.align(from, source, &packet);
             let selected =
                 subscription.select(received, (source, target), active, &packet, aligned);
-            let (packet, way) = match selected {
-                Selected::Forward(way) => (packet, way),
-                Selected::Fill(way) => (packet.emptied(), way),
+            let (packet, way, fills) = match selected {
+                Selected::Forward(way) => (packet, way, false),
+                Selected::Fill(way) => (packet.emptied(), way, true),
                 Selected::HandOn | Selected::AwaitKeyFrame | Selected::Decline => continue,
             };
+            if let Some(pacer) = &mut pacer {
+                subscription.rewriter.wait_for(way.1.seq);
+                pacer.wait_for(Waiting {
+                    subscription: slot,
+                    source,
+                    encoding: target,
+                    seq,
+                    timestamp: packet.timestamp,
+                    len: packet.payload.len().min(usize::from(u16::MAX)) as u16,
+                    padding: 0,
+                    key_frame: peek.key_frame,
+                    rewrite: way.1,
+                    fills,
+                    since: now.at,
+                });
+                continue;
+            }
             let to = (&mut *peer, &mut self.session_keys);
             let times = (now.at, received);
             let sent = subscription.send(times, to, &packet, way, Sending::First, egress);
             sent.unwrap_or_else(|reason| self.drops.count(reason));
+        }
+        if pacer.is_some() {
+            peer.pacer = pacer;
+            self.timers.arm(&mut peer.alarm, subscription.peer, now.at);
         }
         if let Some(encoding) = publication.encodings.get_mut(usize::from(target)) {
             encoding.key_frames_shown += 1;

@@ -176,6 +176,12 @@ pub const PACER_REPAIRS: usize = 128;
 /// When what waits takes longer than this, the next picture of who sends most is given up, and with it what follows until a
 /// key frame: a player that lags further behind is of no use in a conversation.
 pub const PACER_WAIT: Duration = Duration::from_millis(500);
+/// A picture that would take longer than this, with what waits before it of its stream, is given up: later it could not be
+/// looked up.
+pub const PACER_PICTURE: Duration = Duration::from_secs(1);
+const _: () = assert!(PACER_PICTURE.as_millis() <= CACHE_AGE.as_millis());
+/// No picture begins to wait where fewer packets than this find room: its rest would not.
+pub const PACER_ROOM: usize = PACER_PACKETS / 8;
 /// What waits longer than this is given up for a key frame of its stream.
 pub const PACER_STALE: Duration = Duration::from_millis(100);
 /// Pictures leave at so many percent of what their peer may get: what is measured of a line is a little less than it carries.
@@ -184,6 +190,8 @@ pub const PACER_PERCENT: u64 = 110;
 pub const PACER_BURST: Duration = Duration::from_millis(40);
 /// And what went at once, as sound does, is made up for to this extent.
 pub const PACER_DEBT: Duration = Duration::from_millis(250);
+/// What waits is looked at after this at the soonest; timers go in steps of 5 ms, so that it leaves in runs on a fast line.
+pub const PACER_STEP: Duration = Duration::from_millis(1);
 /// However much sound there is, a packet of pictures leaves so often: without any nothing would be told of the line.
 pub const PACER_TRICKLE: Duration = Duration::from_millis(250);
 /// Who was given up asks for a key frame after this; each time that it did not last doubles it.

@@ -1,16 +1,19 @@
 //! The pacer of a peer whose line is known: pictures leave no faster than the line carries them, so that what is too much
 //! waits here, where sound goes past it, and not in the line's queue, where nothing does.
 //!
-//! What waits is not copied: it is named, and looked up in its publication's cache when it is due. Only then it is selected,
-//! numbered and encrypted ([`crate::departure`]), so that what is given up here leaves no hole in the stream.
+//! What waits is selected and numbered as if it left at once, so that only what is to be sent waits. It is not copied: it is
+//! named, and looked up in its publication's cache and encrypted when it is due ([`crate::departure`]). What is given up is
+//! whole pictures of which nothing has left, from some picture on: the rewriter takes their numbers back, and the stream goes
+//! on with a key frame.
 
 use crate::gather::Held;
 use crate::limits::{
     PACER_BACKOFF_MAX, PACER_BACKOFF_MIN, PACER_BURST, PACER_DEBT, PACER_PACKETS, PACER_PERCENT,
-    PACER_REPAIRS, PACER_STALE, PACER_STEADY, PACER_TRICKLE, PACER_WAIT,
+    PACER_PICTURE, PACER_REPAIRS, PACER_ROOM, PACER_STALE, PACER_STEADY, PACER_STEP, PACER_TRICKLE,
+    PACER_WAIT,
 };
 use crate::packet::Packet;
-use crate::rewrite::Source;
+use crate::rewrite::{Rewrite, Source};
 use crate::select::Active;
 use crate::statistics::{PacerStatistics, PacingStatistics, Traffic};
 use crate::subscription::Subscription;
@@ -23,8 +26,6 @@ pub(crate) struct Pacer {
     rate_bps: u64,
     /// Bits that may leave at once; below zero when more has left than the line carried.
     credit: i64,
-    /// What of it was promised since it was last counted.
-    promised: i64,
     at: Instant,
     /// When the last packet left that could have waited; and whether that is so long ago that another goes whatever was sent.
     left_at: Instant,
@@ -53,8 +54,9 @@ pub(crate) struct Waiting {
     pub(crate) padding: u8,
     /// It is of a key frame.
     pub(crate) key_frame: bool,
-    /// What was before it was given up: the stream begins anew with it.
-    pub(crate) anew: bool,
+    pub(crate) rewrite: Rewrite,
+    /// Its number is due, but its layer is not sent.
+    pub(crate) fills: bool,
     pub(crate) since: Instant,
 }
 
@@ -74,15 +76,17 @@ pub(crate) enum Next {
     Media(Waiting),
 }
 
-/// What becomes of a packet that could leave now.
+/// What becomes of a packet before its subscription looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// Its subscription decides at once.
-    Passes,
-    /// It waits.
-    Waits,
-    /// It is given up, or was not due. `awaits`: a key frame of its encoding is needed.
-    Skipped { awaits: bool, given_up: bool },
+pub(crate) enum Gate {
+    /// Its subscription decides.
+    Open,
+    /// It is given up. `awaits`: a key frame of its encoding is needed; `given_up`: it would have gone out otherwise.
+    Shut { awaits: bool, given_up: bool },
+    /// The stream begins anew with it: what waits of it is stale.
+    Anew,
+    /// Its picture is too long to wait for, all of it.
+    Cut,
 }
 
 /// The packets of one subscription.
@@ -94,12 +98,16 @@ struct Lane {
     bytes: u64,
     /// How many of those that wait are of key frames.
     key_frames: u32,
-    /// The encoding that it is on once all that waits has left.
-    encoding: u8,
     /// The newest picture that left or waits, and whether that is a key frame.
     picture: Option<(u8, u32, bool)>,
+    /// The highest number that left or waits.
+    newest: u64,
+    /// The picture that has begun to leave.
+    leaves: Option<(u8, u32)>,
     /// Something was given up: nothing can be shown before the next key frame.
     skips: bool,
+    /// The encoding that was.
+    skipped: u8,
     /// No key frame is asked for before this.
     again_at: Instant,
     backoff: Duration,
@@ -113,18 +121,26 @@ impl Lane {
             packets: 0,
             bytes: 0,
             key_frames: 0,
-            encoding: 0,
             picture: None,
+            newest: 0,
+            leaves: None,
             skips: false,
+            skipped: 0,
             again_at: now,
             backoff: PACER_BACKOFF_MIN,
             begun_at: now,
         }
     }
 
+    /// Whether the newest picture is this one.
+    fn is_in(&self, encoding: u8, timestamp: u32) -> bool {
+        self.picture.is_some_and(|(e, at, _)| (e, at) == (encoding, timestamp))
+    }
+
     /// Goes on with the next key frame. What was given up soon after it had gone on waits longer the next time: each key
     /// frame costs everybody who watches.
-    fn skip(&mut self, now: Instant) {
+    fn skip(&mut self, encoding: u8, now: Instant) {
+        self.skipped = encoding;
         if !std::mem::replace(&mut self.skips, true) {
             let steady = now.since(self.begun_at) >= PACER_STEADY;
             let longer = (2 * self.backoff).min(PACER_BACKOFF_MAX);
@@ -140,7 +156,6 @@ impl Pacer {
         Self {
             rate_bps: 0,
             credit: 0,
-            promised: 0,
             at: now,
             left_at: now,
             trickles: false,
@@ -159,7 +174,7 @@ impl Pacer {
         self.rate_bps = (limit_bps * PACER_PERCENT / 100).max(1);
         let elapsed = now.since(self.at);
         let left = sent.saturating_sub(self.sent).saturating_mul(8);
-        (self.at, self.sent, self.promised) = (now, sent, 0);
+        (self.at, self.sent) = (now, sent);
         let credit = self.credit.saturating_add_unsigned(self.bits(elapsed));
         let credit = credit.min(self.bits(PACER_BURST).cast_signed());
         let most = self.bits(PACER_DEBT).cast_signed();
@@ -176,7 +191,7 @@ impl Pacer {
 
     /// Whether the line is free.
     pub(crate) fn is_free(&self) -> bool {
-        self.credit > self.promised || self.trickles
+        self.credit > 0 || self.trickles
     }
 
     /// Whether what is asked for again has to wait.
@@ -202,13 +217,13 @@ impl Pacer {
     }
 
     fn time(&self, bits: u64) -> Duration {
-        Duration::from_micros(bits.saturating_mul(1_000_000) / self.rate_bps.max(1))
+        time(bits, self.rate_bps)
     }
 
     /// When something that waits may leave.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let owed = self.credit.min(0).unsigned_abs();
-        let free_at = now + self.time(owed);
+        let free_at = now + self.time(owed).max(PACER_STEP);
         (!self.is_empty()).then(|| free_at.min(self.left_at + PACER_TRICKLE))
     }
 
@@ -231,9 +246,11 @@ impl Pacer {
             lane.packets = lane.packets.saturating_sub(1);
             lane.bytes = lane.bytes.saturating_sub(waiting.len.into());
             lane.key_frames = lane.key_frames.saturating_sub(waiting.key_frame.into());
+            lane.leaves = Some((waiting.encoding, waiting.timestamp));
         }
-        self.statistics.packets += 1;
-        self.statistics.delay += now.since(waiting.since);
+        let waited = now.since(waiting.since);
+        self.statistics.packets += u64::from(waited > Duration::ZERO);
+        self.statistics.delay += waited;
         Some(Next::Media(waiting))
     }
 
@@ -253,110 +270,122 @@ impl Pacer {
         self.repairs.push_back(repair);
     }
 
-    /// Decides about a packet of a subscription, and queues it if it is to wait. `fits` says that the line carries what its
-    /// peer takes.
-    pub(crate) fn admit(
+    /// Whether a packet of a subscription may wait. `fits` says that the line carries what its peer takes.
+    pub(crate) fn gate(
         &mut self,
         now: Instant,
         slot: u32,
         (subscription, active, fits): (&Subscription, Active, bool),
         held: &Held,
         packet: &Packet<'_>,
-    ) -> Admission {
-        let Some(at) = self.lane(slot, now) else { return Admission::Passes };
-        let idle = self.is_empty();
-        let (wait, lanes) =
-            (self.lag(now), self.lanes.iter().filter(|lane| lane.packets > 0).count());
-        let (free, bytes, room) = (self.is_free(), self.bytes, self.room());
-        let Some(lane) = self.lanes.get_mut(at) else { return Admission::Passes };
-        // What fills a hole has its number already; what is not wanted at all is declined at once.
-        let late = subscription.rewriter.is_late(held.source, packet.seq);
-        if late || subscription.selector.is_paused() {
-            return Admission::Passes;
-        }
+    ) -> Gate {
+        let Some(at) = self.lane(slot, now) else { return Gate::Open };
+        let (idle, wait, room) = (self.is_empty(), self.lag(now), self.room());
+        let lanes = self.lanes.iter().filter(|lane| lane.packets > 0).count();
+        let Some(lane) = self.lanes.get_mut(at) else { return Gate::Open };
         let (encoding, peek) = (held.stream.encoding, &packet.peek);
         let target = subscription.selector.target(active) == Some(encoding);
-        let skipped = |awaits, given_up| Admission::Skipped { awaits, given_up };
-        let (mut anew, mut clears) = (false, false);
+        let on = subscription.selector.current() == Some(encoding);
+        let shut = |awaits, given_up| Gate::Shut { awaits, given_up };
+        if subscription.selector.is_paused() || packet.payload.is_empty() {
+            return Gate::Open;
+        }
+        // What is older than the newest fills a hole.
+        if subscription.rewriter.is_late(held.source, packet.seq) {
+            return if room == 0 { shut(false, true) } else { Gate::Open };
+        }
+        if on && lane.is_in(encoding, packet.timestamp) {
+            let wait = time(lane.bytes.saturating_mul(8), self.rate_bps);
+            let long = room == 0 || (lane.packets > 0 && wait > PACER_PICTURE);
+            return if long { Gate::Cut } else { Gate::Open };
+        }
         if lane.skips {
             // A picture that stands by itself: what waits before it is stale. But each must get its turn.
             let fresh = peek.key_frame && lane.key_frames == 0;
             let full = lane.key_frames > 0 || (wait >= PACER_WAIT / 2 && !fresh);
             if !target || !peek.enters || full {
-                let again_at = lane.again_at
-                    - if fits { lane.backoff - PACER_BACKOFF_MIN } else { Duration::ZERO };
-                return skipped(target && idle && now >= again_at, target);
+                let sooner = if fits { lane.backoff - PACER_BACKOFF_MIN } else { Duration::ZERO };
+                let again = idle && now >= lane.again_at - sooner;
+                return shut(target && (again || encoding != lane.skipped), target);
             }
             (lane.skips, lane.begun_at) = (false, now);
-            (anew, clears) = (true, lane.packets > 0);
+            return Gate::Anew;
         }
-        let current = subscription.selector.current();
-        let on = if lane.packets > 0 { Some(lane.encoding) } else { current };
-        let goes_on = on == Some(encoding);
-        let is_due = anew || goes_on || (target && peek.enters);
-        if !is_due {
-            // Behind what waits it cannot be asked yet.
-            let awaits = target && on.is_some();
-            return if lane.packets > 0 { skipped(awaits, false) } else { Admission::Passes };
+        if !on && !(target && peek.enters) {
+            return Gate::Open;
         }
-        let known = lane.picture.filter(|(e, t, _)| (*e, *t) == (encoding, packet.timestamp));
-        let key_frame = peek.key_frame || known.is_some_and(|(.., key_frame)| key_frame);
-        lane.picture = Some((encoding, packet.timestamp, key_frame));
-        let len = packet.padded.len();
-        if !anew && idle && free {
-            self.promised = self.promised.saturating_add(8 * (len + OVERHEAD) as i64);
-            (self.left_at, self.trickles) = (now, false);
-            return Admission::Passes;
+        let stale = wait > PACER_STALE && (lane.key_frames == 0 || !on);
+        if target && peek.enters && peek.key_frame && lane.packets > 0 && stale {
+            return Gate::Anew;
         }
-        if known.is_none() && lane.packets > 0 && peek.enters && peek.key_frame {
-            clears |= wait > PACER_STALE && (lane.key_frames == 0 || !goes_on);
+        let most = lane.bytes.saturating_mul(lanes as u64) >= self.bytes;
+        if (wait > PACER_WAIT && (most || wait > 2 * PACER_WAIT)) || room < PACER_ROOM {
+            lane.skip(encoding, now);
+            return shut(false, true);
         }
-        let over = wait > 2 * PACER_WAIT || lane.bytes.saturating_mul(lanes as u64) >= bytes;
-        let over = known.is_none() && !clears && wait > PACER_WAIT && over;
-        if over || room == 0 {
-            lane.skip(now);
-            let given_up = if known.is_some() { self.give_up(slot) } else { 0 };
-            self.statistics.dropped += given_up;
-            return skipped(false, true);
-        }
-        if clears {
-            self.statistics.dropped += self.give_up(slot);
-            anew = true;
-        }
-        self.wait_for(Waiting {
-            subscription: slot,
-            source: held.source,
-            encoding,
-            seq: packet.seq,
-            timestamp: packet.timestamp,
-            len: len.min(usize::from(u16::MAX)) as u16,
-            padding: len.saturating_sub(packet.payload.len()).min(255) as u8,
-            key_frame,
-            anew,
-            since: now,
-        });
-        Admission::Waits
+        Gate::Open
     }
 
-    /// Queues a packet. [`Pacer::room`] is the caller's to look at.
-    pub(crate) fn wait_for(&mut self, waiting: Waiting) {
+    /// Queues a packet: behind those with lower numbers of its stream. [`Pacer::room`] is the caller's to look at.
+    pub(crate) fn wait_for(&mut self, mut waiting: Waiting) {
         let Some(at) = self.lane(waiting.subscription, waiting.since) else { return };
         let Some(lane) = self.lanes.get_mut(at) else { return };
+        let number = waiting.rewrite.seq;
+        let in_order = lane.packets == 0 || number > lane.newest;
+        if lane.is_in(waiting.encoding, waiting.timestamp) {
+            waiting.key_frame |= lane.picture.is_some_and(|(.., key_frame)| key_frame);
+        }
+        if number > lane.newest {
+            lane.newest = number;
+            lane.picture = Some((waiting.encoding, waiting.timestamp, waiting.key_frame));
+        }
         lane.packets += 1;
         lane.bytes += u64::from(waiting.len);
         lane.key_frames += u32::from(waiting.key_frame);
-        lane.encoding = waiting.encoding;
-        lane.picture = Some((waiting.encoding, waiting.timestamp, waiting.key_frame));
         self.bytes += u64::from(waiting.len);
-        self.waiting.push_back(waiting);
+        let behind = |other: &Waiting| {
+            other.subscription == waiting.subscription && other.rewrite.seq > number
+        };
+        let place = if in_order { None } else { self.waiting.iter().position(behind) };
+        match place {
+            Some(place) => self.waiting.insert(place, waiting),
+            None => self.waiting.push_back(waiting),
+        }
     }
 
-    /// What waits of a subscription is not to be shown any more: it waits for a key frame.
-    pub(crate) fn skip(&mut self, slot: u32, now: Instant) {
-        self.statistics.dropped += self.give_up(slot);
-        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.subscription == slot) {
-            lane.skip(now);
-        }
+    /// Gives up what waits of a subscription, but for a picture that has begun to leave. The first number of it.
+    pub(crate) fn give_up_stale(&mut self, slot: u32) -> Option<u64> {
+        let leaves = self.lanes.iter().find(|lane| lane.subscription == slot)?.leaves;
+        let of = |waiting: &&Waiting| {
+            waiting.subscription == slot && Some((waiting.encoding, waiting.timestamp)) == leaves
+        };
+        let kept = self.waiting.iter().filter(of).map(|waiting| waiting.rewrite.seq).max();
+        self.give_up(slot, kept.map_or(0, |kept| kept + 1))
+    }
+
+    /// Gives up what waits of a picture, the newest of a subscription; that waits for a key frame then. The first number of it.
+    pub(crate) fn give_up_picture(&mut self, slot: u32, now: Instant) -> Option<u64> {
+        let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot)?;
+        let (encoding, timestamp, _) = lane.picture?;
+        lane.skip(encoding, now);
+        let of = |waiting: &&Waiting| {
+            let picture = (waiting.encoding, waiting.timestamp);
+            waiting.subscription == slot && picture == (encoding, timestamp)
+        };
+        let first = self.waiting.iter().find(of)?.rewrite.seq;
+        self.give_up(slot, first)
+    }
+
+    /// Gives up all that waits of a subscription, which waits for a key frame then. The first number of it.
+    pub(crate) fn skip(&mut self, slot: u32, encoding: u8, now: Instant) -> Option<u64> {
+        let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot)?;
+        lane.skip(encoding, now);
+        self.give_up(slot, 0)
+    }
+
+    /// Whether something waits of a subscription.
+    pub(crate) fn holds(&self, slot: u32) -> bool {
+        self.lanes.iter().any(|lane| lane.subscription == slot && lane.packets > 0)
     }
 
     /// Whether a subscription waits for a key frame because something was given up.
@@ -364,11 +393,12 @@ impl Pacer {
         self.lanes.iter().any(|lane| lane.subscription == slot && lane.skips)
     }
 
-    /// Forgets a subscription, and what waits of it.
-    pub(crate) fn forget(&mut self, slot: u32) {
-        self.give_up(slot);
+    /// Forgets a subscription, and what waits of it. The first number of it.
+    pub(crate) fn forget(&mut self, slot: u32) -> Option<u64> {
+        let first = self.give_up(slot, 0);
         self.repairs.retain(|repair| repair.subscription != slot);
         self.lanes.retain(|lane| lane.subscription != slot);
+        first
     }
 
     /// The subscriptions have other slots now.
@@ -401,15 +431,30 @@ impl Pacer {
         self.statistics
     }
 
-    /// Removes what waits of a subscription; how many packets that were.
-    fn give_up(&mut self, slot: u32) -> u64 {
-        let before = self.waiting.len();
-        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.subscription == slot) {
-            self.bytes = self.bytes.saturating_sub(lane.bytes);
-            (lane.packets, lane.bytes, lane.key_frames) = (0, 0, 0);
+    /// Removes what waits of a subscription with this number or a later one. The first of those.
+    fn give_up(&mut self, slot: u32, from: u64) -> Option<u64> {
+        let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot)?;
+        let (mut first, mut bytes, mut packets) = (None, 0, 0);
+        self.waiting.retain(|waiting| {
+            let number = waiting.rewrite.seq;
+            let stays = waiting.subscription != slot || number < from;
+            if !stays {
+                first = Some(first.unwrap_or(number).min(number));
+                packets += 1;
+                bytes += u64::from(waiting.len);
+                lane.key_frames = lane.key_frames.saturating_sub(waiting.key_frame.into());
+            }
+            stays
+        });
+        lane.packets = lane.packets.saturating_sub(packets);
+        lane.bytes = lane.bytes.saturating_sub(bytes);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.statistics.dropped += u64::from(packets);
+        if let Some(first) = first {
+            lane.newest = lane.newest.min(first.saturating_sub(1));
+            lane.picture = None;
         }
-        self.waiting.retain(|waiting| waiting.subscription != slot);
-        (before - self.waiting.len()) as u64
+        first
     }
 
     /// The place of a subscription's lane.
@@ -422,5 +467,6 @@ impl Pacer {
     }
 }
 
-/// Bytes around a payload on its way: header, extensions, tag.
-const OVERHEAD: usize = 48;
+fn time(bits: u64, bps: u64) -> Duration {
+    Duration::from_micros(bits.saturating_mul(1_000_000) / bps.max(1))
+}

@@ -125,7 +125,7 @@ impl Worker {
     ///
     /// Forwards what was gathered, and calls `send`, which is to empty the egress, whenever that has filled up. To be
     /// called when [`Worker::is_due`] says so, and before a command.
-    pub fn forward(&mut self, now: Now, egress: &mut Egress, send: impl FnMut(&mut Egress)) {
+    pub fn forward(&mut self, now: Now, egress: &mut Egress, mut send: impl FnMut(&mut Egress)) {
         if self.gather.held().is_empty() {
             return;
         }
@@ -134,10 +134,13 @@ impl Worker {
         let mut fan_out = std::mem::take(&mut self.fan_out);
         gather.equalise();
         fan_out.plan(now.at, &gather, &self.publications, &self.subscriptions);
-        let outcome = self.fan_out(now.at, &gather, &fan_out, egress, send);
+        let outcome = self.fan_out(now.at, &gather, &fan_out, egress, &mut send);
         self.account(now, gather.held(), outcome, egress);
         gather.clear();
         (self.gather, self.fan_out) = (gather, fan_out);
+        if !self.paced.is_empty() {
+            self.release_all(now, egress, send);
+        }
     }
 
     fn fan_out(
@@ -176,21 +179,20 @@ impl Worker {
                 subscription.rewriter.close();
                 continue;
             }
-            let before = (egress.len(), egress.bytes());
-            let mut as_sent = 0;
-            let mut passing = group.packets;
             if peer.pacer.is_some() && subscription.waits(publication) {
-                let paced =
-                    pace(leaves, peer, (step.subscription, subscription), group, gather, &packets);
+                let to = (step.subscription, subscription);
+                let paced = pace(leaves, peer, to, (publication, group), gather, &packets);
                 outcome.forwarded |= paced.waits;
                 outcome.awaited |= paced.awaits;
                 self.drops.add(DropReason::PacerFull, paced.given_up);
-                passing = paced.passes;
-                if let Some(at) = paced.due {
-                    self.timers.arm(&mut peer.alarm, step.peer, at);
+                if self.paced.last() != Some(&step.peer) {
+                    self.paced.push(step.peer);
                 }
+                continue;
             }
-            for at in Packets(passing) {
+            let before = (egress.len(), egress.bytes());
+            let mut as_sent = 0;
+            for at in Packets(group.packets) {
                 let (Some(held), Some(Some(packet))) = (gather.held().get(at), packets.get(at))
                 else {
                     continue;

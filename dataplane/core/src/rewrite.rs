@@ -99,6 +99,8 @@ pub(crate) struct Rewriter {
     sent: bool,
     /// The last picture that was left out, by the source's id.
     left_out: Option<u16>,
+    /// Where numbered packets still wait: none with this number or a later one has been sent.
+    unsent: Option<u64>,
 }
 
 impl Rewriter {
@@ -114,6 +116,7 @@ impl Rewriter {
             at: Instant::default(),
             sent: false,
             left_out: None,
+            unsent: None,
         }
     }
 
@@ -352,9 +355,46 @@ impl Rewriter {
         self.sent = true;
     }
 
+    /// A packet has its numbers, but waits until [`Rewriter::leaves`].
+    pub(crate) fn wait_for(&mut self, seq: u64) {
+        // What fills a hole comes after others that have been sent.
+        let newest = seq + 1 == self.next;
+        self.unsent.get_or_insert(if newest { seq } else { self.next });
+    }
+
+    /// A packet that waited is sent. `waits`: others still do.
+    pub(crate) fn leaves(&mut self, seq: u64, waits: bool) {
+        self.unsent = self.unsent.map(|unsent| unsent.max(seq + 1)).filter(|_| waits);
+    }
+
+    /// Packets that waited will not be sent, those with this number and later ones: what comes next is numbered as if they
+    /// had never been. `waits`: others, from before them, still do.
+    pub(crate) fn give_up(&mut self, from: u64, waits: bool) {
+        // Under no number two packets are ever sent: it is part of the nonce.
+        let from = from.max(self.unsent.unwrap_or(self.next)).min(self.next);
+        self.unsent = self.unsent.filter(|_| waits);
+        self.close();
+        while let Some(segment) = self.segments.back_mut() {
+            if segment.outgoing(segment.first) < from {
+                if segment.outgoing(segment.last) >= from {
+                    let last = from.saturating_sub(1);
+                    segment.last = last.saturating_add_signed(segment.seq_offset.wrapping_neg());
+                }
+                break;
+            }
+            if self.segments.len() == 1 {
+                // Nothing is sent of it, but the clock of its source goes on.
+                self.segments.iter_mut().for_each(|s| s.last = s.first.saturating_sub(1));
+                break;
+            }
+            self.segments.pop_back();
+        }
+        self.next = from;
+    }
+
     /// Which packet of which source was sent under this number, or would have been had it arrived.
     pub(crate) fn origin(&self, seq: u16) -> Option<(Source, u64)> {
-        let newest = self.next.checked_sub(1)?;
+        let newest = self.unsent.unwrap_or(self.next).checked_sub(1)?;
         let back = u64::from((newest as u16).wrapping_sub(seq));
         let outgoing = newest.checked_sub(back).filter(|_| back < 1 << 15)?;
         let segment = self
@@ -372,9 +412,10 @@ impl Rewriter {
         newest.saturating_sub(back) < self.entered
     }
 
-    /// The newest number and its timestamp, once something was sent.
+    /// The newest number that was sent, and about its timestamp.
     pub(crate) fn newest(&self) -> Option<(u64, u32)> {
-        self.sent.then(|| (self.next.saturating_sub(1), self.newest.timestamp))
+        let next = self.unsent.unwrap_or(self.next);
+        self.sent.then(|| (next.saturating_sub(1), self.newest.timestamp))
     }
 
     /// The newest source, and what is added to its timestamps.
@@ -603,7 +644,77 @@ mod tests {
         assert_eq!(send(&mut r, A, position(90_000, 0), 0).unwrap().seq as u16, 1);
     }
 
+    #[test]
+    fn what_is_given_up_leaves_no_hole_and_gets_no_number_again_that_was_sent() {
+        let mut r = Rewriter::new(0);
+        send(&mut r, A, position(70_000, 0), 0);
+        for seq in [70_001, 70_002, 70_004, 70_005] {
+            let waits = send(&mut r, A, position(seq, 3000), 33).unwrap();
+            r.wait_for(waits.seq);
+        }
+        assert_eq!(r.newest().map(|(seq, _)| seq as u16), Some(0));
+        assert_eq!(r.origin(2), None, "not sent yet");
+        r.leaves((1 << 16) + 1, true);
+        assert_eq!(r.origin(1), Some((A, 70_001)));
+        // All but the first two, one of which is still to be sent.
+        r.give_up((1 << 16) + 3, true);
+        assert_eq!(r.map(A, 70_003), None);
+        assert_eq!(r.map(A, 70_002).map(|r| r.seq as u16), Some(2));
+        let next = send(&mut r, A, position(70_010, 9000), 99).unwrap();
+        assert_eq!((next.seq as u16, next.offsets.timestamp), (3, 0));
+        r.wait_for(next.seq);
+        r.leaves((1 << 16) + 2, true);
+        r.leaves((1 << 16) + 3, true);
+        // Whatever is asked for: 3 has been sent.
+        r.give_up(0, false);
+        assert_eq!(send(&mut r, B, position(80_000, 0), 100).map(|r| r.seq as u16), Some(4));
+        assert_eq!(r.origin(3), Some((A, 70_010)));
+    }
+
     proptest! {
+        /// Under reordering, loss, switches, and with what waits given up at any time: no number goes out twice.
+        #[test]
+        fn numbers_go_out_once_whatever_is_given_up(
+            steps in prop::collection::vec((0_u8..3, -6_i64..12, 0_u8..8), 1..300),
+        ) {
+            let mut r = Rewriter::new(9);
+            let mut newest = [70_000_u64, 90_000, 110_000];
+            let mut accepted: BTreeSet<(u8, u64)> = BTreeSet::new();
+            let (mut waiting, mut sent): (BTreeSet<u64>, BTreeSet<u64>) = Default::default();
+            let mut current = 0_u8;
+            for (ms, (switch, step, act)) in steps.into_iter().enumerate() {
+                match act {
+                    0 => current = switch,
+                    1 => {
+                        // Of what waits, what comes before some number stays.
+                        let at = usize::from(switch) * waiting.len() / 3;
+                        if let Some(from) = waiting.iter().nth(at).copied() {
+                            waiting.split_off(&from);
+                            r.give_up(from, !waiting.is_empty());
+                        }
+                    }
+                    2..5 => {
+                        if let Some(seq) = waiting.pop_first() {
+                            r.leaves(seq, !waiting.is_empty());
+                            prop_assert!(sent.insert(seq), "{seq} twice");
+                        }
+                    }
+                    _ => {}
+                }
+                let newest = &mut newest[usize::from(current)];
+                let seq = newest.saturating_add_signed(step);
+                *newest = seq.max(*newest);
+                if !accepted.insert((current, seq)) {
+                    continue;
+                }
+                let rewrite = send(&mut r, Source(current.into()), position(seq, 0), ms as u64);
+                if let Some(rewrite) = rewrite {
+                    r.wait_for(rewrite.seq);
+                    prop_assert!(waiting.insert(rewrite.seq) && !sent.contains(&rewrite.seq));
+                }
+            }
+        }
+
         /// Under reordering, loss and switches: no number is used twice, none goes to two packets, every number maps back,
         /// and what is sent anew is at most the source's own gap ahead.
         #[test]

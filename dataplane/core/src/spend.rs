@@ -220,13 +220,11 @@ impl Worker {
             }
             subscription.selector.permit(limit);
             subscription.aim();
-            if subscription.selector.current().is_none() {
-                subscription.rewriter.close();
-            }
             if limit.paused {
                 subscription.display.interrupt();
             }
-            if limit.paused {
+            if subscription.selector.current().is_none() {
+                subscription.rewriter.close();
                 self.forget_waiting(claim.subscription);
             }
             self.want_key_frame(now, claim.subscription, egress);

@@ -80,6 +80,8 @@ pub struct Worker {
     pub(crate) estimation: EstimationStatistics,
     pub(crate) fec: FecStatistics,
     pub(crate) pacing: PacingStatistics,
+    /// Peers for whose lines something came to wait in this turn.
+    pub(crate) paced: Vec<u32>,
     events: VecDeque<Event>,
     pub(crate) quality: Quality,
     handshakes: VecDeque<HandshakeInput>,
@@ -123,6 +125,7 @@ impl Worker {
             estimation: EstimationStatistics::default(),
             fec: FecStatistics::default(),
             pacing: PacingStatistics::default(),
+            paced: Vec::new(),
             events: VecDeque::new(),
             quality: Quality::default(),
             handshakes: VecDeque::new(),

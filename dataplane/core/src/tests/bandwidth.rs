@@ -267,5 +267,9 @@ proptest! {
             let budget = budget_bps(&bench);
             prop_assert!(budget.is_none_or(|bps| (40_000..100_000_000).contains(&bps)), "{budget:?}");
         }
+        // Whatever waits for the line, it does not for long.
+        bench.run(ms(1000));
+        let told = bench.worker.peer_statistics(PeerId(2)).unwrap();
+        prop_assert!(told.pacer.is_none_or(|pacer| pacer.waiting.packets == 0));
     }
 }
