@@ -311,7 +311,8 @@ impl Pacer {
             (lane.skips, lane.begun_at) = (false, now);
             return Gate::Anew;
         }
-        if !on && !(target && peek.enters) {
+        let goes_out = on || (target && peek.enters);
+        if !goes_out {
             return Gate::Open;
         }
         let stale = wait > PACER_STALE && (lane.key_frames == 0 || !on);
