@@ -6,11 +6,13 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::fan_out::Group;
 use crate::gather::{Gather, Packets, bit};
-use crate::limits::{DATAGRAM_BYTES, EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS};
+use crate::limits::{DATAGRAM_BYTES, EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, PACER_ROOM};
 use crate::pacer::{Gate, Next, Pacer, Repair, Waiting};
 use crate::packet::Packet;
 use crate::peer::Peer;
 use crate::publication::Publication;
+use crate::rewrite::Source;
+use crate::select::Active;
 use crate::subscription::{Selected, Sending, Subscription};
 use crate::time::{Instant, Now};
 use crate::worker::Worker;
@@ -60,7 +62,8 @@ pub(crate) fn pace(
         let (Some(held), Some(Some(packet))) = (gather.held().get(at), packets.get(at)) else {
             continue;
         };
-        match pacer.gate(now, slot, (subscription, group.active, fits), held, packet) {
+        let gate = pacer.gate(now, slot, (subscription, group.active, fits), held, packet);
+        match gate {
             Gate::Open => {}
             Gate::Shut { awaits, given_up } => {
                 paced.awaits |= if awaits { bit(at) } else { 0 };
@@ -68,51 +71,85 @@ pub(crate) fn pace(
                 continue;
             }
             Gate::Anew => {
-                let first = pacer.give_up_stale(slot);
+                let first = pacer.give_up_stale(slot, subscription.rewriter.floor());
                 subscription.give_up(first, pacer.holds(slot));
             }
             Gate::Cut => {
-                let first = pacer.give_up_picture(slot, now);
+                let first = pacer.give_up_picture(slot, now, subscription.rewriter.floor());
                 subscription.give_up(first, pacer.holds(slot));
                 paced.given_up += 1;
                 continue;
             }
         }
         let source = (held.source, held.stream.encoding);
-        let aligned = |from| publication.align(from, held.source, packet);
-        let (rewrite, fills) =
-            match subscription.select(held.received, source, group.active, packet, aligned) {
-                Selected::Forward((_, rewrite)) => (rewrite, false),
-                Selected::Fill((_, rewrite)) => (rewrite, true),
-                Selected::AwaitKeyFrame => {
-                    paced.awaits |= bit(at);
-                    continue;
-                }
-                Selected::HandOn | Selected::Decline => continue,
-            };
-        if !fills {
-            paced.waits |= bit(at);
-            paced.awaits |= if subscription.layers.awaits_key_frame() { bit(at) } else { 0 };
+        let to = (slot, &mut *subscription, publication, group.active);
+        let entry = enqueue(now, pacer, to, source, held.received, packet);
+        paced.waits |= if entry.waits { bit(at) } else { 0 };
+        paced.awaits |= if entry.awaits { bit(at) } else { 0 };
+        if gate != Gate::Anew || !entry.waits {
+            continue;
         }
-        let len = if fills { 0 } else { packet.padded.len() };
-        let padding = len.saturating_sub(packet.payload.len());
-        subscription.rewriter.wait_for(rewrite.seq);
-        pacer.wait_for(Waiting {
-            subscription: slot,
-            source: held.source,
-            encoding: held.stream.encoding,
-            seq: packet.seq,
-            timestamp: packet.timestamp,
-            len: len.min(usize::from(u16::MAX)) as u16,
-            padding: padding.min(255) as u8,
-            key_frame: packet.peek.key_frame,
-            rewrite,
-            fills,
-            since: now,
-        });
+        // What overtook the beginning was refused before: it would have to be asked for again otherwise.
+        let encoding = publication.encodings.get(usize::from(held.stream.encoding));
+        let Some(encoding) = encoding else { continue };
+        let newest = encoding.window.newest().unwrap_or(packet.seq);
+        for seq in (packet.seq + 1..=newest).take(PACER_ROOM.min(pacer.room())) {
+            let mut to_come = gather.held().iter().skip(at + 1);
+            if to_come.any(|later| later.source == held.source && later.seq == seq) {
+                continue;
+            }
+            let Some(Kept { received, peek, bytes }) = encoding.cache.get(seq) else { continue };
+            let Ok(packet) = Packet::parse(bytes, seq, &publication.leg, peek) else { continue };
+            let to = (slot, &mut *subscription, publication, group.active);
+            enqueue(now, pacer, to, source, received, &packet);
+        }
     }
     paced.given_up += pacer.total().dropped - dropped;
     paced
+}
+
+/// What became of a packet that may wait.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    waits: bool,
+    /// A key frame is needed to go on.
+    awaits: bool,
+}
+
+/// Selects and numbers a packet, and queues it if it is to go out.
+fn enqueue(
+    now: Instant,
+    pacer: &mut Pacer,
+    (slot, subscription, publication, active): (u32, &mut Subscription, &Publication, Active),
+    (source, encoding): (Source, u8),
+    received: Now,
+    packet: &Packet<'_>,
+) -> Entry {
+    let aligned = |from| publication.align(from, source, packet);
+    let selected = subscription.select(received, (source, encoding), active, packet, aligned);
+    let (rewrite, fills) = match selected {
+        Selected::Forward((_, rewrite)) => (rewrite, false),
+        Selected::Fill((_, rewrite)) => (rewrite, true),
+        Selected::AwaitKeyFrame => return Entry { waits: false, awaits: true },
+        Selected::HandOn | Selected::Decline => return Entry::default(),
+    };
+    let len = if fills { 0 } else { packet.padded.len() };
+    let padding = len.saturating_sub(packet.payload.len());
+    subscription.rewriter.wait_for(rewrite.seq);
+    pacer.wait_for(Waiting {
+        subscription: slot,
+        source,
+        encoding,
+        seq: packet.seq,
+        timestamp: packet.timestamp,
+        len: len.min(usize::from(u16::MAX)) as u16,
+        padding: padding.min(255) as u8,
+        key_frame: packet.peek.key_frame,
+        rewrite,
+        fills,
+        since: now,
+    });
+    Entry { waits: !fills, awaits: !fills && subscription.layers.awaits_key_frame() }
 }
 
 impl Peer {
@@ -139,6 +176,14 @@ impl Worker {
     pub(crate) fn release(&mut self, now: Now, slot: u32, egress: &mut Egress) -> Option<Instant> {
         let mut pacer = self.peers.get_mut(slot)?.pacer.take()?;
         let before = pacer.total();
+        if let Some(late) = pacer.overdue(now.at)
+            && let Some(subscription) = self.subscriptions.get_mut(late)
+            && let Some(first) = pacer.give_up_stale(late, subscription.rewriter.floor())
+        {
+            pacer.await_key_frame(late, now.at);
+            subscription.give_up(Some(first), pacer.holds(late));
+            self.drops.add(DropReason::PacerFull, pacer.total().dropped - before.dropped);
+        }
         while egress.bytes() <= EGRESS_FLUSH_BYTES && egress.len() <= EGRESS_FLUSH_DATAGRAMS {
             let Some(peer) = self.peers.get(slot) else { break };
             pacer.settle(now.at, peer.limit_bps(), peer.sent.bytes);

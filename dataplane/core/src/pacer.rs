@@ -100,10 +100,13 @@ struct Lane {
     key_frames: u32,
     /// The newest picture that left or waits, and whether that is a key frame.
     picture: Option<(u8, u32, bool)>,
-    /// The highest number that left or waits.
+    /// The highest number that left or waits, and its encoding.
     newest: u64,
+    on: u8,
     /// The picture that has begun to leave.
     leaves: Option<(u8, u32)>,
+    /// The number after the highest that left.
+    next: u64,
     /// Something was given up: nothing can be shown before the next key frame.
     skips: bool,
     /// The encoding that was.
@@ -123,7 +126,9 @@ impl Lane {
             key_frames: 0,
             picture: None,
             newest: 0,
+            on: 0,
             leaves: None,
+            next: 0,
             skips: false,
             skipped: 0,
             again_at: now,
@@ -246,7 +251,10 @@ impl Pacer {
             lane.packets = lane.packets.saturating_sub(1);
             lane.bytes = lane.bytes.saturating_sub(waiting.len.into());
             lane.key_frames = lane.key_frames.saturating_sub(waiting.key_frame.into());
-            lane.leaves = Some((waiting.encoding, waiting.timestamp));
+            if waiting.rewrite.seq >= lane.next {
+                lane.next = waiting.rewrite.seq + 1;
+                lane.leaves = Some((waiting.encoding, waiting.timestamp));
+            }
         }
         let waited = now.since(waiting.since);
         self.statistics.packets += u64::from(waited > Duration::ZERO);
@@ -337,7 +345,7 @@ impl Pacer {
             waiting.key_frame |= lane.picture.is_some_and(|(.., key_frame)| key_frame);
         }
         if number > lane.newest {
-            lane.newest = number;
+            (lane.newest, lane.on) = (number, waiting.encoding);
             lane.picture = Some((waiting.encoding, waiting.timestamp, waiting.key_frame));
         }
         lane.packets += 1;
@@ -354,18 +362,37 @@ impl Pacer {
         }
     }
 
-    /// Gives up what waits of a subscription, but for a picture that has begun to leave. The first number of it.
-    pub(crate) fn give_up_stale(&mut self, slot: u32) -> Option<u64> {
+    /// Gives up what waits of a subscription from number `floor` on, but for a picture that has begun to leave. The first
+    /// number of it.
+    pub(crate) fn give_up_stale(&mut self, slot: u32, floor: u64) -> Option<u64> {
         let leaves = self.lanes.iter().find(|lane| lane.subscription == slot)?.leaves;
         let of = |waiting: &&Waiting| {
             waiting.subscription == slot && Some((waiting.encoding, waiting.timestamp)) == leaves
         };
         let kept = self.waiting.iter().filter(of).map(|waiting| waiting.rewrite.seq).max();
-        self.give_up(slot, kept.map_or(0, |kept| kept + 1))
+        self.give_up(slot, kept.map_or(floor, |kept| floor.max(kept + 1)))
     }
 
-    /// Gives up what waits of a picture, the newest of a subscription; that waits for a key frame then. The first number of it.
-    pub(crate) fn give_up_picture(&mut self, slot: u32, now: Instant) -> Option<u64> {
+    /// The subscription of which too much waits: longer than it can be looked up, or the line has become so narrow that it
+    /// will.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<u32> {
+        let first = self.waiting.front()?;
+        if now.since(first.since) > PACER_PICTURE {
+            return Some(first.subscription);
+        }
+        let most = self.lanes.iter().max_by_key(|lane| lane.bytes)?;
+        (self.time(self.bytes.saturating_mul(8)) > 2 * PACER_PICTURE).then_some(most.subscription)
+    }
+
+    /// A subscription waits for a key frame.
+    pub(crate) fn await_key_frame(&mut self, slot: u32, now: Instant) {
+        let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot);
+        lane.into_iter().for_each(|lane| lane.skip(lane.on, now));
+    }
+
+    /// Gives up what waits of a picture from number `floor` on, the newest of a subscription; that waits for a key frame then.
+    /// The first number of it.
+    pub(crate) fn give_up_picture(&mut self, slot: u32, now: Instant, floor: u64) -> Option<u64> {
         let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot)?;
         let (encoding, timestamp, _) = lane.picture?;
         lane.skip(encoding, now);
@@ -374,7 +401,7 @@ impl Pacer {
             waiting.subscription == slot && picture == (encoding, timestamp)
         };
         let first = self.waiting.iter().find(of)?.rewrite.seq;
-        self.give_up(slot, first)
+        self.give_up(slot, first.max(floor))
     }
 
     /// Gives up all that waits of a subscription, which waits for a key frame then. The first number of it.

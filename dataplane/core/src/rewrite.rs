@@ -367,11 +367,16 @@ impl Rewriter {
         self.unsent = self.unsent.map(|unsent| unsent.max(seq + 1)).filter(|_| waits);
     }
 
+    /// The first number that can be taken back: what was numbered before it has been sent, or others after it have.
+    pub(crate) fn floor(&self) -> u64 {
+        self.unsent.unwrap_or(self.next)
+    }
+
     /// Packets that waited will not be sent, those with this number and later ones: what comes next is numbered as if they
     /// had never been. `waits`: others, from before them, still do.
     pub(crate) fn give_up(&mut self, from: u64, waits: bool) {
         // Under no number two packets are ever sent: it is part of the nonce.
-        let from = from.max(self.unsent.unwrap_or(self.next)).min(self.next);
+        let from = from.max(self.floor()).min(self.next);
         self.unsent = self.unsent.filter(|_| waits);
         self.close();
         while let Some(segment) = self.segments.back_mut() {
@@ -394,7 +399,7 @@ impl Rewriter {
 
     /// Which packet of which source was sent under this number, or would have been had it arrived.
     pub(crate) fn origin(&self, seq: u16) -> Option<(Source, u64)> {
-        let newest = self.unsent.unwrap_or(self.next).checked_sub(1)?;
+        let newest = self.floor().checked_sub(1)?;
         let back = u64::from((newest as u16).wrapping_sub(seq));
         let outgoing = newest.checked_sub(back).filter(|_| back < 1 << 15)?;
         let segment = self
@@ -414,8 +419,7 @@ impl Rewriter {
 
     /// The newest number that was sent, and about its timestamp.
     pub(crate) fn newest(&self) -> Option<(u64, u32)> {
-        let next = self.unsent.unwrap_or(self.next);
-        self.sent.then(|| (next.saturating_sub(1), self.newest.timestamp))
+        self.sent.then(|| (self.floor().saturating_sub(1), self.newest.timestamp))
     }
 
     /// The newest source, and what is added to its timestamps.
@@ -669,6 +673,16 @@ mod tests {
         r.give_up(0, false);
         assert_eq!(send(&mut r, B, position(80_000, 0), 100).map(|r| r.seq as u16), Some(4));
         assert_eq!(r.origin(3), Some((A, 70_010)));
+    }
+
+    #[test]
+    fn what_comes_late_before_what_was_left_out_cannot_be_taken_back() {
+        let mut r = Rewriter::new(0);
+        send(&mut r, A, position(70_000, 0), 0);
+        r.skip(position(70_003, 1), None);
+        let late = r.map(A, 70_001).unwrap();
+        r.wait_for(late.seq);
+        assert!(r.floor() > late.seq, "it is to be sent");
     }
 
     proptest! {

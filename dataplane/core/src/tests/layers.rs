@@ -3,6 +3,7 @@
 use super::streams::{Frame, Kind, Made, Stream};
 use crate::command::{self, Command, Preferences, PublicationId, SubscriptionId};
 use crate::drop::DropReason;
+use crate::limits::{BUDGET_BPS_MIN, PACER_PICTURE, PACER_WAIT};
 use crate::testing::{Bench, Client, IDS, ms, read};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -212,7 +213,7 @@ impl Call {
         let cut = self.cut();
         for id in begun.iter().filter(|id| !broken.contains(id)) {
             let frame = &self.stream.frames[id];
-            if cut.contains(&frame.picture) && self.delayed.contains(&frame.picture) {
+            if cut.contains(&frame.picture) {
                 continue;
             }
             assert!(whole.contains(id), "{kind:?}: frame {id} has holes: {frame:?}");
@@ -233,8 +234,8 @@ impl Call {
         first.is_some_and(|frame| frame.refs.is_empty())
     }
 
-    /// The pictures that a key picture follows: what comes late of them may not be sent any more, as when pictures between
-    /// them are given up. Without any given up there are none.
+    /// The pictures that a key picture or nothing follows, and of which not all may have been sent because pictures after them
+    /// were given up. Without any given up there are none.
     fn cut(&self) -> BTreeSet<u32> {
         if self.bench.dropped(DropReason::PacerFull) == 0 {
             return BTreeSet::new();
@@ -243,7 +244,17 @@ impl Call {
         let pictures: Vec<u32> =
             frames.map(|(frame, _)| self.stream.frames[&frame].picture).collect();
         let follows = pictures.windows(2).filter(|pair| pair[0] != pair[1] && self.is_key(pair[1]));
-        follows.map(|pair| pair[0]).collect()
+        let last = pictures.last().copied();
+        let cut = follows.map(|pair| pair[0]).chain(last);
+        cut.filter(|picture| self.may_be_cut(*picture)).collect()
+    }
+
+    /// Whether packets of a picture came late, or it is longer than the narrowest line can bear behind others.
+    fn may_be_cut(&self, picture: u32) -> bool {
+        let frames = self.stream.frames.values().filter(|frame| frame.picture == picture);
+        let packets: u64 = frames.map(|frame| u64::from(frame.packets)).sum();
+        let takes_ms = 1000 * 8 * packets * FILLER as u64 / BUDGET_BPS_MIN;
+        self.delayed.contains(&picture) || ms(takes_ms) > PACER_PICTURE - PACER_WAIT
     }
 
     /// What waits for the line leaves.
@@ -284,9 +295,7 @@ impl Call {
             if kind == Kind::Vp8 {
                 assert!(ids.insert(id[0]), "{kind:?}: picture id {} twice", id[0]);
             }
-            if frames.iter().any(|frame| broken.contains(frame))
-                || (cut.contains(picture) && self.delayed.contains(picture))
-            {
+            if frames.iter().any(|frame| broken.contains(frame)) || cut.contains(picture) {
                 continue;
             }
             let (last, others) = packets.split_last().unwrap();
@@ -305,7 +314,7 @@ impl Call {
 impl Call {
     /// Differences of frame numbers stay, but where a key picture follows what was given up; and they only grow.
     fn check_frame_numbers(&self) {
-        let (kind, cut) = (self.kind, self.cut());
+        let (kind, given_up) = (self.kind, self.bench.dropped(DropReason::PacerFull) > 0);
         let mut before: Option<(u32, u16, u16)> = None;
         for bytes in self.got.values() {
             let data = read(bytes).extension(IDS.dependency_descriptor).map(<[u8]>::to_vec);
@@ -314,7 +323,7 @@ impl Call {
             let (offset, picture) =
                 (number.wrapping_sub(frame as u16), self.stream.frames[&frame].picture);
             if let Some((last, last_offset, last_number)) = before {
-                let anew = last != picture && self.is_key(picture) && cut.contains(&last);
+                let anew = given_up && last != picture && self.is_key(picture);
                 assert!(offset == last_offset || anew, "{kind:?}: frame {frame} is {number}");
                 let grows = number.wrapping_sub(last_number).cast_signed() >= i16::from(anew);
                 assert!(grows, "{kind:?}: frame {frame} is {number} after {last_number}");
