@@ -3,7 +3,6 @@
 use super::streams::{Frame, Kind, Made, Stream};
 use crate::command::{self, Command, Preferences, PublicationId, SubscriptionId};
 use crate::drop::DropReason;
-use crate::limits::{BUDGET_BPS_MIN, PACER_PICTURE, PACER_WAIT};
 use crate::testing::{Bench, Client, IDS, ms, read};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +31,6 @@ struct Call {
     asked: bool,
     late: Vec<Vec<u8>>,
     /// Pictures of which packets came late.
-    delayed: BTreeSet<u32>,
     /// Numbers that came as retransmissions.
     again: BTreeSet<i64>,
 }
@@ -94,7 +92,6 @@ impl Call {
             newest: 99,
             asked: false,
             late: Vec::new(),
-            delayed: BTreeSet::new(),
             again: BTreeSet::new(),
         }
     }
@@ -121,7 +118,6 @@ impl Call {
             if lost & bit != 0 {
                 self.lost.insert((frame, at as u8 % packets));
             } else if late & bit != 0 {
-                self.delayed.insert(self.stream.frames[&frame].picture);
                 self.late.push(bytes);
             } else {
                 self.bench.receive(self.publisher.path, &bytes);
@@ -234,8 +230,9 @@ impl Call {
         first.is_some_and(|frame| frame.refs.is_empty())
     }
 
-    /// The pictures that a key picture or nothing follows, and of which not all may have been sent because pictures after them
-    /// were given up. Without any given up there are none.
+    /// The pictures that a key picture or nothing follows, and of which not all may have been sent: a line that narrows to a
+    /// tenth in the middle of one leaves its rest waiting for longer than it can be looked up. Without any given up there are
+    /// none.
     fn cut(&self) -> BTreeSet<u32> {
         if self.bench.dropped(DropReason::PacerFull) == 0 {
             return BTreeSet::new();
@@ -245,16 +242,7 @@ impl Call {
             frames.map(|(frame, _)| self.stream.frames[&frame].picture).collect();
         let follows = pictures.windows(2).filter(|pair| pair[0] != pair[1] && self.is_key(pair[1]));
         let last = pictures.last().copied();
-        let cut = follows.map(|pair| pair[0]).chain(last);
-        cut.filter(|picture| self.may_be_cut(*picture)).collect()
-    }
-
-    /// Whether packets of a picture came late, or it is longer than the narrowest line can bear behind others.
-    fn may_be_cut(&self, picture: u32) -> bool {
-        let frames = self.stream.frames.values().filter(|frame| frame.picture == picture);
-        let packets: u64 = frames.map(|frame| u64::from(frame.packets)).sum();
-        let takes_ms = 1000 * 8 * packets * FILLER as u64 / BUDGET_BPS_MIN;
-        self.delayed.contains(&picture) || ms(takes_ms) > PACER_PICTURE - PACER_WAIT
+        follows.map(|pair| pair[0]).chain(last).collect()
     }
 
     /// What waits for the line leaves.
