@@ -63,16 +63,20 @@ pub(crate) fn pace(
             continue;
         };
         let gate = pacer.gate(now, slot, (subscription, group.active, fits), held, packet);
-        match gate {
-            Gate::Open => {}
+        let anew = match gate {
+            Gate::Open => false,
             Gate::Shut { awaits, given_up } => {
                 paced.awaits |= if awaits { bit(at) } else { 0 };
                 paced.given_up += u64::from(given_up);
                 continue;
             }
-            Gate::Anew => {
+            Gate::Anew { skipped } => {
                 let first = pacer.give_up_stale(slot, subscription.rewriter.floor());
-                subscription.give_up(first, pacer.holds(slot));
+                let anew = skipped || first.is_some();
+                if anew {
+                    subscription.give_up(first, pacer.holds(slot));
+                }
+                anew
             }
             Gate::Cut => {
                 let first = pacer.give_up_picture(slot, now, subscription.rewriter.floor());
@@ -80,13 +84,13 @@ pub(crate) fn pace(
                 paced.given_up += 1;
                 continue;
             }
-        }
+        };
         let source = (held.source, held.stream.encoding);
         let to = (slot, &mut *subscription, publication, group.active);
         let entry = enqueue(now, pacer, to, source, held.received, packet);
         paced.waits |= if entry.waits { bit(at) } else { 0 };
         paced.awaits |= if entry.awaits { bit(at) } else { 0 };
-        if gate != Gate::Anew || !entry.waits {
+        if !anew || !entry.waits {
             continue;
         }
         // What overtook the beginning was refused before: it would have to be asked for again otherwise.

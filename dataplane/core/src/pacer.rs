@@ -83,8 +83,9 @@ pub(crate) enum Gate {
     Open,
     /// It is given up. `awaits`: a key frame of its encoding is needed; `given_up`: it would have gone out otherwise.
     Shut { awaits: bool, given_up: bool },
-    /// The stream begins anew with it: what waits of it is stale.
-    Anew,
+    /// A key frame, or what decoding can begin with: what waits of the stream is stale. `skipped`: what came before was given
+    /// up already.
+    Anew { skipped: bool },
     /// Its picture is too long to wait for, all of it.
     Cut,
 }
@@ -317,7 +318,7 @@ impl Pacer {
                 return shut(target && (again || encoding != lane.skipped), target);
             }
             (lane.skips, lane.begun_at) = (false, now);
-            return Gate::Anew;
+            return Gate::Anew { skipped: true };
         }
         let goes_out = on || (target && peek.enters);
         if !goes_out {
@@ -325,7 +326,7 @@ impl Pacer {
         }
         let stale = wait > PACER_STALE && (lane.key_frames == 0 || !on);
         if target && peek.enters && peek.key_frame && lane.packets > 0 && stale {
-            return Gate::Anew;
+            return Gate::Anew { skipped: false };
         }
         let most = lane.bytes.saturating_mul(lanes as u64) >= self.bytes;
         if (wait > PACER_WAIT && (most || wait > 2 * PACER_WAIT)) || room < PACER_ROOM {
