@@ -91,6 +91,8 @@ pub(crate) struct Rewriter {
     /// Whether the last segment goes on.
     open: bool,
     next: u64,
+    /// What that was before the packet that was numbered last.
+    before: u64,
     /// The number with which what is sent now was entered: another source, or the same after an interruption.
     entered: u64,
     /// The newest packet sent, with outgoing numbers, and when.
@@ -111,6 +113,7 @@ impl Rewriter {
             open: false,
             // In the second cycle, so that a late first packet has a number too.
             next: (1 << 16) | u64::from(first_seq),
+            before: 0,
             entered: 0,
             newest: Position::default(),
             at: Instant::default(),
@@ -329,7 +332,7 @@ impl Rewriter {
         if rewrite.seq < self.next {
             return;
         }
-        self.next = rewrite.seq + 1;
+        (self.before, self.next) = (self.next, rewrite.seq + 1);
         if let Some(segment) = self.segments.back_mut() {
             segment.last = segment.last.max(position.seq);
         }
@@ -357,9 +360,9 @@ impl Rewriter {
 
     /// A packet has its numbers, but waits until [`Rewriter::leaves`].
     pub(crate) fn wait_for(&mut self, seq: u64) {
-        // What fills a hole comes after others that have been sent.
+        // What fills a hole comes after others that have been sent, and what leaves one may yet be followed by its filling.
         let newest = seq + 1 == self.next;
-        self.unsent.get_or_insert(if newest { seq } else { self.next });
+        self.unsent.get_or_insert(if newest { self.before } else { self.next });
     }
 
     /// A packet that waited is sent. `waits`: others still do.
