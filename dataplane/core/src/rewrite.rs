@@ -293,8 +293,9 @@ impl Rewriter {
         let before = self.segments.back().filter(|segment| segment.source == source)?;
         let timestamp = position.timestamp.wrapping_add(before.offsets.timestamp);
         let goes_on = position.seq <= before.last.saturating_add(DROPOUT_MAX);
-        let is_ahead = timestamp.wrapping_sub(self.newest.timestamp).cast_signed() > 0;
-        (goes_on && is_ahead).then_some(timestamp)
+        // The same: of the picture whose beginning was given up.
+        let is_behind = timestamp.wrapping_sub(self.newest.timestamp).cast_signed() < 0;
+        (goes_on && !is_behind).then_some(timestamp)
     }
 
     /// The next outgoing timestamp at a switch.
