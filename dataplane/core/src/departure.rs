@@ -84,6 +84,15 @@ pub(crate) fn pace(
                 paced.given_up += 1;
                 continue;
             }
+            Gate::Full => {
+                // What is due of the picture already, as it overtook what it leaves out, is not waited for.
+                let due = pacer.after(slot).filter(|after| subscription.rewriter.is_due(*after));
+                if due.is_some() {
+                    subscription.give_up(due, true);
+                }
+                paced.given_up += 1;
+                continue;
+            }
         };
         let source = (held.source, held.stream.encoding);
         let to = (slot, &mut *subscription, publication, group.active);

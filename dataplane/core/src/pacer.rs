@@ -88,6 +88,8 @@ pub(crate) enum Gate {
     Anew { skipped: bool },
     /// Its picture is too long to wait for, all of it.
     Cut,
+    /// Too much waits for another picture: what follows is given up, too, until a key frame.
+    Full,
 }
 
 /// The packets of one subscription.
@@ -331,7 +333,7 @@ impl Pacer {
         let most = lane.bytes.saturating_mul(lanes as u64) >= self.bytes;
         if (wait > PACER_WAIT && (most || wait > 2 * PACER_WAIT)) || room < PACER_ROOM {
             lane.skip(encoding, now);
-            return shut(false, true);
+            return Gate::Full;
         }
         Gate::Open
     }
@@ -415,6 +417,12 @@ impl Pacer {
     /// Whether something waits of a subscription.
     pub(crate) fn holds(&self, slot: u32) -> bool {
         self.lanes.iter().any(|lane| lane.subscription == slot && lane.packets > 0)
+    }
+
+    /// The number after the highest that waits of a subscription.
+    pub(crate) fn after(&self, slot: u32) -> Option<u64> {
+        let mut lanes = self.lanes.iter();
+        Some(lanes.find(|lane| lane.subscription == slot && lane.packets > 0)?.newest + 1)
     }
 
     /// Whether a subscription waits for a key frame because something was given up.

@@ -376,6 +376,11 @@ impl Rewriter {
         self.unsent.unwrap_or(self.next)
     }
 
+    /// Whether this number was given out, or is kept for what is missing.
+    pub(crate) fn is_due(&self, seq: u64) -> bool {
+        seq < self.next
+    }
+
     /// Packets that waited will not be sent, those with this number and later ones: what comes next is numbered as if they
     /// had never been. `waits`: others, from before them, still do.
     pub(crate) fn give_up(&mut self, from: u64, waits: bool) {
