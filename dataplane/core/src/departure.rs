@@ -29,9 +29,9 @@ pub(crate) struct Paced {
 
 impl Subscription {
     /// What waits of it, from this number on, is given up: it goes on with a key frame.
-    pub(crate) fn give_up(&mut self, first: Option<u64>, waits: bool) {
+    pub(crate) fn give_up(&mut self, first: Option<u64>) {
         if let Some(first) = first {
-            self.rewriter.give_up(first, waits);
+            self.rewriter.give_up(first);
         }
         self.restart();
     }
@@ -74,13 +74,13 @@ pub(crate) fn pace(
                 let first = pacer.give_up_stale(slot, subscription.rewriter.floor());
                 let anew = skipped || first.is_some();
                 if anew {
-                    subscription.give_up(first, pacer.holds(slot));
+                    subscription.give_up(first);
                 }
                 anew
             }
             Gate::Cut => {
                 let first = pacer.give_up_picture(slot, now, subscription.rewriter.floor());
-                subscription.give_up(first, pacer.holds(slot));
+                subscription.give_up(first);
                 paced.given_up += 1;
                 continue;
             }
@@ -88,7 +88,7 @@ pub(crate) fn pace(
                 // What is due of the picture already, as it overtook what it leaves out, is not waited for.
                 let due = pacer.after(slot).filter(|after| subscription.rewriter.is_due(*after));
                 if due.is_some() {
-                    subscription.give_up(due, true);
+                    subscription.give_up(due);
                 }
                 paced.given_up += 1;
                 continue;
@@ -148,7 +148,7 @@ fn enqueue(
     };
     let len = if fills { 0 } else { packet.padded.len() };
     let padding = len.saturating_sub(packet.payload.len());
-    subscription.rewriter.wait_for(rewrite.seq);
+    subscription.rewriter.wait_for();
     pacer.wait_for(Waiting {
         subscription: slot,
         source,
@@ -194,7 +194,7 @@ impl Worker {
             && let Some(first) = pacer.give_up_stale(late, subscription.rewriter.floor())
         {
             pacer.await_key_frame(late, now.at);
-            subscription.give_up(Some(first), pacer.holds(late));
+            subscription.give_up(Some(first));
             self.drops.add(DropReason::PacerFull, pacer.total().dropped - before.dropped);
         }
         while egress.bytes() <= EGRESS_FLUSH_BYTES && egress.len() <= EGRESS_FLUSH_DATAGRAMS {
@@ -246,7 +246,7 @@ impl Worker {
         let peer = self.peers.get_mut(subscription.peer);
         let Some(pacer) = peer.and_then(|peer| peer.pacer.as_mut()) else { return };
         if let Some(first) = pacer.forget(slot) {
-            subscription.rewriter.give_up(first, false);
+            subscription.rewriter.give_up(first);
         }
     }
 
@@ -269,11 +269,11 @@ impl Worker {
             // What follows it cannot be shown either.
             let dropped = pacer.total().dropped;
             pacer.skip(slot, waiting.encoding, now.at);
-            subscription.give_up(Some(waiting.rewrite.seq), false);
+            subscription.give_up(Some(waiting.rewrite.seq));
             self.drops.add(DropReason::PacerFull, 1 + pacer.total().dropped - dropped);
             return;
         };
-        subscription.rewriter.leaves(waiting.rewrite.seq, pacer.holds(slot));
+        subscription.rewriter.leaves(waiting.rewrite.seq);
         let mut room = [0; DATAGRAM_BYTES];
         let packet =
             if waiting.fills { packet.emptied() } else { pad(packet, waiting.padding, &mut room) };

@@ -122,7 +122,7 @@ impl Worker {
         // All at once is what a line that is known cannot take: it waits, and instead of what waited.
         let mut pacer = peer.pacer.take_if(|_| subscription.waits(publication));
         if let Some(first) = pacer.as_mut().and_then(|pacer| pacer.forget(slot)) {
-            subscription.give_up(Some(first), false);
+            subscription.give_up(Some(first));
         }
         if pacer.as_ref().is_some_and(|pacer| burst.clone().count() > pacer.room()) {
             peer.pacer = pacer;
@@ -140,7 +140,7 @@ impl Worker {
                 Selected::HandOn | Selected::AwaitKeyFrame | Selected::Decline => continue,
             };
             if let Some(pacer) = &mut pacer {
-                subscription.rewriter.wait_for(way.1.seq);
+                subscription.rewriter.wait_for();
                 pacer.wait_for(Waiting {
                     subscription: slot,
                     source,

@@ -91,8 +91,9 @@ pub(crate) struct Rewriter {
     /// Whether the last segment goes on.
     open: bool,
     next: u64,
-    /// What that was before the packet that was numbered last.
-    before: u64,
+    /// None with this number or a later one has been sent; and what that was before the packet that was numbered last.
+    unsent: u64,
+    unsent_before: u64,
     /// The number with which what is sent now was entered: another source, or the same after an interruption.
     entered: u64,
     /// The newest packet sent, with outgoing numbers, and when.
@@ -101,25 +102,24 @@ pub(crate) struct Rewriter {
     sent: bool,
     /// The last picture that was left out, by the source's id.
     left_out: Option<u16>,
-    /// Where numbered packets still wait: none with this number or a later one has been sent.
-    unsent: Option<u64>,
 }
 
 impl Rewriter {
     /// Starts at `first_seq`.
     pub(crate) fn new(first_seq: u16) -> Self {
+        // In the second cycle, so that a late first packet has a number too.
+        let next = (1 << 16) | u64::from(first_seq);
         Self {
             segments: VecDeque::new(),
             open: false,
-            // In the second cycle, so that a late first packet has a number too.
-            next: (1 << 16) | u64::from(first_seq),
-            before: 0,
+            next,
+            unsent: next,
+            unsent_before: next,
             entered: 0,
             newest: Position::default(),
             at: Instant::default(),
             sent: false,
             left_out: None,
-            unsent: None,
         }
     }
 
@@ -328,12 +328,15 @@ impl Rewriter {
         None
     }
 
-    /// Takes note that the packet was given its numbers: the next segment starts after it.
+    /// Takes note that the packet was given its numbers, and is sent if [`Rewriter::wait_for`] does not follow: the next segment
+    /// starts after it.
     pub(crate) fn advance(&mut self, position: Position, rewrite: Rewrite, at: Instant) {
+        self.unsent_before = self.unsent;
+        self.unsent = self.unsent.max(rewrite.seq + 1);
         if rewrite.seq < self.next {
             return;
         }
-        (self.before, self.next) = (self.next, rewrite.seq + 1);
+        self.next = rewrite.seq + 1;
         if let Some(segment) = self.segments.back_mut() {
             segment.last = segment.last.max(position.seq);
         }
@@ -359,21 +362,19 @@ impl Rewriter {
         self.sent = true;
     }
 
-    /// A packet has its numbers, but waits until [`Rewriter::leaves`].
-    pub(crate) fn wait_for(&mut self, seq: u64) {
-        // What fills a hole comes after others that have been sent, and what leaves one may yet be followed by its filling.
-        let newest = seq + 1 == self.next;
-        self.unsent.get_or_insert(if newest { self.before } else { self.next });
+    /// The packet that was numbered last waits until [`Rewriter::leaves`].
+    pub(crate) fn wait_for(&mut self) {
+        self.unsent = self.unsent_before;
     }
 
-    /// A packet that waited is sent. `waits`: others still do.
-    pub(crate) fn leaves(&mut self, seq: u64, waits: bool) {
-        self.unsent = self.unsent.map(|unsent| unsent.max(seq + 1)).filter(|_| waits);
+    /// A packet that waited is sent.
+    pub(crate) fn leaves(&mut self, seq: u64) {
+        self.unsent = self.unsent.max(seq + 1);
     }
 
-    /// The first number that can be taken back: what was numbered before it has been sent, or others after it have.
+    /// The first number that can be taken back: neither it nor any after it has been sent.
     pub(crate) fn floor(&self) -> u64 {
-        self.unsent.unwrap_or(self.next)
+        self.unsent
     }
 
     /// Whether this number was given out, or is kept for what is missing.
@@ -382,11 +383,10 @@ impl Rewriter {
     }
 
     /// Packets that waited will not be sent, those with this number and later ones: what comes next is numbered as if they
-    /// had never been. `waits`: others, from before them, still do.
-    pub(crate) fn give_up(&mut self, from: u64, waits: bool) {
+    /// had never been.
+    pub(crate) fn give_up(&mut self, from: u64) {
         // Under no number two packets are ever sent: it is part of the nonce.
         let from = from.max(self.floor()).min(self.next);
-        self.unsent = self.unsent.filter(|_| waits);
         self.close();
         while let Some(segment) = self.segments.back_mut() {
             if segment.outgoing(segment.first) < from {
@@ -662,43 +662,45 @@ mod tests {
         let mut r = Rewriter::new(0);
         send(&mut r, A, position(70_000, 0), 0);
         for seq in [70_001, 70_002, 70_004, 70_005] {
-            let waits = send(&mut r, A, position(seq, 3000), 33).unwrap();
-            r.wait_for(waits.seq);
+            send(&mut r, A, position(seq, 3000), 33).unwrap();
+            r.wait_for();
         }
         assert_eq!(r.newest().map(|(seq, _)| seq as u16), Some(0));
         assert_eq!(r.origin(2), None, "not sent yet");
-        r.leaves((1 << 16) + 1, true);
+        r.leaves((1 << 16) + 1);
         assert_eq!(r.origin(1), Some((A, 70_001)));
         // All but the first two, one of which is still to be sent.
-        r.give_up((1 << 16) + 3, true);
+        r.give_up((1 << 16) + 3);
         assert_eq!(r.map(A, 70_003), None);
         assert_eq!(r.map(A, 70_002).map(|r| r.seq as u16), Some(2));
         let next = send(&mut r, A, position(70_010, 9000), 99).unwrap();
         assert_eq!((next.seq as u16, next.offsets.timestamp), (3, 0));
-        r.wait_for(next.seq);
-        r.leaves((1 << 16) + 2, true);
-        r.leaves((1 << 16) + 3, true);
+        r.wait_for();
+        r.leaves((1 << 16) + 2);
+        r.leaves((1 << 16) + 3);
         // Whatever is asked for: 3 has been sent.
-        r.give_up(0, false);
+        r.give_up(0);
         assert_eq!(send(&mut r, B, position(80_000, 0), 100).map(|r| r.seq as u16), Some(4));
         assert_eq!(r.origin(3), Some((A, 70_010)));
     }
 
     #[test]
-    fn what_comes_late_before_what_was_left_out_cannot_be_taken_back() {
+    fn what_comes_late_before_what_was_left_out_can_be_taken_back() {
         let mut r = Rewriter::new(0);
         send(&mut r, A, position(70_000, 0), 0);
         r.skip(position(70_003, 1), None);
-        let late = r.map(A, 70_001).unwrap();
-        r.wait_for(late.seq);
-        assert!(r.floor() > late.seq, "it is to be sent");
+        let late = send(&mut r, A, position(70_001, 1), 1).unwrap();
+        r.wait_for();
+        assert_eq!((r.floor(), late.seq as u16), (late.seq, 1));
+        r.give_up(late.seq);
+        assert_eq!(send(&mut r, A, position(70_009, 9), 9).map(|r| r.seq as u16), Some(1));
     }
 
     proptest! {
         /// Under reordering, loss, switches, and with what waits given up at any time: no number goes out twice.
         #[test]
         fn numbers_go_out_once_whatever_is_given_up(
-            steps in prop::collection::vec((0_u8..3, -6_i64..12, 0_u8..8), 1..300),
+            steps in prop::collection::vec((0_u8..3, -6_i64..12, 0_u8..10), 1..300),
         ) {
             let mut r = Rewriter::new(9);
             let mut newest = [70_000_u64, 90_000, 110_000];
@@ -713,12 +715,12 @@ mod tests {
                         let at = usize::from(switch) * waiting.len() / 3;
                         if let Some(from) = waiting.iter().nth(at).copied() {
                             waiting.split_off(&from);
-                            r.give_up(from, !waiting.is_empty());
+                            r.give_up(from);
                         }
                     }
                     2..5 => {
                         if let Some(seq) = waiting.pop_first() {
-                            r.leaves(seq, !waiting.is_empty());
+                            r.leaves(seq);
                             prop_assert!(sent.insert(seq), "{seq} twice");
                         }
                     }
@@ -730,10 +732,19 @@ mod tests {
                 if !accepted.insert((current, seq)) {
                     continue;
                 }
-                let rewrite = send(&mut r, Source(current.into()), position(seq, 0), ms as u64);
-                if let Some(rewrite) = rewrite {
-                    r.wait_for(rewrite.seq);
-                    prop_assert!(waiting.insert(rewrite.seq) && !sent.contains(&rewrite.seq));
+                let source = Source(current.into());
+                if act == 8 && !r.needs_segment(source, seq) && seq == *newest {
+                    r.skip(position(seq, 0), None);
+                    continue;
+                }
+                let Some(rewrite) = send(&mut r, source, position(seq, 0), ms as u64) else { continue };
+                prop_assert!(!waiting.contains(&rewrite.seq) && !sent.contains(&rewrite.seq));
+                // Where nothing waits it may be sent at once.
+                if act == 9 && waiting.is_empty() {
+                    sent.insert(rewrite.seq);
+                } else {
+                    r.wait_for();
+                    waiting.insert(rewrite.seq);
                 }
             }
         }

@@ -133,10 +133,14 @@ impl Call {
     }
 
     /// Asks for what is missing.
+    /// Of the newest hundred numbers those that did not come.
+    fn missing(&self) -> Vec<u16> {
+        let due = (self.newest - 100..self.newest).filter(|seq| *seq >= 100);
+        due.filter(|seq| !self.got.contains_key(seq)).map(|seq| seq as u16).collect()
+    }
+
     fn ask(&mut self) {
-        let missing = (self.newest - 100..self.newest).filter(|seq| *seq >= 100);
-        let missing: Vec<u16> =
-            missing.filter(|seq| !self.got.contains_key(seq)).map(|seq| seq as u16).collect();
+        let missing = self.missing();
         if !missing.is_empty() {
             self.subscriber.send_rtcp(&mut self.bench, |rtcp| {
                 rtcp.nack(1, OUT, missing).unwrap();
@@ -245,14 +249,18 @@ impl Call {
         follows.map(|pair| pair[0]).chain(last).collect()
     }
 
-    /// What waits for the line leaves.
+    /// What waits for the line leaves, and what is asked for after it.
     fn drain(&mut self) {
-        for _ in 0..200 {
+        // What was asked for goes at the rate of the line, too: of a narrow one eight packets take two seconds.
+        let mut idle = 0;
+        for _ in 0..400 {
             self.bench.run(ms(33));
             self.collect();
             self.ask();
             let peer = self.bench.worker.peer_statistics(self.subscriber.id).unwrap();
-            if peer.pacer.is_none_or(|pacer| pacer.waiting.packets == 0) {
+            let waits = peer.pacer.is_some_and(|pacer| pacer.waiting.packets > 0);
+            idle = if waits { 0 } else { idle + 1 };
+            if idle > 100 || (idle > 0 && self.missing().is_empty()) {
                 return;
             }
         }
