@@ -63,8 +63,8 @@ pub(crate) fn pace(
             continue;
         };
         let gate = pacer.gate(now, slot, (subscription, group.active, fits), held, packet);
-        let anew = match gate {
-            Gate::Open => false,
+        match gate {
+            Gate::Open => {}
             Gate::Shut { awaits, given_up } => {
                 paced.awaits |= if awaits { bit(at) } else { 0 };
                 paced.given_up += u64::from(given_up);
@@ -72,11 +72,9 @@ pub(crate) fn pace(
             }
             Gate::Anew { skipped } => {
                 let first = pacer.give_up_stale(slot, subscription.rewriter.floor());
-                let anew = skipped || first.is_some();
-                if anew {
+                if skipped || first.is_some() {
                     subscription.give_up(first);
                 }
-                anew
             }
             Gate::Cut => {
                 let first = pacer.give_up_picture(slot, now, subscription.rewriter.floor());
@@ -93,13 +91,14 @@ pub(crate) fn pace(
                 paced.given_up += 1;
                 continue;
             }
-        };
+        }
+        let begins = subscription.rewriter.needs_segment(held.source, packet.seq);
         let source = (held.source, held.stream.encoding);
         let to = (slot, &mut *subscription, publication, group.active);
         let entry = enqueue(now, pacer, to, source, held.received, packet);
         paced.waits |= if entry.waits { bit(at) } else { 0 };
         paced.awaits |= if entry.awaits { bit(at) } else { 0 };
-        if !anew || !entry.waits {
+        if !begins || !entry.waits {
             continue;
         }
         // What overtook the beginning was refused before: it would have to be asked for again otherwise.

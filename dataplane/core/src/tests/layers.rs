@@ -251,16 +251,16 @@ impl Call {
 
     /// What waits for the line leaves, and what is asked for after it.
     fn drain(&mut self) {
-        // What was asked for goes at the rate of the line, too: of a narrow one eight packets take two seconds.
+        // What was asked for goes at a share of the line, too: of a narrow one each packet takes a second.
         let mut idle = 0;
-        for _ in 0..400 {
+        for _ in 0..1000 {
             self.bench.run(ms(33));
             self.collect();
             self.ask();
             let peer = self.bench.worker.peer_statistics(self.subscriber.id).unwrap();
             let waits = peer.pacer.is_some_and(|pacer| pacer.waiting.packets > 0);
             idle = if waits { 0 } else { idle + 1 };
-            if idle > 100 || (idle > 0 && self.missing().is_empty()) {
+            if idle > 600 || (idle > 0 && self.missing().is_empty()) {
                 return;
             }
         }
