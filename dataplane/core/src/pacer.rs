@@ -414,11 +414,6 @@ impl Pacer {
         self.give_up(slot, 0)
     }
 
-    /// Whether something waits of a subscription.
-    pub(crate) fn holds(&self, slot: u32) -> bool {
-        self.lanes.iter().any(|lane| lane.subscription == slot && lane.packets > 0)
-    }
-
     /// The number after the highest that waits of a subscription.
     pub(crate) fn after(&self, slot: u32) -> Option<u64> {
         let mut lanes = self.lanes.iter();
