@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+use strait_link::v1::{ClientMessage, auth::Credential, client_message::Body as Request};
+use strait_link::{Frames, STRANGER_BYTES};
+
 use crate::auth::{Application, Key, Material, PublicKey, Secret, Signed, Unverified};
+use crate::link::convert;
+use crate::scope::allowed::Allowed;
 use crate::scope::plan::{self, Role};
 use crate::sdp::{Fec, Fragment, Offer};
 use crate::signal::jsonrtc::Frame;
@@ -22,6 +27,43 @@ pub fn jsonrtc(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(frame) = Frame::parse(text) {
         let _ = (frame.correlation(), frame.number("cslr"), frame.text("target"));
+    }
+}
+
+/// Target `link`: what a native client sends. Frames come the same however they are cut.
+pub fn link(data: &[u8]) {
+    let read = |step: usize| {
+        let (mut frames, mut messages) = (Frames::new(), Vec::new());
+        for part in data.chunks(step) {
+            frames.push(part);
+            loop {
+                match frames.next::<ClientMessage>(STRANGER_BYTES) {
+                    Ok(Some(message)) => messages.push(message),
+                    Ok(None) => break,
+                    Err(_) => return messages,
+                }
+            }
+        }
+        messages
+    };
+    let messages = read(usize::MAX);
+    assert_eq!(messages, read(3));
+    for message in messages {
+        match message.body {
+            Some(Request::Auth(auth)) => {
+                if let Some(Credential::Signed(signed)) = &auth.credential {
+                    let _ = convert::signed(signed, &auth.scope_id).check();
+                }
+            }
+            Some(Request::Publish(publish)) => drop(convert::publish(publish)),
+            Some(Request::AllowSenders(allow)) => {
+                let _ = convert::allow(allow).map(|spec| Allowed::default().change(spec));
+            }
+            Some(Request::Subscribe(subscribe)) => {
+                let _ = subscribe.preferences.map(convert::preferences);
+            }
+            _ => {}
+        }
     }
 }
 

@@ -197,3 +197,78 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use strait_link::v1::Ping;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    fn ping(token: u64) -> ServerMessage {
+        ServerMessage { request: 0, body: Some(Body::Ping(Ping { token })) }
+    }
+
+    fn message(bytes: &mut Frames) -> Option<Body> {
+        bytes.next::<ServerMessage>(1 << 20).unwrap().and_then(|message| message.body)
+    }
+
+    /// Writes what can be written now, and reads it at the other end.
+    async fn pass(wire: &mut Wire, client: &mut tokio::io::DuplexStream, into: &mut Frames) {
+        tokio::select! {
+            biased;
+            end = wire.next() => panic!("{end:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let mut bytes = [0; 4096];
+        let length = client.read(&mut bytes).await.unwrap();
+        into.push(&bytes[..length]);
+    }
+
+    #[tokio::test]
+    async fn messages_go_before_media_that_waits_and_after_none_that_began() {
+        let (mut client, node) = tokio::io::duplex(64);
+        let mut wire = Wire::new(Box::new(node));
+        // The first packet is on its way when the message comes; the second waits.
+        wire.send_media(vec![1; 500]);
+        wire.send_media(vec![2; 500]);
+        let mut got = Frames::new();
+        pass(&mut wire, &mut client, &mut got).await;
+        assert!(wire.send(&ping(7)));
+        let mut order = Vec::new();
+        while order.len() < 3 {
+            pass(&mut wire, &mut client, &mut got).await;
+            while let Some(body) = message(&mut got) {
+                order.push(match body {
+                    Body::Media(media) => u64::from(media.packet[0]),
+                    Body::Ping(ping) => ping.token,
+                    other => panic!("{other:?}"),
+                });
+            }
+        }
+        assert_eq!(order, [1, 7, 2]);
+        assert_eq!(wire.blocked(), None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_noticed_and_its_oldest_media_dropped() {
+        let (client, node) = tokio::io::duplex(64);
+        let mut wire = Wire::new(Box::new(node));
+        let packets = limits::LINK_MEDIA_BYTES / 1000;
+        let dropped: u64 = (0..2 * packets).map(|_| wire.send_media(vec![0; 1000])).sum();
+        assert_eq!(dropped, packets as u64);
+        assert_eq!(wire.blocked(), None);
+        tokio::select! {
+            biased;
+            end = wire.next() => panic!("{end:?}"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(wire.blocked().is_some());
+        let large = strait_link::v1::Statistics { json: "x".repeat(100_000) };
+        let large = ServerMessage { request: 1, body: Some(Body::Statistics(large)) };
+        let room = (0..20).take_while(|_| wire.send(&large)).count();
+        assert_eq!(room, limits::LINK_OUT_BYTES / 100_000);
+        drop(client);
+        assert!(matches!(wire.next().await, Err(End::Closed(_))));
+    }
+}

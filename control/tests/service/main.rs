@@ -5,6 +5,7 @@ mod conference;
 mod fake_relay;
 mod http;
 mod link;
+mod messages;
 mod native;
 mod reconnect;
 mod rules;

@@ -10,6 +10,7 @@ export { Publication, RemotePeer } from "./peers.js";
 export { LocalPublication, type PublishOptions } from "./publication.js";
 export { QUALITIES, type QualityName, type VideoQuality } from "./quality.js";
 export type { AllowedSenders, MediaType, SenderRules } from "./senders.js";
+export type { PeerMessage } from "./messages.js";
 export type { CaptureConstraints, CaptureSource } from "./capture.js";
 export type {
   PublicationStatistics,

@@ -156,6 +156,11 @@ export interface ScopeNotice extends SpeakersInfo, QualityInfo {
   peer?: string | PeerInfo;
   publication?: string | PublicationInfo;
   reason?: string;
+  /** With `message`: the sender, whether it is for this peer alone, and text or base 64. */
+  from?: string;
+  direct?: boolean;
+  text?: string;
+  data?: string;
   /** With `layers`: rids of the own publication that anybody needs. */
   active?: string[];
 }

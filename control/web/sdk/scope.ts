@@ -6,6 +6,7 @@ import { JsonRtc } from "./jsonrtc.js";
 import * as limits from "./limits.js";
 import { type MediaHost, MediaSession } from "./media.js";
 import { MediaWatch } from "./mediawatch.js";
+import { messageEntry, messageOf, type PeerMessage } from "./messages.js";
 import { type Publication, type RemotePeer, Roster, type RosterChanges } from "./peers.js";
 import type {
   ConnectAnswer,
@@ -45,6 +46,8 @@ export interface ScopeEvents {
   speaking: { publication: Publication | LocalPublication; speaking: boolean };
   /** Somebody else, perhaps oneself, speaks most now. */
   dominantspeaker: { publication: Publication | LocalPublication };
+  /** Another peer sent a message, to this one or to all. */
+  message: PeerMessage;
   /** How streams fared, as the relay measured it; only after `watchQuality()`. */
   quality: QualityInfo;
   /** A publication arrives: show `track` until `unpublished`. */
@@ -262,6 +265,22 @@ export class Scope extends TypedEvents<ScopeEvents> {
       this.uplinkMaxBps = before;
       throw asStraitError(thrown);
     }
+  }
+
+  /**
+   * Sends text or bytes, at most 64 KiB, to one peer or to all others, native clients included.
+   * Resolves when the server has taken it; the order of messages is kept, also over reconnects.
+   */
+  async sendMessage(data: string | Uint8Array, to?: RemotePeer | string): Promise<void> {
+    const payload = messageEntry(data, typeof to === "object" ? to.id : to);
+    if (this.subsession === undefined) throw closedError();
+    const { subsession } = this;
+    await this.link.request({ action: "NOTIFY", packageType: "scope", subsession, payload });
+  }
+
+  /** Calls `listener` with each message; the returned function stops it. */
+  onMessage(listener: (message: PeerMessage) => void): () => void {
+    return this.on("message", listener);
   }
 
   /** What the browser measures, per publication and subscription. */
@@ -494,6 +513,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
     if (event === "layers") {
       const own = this.publications.find((each) => each.id === publication);
       if (own) this.media?.setLayers(own, notice.active ?? []);
+      return;
+    }
+    if (event === "message") {
+      const message = messageOf(notice);
+      if (message) this.emit("message", message);
       return;
     }
     if (event === "quality") return void this.emit("quality", notice);

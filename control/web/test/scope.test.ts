@@ -269,6 +269,35 @@ test("the mute state of the others is kept and told once", async () => {
   assert.equal(log.filter((name) => name === "muted").length, 1);
 });
 
+test("messages go to one or to all, as text or bytes, and come in order", async () => {
+  const { server, scope } = await joined([bob()]);
+  const got: unknown[] = [];
+  const stop = scope.onMessage((message) => got.push(message));
+  const peer = scope.peers.get("p-bob");
+  assert.ok(peer);
+  await scope.sendMessage("to all ☕");
+  await scope.sendMessage(new Uint8Array([0, 255, 1]), peer);
+  await scope.sendMessage("to one", "p-bob");
+  assert.deepEqual(
+    server.actions("NOTIFY").map((frame) => frame.payload),
+    [
+      { event: "message", text: "to all ☕" },
+      { event: "message", to: "p-bob", data: "AP8B" },
+      { event: "message", to: "p-bob", text: "to one" },
+    ],
+  );
+  await assert.rejects(scope.sendMessage("x".repeat(65537)), { code: 413 });
+  server.notify({ event: "message", from: "p-bob", direct: false, text: "hello" }, "c2");
+  server.notify({ event: "message", from: "p-bob", direct: true, data: "AP8B" }, "c2");
+  server.notify({ event: "message", from: "p-bob" }, "c2");
+  stop();
+  server.notify({ event: "message", from: "p-bob", direct: false, text: "later" }, "c2");
+  assert.deepEqual(got, [
+    { from: "p-bob", direct: false, data: "hello" },
+    { from: "p-bob", direct: true, data: new Uint8Array([0, 255, 1]) },
+  ]);
+});
+
 test("who speaks is kept, oneself included, and told once", async () => {
   const { server, timers, scope, log } = await joined([bob("mic-1")], [new FakeTrack("audio")]);
   await timers.pass(10);

@@ -4,7 +4,10 @@
 mod conference;
 mod frames;
 mod jsonrtc;
+#[path = "../../../control/tests/service/native.rs"]
+mod link_client;
 mod namespaces;
+mod native;
 mod netns;
 mod peer;
 mod person;
