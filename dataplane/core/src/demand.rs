@@ -60,12 +60,16 @@ impl Demand {
         !self.stopped & all(count)
     }
 
+    /// Whether an encoding was told to be unwanted.
+    pub(crate) fn is_stopped(&self, encoding: u8) -> bool {
+        self.stopped & 1_u8.checked_shl(encoding.into()).unwrap_or_default() != 0
+    }
+
     /// Whether an encoding that carries nothing would if it were asked for, or was asked for just now.
     pub(crate) fn may_come(&self, encoding: u8, now: Instant) -> bool {
-        let bit = 1_u8.checked_shl(encoding.into()).unwrap_or_default();
         let layer = self.layers.get(usize::from(encoding));
         let called = layer.and_then(|layer| layer.called_at);
-        self.stopped & bit != 0 || called.is_some_and(|at| now.since(at) < LAYER_STARTS)
+        self.is_stopped(encoding) || called.is_some_and(|at| now.since(at) < LAYER_STARTS)
     }
 }
 
@@ -176,17 +180,17 @@ mod tests {
         let mut demand = Demand::default();
         assert!(demand.note(at(0), 0b001, 3), "the first time");
         assert_eq!(demand.told(3), 0b111, "all that is sent was asked for until now");
-        assert!(!demand.note(at(1999), 0b001, 3));
-        assert!(demand.note(at(2000), 0b001, 3));
+        assert!(!demand.note(at(699), 0b001, 3));
+        assert!(demand.note(at(700), 0b001, 3));
         assert_eq!(demand.told(3), 0b001);
-        assert!(demand.note(at(2010), 0b101, 3));
+        assert!(demand.note(at(710), 0b101, 3));
         assert_eq!(demand.told(3), 0b101);
-        assert!(!demand.note(at(2500), 0b001, 3) && !demand.note(at(3000), 0b101, 3));
-        assert!(!demand.note(at(4999), 0b001, 3));
-        assert!(demand.note(at(5000), 0b001, 3), "since it was wanted last");
+        assert!(!demand.note(at(1200), 0b001, 3) && !demand.note(at(1300), 0b101, 3));
+        assert!(!demand.note(at(1999), 0b001, 3));
+        assert!(demand.note(at(2000), 0b001, 3), "since it was wanted last");
         assert_eq!(demand.told(3), 0b001);
-        assert!(!demand.note(at(14_999), 0b001, 3));
-        assert!(demand.note(at(15_000), 0b001, 3), "again, should it have been lost");
+        assert!(!demand.note(at(11_999), 0b001, 3));
+        assert!(demand.note(at(12_000), 0b001, 3), "again, should it have been lost");
     }
 
     #[test]

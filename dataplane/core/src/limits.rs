@@ -219,10 +219,9 @@ pub const RAISE_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// When what goes to a subscriber is this many percent of its budget, its pictures stop for the key frame of a lower layer
 /// rather than go on until that comes.
 pub const OVERSPENT: u64 = 150;
-/// An encoding that nobody wants for this long is told to be unwanted: who looks away for a moment costs no key frame. After
-/// 700 and 900 ms `drop_settled` of the figures of media took 8 s instead of 2: seven seconds after a line narrowed something is
-/// tried that is too much for it. That it is remembered as less than it carries is a part of why.
-pub const LAYER_UNWANTED: Duration = Duration::from_secs(2);
+/// An encoding that nobody wants for this long is told to be unwanted: who looks away for a moment costs no key frame, and with
+/// the next look its publisher knows within a second.
+pub const LAYER_UNWANTED: Duration = Duration::from_millis(700);
 /// Within this an encoding that is asked for comes, or is taken for one that its publisher cannot send.
 pub const LAYER_STARTS: Duration = Duration::from_secs(3);
 /// What is wanted of a publication is told with what else changes within this.

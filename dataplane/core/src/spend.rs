@@ -309,8 +309,8 @@ fn claim(
 impl Publication {
     /// Looks at how much its encodings carry.
     pub(crate) fn sample(&mut self, now: Instant) {
-        for encoding in &mut self.encodings {
-            if encoding.rate.sample(now, encoding.bytes) {
+        for (number, encoding) in (0..).zip(&mut self.encodings) {
+            if encoding.rate.sample(now, encoding.bytes, self.demand.is_stopped(number)) {
                 encoding.inner.sample();
             }
         }

@@ -18,12 +18,14 @@ pub(crate) struct Rate {
     /// When bytes were last seen to come.
     grew_at: Option<Instant>,
     bps: Option<u64>,
+    /// What that was at the look before.
+    before: Option<u64>,
 }
 
 impl Rate {
     /// Takes a look at the counter. More often than every [`ALLOCATION_INTERVAL`] is not needed, and not taken. Whether it
-    /// was.
-    pub(crate) fn sample(&mut self, now: Instant, bytes: u64) -> bool {
+    /// was. `stopped`: its sender was told that nobody needs it.
+    pub(crate) fn sample(&mut self, now: Instant, bytes: u64, stopped: bool) -> bool {
         let newest = self.samples.get(self.newest).copied().flatten();
         // Timers ring a little early or late.
         if newest.is_some_and(|(at, _)| now.since(at) < ALLOCATION_INTERVAL * 9 / 10) {
@@ -32,6 +34,10 @@ impl Rate {
         let grew = newest.is_some_and(|(_, before)| before != bytes);
         if grew {
             self.grew_at = Some(now);
+        } else {
+            // It stopped between two looks: the later of them saw less than it carried.
+            self.bps = self.bps.max(self.before.take());
+            self.grew_at = self.grew_at.filter(|_| !stopped);
         }
         if self.grew_at.is_none_or(|at| now.since(at) >= ENCODING_IDLE) {
             // It stands still, or is about to begin: the silence is no part of how much it carries.
@@ -48,7 +54,12 @@ impl Rate {
         let Some((at, before)) = oldest else { return true };
         let bits = u128::from(bytes.saturating_sub(before)) * 8_000_000;
         let bps = bits / now.since(at).as_micros().max(1);
-        self.bps = Some(u64::try_from(bps).unwrap_or(u64::MAX));
+        let mut bps = u64::try_from(bps).unwrap_or(u64::MAX);
+        // It has begun anew just now, some time after the look before: what it carried in an earlier time says more.
+        if now.since(at) < RATE_WINDOW * 3 / 4 {
+            bps = bps.max(self.bps.unwrap_or_default());
+        }
+        self.before = self.bps.replace(bps);
         true
     }
 
@@ -69,7 +80,7 @@ mod tests {
     /// Looks every 250 ms from `from` to `to` at a counter that grows by `bps`.
     fn flow(rate: &mut Rate, bytes: &mut u64, (from, to): (u64, u64), bps: u64) {
         for ms in (from..to).step_by(250) {
-            rate.sample(at(ms), *bytes);
+            rate.sample(at(ms), *bytes, false);
             *bytes += bps / 8 / 4;
         }
     }
@@ -98,11 +109,45 @@ mod tests {
     }
 
     #[test]
+    fn what_stops_between_two_looks_is_remembered_as_it_was() {
+        let (mut rate, mut bytes) = (Rate::default(), 0);
+        flow(&mut rate, &mut bytes, (0, 4000), 1_000_000);
+        // It ends 50 ms after the look at 3.75 s.
+        rate.sample(at(4000), bytes - 25_000, false);
+        assert!(rate.bps() < Some(950_000));
+        rate.sample(at(4250), bytes - 25_000, false);
+        assert_eq!(rate.bps(), Some(1_000_000));
+    }
+
+    #[test]
+    fn silence_that_was_asked_for_is_no_part_of_what_it_carries() {
+        let (mut rate, mut bytes) = (Rate::default(), 0);
+        flow(&mut rate, &mut bytes, (0, 4000), 1_000_000);
+        for ms in (4000..5000).step_by(250) {
+            rate.sample(at(ms), bytes, true);
+        }
+        flow(&mut rate, &mut bytes, (5000, 6750), 1_000_000);
+        assert_eq!(rate.bps(), Some(1_000_000));
+    }
+
+    #[test]
+    fn what_comes_for_a_moment_is_remembered_as_it_was() {
+        let (mut rate, mut bytes) = (Rate::default(), 0);
+        flow(&mut rate, &mut bytes, (0, 4000), 1_000_000);
+        flow(&mut rate, &mut bytes, (4000, 14_000), 0);
+        flow(&mut rate, &mut bytes, (14_000, 14_500), 400_000);
+        flow(&mut rate, &mut bytes, (14_500, 20_000), 0);
+        assert_eq!(rate.bps(), Some(1_000_000));
+        flow(&mut rate, &mut bytes, (20_000, 24_000), 400_000);
+        assert_eq!(rate.bps(), Some(400_000), "it carries less now");
+    }
+
+    #[test]
     fn rare_looks_give_the_mean_since_the_last() {
         let mut rate = Rate::default();
-        rate.sample(at(0), 0);
-        rate.sample(at(1), 5);
-        rate.sample(at(10_000), 100_000);
+        rate.sample(at(0), 0, false);
+        rate.sample(at(1), 5, false);
+        rate.sample(at(10_000), 100_000, false);
         assert_eq!(rate.bps(), Some(80_000));
     }
 }

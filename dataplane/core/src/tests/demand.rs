@@ -34,14 +34,14 @@ fn obey(call: &mut Call) {
 #[test]
 fn the_high_layer_stops_when_nobody_wants_it_and_comes_back_when_somebody_does() {
     let mut call = Call::new(1, 2);
-    call.flow(1000);
+    call.flow(500);
     assert_eq!(told(&mut call).last(), Some(&0b111), "all that is sent");
     call.prefer(0, 1, upto(0));
     call.prefer(1, 1, upto(1));
-    call.flow(1500);
+    call.flow(500);
     assert_eq!(told(&mut call), [0; 0], "not for a moment's sake");
-    call.flow(1000);
-    assert_eq!(told(&mut call), [0b011]);
+    call.flow(500);
+    assert_eq!(told(&mut call), [0b011], "within a second");
     call.stopped.insert(ssrc(1, 2));
     call.flow(3000);
     assert_eq!((call.layers(0, 1), call.layers(1, 1)), (vec![0], vec![1]));
