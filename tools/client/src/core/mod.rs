@@ -1,3 +1,11 @@
 //! The client without a socket, a clock or randomness of its own.
 
+pub mod client;
+pub mod media;
+pub mod outbox;
+pub mod path;
+pub mod receiving;
+pub mod sending;
 pub mod transport;
+pub mod uplink;
+pub mod way;

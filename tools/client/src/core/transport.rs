@@ -44,7 +44,7 @@ pub enum Direct {
     Joining,
     /// Media goes there alone; the way to the node is kept alive.
     Alone,
-    /// It is silent: media goes both ways for a moment, then it is asked anew.
+    /// It is silent, and asked anew; media goes both ways for a moment.
     Failing,
     /// The offer ended: media goes both ways for a moment.
     Leaving,
@@ -221,7 +221,9 @@ impl Direct {
             (Self::Probing, DirectEnded) => (Self::None, &[StopDirect]),
 
             (Self::Joining, Elapsed(Timer::Direct)) => (Self::Alone, &[]),
-            (Self::Joining | Self::Alone, DirectSilent) => (Self::Failing, &[Arm(Timer::Direct)]),
+            (Self::Joining | Self::Alone, DirectSilent) => {
+                (Self::Failing, &[ProbeDirect, Arm(Timer::Direct)])
+            }
             // A new offer where one was in use: it is somewhere else now.
             (Self::Joining | Self::Alone | Self::Failing, DirectOffered) => {
                 (Self::Failing, &[ProbeDirect, Arm(Timer::Direct)])
@@ -231,7 +233,7 @@ impl Direct {
             }
 
             (Self::Failing, DirectAnswered) => (Self::Joining, &[KeepDirect, Arm(Timer::Direct)]),
-            (Self::Failing, Elapsed(Timer::Direct)) => (Self::Probing, &[ProbeDirect]),
+            (Self::Failing, Elapsed(Timer::Direct)) => (Self::Probing, &[]),
 
             (Self::Leaving, Elapsed(Timer::Direct)) => (Self::None, &[StopDirect]),
             _ => (self, &[]),

@@ -1,0 +1,444 @@
+//! Media of a session: keys, streams in both directions, RTCP.
+
+use super::path::Random;
+use super::receiving::{Received, Receiving};
+use super::sending::{Extensions, Frame, Sending, Sent, Stream};
+use super::uplink::{Target, Uplink};
+use std::collections::HashMap;
+use std::time::Duration;
+use strait_crypt::srtp::{Error, Inbound, Outbound, Profile, RTCP_OVERHEAD_MAX, SharedKey};
+use strait_link::v1;
+use strait_wire::demux::{Kind, classify};
+use strait_wire::rtcp::{self, Arrival, Packet as Rtcp, ReportBlock, Writer};
+use strait_wire::{ext, rtp};
+
+/// Between two reports.
+const REPORTS: Duration = Duration::from_secs(1);
+/// Between two pieces of transport-wide feedback.
+const FEEDBACK: Duration = Duration::from_millis(50);
+/// Arrivals that wait for feedback.
+const ARRIVALS: usize = 512;
+/// Streams of each direction, retransmissions apart.
+const STREAMS: usize = 256;
+/// An RTCP compound.
+const RTCP_BYTES: usize = 1200;
+/// A round trip until one was measured.
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// A packet of a subscription, as the application gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Which subscription.
+    pub subscription_id: String,
+    /// The sender's SSRC. Another one than before: the numbers begin anew (media comes directly, or no longer).
+    pub ssrc: u32,
+    /// Sequence number.
+    pub seq: u16,
+    /// In units of the codec's clock rate.
+    pub timestamp: u32,
+    /// Marker.
+    pub marker: bool,
+    /// Payload type, as in `Authenticated.codecs`.
+    pub payload_type: u8,
+    /// RTP payload.
+    pub payload: Vec<u8>,
+}
+
+/// What came of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Came {
+    /// Media of a subscription.
+    Payload(Payload),
+    /// A key frame is wanted of the encoding with this SSRC.
+    KeyFrameWanted(u32),
+}
+
+struct Incoming {
+    subscription_id: String,
+    ssrc: u32,
+    /// 0 where it is no retransmission of another.
+    rtx_of: u32,
+    receiving: Receiving,
+}
+
+/// See above.
+#[derive(Default)]
+pub struct Media {
+    key: Option<SharedKey>,
+    outbound: Option<Outbound>,
+    inbound: Option<Inbound>,
+    ids: Extensions,
+    rtcp_ssrc: u32,
+    transport_seq: u16,
+    sending: Vec<(String, Sending)>,
+    incoming: HashMap<u32, Incoming>,
+    arrivals: Vec<Arrival>,
+    feedback_count: u8,
+    feedback_due: Option<Duration>,
+    reports_due: Option<Duration>,
+    uplink: Uplink,
+    bytes_before: u64,
+    /// Packets that were not taken: not of this key, doubles, of no subscription.
+    pub dropped: u64,
+}
+
+impl Media {
+    /// A session begins, or goes on.
+    ///
+    /// # Errors
+    /// The key is none; the sentence says why.
+    pub fn start(&mut self, now: Duration, session: &v1::Authenticated) -> Result<(), String> {
+        let id = |uri: &str| {
+            let found = session.extensions.iter().find(|extension| extension.uri == uri);
+            found.and_then(|extension| u8::try_from(extension.id).ok()).unwrap_or(0)
+        };
+        self.ids =
+            Extensions { transport_cc: id(ext::TRANSPORT_CC), audio_level: id(ext::AUDIO_LEVEL) };
+        self.rtcp_ssrc = session.rtcp_ssrc;
+        self.reports_due.get_or_insert(now + REPORTS);
+        if !session.resumed {
+            self.forget_streams();
+        }
+        let key = session.key.as_ref().ok_or("the node sent no session key")?;
+        self.change_key(key)
+    }
+
+    /// Nothing is sent or received any more.
+    pub fn forget_streams(&mut self) {
+        self.sending.clear();
+        self.incoming.clear();
+    }
+
+    /// Another session key. The same one is left as it is: beginning it anew would repeat nonces.
+    ///
+    /// # Errors
+    /// The key is none; the sentence says why.
+    pub fn change_key(&mut self, key: &v1::SessionKey) -> Result<(), String> {
+        let profile = match key.profile() {
+            v1::SrtpProfile::AeadAes128Gcm => Profile::AeadAes128Gcm,
+            v1::SrtpProfile::AeadAes256Gcm => Profile::AeadAes256Gcm,
+            v1::SrtpProfile::Aes128CmSha180 => Profile::AesCm128HmacSha1_80,
+            v1::SrtpProfile::Aes128CmSha132 => Profile::AesCm128HmacSha1_32,
+            v1::SrtpProfile::Unspecified => return Err("the session key names no profile".into()),
+        };
+        let shared = SharedKey { profile, key: key.key.clone(), salt: key.salt.clone() };
+        if self.key.as_ref() == Some(&shared) {
+            return Ok(());
+        }
+        let wrong = |error: Error| format!("the session key: {error}");
+        self.inbound = Some(shared.inbound().map_err(wrong)?);
+        self.outbound = Some(shared.outbound().map_err(wrong)?);
+        self.key = Some(shared);
+        Ok(())
+    }
+
+    /// A publication is sent with these encodings. Fewer, where there are too many.
+    pub fn publish(
+        &mut self,
+        publication_id: &str,
+        streams: impl IntoIterator<Item = Stream>,
+        random: &mut dyn Random,
+    ) {
+        for stream in streams {
+            let mut seed = [0; 4];
+            random.fill(&mut seed);
+            if self.sending.len() < STREAMS {
+                let sending = Sending::new(stream, u32::from_be_bytes(seed));
+                self.sending.push((publication_id.to_owned(), sending));
+            }
+        }
+    }
+
+    /// It is sent no more.
+    pub fn unpublish(&mut self, publication_id: &str) {
+        self.sending.retain(|(id, _)| id != publication_id);
+    }
+
+    /// A subscription comes with this SSRC, and that of its retransmissions (0 for none).
+    pub fn subscribe(&mut self, subscription_id: &str, ssrc: u32, rtx_ssrc: u32, clock: u32) {
+        for (of, rtx_of) in [(ssrc, 0), (rtx_ssrc, ssrc)] {
+            if of != 0 && self.incoming.len() < 2 * STREAMS {
+                let receiving = Receiving::new(clock);
+                let subscription_id = subscription_id.to_owned();
+                self.incoming.insert(of, Incoming { subscription_id, ssrc, rtx_of, receiving });
+            }
+        }
+    }
+
+    /// It is over.
+    pub fn unsubscribe(&mut self, subscription_id: &str) {
+        self.incoming.retain(|_, incoming| incoming.subscription_id != subscription_id);
+    }
+
+    /// The packet for a frame of a publication's encoding, protected. None where there is no such, or it does not fit.
+    pub fn send(
+        &mut self,
+        now: Duration,
+        publication_id: &str,
+        encoding: usize,
+        frame: &Frame<'_>,
+    ) -> Option<Vec<u8>> {
+        let mut of_it = self.sending.iter_mut().filter(|(id, _)| id == publication_id);
+        let (_, sending) = of_it.nth(encoding)?;
+        let key = self.outbound.as_mut()?;
+        let packet = sending.protect(now, frame, self.ids, self.transport_seq, key)?;
+        self.transport_seq = self.transport_seq.wrapping_add(1);
+        Some(packet)
+    }
+
+    /// Takes RTP or RTCP, protected; what is to be sent again goes to `again`.
+    pub fn on_packet(
+        &mut self,
+        now: Duration,
+        mut bytes: Vec<u8>,
+        again: &mut Vec<Vec<u8>>,
+    ) -> Vec<Came> {
+        let Some(inbound) = &mut self.inbound else { return Vec::new() };
+        let came = match classify(&bytes) {
+            Kind::Rtp => inbound.unprotect_rtp(&mut bytes).ok().and_then(|len| {
+                bytes.truncate(len);
+                self.on_rtp(now, &bytes).map(|payload| vec![Came::Payload(payload)])
+            }),
+            Kind::Rtcp => inbound.unprotect_rtcp(&mut bytes).ok().map(|len| {
+                bytes.truncate(len);
+                self.on_rtcp(now, &bytes, again)
+            }),
+            _ => None,
+        };
+        self.dropped += u64::from(came.is_none());
+        came.unwrap_or_default()
+    }
+
+    fn on_rtp(&mut self, now: Duration, bytes: &[u8]) -> Option<Payload> {
+        let packet = rtp::Packet::parse(bytes).ok()?;
+        if let Some(seq) = packet.extension(self.ids.transport_cc).and_then(ext::parse_transport_cc)
+            && self.arrivals.len() < ARRIVALS
+        {
+            self.arrivals.push(Arrival { seq, at_us: now.as_micros() as u64 });
+            self.feedback_due.get_or_insert(now + FEEDBACK);
+        }
+        let incoming = self.incoming.get(&packet.ssrc())?;
+        let (mut header, mut payload) = (packet.header(), packet.payload());
+        let rewritten;
+        if incoming.rtx_of != 0 {
+            // RFC 4588 section 4: the original number stands before the original payload.
+            let (original, rest) = payload.split_first_chunk::<2>()?;
+            let head = rtp::HeaderBuilder {
+                marker: header.marker(),
+                pt: header.pt(),
+                seq: u16::from_be_bytes(*original),
+                timestamp: header.timestamp(),
+                ssrc: incoming.rtx_of,
+                padding: false,
+            };
+            rewritten = head.fixed(false);
+            header = rtp::Header::parse(&rewritten).ok()?;
+            payload = rest;
+        }
+        let incoming = self.incoming.get_mut(&header.ssrc())?;
+        // What only probes holds nothing.
+        incoming.receiving.on_packet(now, &header, payload.len());
+        (!payload.is_empty()).then(|| Payload {
+            subscription_id: incoming.subscription_id.clone(),
+            ssrc: incoming.ssrc,
+            seq: header.seq(),
+            timestamp: header.timestamp(),
+            marker: header.marker(),
+            payload_type: header.pt(),
+            payload: payload.to_vec(),
+        })
+    }
+
+    fn on_rtcp(&mut self, now: Duration, bytes: &[u8], again: &mut Vec<Vec<u8>>) -> Vec<Came> {
+        let mut came = Vec::new();
+        for packet in rtcp::packets(bytes).flatten() {
+            match packet {
+                Rtcp::SenderReport(report) => {
+                    if let Some(incoming) = self.incoming.get_mut(&report.ssrc) {
+                        incoming.receiving.on_sender_report(now, report.ntp_middle());
+                    }
+                    report.reports().for_each(|block| self.on_block(now, &block));
+                }
+                Rtcp::ReceiverReport(report) => {
+                    report.reports().for_each(|block| self.on_block(now, &block));
+                }
+                Rtcp::Nack(nack) => {
+                    for seq in nack.seqs().take(64) {
+                        again.extend(self.again(nack.media_ssrc, seq));
+                    }
+                }
+                Rtcp::Pli(pli) => came.push(Came::KeyFrameWanted(pli.media_ssrc)),
+                Rtcp::Fir(fir) => {
+                    came.extend(fir.entries().map(|entry| Came::KeyFrameWanted(entry.ssrc)));
+                }
+                Rtcp::Remb(remb) => self.uplink.cap(remb.bitrate),
+                Rtcp::TransportCc(feedback) => {
+                    let (mut told, mut lost) = (0, 0);
+                    for (_, arrived) in feedback.statuses().take(4096) {
+                        told += 1;
+                        lost += u64::from(arrived.is_none());
+                    }
+                    self.uplink.told(told, lost);
+                }
+                _ => {}
+            }
+        }
+        came.retain(|came| match came {
+            Came::KeyFrameWanted(ssrc) => self.publication_of(*ssrc).is_some(),
+            Came::Payload(_) => true,
+        });
+        came
+    }
+
+    fn again(&mut self, ssrc: u32, seq: u16) -> Option<Vec<u8>> {
+        let mut all = self.sending.iter_mut().map(|(_, sending)| sending);
+        let sending = all.find(|sending| sending.stream.ssrc == ssrc)?;
+        let key = self.outbound.as_mut()?;
+        let packet = sending.again(seq, self.ids, self.transport_seq, key)?;
+        self.transport_seq = self.transport_seq.wrapping_add(1);
+        Some(packet)
+    }
+
+    fn on_block(&mut self, now: Duration, block: &ReportBlock) {
+        let mut all = self.sending.iter_mut().map(|(_, sending)| sending);
+        if let Some(sending) = all.find(|sending| sending.stream.ssrc == block.ssrc) {
+            sending.on_report(now, block);
+        }
+    }
+
+    /// A key frame of a subscription is wanted: the packet that asks for it.
+    pub fn ask_key_frame(&mut self, subscription_id: &str) -> Option<Vec<u8>> {
+        let mut all = self.incoming.values();
+        let ssrc = all.find(|one| one.subscription_id == subscription_id && one.rtx_of == 0)?.ssrc;
+        let sender = self.rtcp_ssrc;
+        self.compound(|writer| {
+            let _full = writer.pli(sender, ssrc);
+        })
+    }
+
+    /// RTCP that is due now, protected.
+    pub fn on_time(&mut self, now: Duration) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        let sender = self.rtcp_ssrc;
+        let trip = self.sending.iter().find_map(|(_, sending)| sending.sent().round_trip);
+        let missing: Vec<_> = self
+            .incoming
+            .iter_mut()
+            .filter(|(_, incoming)| incoming.rtx_of == 0)
+            .map(|(ssrc, one)| (*ssrc, one.receiving.missing(now, trip.unwrap_or(ROUND_TRIP))))
+            .filter(|(_, missing)| !missing.is_empty())
+            .collect();
+        for (ssrc, seqs) in missing {
+            out.extend(self.compound(|writer| {
+                let _full = writer.nack(sender, ssrc, seqs);
+            }));
+        }
+        if self.feedback_due.is_some_and(|due| due <= now) {
+            self.feedback_due = None;
+            let mut arrivals = std::mem::take(&mut self.arrivals);
+            // Feedback is in ascending order; numbers wrap, and those of one turn lie close together.
+            let origin = arrivals.first().map_or(0, |first| first.seq.wrapping_sub(1 << 15));
+            arrivals.sort_by_key(|arrival| arrival.seq.wrapping_sub(origin));
+            arrivals.dedup_by_key(|arrival| arrival.seq);
+            let mut rest = arrivals.as_slice();
+            while !rest.is_empty() {
+                let (count, mut told) = (self.feedback_count, 0);
+                self.feedback_count = count.wrapping_add(1);
+                out.extend(self.compound(|writer| {
+                    told = writer.transport_cc(sender, 0, count, rest).unwrap_or(0);
+                }));
+                rest = rest.get(told.max(1)..).unwrap_or_default();
+            }
+        }
+        if self.reports_due.is_some_and(|due| due <= now) {
+            self.reports_due = Some(now + REPORTS);
+            out.extend(self.reports(now));
+        }
+        out
+    }
+
+    /// Sender and receiver reports, each compound with its canonical name (RFC 3550 section 6.1).
+    fn reports(&mut self, now: Duration) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        let cname = format!("{:08x}", self.rtcp_ssrc);
+        let sent = self.sending.iter().map(|(_, sending)| {
+            let mut bytes = vec![0; RTCP_BYTES];
+            let mut writer = Writer::new(&mut bytes);
+            sending.report(now, &mut writer);
+            if !writer.is_empty() {
+                let _full = writer.cname(sending.stream.ssrc, cname.as_bytes());
+            }
+            let len = writer.len();
+            (bytes, len)
+        });
+        let sent: Vec<_> = sent.collect();
+        out.extend(sent.into_iter().filter_map(|(bytes, len)| self.protect(bytes, len)));
+        let came = self.incoming.iter_mut().filter(|(_, incoming)| incoming.rtx_of == 0);
+        let blocks = came.filter_map(|(ssrc, incoming)| incoming.receiving.block(now, *ssrc));
+        let blocks: Vec<_> = blocks.collect();
+        let sender = self.rtcp_ssrc;
+        for blocks in blocks.chunks(31) {
+            out.extend(self.compound(|writer| {
+                let _full = writer.receiver_report(sender, blocks);
+                let _full = writer.cname(sender, cname.as_bytes());
+            }));
+        }
+        out
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        let missing = self.incoming.values().filter_map(|incoming| incoming.receiving.due());
+        missing.chain(self.feedback_due).chain(self.reports_due).min()
+    }
+
+    /// What the encoder of pictures is to keep to from now on, where that changes. Once a second.
+    pub fn target(&mut self, now: Duration) -> Option<Target> {
+        let bytes = self.sending.iter().map(|(_, sending)| sending.sent().bytes).sum::<u64>();
+        if bytes == 0 {
+            return None;
+        }
+        let target = self.uplink.decide(now, bytes.saturating_sub(self.bytes_before) * 8);
+        self.bytes_before = bytes;
+        target
+    }
+
+    /// Publication and number of the encoding with this SSRC.
+    #[must_use]
+    pub fn publication_of(&self, ssrc: u32) -> Option<(String, usize)> {
+        let at = self.sending.iter().position(|(_, sending)| sending.stream.ssrc == ssrc)?;
+        let (id, _) = self.sending.get(at)?;
+        let before = self.sending.iter().take(at).filter(|(other, _)| other == id).count();
+        Some((id.clone(), before))
+    }
+
+    /// How all that is sent fares: publication, SSRC.
+    pub fn sent(&self) -> impl Iterator<Item = (&str, u32, Sent)> {
+        self.sending.iter().map(|(id, one)| (id.as_str(), one.stream.ssrc, one.sent()))
+    }
+
+    /// How all that is received fares: subscription, SSRC.
+    pub fn received(&self) -> impl Iterator<Item = (&str, u32, Received)> {
+        let streams = self.incoming.values().filter(|incoming| incoming.rtx_of == 0);
+        streams.map(|one| (one.subscription_id.as_str(), one.ssrc, one.receiving.received()))
+    }
+
+    fn compound(&mut self, write: impl FnOnce(&mut Writer<'_>)) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; RTCP_BYTES];
+        let mut writer = Writer::new(&mut bytes);
+        write(&mut writer);
+        let len = writer.len();
+        self.protect(bytes, len)
+    }
+
+    fn protect(&mut self, mut bytes: Vec<u8>, len: usize) -> Option<Vec<u8>> {
+        if len == 0 {
+            return None;
+        }
+        bytes.resize(len + RTCP_OVERHEAD_MAX, 0);
+        let len = self.outbound.as_mut()?.protect_rtcp(&mut bytes, len).ok()?;
+        bytes.truncate(len);
+        Some(bytes)
+    }
+}

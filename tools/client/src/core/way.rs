@@ -1,0 +1,278 @@
+//! The state machine at work: its timers, and the checks that tell it what happens.
+
+use super::path::{Candidate, Checks, Heard, Random};
+use super::transport::{Action, Direct, Event, OVERLAP, PROBE, State, TCP_RETRY, Timer, Ways};
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use strait_link::v1::{self, endpoint::Protocol, endpoint::Purpose, transport_report};
+
+/// Heartbeats that the node over UDP may leave unanswered: 3 s.
+const PATIENCE_UDP: u32 = 6;
+/// The same over TCP, where what is late comes in the end: 5 s.
+const PATIENCE_TCP: u32 = 10;
+/// The same of the other of two: 1.5 s.
+const PATIENCE_DIRECT: u32 = 3;
+/// What TCP is asked without an answer before it counts as failed.
+const TCP_PROBE: Duration = Duration::from_secs(4);
+/// There is one place only over TCP, which needs no address.
+const OVER_TCP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// What is to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Packet {
+    /// As a datagram.
+    Udp(SocketAddr, Vec<u8>),
+    /// As `Media` over the link.
+    Tcp(Vec<u8>),
+}
+
+/// All ways of a session.
+#[derive(Default)]
+pub struct Transport {
+    state: State,
+    timers: Vec<(Timer, Duration)>,
+    udp: Option<Checks>,
+    tcp: Option<Checks>,
+    /// Since when TCP is asked.
+    tcp_since: Option<Duration>,
+    direct: Option<Checks>,
+    /// What was reported last.
+    reported: transport_report::State,
+    out: VecDeque<Packet>,
+}
+
+impl Transport {
+    /// Media goes to the node at these endpoints from now on, with these credentials; what was before ends. `node`: where the
+    /// link goes, for endpoints without address.
+    pub fn start(
+        &mut self,
+        now: Duration,
+        path: &v1::MediaPath,
+        node: Option<IpAddr>,
+        random: &mut dyn Random,
+    ) {
+        self.end(now);
+        let none = v1::IceCredentials::default();
+        let remote = path.node_ice.as_ref().unwrap_or(&none);
+        let local = path.client_ice.as_ref().unwrap_or(&none);
+        let mut udp = Checks::new(remote, local, true, PATIENCE_UDP, random);
+        candidates(&path.endpoints, node).for_each(|place| udp.add(place));
+        let mut tcp = Checks::new(remote, local, true, PATIENCE_TCP, random);
+        tcp.add(Candidate::both(OVER_TCP));
+        (self.udp, self.tcp) = (Some(udp), Some(tcp));
+        self.on(now, Event::Started);
+    }
+
+    /// The session is over.
+    pub fn end(&mut self, now: Duration) {
+        self.on(now, Event::Ended);
+        (self.udp, self.tcp, self.direct) = (None, None, None);
+    }
+
+    /// The link broke, which carries what goes by TCP.
+    pub fn link_lost(&mut self, now: Duration) {
+        self.on(now, Event::TcpFailed);
+    }
+
+    /// There are exactly two.
+    pub fn offer(&mut self, now: Duration, direct: &v1::Direct, random: &mut dyn Random) {
+        let (Some(remote), Some(local)) = (&direct.remote_ice, &direct.local_ice) else { return };
+        let mut checks = Checks::new(remote, local, direct.controlling, PATIENCE_DIRECT, random);
+        let places = direct.endpoints.iter().filter_map(|place| place.parse().ok());
+        places.for_each(|place| checks.add(Candidate::both(place)));
+        self.direct = Some(checks);
+        self.on(now, Event::DirectOffered);
+    }
+
+    /// There are not.
+    pub fn withdraw(&mut self, now: Duration) {
+        self.on(now, Event::DirectEnded);
+    }
+
+    /// Takes a STUN message from a datagram, or from the link (without `from`).
+    pub fn on_stun(&mut self, now: Duration, from: Option<SocketAddr>, bytes: &[u8]) {
+        let mut answers = Vec::new();
+        let Some(from) = from else {
+            let heard = self
+                .tcp
+                .as_mut()
+                .and_then(|tcp| tcp.on_message(now, OVER_TCP, bytes, &mut answers));
+            if heard == Some(Heard::Answered) {
+                self.on(now, Event::TcpAnswered);
+            }
+            return;
+        };
+        let mut take = |checks: &mut Option<Checks>| {
+            checks.as_mut().and_then(|checks| checks.on_message(now, from, bytes, &mut answers))
+        };
+        let event = match take(&mut self.udp) {
+            Some(heard) => (heard == Heard::Answered).then_some(Event::UdpAnswered),
+            None => {
+                (take(&mut self.direct) == Some(Heard::Answered)).then_some(Event::DirectAnswered)
+            }
+        };
+        self.out.extend(answers.into_iter().map(|(to, bytes)| Packet::Udp(to, bytes)));
+        if let Some(event) = event {
+            self.on(now, event);
+        }
+    }
+
+    /// Does what is due.
+    pub fn on_time(&mut self, now: Duration, random: &mut dyn Random) {
+        while let Some(at) = self.timers.iter().position(|(_, due)| *due <= now) {
+            let (timer, _) = self.timers.swap_remove(at);
+            self.on(now, Event::Elapsed(timer));
+        }
+        let (mut checks, mut happened) = (Vec::new(), Vec::new());
+        for (way, silent) in
+            [(&mut self.udp, Event::UdpSilent), (&mut self.direct, Event::DirectSilent)]
+        {
+            let heard = way.as_mut().map(|way| way.poll(now, random, &mut checks));
+            self.out.extend(checks.drain(..).map(|(to, bytes)| Packet::Udp(to, bytes)));
+            if heard == Some(Heard::Silent) {
+                happened.push(silent);
+            }
+        }
+        let late = self.tcp_since.is_some_and(|since| since + TCP_PROBE <= now);
+        let heard = self.tcp.as_mut().map(|tcp| tcp.poll(now, random, &mut checks));
+        self.out.extend(checks.into_iter().map(|(_, bytes)| Packet::Tcp(bytes)));
+        if late || heard == Some(Heard::Silent) {
+            happened.push(Event::TcpFailed);
+        }
+        if !happened.is_empty() {
+            happened.into_iter().for_each(|event| self.on(now, event));
+            // What that made due at once.
+            self.on_time(now, random);
+        }
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        let checks = [&self.udp, &self.tcp, &self.direct];
+        let checks = checks.into_iter().flatten().filter_map(Checks::due);
+        let timers = self.timers.iter().map(|(_, due)| *due);
+        checks.chain(timers).chain(self.tcp_since.map(|since| since + TCP_PROBE)).min()
+    }
+
+    /// The next packet to be sent.
+    pub fn poll(&mut self) -> Option<Packet> {
+        self.out.pop_front()
+    }
+
+    /// The state of the machine.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// As it is reported, if that changed since this was last asked.
+    pub fn changed(&mut self) -> Option<transport_report::State> {
+        let reported = match self.state.reported() {
+            // Over the link itself; there is no second connection.
+            transport_report::State::TcpRelay => transport_report::State::Link,
+            other => other,
+        };
+        (std::mem::replace(&mut self.reported, reported) != reported).then_some(reported)
+    }
+
+    /// The last round trip of the way that media goes by.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        let Ways { udp, tcp, direct } = self.state.ways();
+        let ways = [(direct, &self.direct), (udp, &self.udp), (tcp, &self.tcp)];
+        let way = ways.into_iter().find(|(used, _)| *used)?.1.as_ref();
+        way.and_then(Checks::round_trip)
+    }
+
+    /// Sends a packet of media by whatever ways it goes now.
+    pub fn send(&mut self, kind: v1::Kind, packet: Vec<u8>) {
+        let ways = self.state.ways();
+        self.send_by(ways, kind, packet);
+    }
+
+    /// Sends RTCP: by the ways of media, and to the node also while media goes directly, for it watches all streams.
+    pub fn send_rtcp(&mut self, packet: Vec<u8>) {
+        let relayed = State { direct: Direct::None, ..self.state }.ways();
+        let ways = Ways { direct: self.state.ways().direct, ..relayed };
+        self.send_by(ways, v1::Kind::Audio, packet);
+    }
+
+    fn send_by(&mut self, ways: Ways, kind: v1::Kind, packet: Vec<u8>) {
+        for (used, way) in [(ways.udp, &self.udp), (ways.direct, &self.direct)] {
+            if let Some(place) = way.as_ref().filter(|_| used).and_then(Checks::chosen) {
+                let to = if kind == v1::Kind::Video { place.video } else { place.audio };
+                self.out.push_back(Packet::Udp(to, packet.clone()));
+            }
+        }
+        if ways.tcp {
+            self.out.push_back(Packet::Tcp(packet));
+        }
+    }
+
+    fn on(&mut self, now: Duration, event: Event) {
+        let (state, actions) = self.state.on(event);
+        self.state = state;
+        for action in actions {
+            self.act(now, action);
+        }
+    }
+
+    fn act(&mut self, now: Duration, action: Action) {
+        let each = |way: &mut Option<Checks>, act: &dyn Fn(&mut Checks)| {
+            if let Some(checks) = way {
+                act(checks);
+            }
+        };
+        match action {
+            Action::ProbeUdp => each(&mut self.udp, &|udp| udp.probe(now, true)),
+            Action::RetryUdp => each(&mut self.udp, &|udp| udp.probe(now, false)),
+            Action::UseUdp => each(&mut self.udp, &|udp| udp.keep(now, true)),
+            Action::StopUdp => each(&mut self.udp, &Checks::stop),
+            Action::OpenTcp => {
+                each(&mut self.tcp, &|tcp| tcp.probe(now, true));
+                self.tcp_since = Some(now);
+            }
+            Action::UseTcp => {
+                each(&mut self.tcp, &|tcp| tcp.keep(now, true));
+                self.tcp_since = None;
+            }
+            Action::CloseTcp => {
+                each(&mut self.tcp, &Checks::stop);
+                self.tcp_since = None;
+            }
+            Action::ProbeDirect => each(&mut self.direct, &|direct| direct.probe(now, true)),
+            Action::KeepDirect => each(&mut self.direct, &|direct| direct.keep(now, true)),
+            Action::StopDirect => self.direct = None,
+            Action::Arm(timer) => {
+                let after = match timer {
+                    Timer::Probe => PROBE,
+                    Timer::TcpRetry => {
+                        self.tcp_since = None;
+                        each(&mut self.tcp, &Checks::stop);
+                        TCP_RETRY
+                    }
+                    Timer::Relay | Timer::Direct => OVERLAP,
+                };
+                self.timers.retain(|(armed, _)| *armed != timer);
+                self.timers.push((timer, now + after));
+            }
+        }
+    }
+}
+
+/// Where to ask over UDP, in this order: the port for sound with that for pictures, then those for both.
+fn candidates(endpoints: &[v1::Endpoint], node: Option<IpAddr>) -> impl Iterator<Item = Candidate> {
+    let places = |purpose: Purpose| {
+        endpoints.iter().filter_map(move |endpoint| {
+            let ip = if endpoint.address.is_empty() { node } else { endpoint.address.parse().ok() };
+            let port = u16::try_from(endpoint.port).ok()?;
+            (endpoint.protocol() == Protocol::Udp && endpoint.purpose() == purpose)
+                .then_some(SocketAddr::new(ip?, port))
+        })
+    };
+    let apart = places(Purpose::Audio).zip(places(Purpose::Video));
+    let apart = apart.map(|(audio, video)| Candidate { audio, video });
+    apart.chain(places(Purpose::Any).map(Candidate::both)).collect::<Vec<_>>().into_iter()
+}

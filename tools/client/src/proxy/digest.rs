@@ -1,0 +1,204 @@
+//! HTTP digest authentication (RFC 7616), with MD5 as old proxies ask for, and SHA-256.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use md5::{Digest as _, Md5};
+
+/// What the hashes are made with; the stronger one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Algorithm {
+    Md5,
+    Sha256,
+}
+
+impl Algorithm {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "MD5",
+            Self::Sha256 => "SHA-256",
+        }
+    }
+
+    fn hex(self, text: &str) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        match self {
+            Self::Md5 => hex(&Md5::digest(text.as_bytes())),
+            Self::Sha256 => hex(digest(&SHA256, text.as_bytes()).as_ref()),
+        }
+    }
+}
+
+/// What the proxy asks for.
+pub(crate) struct Challenge {
+    pub(crate) algorithm: Algorithm,
+    realm: String,
+    nonce: String,
+    opaque: Option<String>,
+    /// It takes `qop=auth`.
+    auth: bool,
+    /// The credentials were right, the nonce was old.
+    pub(crate) stale: bool,
+}
+
+impl Challenge {
+    /// Of a `Proxy-Authenticate` field; none where it is none of digest, or of a kind that is not known here.
+    pub(crate) fn parse(field: &str) -> Option<Self> {
+        let (scheme, rest) = field.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("digest") {
+            return None;
+        }
+        let parameters = parameters(rest);
+        let get = |name: &str| {
+            let found = parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.clone())
+        };
+        let algorithm = match get("algorithm") {
+            None => Algorithm::Md5,
+            Some(name) if name.eq_ignore_ascii_case("MD5") => Algorithm::Md5,
+            Some(name) if name.eq_ignore_ascii_case("SHA-256") => Algorithm::Sha256,
+            Some(_) => return None,
+        };
+        let qop = get("qop");
+        let auth = qop.iter().flat_map(|qop| qop.split(',')).any(|one| one.trim() == "auth");
+        if qop.is_some() && !auth {
+            return None;
+        }
+        let stale = get("stale").is_some_and(|stale| stale.eq_ignore_ascii_case("true"));
+        let (realm, nonce) = (get("realm")?, get("nonce")?);
+        Some(Self { algorithm, realm, nonce, opaque: get("opaque"), auth, stale })
+    }
+
+    /// The value of `Proxy-Authorization`, for the first request with this nonce.
+    pub(crate) fn answer(
+        &self,
+        method: &str,
+        uri: &str,
+        user: &str,
+        password: &str,
+        random: [u8; 16],
+    ) -> String {
+        let Self { algorithm, realm, nonce, .. } = self;
+        let cnonce = base64(&random);
+        let who = algorithm.hex(&format!("{user}:{realm}:{password}"));
+        let what = algorithm.hex(&format!("{method}:{uri}"));
+        let between = if self.auth { format!(":00000001:{cnonce}:auth") } else { String::new() };
+        let response = algorithm.hex(&format!("{who}:{nonce}{between}:{what}"));
+        let mut value = format!(
+            "Digest username={}, realm={}, nonce={}, uri={}, algorithm={}, response=\"{response}\"",
+            quoted(user),
+            quoted(realm),
+            quoted(nonce),
+            quoted(uri),
+            algorithm.name()
+        );
+        if self.auth {
+            value += &format!(", qop=auth, nc=00000001, cnonce=\"{cnonce}\"");
+        }
+        if let Some(opaque) = &self.opaque {
+            value += &format!(", opaque={}", quoted(opaque));
+        }
+        value
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// `name=value, name="quoted value"`; values are without quotes. Commas and escapes may stand within quotes.
+fn parameters(text: &str) -> Vec<(String, String)> {
+    let (mut found, mut rest) = (Vec::new(), text.chars().peekable());
+    loop {
+        while rest.next_if(|c| *c == ',' || c.is_whitespace()).is_some() {}
+        let mut name = String::new();
+        while let Some(c) = rest.next_if(|c| *c != '=' && *c != ',') {
+            name.push(c);
+        }
+        if rest.next_if_eq(&'=').is_none() {
+            if rest.peek().is_none() {
+                return found;
+            }
+            continue;
+        }
+        let mut value = String::new();
+        if rest.next_if_eq(&'"').is_some() {
+            while let Some(c) = rest.next().filter(|c| *c != '"') {
+                value.extend(if c == '\\' { rest.next() } else { Some(c) });
+            }
+        } else {
+            while let Some(c) = rest.next_if(|c| *c != ',' && !c.is_whitespace()) {
+                value.push(c);
+            }
+        }
+        found.push((name.trim().to_owned(), value));
+    }
+}
+
+/// RFC 4648 section 4.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let six = (bits >> (18 - 6 * at)) as usize & 63;
+            let letter = ALPHABET.get(six).copied().map_or('=', char::from);
+            text.push(if at <= chunk.len() { letter } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7616 section 3.9.1, whose nonce of the client is given there as text.
+    #[test]
+    fn the_hashes_are_those_of_the_rfc() {
+        for (algorithm, response) in [
+            (Algorithm::Md5, "8ca523f5e9506fed4657c9700eebdbec"),
+            (Algorithm::Sha256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
+        ] {
+            let who = algorithm.hex("Mufasa:http-auth@example.org:Circle of Life");
+            let what = algorithm.hex("GET:/dir/index.html");
+            let nonce = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v";
+            let cnonce = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ";
+            let all = format!("{who}:{nonce}:00000001:{cnonce}:auth:{what}");
+            assert_eq!(algorithm.hex(&all), response);
+        }
+    }
+
+    #[test]
+    fn challenges_are_read_and_answered() {
+        let challenge = Challenge::parse(
+            "Digest realm=\"a, \\\"b\\\"\", nonce=\"n\", stale=TRUE, qop=\"auth-int, auth\", opaque=o",
+        );
+        let challenge = challenge.unwrap();
+        assert_eq!((challenge.realm.as_str(), challenge.stale), ("a, \"b\"", true));
+        let answer = challenge.answer("CONNECT", "node:443", "ann", "secret", [0; 16]);
+        assert!(answer.contains("realm=\"a, \\\"b\\\"\""), "{answer}");
+        assert!(answer.contains("qop=auth, nc=00000001, cnonce=\"AAAA"), "{answer}");
+        assert!(answer.ends_with("opaque=\"o\"") && !answer.contains("secret"), "{answer}");
+        for other in [
+            "Basic realm=\"x\"",
+            "Digest realm=\"x\"",
+            "Digest",
+            "Digest nonce==,=,\"",
+            "Digest realm=a, nonce=b, algorithm=MD5-sess",
+            "Digest realm=a, nonce=b, qop=auth-int",
+        ] {
+            assert!(Challenge::parse(other).is_none(), "{other}");
+        }
+    }
+
+    /// RFC 4648 section 10.
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! The service thread: one for each client. Sockets, clock and randomness for the core.
+
+use crate::core::client::{Client as Core, Config, Event, Handle, Output, Statistics};
+use crate::core::path::Random;
+use crate::core::sending::Frame;
+use crate::error::Error;
+use crate::proxy::{Proxy, Route, UdpRelay};
+use crate::tls::{Tls, Trust};
+use aws_lc_rs::rand::SecureRandom;
+use std::future::Future;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use strait_link::v1::{self, client_message};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Notify;
+
+/// Media is left out on a link where more waits to be sent.
+const LATE: usize = 128 << 10;
+/// Datagrams that are taken in one turn.
+const BATCH: usize = 64;
+/// How long the last words of a link may take.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Whom to join, and how the node is reached and known.
+#[derive(Clone, Debug)]
+pub struct Descriptor {
+    /// Whom to join.
+    pub config: Config,
+    /// How the node is known.
+    pub trust: Trust,
+    /// What stands between.
+    pub proxy: Option<Proxy>,
+    /// Whether datagrams may be sent at all. Without, all goes over the link.
+    pub udp: bool,
+}
+
+/// Of the system.
+pub struct SystemRandom(aws_lc_rs::rand::SystemRandom);
+
+impl Random for SystemRandom {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        // It fails only where the system has no randomness at all; zeros then let nothing be answered.
+        let _filled = self.0.fill(bytes);
+    }
+}
+
+struct Shared {
+    core: Mutex<Core<SystemRandom>>,
+    wake: Notify,
+    started: Instant,
+}
+
+impl Shared {
+    fn core(&self) -> MutexGuard<'_, Core<SystemRandom>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// A client in a scope. Each call returns at once; what comes of it is told by events. Leaves when it is dropped.
+pub struct Client {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Client {
+    /// Begins to join. `on_event` is called on the client's own thread, which does nothing else meanwhile; it may call the
+    /// client.
+    ///
+    /// # Errors
+    /// There are no certificates to trust, or the system gives no thread or socket.
+    pub fn connect(
+        descriptor: Descriptor,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Self, Error> {
+        let tls = descriptor.trust.config(strait_link::ALPN)?;
+        let random = SystemRandom(aws_lc_rs::rand::SystemRandom::new());
+        let shared = Arc::new(Shared {
+            core: Mutex::new(Core::new(descriptor.config, random)),
+            wake: Notify::new(),
+            started: Instant::now(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| system("a runtime", &error))?;
+        let udp = {
+            let _inside = runtime.enter();
+            Udp::bind(descriptor.udp)?
+        };
+        let service = Service {
+            shared: Arc::clone(&shared),
+            tls,
+            proxy: descriptor.proxy,
+            udp,
+            link: Link::None,
+            on_event,
+        };
+        let thread = std::thread::Builder::new()
+            .name("strait-client".into())
+            .spawn(move || runtime.block_on(service.run()))
+            .map_err(|error| system("a thread", &error))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// See [`Core::publish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn publish(&self, request: v1::Publish) -> Result<Handle, Error> {
+        self.call(|core, _| core.publish(request))
+    }
+
+    /// See [`Core::unpublish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unpublish(&self, publication: Handle) -> Result<(), Error> {
+        self.call(|core, _| core.unpublish(publication))
+    }
+
+    /// See [`Core::subscribe`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn subscribe(&self, publication_id: &str, as_sent: bool) -> Result<Handle, Error> {
+        self.call(|core, _| core.subscribe(publication_id, as_sent))
+    }
+
+    /// See [`Core::request`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn request(&self, body: client_message::Body) -> Result<Handle, Error> {
+        self.call(|core, _| core.request(body))
+    }
+
+    /// See [`Core::send_message`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_message(&self, to: &str, payload: Vec<u8>, text: bool) -> Result<u64, Error> {
+        self.call(|core, _| core.send_message(to, payload, text))
+    }
+
+    /// See [`Core::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send(
+        &self,
+        publication: Handle,
+        encoding: usize,
+        frame: &Frame<'_>,
+    ) -> Result<(), Error> {
+        self.call(|core, now| core.send(now, publication, encoding, frame))
+    }
+
+    /// See [`Core::ask_key_frame`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ask_key_frame(&self, subscription_id: &str) -> Result<(), Error> {
+        self.call(|core, _| core.ask_key_frame(subscription_id))
+    }
+
+    /// How all fares, as the client sees it.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.shared.core().statistics()
+    }
+
+    fn call<T>(&self, call: impl FnOnce(&mut Core<SystemRandom>, Duration) -> T) -> T {
+        let now = self.shared.now();
+        let result = call(&mut self.shared.core(), now);
+        self.shared.wake.notify_one();
+        result
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.call(|core, now| core.leave(now));
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// The link, the node's address where it is known, and the proxy's way for datagrams.
+type Connected = Result<(Box<Tls>, Option<IpAddr>, Option<UdpRelay>), Error>;
+type Connecting = Pin<Box<dyn Future<Output = Connected> + Send>>;
+
+enum Link {
+    None,
+    Connecting(Connecting),
+    Open(Box<Tls>),
+}
+
+impl Link {
+    async fn turn(&mut self) -> Turn {
+        match self {
+            Self::None => std::future::pending().await,
+            Self::Connecting(connecting) => Turn::Connected(connecting.await),
+            Self::Open(tls) => Turn::Bytes(tls.turn().await),
+        }
+    }
+}
+
+enum Turn {
+    Connected(Connected),
+    Bytes(Result<Vec<u8>, Error>),
+    Datagram(SocketAddr, Vec<u8>),
+    Nothing,
+}
+
+/// A socket of each family, as far as there is one.
+struct Udp {
+    v4: Option<UdpSocket>,
+    v6: Option<UdpSocket>,
+    /// All goes through a proxy.
+    relay: Option<UdpRelay>,
+}
+
+impl Udp {
+    fn bind(wanted: bool) -> Result<Self, Error> {
+        if !wanted {
+            return Ok(Self { v4: None, v6: None, relay: None });
+        }
+        let bind = |address: &str| {
+            let socket = std::net::UdpSocket::bind(address)?;
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        };
+        let (v4, v6) = (bind("0.0.0.0:0"), bind("[::]:0"));
+        match (v4, v6) {
+            (Err(error), Err(_)) => Err(system("a UDP socket", &error)),
+            (v4, v6) => Ok(Self { v4: v4.ok(), v6: v6.ok(), relay: None }),
+        }
+    }
+
+    fn send(&self, to: SocketAddr, bytes: &[u8]) {
+        let wrapped;
+        let (to, bytes) = match &self.relay {
+            Some(relay) => {
+                wrapped = relay.wrap(to, bytes);
+                (relay.address, wrapped.as_slice())
+            }
+            None => (to, bytes),
+        };
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        if let Some(socket) = socket {
+            // A datagram that the system does not take is lost, as on any line.
+            let _sent = socket.try_send_to(bytes, to);
+        }
+    }
+
+    async fn receive(&self) -> Turn {
+        let (bytes, from) = tokio::select! {
+            came = receive(self.v4.as_ref()) => came,
+            came = receive(self.v6.as_ref()) => came,
+        };
+        self.open(from, bytes)
+    }
+
+    fn more(&self) -> Option<Turn> {
+        let mut bytes = vec![0; 2048];
+        for socket in [&self.v4, &self.v6].into_iter().flatten() {
+            if let Ok((len, from)) = socket.try_recv_from(&mut bytes) {
+                bytes.truncate(len);
+                return Some(self.open(from, bytes));
+            }
+        }
+        None
+    }
+
+    fn open(&self, from: SocketAddr, bytes: Vec<u8>) -> Turn {
+        match &self.relay {
+            None => Turn::Datagram(from, bytes),
+            Some(relay) if from == relay.address => match relay.unwrap(&bytes) {
+                Some((from, bytes)) => Turn::Datagram(from, bytes),
+                None => Turn::Nothing,
+            },
+            Some(_) => Turn::Nothing,
+        }
+    }
+}
+
+async fn receive(socket: Option<&UdpSocket>) -> (Vec<u8>, SocketAddr) {
+    let Some(socket) = socket else { return std::future::pending().await };
+    let mut bytes = vec![0; 2048];
+    loop {
+        match socket.recv_from(&mut bytes).await {
+            Ok((len, from)) => {
+                bytes.truncate(len);
+                return (bytes, from);
+            }
+            // What an earlier datagram provoked (a closed port), and nothing to stop for.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+struct Service<F> {
+    shared: Arc<Shared>,
+    tls: Arc<rustls::ClientConfig>,
+    proxy: Option<Proxy>,
+    udp: Udp,
+    link: Link,
+    on_event: F,
+}
+
+impl<F: FnMut(Event)> Service<F> {
+    async fn run(mut self) {
+        loop {
+            let now = self.shared.now();
+            let due = {
+                let mut core = self.shared.core();
+                if core.due().is_some_and(|due| due <= now) {
+                    core.on_time(now);
+                }
+                core.due()
+            };
+            if self.outputs().await {
+                return;
+            }
+            // What outputs led to may be due sooner.
+            let due = self.shared.core().due().or(due);
+            let sleep = due.map(|due| due.saturating_sub(self.shared.now()));
+            let turn = tokio::select! {
+                turn = self.link.turn() => turn,
+                turn = self.udp.receive() => turn,
+                () = self.shared.wake.notified() => Turn::Nothing,
+                () = sleep_for(sleep) => Turn::Nothing,
+            };
+            self.on_turn(turn);
+        }
+    }
+
+    fn on_turn(&mut self, turn: Turn) {
+        let now = self.shared.now();
+        match turn {
+            Turn::Nothing => {}
+            Turn::Connected(Ok((tls, node, relay))) => {
+                self.link = Link::Open(tls);
+                self.udp.relay = relay;
+                self.shared.core().on_link(now, node);
+            }
+            Turn::Connected(Err(error)) | Turn::Bytes(Err(error)) => {
+                self.link = Link::None;
+                self.shared.core().on_link_lost(now, error);
+            }
+            Turn::Bytes(Ok(bytes)) if bytes.is_empty() => {}
+            Turn::Bytes(Ok(bytes)) => self.shared.core().on_link_bytes(now, &bytes),
+            Turn::Datagram(from, bytes) => {
+                self.shared.core().on_datagram(now, from, bytes);
+                for _ in 1..BATCH {
+                    match self.udp.more() {
+                        Some(Turn::Datagram(from, bytes)) => {
+                            self.shared.core().on_datagram(now, from, bytes);
+                        }
+                        Some(_) => {}
+                        None => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what the core wants; whether that was the last of it.
+    async fn outputs(&mut self) -> bool {
+        loop {
+            // Not held while the application is called, which may call back.
+            let Some(output) = self.shared.core().poll() else { return false };
+            match output {
+                Output::Connect { host, port } => {
+                    let route = Route { host, port, proxy: self.proxy.clone() };
+                    self.link = Link::Connecting(Box::pin(connect(route, Arc::clone(&self.tls))));
+                }
+                Output::CloseLink => {
+                    if let Link::Open(tls) = std::mem::replace(&mut self.link, Link::None) {
+                        let _late = tokio::time::timeout(FAREWELL, tls.close()).await;
+                    }
+                }
+                Output::Link(bytes) => self.send(&bytes),
+                Output::LinkMedia(bytes) => {
+                    if matches!(&self.link, Link::Open(tls) if tls.waiting() < LATE) {
+                        self.send(&bytes);
+                    }
+                }
+                Output::Datagram(to, bytes) => self.udp.send(to, &bytes),
+                Output::Event(event) => {
+                    let last = matches!(event, Event::Ended(_));
+                    (self.on_event)(event);
+                    if last {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        let Link::Open(tls) = &mut self.link else { return };
+        if let Err(error) = tls.send(bytes) {
+            self.link = Link::None;
+            let now = self.shared.now();
+            self.shared.core().on_link_lost(now, error);
+        }
+    }
+}
+
+/// The way to the node: a proxy where there is one, TCP, TLS.
+async fn connect(route: Route, config: Arc<rustls::ClientConfig>) -> Connected {
+    let name = rustls::pki_types::ServerName::try_from(route.host.clone())
+        .map_err(|_| Error::Connect { what: route.host.clone(), why: "this is no name".into() })?;
+    let (stream, relay): (TcpStream, _) = route.connect().await?;
+    let node = match route.proxy {
+        // The proxy's address says nothing about the node's.
+        Some(_) => route.host.parse().ok(),
+        None => stream.peer_addr().ok().map(|address| address.ip()),
+    };
+    let _refused = stream.set_nodelay(true);
+    let connection = rustls::ClientConnection::new(config, name);
+    let connection = connection.map_err(|error| system("TLS", &error))?;
+    let mut tls = Box::new(Tls::new(stream, connection.into()));
+    tls.handshake().await?;
+    Ok((tls, node, relay))
+}
+
+async fn sleep_for(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn system(what: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Connect { what: what.into(), why: error.to_string() }
+}

@@ -1,0 +1,334 @@
+//! Not a node: as much of one as the client's tests need, without a socket. It lets everybody in, answers checks, and
+//! passes on what comes as it came.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use strait_crypt::hmac_sha1;
+use strait_link::v1::{self, client_message, server_message, user_event};
+use strait_link::{Frames, MESSAGE_BYTES, encode};
+use strait_wire::demux::{Kind, classify};
+use strait_wire::{ext, stun};
+
+pub const OPUS: u32 = 111;
+const PASSWORD: &str = "0123456789012345678901";
+
+/// What it wants sent.
+#[derive(Debug)]
+pub enum Out {
+    Link(usize, Vec<u8>),
+    Datagram(SocketAddr, Vec<u8>),
+    Close(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Udp(SocketAddr),
+    Link,
+}
+
+#[derive(Default)]
+pub struct Peer {
+    frames: Frames,
+    /// Whose link is up: a client that comes again takes over its peer.
+    pub link: Option<usize>,
+    pub auths: Vec<v1::Auth>,
+    pub publications: Vec<v1::Publication>,
+    pub subscriptions: Vec<String>,
+    pub taken: u64,
+    pub unseen: Vec<v1::MessageReceived>,
+    pub sent: u64,
+    pub nominated: Option<Way>,
+    pub reports: Vec<v1::transport_report::State>,
+    /// Where it was heard from.
+    pub address: Option<SocketAddr>,
+    pub media_packets: u64,
+}
+
+#[derive(Default)]
+pub struct FakeNode {
+    pub peers: Vec<Peer>,
+    frames: HashMap<usize, Frames>,
+    links: HashMap<usize, usize>,
+    endpoints: Vec<v1::Endpoint>,
+    ssrc: u32,
+    /// Sessions are forgotten: nobody resumes.
+    pub forgetful: bool,
+    /// What the next `Auth` is refused with.
+    pub refuse: Option<v1::Error>,
+    pub redirect: Option<v1::Redirect>,
+    pub out: Vec<Out>,
+}
+
+fn ice(ufrag: String) -> v1::IceCredentials {
+    v1::IceCredentials { ufrag, pwd: PASSWORD.into() }
+}
+
+impl FakeNode {
+    pub fn new(endpoints: Vec<v1::Endpoint>) -> Self {
+        Self { endpoints, ssrc: 1000, ..Self::default() }
+    }
+
+    pub fn link_bytes(&mut self, link: usize, bytes: &[u8]) {
+        self.frames.entry(link).or_default().push(bytes);
+        while let Some(message) =
+            self.frames.get_mut(&link).unwrap().next(MESSAGE_BYTES).expect("a frame")
+        {
+            self.on_message(link, message);
+        }
+    }
+
+    pub fn link_lost(&mut self, link: usize) {
+        self.frames.remove(&link);
+        if let Some(peer) = self.links.remove(&link)
+            && self.peers[peer].link == Some(link)
+        {
+            self.peers[peer].link = None;
+        }
+    }
+
+    pub fn datagram(&mut self, from: SocketAddr, bytes: &[u8]) {
+        if classify(bytes) == Kind::Stun {
+            if let Some((peer, nominates, answer)) = self.check(from, bytes) {
+                self.peers[peer].address = Some(from);
+                if nominates {
+                    self.peers[peer].nominated = Some(Way::Udp(from));
+                }
+                self.out.push(Out::Datagram(from, answer));
+            }
+        } else if let Some(peer) = self.peers.iter().position(|peer| peer.address == Some(from)) {
+            self.forward(peer, bytes);
+        }
+    }
+
+    /// There are exactly two: each is told where the other is.
+    pub fn offer_direct(&mut self) {
+        for (at, other) in [(0, 1), (1, 0)] {
+            let direct = v1::Direct {
+                peer_id: format!("peer{other}"),
+                endpoints: self.peers[other].address.iter().map(ToString::to_string).collect(),
+                remote_ice: Some(ice(format!("direct{other}"))),
+                local_ice: Some(ice(format!("direct{at}"))),
+                controlling: at == 0,
+            };
+            self.tell(at, 0, server_message::Body::Direct(direct));
+        }
+    }
+
+    pub fn end_direct(&mut self) {
+        for at in [0, 1] {
+            let ended = v1::DirectEnded { reason: "a third one came".into() };
+            self.tell(at, 0, server_message::Body::DirectEnded(ended));
+        }
+    }
+
+    fn on_message(&mut self, link: usize, message: v1::ClientMessage) {
+        use client_message::Body;
+        let request = message.request;
+        if let Some(Body::Auth(auth)) = message.body {
+            return self.on_auth(link, request, auth);
+        }
+        let at = self.links[&link];
+        let done = server_message::Body::Done(v1::Done {});
+        match message.body.expect("a body") {
+            Body::Publish(publish) => {
+                self.ssrc += 2;
+                let (id, ssrc) = (format!("pub{}", self.ssrc), self.ssrc);
+                let encodings = vec![v1::Encoding { ssrc, rtx_ssrc: 0 }];
+                let publication = v1::Publication {
+                    publication_id: id.clone(),
+                    kind: publish.kind,
+                    codec: publish.codec,
+                    name: ssrc.to_string(),
+                    ..v1::Publication::default()
+                };
+                self.peers[at].publications.push(publication.clone());
+                let published = v1::Published { publication_id: id, encodings };
+                self.tell(at, request, server_message::Body::Published(published));
+                let started = v1::StreamStarted {
+                    peer_id: format!("peer{at}"),
+                    publication: Some(publication),
+                };
+                self.tell_others(at, user_event::Body::Started(started));
+            }
+            Body::Subscribe(subscribe) => {
+                let all = self.peers.iter().flat_map(|peer| &peer.publications);
+                let id = subscribe.publication_id;
+                let Some(ssrc) = all
+                    .clone()
+                    .find(|publication| publication.publication_id == id)
+                    .map(|publication| publication.name.parse().unwrap())
+                else {
+                    let error = v1::Error {
+                        code: v1::ErrorCode::NotFound.into(),
+                        reason: "no such publication".into(),
+                        retry_ms: 0,
+                    };
+                    return self.tell(at, request, server_message::Body::Error(error));
+                };
+                self.peers[at].subscriptions.push(id.clone());
+                let subscribed = v1::Subscribed {
+                    subscription_id: format!("sub-{id}"),
+                    ssrc,
+                    rtx_ssrc: 0,
+                    encodings: vec![v1::Encoding { ssrc, rtx_ssrc: 0 }],
+                    payload_type: OPUS,
+                };
+                self.tell(at, request, server_message::Body::Subscribed(subscribed));
+            }
+            Body::SendMessage(message) => {
+                if message.number == self.peers[at].taken + 1 {
+                    self.peers[at].taken += 1;
+                    for to in (0..self.peers.len()).filter(|to| *to != at) {
+                        self.deliver(at, to, &message);
+                    }
+                }
+                let number = self.peers[at].taken;
+                let taken = v1::MessagesTaken { number, undelivered: Vec::new() };
+                self.tell(at, 0, server_message::Body::MessagesTaken(taken));
+            }
+            Body::MessageSeen(seen) => {
+                self.peers[at].unseen.retain(|message| message.number > seen.number);
+            }
+            Body::Media(media) if classify(&media.packet) == Kind::Stun => {
+                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                let (peer, nominates, packet) = self.check(nowhere, &media.packet).unwrap();
+                if nominates {
+                    self.peers[peer].nominated = Some(Way::Link);
+                }
+                self.tell(at, 0, server_message::Body::Media(v1::Media { packet }));
+            }
+            Body::Media(media) => self.forward(at, &media.packet),
+            Body::Ping(ping) => {
+                self.tell(at, 0, server_message::Body::Pong(v1::Pong { token: ping.token }));
+            }
+            Body::TransportReport(report) => self.peers[at].reports.push(report.state()),
+            Body::Leave(_) => self.out.push(Out::Close(link)),
+            _ => self.tell(at, request, done),
+        }
+    }
+
+    fn on_auth(&mut self, link: usize, request: u32, auth: v1::Auth) {
+        let refuse = self.refuse.take().map(server_message::Body::Error);
+        let redirect = self.redirect.take().map(server_message::Body::Redirect);
+        if let Some(body) = refuse.or(redirect) {
+            let mut bytes = Vec::new();
+            encode(&v1::ServerMessage { request, body: Some(body) }, &mut bytes);
+            return self.out.push(Out::Link(link, bytes));
+        }
+        let session = auth.session_id.strip_prefix("session").map(|n| n.parse::<usize>().unwrap());
+        let resumed = session.is_some() && !self.forgetful;
+        let at = session.filter(|_| resumed).unwrap_or_else(|| {
+            self.peers.push(Peer::default());
+            self.peers.len() - 1
+        });
+        self.links.insert(link, at);
+        self.peers[at].link = Some(link);
+        self.peers[at].frames = Frames::new();
+        let seen = auth.messages_seen;
+        self.peers[at].auths.push(auth);
+        let others = (0..self.peers.len()).filter(|other| *other != at);
+        let peer = |(at, peer): (usize, &Peer)| v1::Peer {
+            peer_id: format!("peer{at}"),
+            name: String::new(),
+            publications: peer.publications.clone(),
+        };
+        let peers = others.map(|other| peer((other, &self.peers[other]))).collect();
+        let authenticated = v1::Authenticated {
+            session_id: format!("session{at}"),
+            peer_id: format!("peer{at}"),
+            resumed,
+            key: Some(v1::SessionKey {
+                profile: v1::SrtpProfile::AeadAes128Gcm.into(),
+                key: vec![7; 16],
+                salt: vec![8; 12],
+            }),
+            rtcp_ssrc: 10 + at as u32,
+            endpoints: self.endpoints.clone(),
+            node_ice: Some(ice(format!("node{at}"))),
+            client_ice: Some(ice(format!("client{at}"))),
+            codecs: vec![v1::Codec {
+                kind: v1::Kind::Audio.into(),
+                name: "opus".into(),
+                payload_type: OPUS,
+                clock_rate_hz: 48_000,
+                channels: 2,
+                ..v1::Codec::default()
+            }],
+            extensions: vec![v1::HeaderExtension { id: 3, uri: ext::TRANSPORT_CC.into() }],
+            peers,
+            limits: Some(v1::Limits {
+                message_bytes: 65_536,
+                publications: 4,
+                subscriptions: 100,
+                unconfirmed_messages: 64,
+            }),
+            reconnect_ms: 10_000,
+            ping_ms: 2_000,
+        };
+        self.tell(at, request, server_message::Body::Authenticated(authenticated));
+        self.peers[at].unseen.retain(|message| message.number > seen);
+        for message in self.peers[at].unseen.clone() {
+            self.tell(at, 0, server_message::Body::Message(message));
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, message: &v1::SendMessage) {
+        self.peers[to].sent += 1;
+        let received = v1::MessageReceived {
+            number: self.peers[to].sent,
+            from: format!("peer{from}"),
+            payload: message.payload.clone(),
+            text: message.text,
+            direct: !message.to.is_empty(),
+        };
+        self.peers[to].unseen.push(received.clone());
+        self.tell(to, 0, server_message::Body::Message(received));
+    }
+
+    /// Whose check it is, whether it nominates, and the answer.
+    fn check(&self, from: SocketAddr, bytes: &[u8]) -> Option<(usize, bool, Vec<u8>)> {
+        let message = stun::Message::parse(bytes).ok().filter(|m| m.is_binding_request())?;
+        let (node, client) = message.username_parts()?;
+        let at: usize = std::str::from_utf8(node).ok()?.strip_prefix("node")?.parse().ok()?;
+        assert_eq!(client, format!("client{at}").as_bytes());
+        assert!(message.is_fingerprint_valid() && message.ice_controlling().is_some());
+        let mac = |parts: &[&[u8]]| hmac_sha1(PASSWORD.as_bytes(), parts);
+        message.check_integrity(mac).expect("signed with the node's password");
+        let mut answer = vec![0; 200];
+        let len = stun::Builder::binding_success(&mut answer, message.transaction_id(), from)
+            .integrity(mac)
+            .fingerprint()
+            .finish()
+            .unwrap();
+        answer.truncate(len);
+        Some((at, message.use_candidate(), answer))
+    }
+
+    fn forward(&mut self, from: usize, bytes: &[u8]) {
+        self.peers[from].media_packets += u64::from(classify(bytes) == Kind::Rtp);
+        for to in (0..self.peers.len()).filter(|to| *to != from) {
+            match self.peers[to].nominated {
+                Some(Way::Udp(address)) => self.out.push(Out::Datagram(address, bytes.to_vec())),
+                Some(Way::Link) => {
+                    let media = v1::Media { packet: bytes.to_vec() };
+                    self.tell(to, 0, server_message::Body::Media(media));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn tell_others(&mut self, from: usize, body: user_event::Body) {
+        for to in (0..self.peers.len()).filter(|to| *to != from) {
+            let event = v1::UserEvent { body: Some(body.clone()) };
+            self.tell(to, 0, server_message::Body::Event(event));
+        }
+    }
+
+    fn tell(&mut self, at: usize, request: u32, body: server_message::Body) {
+        let Some(link) = self.peers[at].link else { return };
+        let mut bytes = Vec::new();
+        encode(&v1::ServerMessage { request, body: Some(body) }, &mut bytes);
+        self.out.push(Out::Link(link, bytes));
+    }
+}

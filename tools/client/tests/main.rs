@@ -1,0 +1,8 @@
+//! The client against a fake node, in virtual time and over real sockets, and against a real one.
+
+mod fake_node;
+mod proxies;
+mod real;
+mod sockets;
+mod virtual_net;
+mod ways;

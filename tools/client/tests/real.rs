@@ -1,0 +1,164 @@
+//! The client against a real node: strait-relay and strait-control in this process.
+
+use crate::sockets::{Member, PATIENCE, call, voice};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+use strait_client::v1::{self, auth::Credential, transport_report::State, user_event};
+use strait_client::{Config, Descriptor, Error, Event, Frame, Trust};
+use strait_relay::Relay;
+
+pub struct Node {
+    pub descriptor: Descriptor,
+    runtime: tokio::runtime::Runtime,
+    relay: Option<Relay>,
+    _server: strait_control::server::Server,
+    _folder: tempfile::TempDir,
+}
+
+impl Node {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let rpc_socket = folder.path().join("relay.sock");
+        // The relay and the control plane are both told where framed media is taken.
+        let framed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let relay = strait_relay::Config {
+            rpc_socket: rpc_socket.clone(),
+            listen: vec!["127.0.0.1".parse().unwrap()],
+            port: 0,
+            workers: 1,
+            metrics_listen: None,
+            ice_tcp_listen: Some(framed),
+            ..strait_relay::Config::default()
+        };
+        let mut control = strait_control::Config::default();
+        control.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        control.http.http_listen.clear();
+        control.http.state_dir = folder.path().into();
+        control.relay.rpc_socket = rpc_socket;
+        control.relay.ice_tcp = Some(framed);
+        control.store.url = format!("sqlite:{}", folder.path().join("control.db").display());
+        control.auth.dev_tokens = vec!["dev".into()];
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let (relay, server) = runtime.block_on(async {
+            let relay = Relay::start(&relay).await.unwrap();
+            let server = strait_control::server::Server::start(control).await.unwrap();
+            let end = Instant::now() + PATIENCE;
+            while server.app.scopes.relay().info().is_none() {
+                assert!(Instant::now() < end, "the relay is found");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            (relay, server)
+        });
+        let descriptor = Descriptor {
+            config: Config {
+                host: "127.0.0.1".into(),
+                port: server.https[0].port(),
+                credential: Credential::Token("dev".into()),
+                scope_id: "room".into(),
+                name: "ann".into(),
+                client: "test/1".into(),
+                profiles: Vec::new(),
+            },
+            trust: Trust::CaFile(folder.path().join("certificate.pem")),
+            proxy: None,
+            udp: true,
+        };
+        Self { descriptor, runtime, relay: Some(relay), _server: server, _folder: folder }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _inside = self.runtime.enter();
+        drop(self.relay.take());
+    }
+}
+
+#[test]
+fn a_call_over_udp_through_a_real_node() {
+    let node = Node::start();
+    call(&node.descriptor, &node.descriptor, State::UdpRelay);
+}
+
+#[test]
+fn a_call_over_the_link_through_a_real_node() {
+    let node = Node::start();
+    let blocked = Descriptor { udp: false, ..node.descriptor.clone() };
+    call(&blocked, &blocked, State::Link);
+}
+
+#[test]
+fn pictures_are_rewritten_by_a_real_node_and_key_frames_are_asked_for() {
+    let node = Node::start();
+    let (ann, bob) =
+        (Member::connect(node.descriptor.clone()), Member::connect(node.descriptor.clone()));
+    let camera =
+        v1::Publish { kind: v1::Kind::Video.into(), codec: "VP8".into(), ..v1::Publish::default() };
+    let handle = ann.client.publish(camera).unwrap();
+    bob.wait_for_transport(State::UdpRelay);
+    ann.wait_for_transport(State::UdpRelay);
+    let id = ann.wait("Published", |event| match event {
+        Event::Published { publication_id, .. } => Some(publication_id.clone()),
+        _ => None,
+    });
+    bob.client.subscribe(&id, false).unwrap();
+    bob.wait("Subscribed", |event| matches!(event, Event::Subscribed { .. }).then_some(()));
+    // Key frames of VP8, each in one packet: the descriptor (RFC 7741), then a frame's header.
+    let mut picture = [0; 300];
+    picture[..11].copy_from_slice(&[0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xf0, 0]);
+    let end = Instant::now() + PATIENCE;
+    let mut came = Vec::new();
+    for n in 0u32.. {
+        assert!(Instant::now() < end, "pictures come");
+        let (payload, timestamp) = (&picture[..], n * 3000);
+        let frame = Frame { payload, timestamp, marker: true, level: None };
+        ann.client.send(handle, 0, &frame).unwrap();
+        came.extend(bob.try_payloads());
+        if came.len() >= 20 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(came.iter().all(|payload| payload.payload.len() >= 300 && payload.payload_type == 96));
+    let subscription = came[0].subscription_id.clone();
+    bob.client.ask_key_frame(&subscription).unwrap();
+    ann.wait("KeyFrameWanted", |event| match event {
+        Event::KeyFrameWanted { publication_id, .. } => (*publication_id == id).then_some(()),
+        _ => None,
+    });
+    // The relay's feedback reaches the publisher: it is told what its encoder may do.
+    ann.wait("Target", |event| matches!(event, Event::Target(_)).then_some(()));
+}
+
+#[test]
+fn a_real_node_refuses_by_name_and_tells_who_leaves() {
+    let node = Node::start();
+    let mut stranger = node.descriptor.clone();
+    stranger.config.credential = Credential::Token("wrong".into());
+    let member = Member::connect(stranger);
+    let error = member.wait("Ended", |event| match event {
+        Event::Ended(error) => Some(error.clone()),
+        _ => None,
+    });
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+
+    let bob = Member::connect(node.descriptor.clone());
+    bob.wait("Joined", |event| matches!(event, Event::Joined { .. }).then_some(()));
+    let ann = Member::connect(node.descriptor.clone());
+    ann.client.publish(voice()).unwrap();
+    bob.wait("StreamStarted", |event| {
+        matches!(event, Event::Scope(user_event::Body::Started(_))).then_some(())
+    });
+    let handle = bob.client.request(v1::client_message::Body::GetStatistics(v1::GetStatistics {}));
+    let json = bob.wait("Statistics", |event| match event {
+        Event::Statistics { handle: of, json } if Ok(*of) == handle => Some(json.clone()),
+        _ => None,
+    });
+    assert!(json.starts_with(['{', '[']), "{json}");
+    drop(ann);
+    bob.wait("Left", |event| {
+        matches!(event, Event::Scope(user_event::Body::Left(_))).then_some(())
+    });
+}

@@ -1,0 +1,300 @@
+//! Clients and a fake node on a network in virtual time, with lines that lose, and that are cut.
+
+use crate::fake_node::{FakeNode, Out};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use strait_client::Error;
+use strait_client::core::client::{Client, Config, Event, Handle, Output};
+use strait_client::core::path::Random;
+use strait_client::core::sending::Frame;
+use strait_lab::rng::Rng;
+use strait_link::v1::{self, auth::Credential, endpoint, user_event};
+
+pub struct Seeded(Rng);
+
+impl Random for Seeded {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill(bytes);
+    }
+}
+
+enum Delivery {
+    ToNode(usize, Vec<u8>),
+    ToClient(usize, usize, Vec<u8>),
+    Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    LinkUp(usize, usize),
+}
+
+pub struct Member {
+    pub client: Client<Seeded>,
+    pub events: Vec<(Duration, Event)>,
+    link: Option<usize>,
+    address: SocketAddr,
+    pub voice: Option<Handle>,
+    counter: u32,
+    /// Counters of others' frames, in the order in which they came.
+    pub heard: Vec<(Duration, u32)>,
+    /// What came straight from the other one.
+    pub direct: Vec<Duration>,
+}
+
+pub struct World {
+    pub now: Duration,
+    pub node: FakeNode,
+    pub members: Vec<Member>,
+    queue: BTreeMap<(Duration, u64), Delivery>,
+    order: u64,
+    rng: Rng,
+    links: usize,
+    /// UDP of the node.
+    pub udp_blocked: bool,
+    pub direct_blocked: bool,
+    /// New links are refused.
+    pub node_away: bool,
+    /// Share of datagrams lost.
+    pub loss: f64,
+}
+
+pub const NODE: &str = "10.0.0.100:8443";
+const LINE: Duration = Duration::from_millis(20);
+const VOICE: Duration = Duration::from_millis(20);
+
+pub fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let endpoint = v1::Endpoint {
+            protocol: endpoint::Protocol::Udp.into(),
+            purpose: endpoint::Purpose::Any.into(),
+            address: String::new(),
+            port: 8443,
+        };
+        Self {
+            now: Duration::ZERO,
+            node: FakeNode::new(vec![endpoint]),
+            members: Vec::new(),
+            queue: BTreeMap::new(),
+            order: 0,
+            rng: Rng::new(seed),
+            links: 0,
+            udp_blocked: false,
+            direct_blocked: false,
+            node_away: false,
+            loss: 0.0,
+        }
+    }
+
+    pub fn join(&mut self) -> usize {
+        let at = self.members.len();
+        let config = Config {
+            host: "node.example".into(),
+            port: 8443,
+            credential: Credential::Token("token".into()),
+            scope_id: "room".into(),
+            name: format!("member {at}"),
+            client: "test/1".into(),
+            profiles: Vec::new(),
+        };
+        let mut client = Client::new(config, Seeded(self.rng.fork(at as u64)));
+        let publish = v1::Publish {
+            kind: v1::Kind::Audio.into(),
+            codec: "opus".into(),
+            ..v1::Publish::default()
+        };
+        client.publish(publish).unwrap();
+        self.members.push(Member {
+            client,
+            events: Vec::new(),
+            link: None,
+            address: SocketAddr::from(([10, 0, 0, 1 + at as u8], 5000)),
+            voice: None,
+            counter: 0,
+            heard: Vec::new(),
+            direct: Vec::new(),
+        });
+        at
+    }
+
+    /// Breaks a member's link.
+    pub fn break_link(&mut self, at: usize) {
+        if let Some(link) = self.members[at].link.take() {
+            self.node.link_lost(link);
+            self.members[at].client.on_link_lost(self.now, Error::LinkLost);
+        }
+    }
+
+    pub fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.now < end {
+            // Everybody who can speaks every 20 ms.
+            let spoken = self.now.as_millis().is_multiple_of(VOICE.as_millis());
+            for at in 0..self.members.len() {
+                let member = &mut self.members[at];
+                if let Some(voice) = member.voice.filter(|_| spoken) {
+                    let payload = member.counter.to_be_bytes();
+                    let frame = Frame {
+                        payload: &payload,
+                        timestamp: member.counter * 960,
+                        marker: false,
+                        level: None,
+                    };
+                    member.counter += 1;
+                    let _away = member.client.send(self.now, voice, 0, &frame);
+                }
+                if member.client.due().is_some_and(|due| due <= self.now) {
+                    member.client.on_time(self.now);
+                }
+                self.outputs(at);
+            }
+            while let Some(entry) = self.queue.first_entry()
+                && entry.key().0 <= self.now
+            {
+                let delivery = entry.remove();
+                self.deliver(delivery);
+            }
+            self.now += ms(1);
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let node: SocketAddr = NODE.parse().unwrap();
+        match delivery {
+            Delivery::LinkUp(at, link) => {
+                self.members[at].link = Some(link);
+                self.members[at].client.on_link(self.now, Some(node.ip()));
+                self.outputs(at);
+            }
+            Delivery::ToNode(link, bytes) => {
+                if self.members.iter().any(|member| member.link == Some(link)) {
+                    self.node.link_bytes(link, &bytes);
+                }
+            }
+            Delivery::ToClient(at, link, bytes) => {
+                if self.members[at].link == Some(link) {
+                    self.members[at].client.on_link_bytes(self.now, &bytes);
+                    self.outputs(at);
+                }
+            }
+            Delivery::Datagram { from, to, bytes } if to == node => {
+                self.node.datagram(from, &bytes)
+            }
+            Delivery::Datagram { from, to, bytes } => {
+                let at = self.members.iter().position(|member| member.address == to).unwrap();
+                if from != node && bytes[0] & 0xc0 == 0x80 && bytes[1] < 192 {
+                    self.members[at].direct.push(self.now);
+                }
+                self.members[at].client.on_datagram(self.now, from, bytes);
+                self.outputs(at);
+            }
+        }
+        for out in std::mem::take(&mut self.node.out) {
+            match out {
+                Out::Link(link, bytes) => {
+                    let at = self.members.iter().position(|member| member.link == Some(link));
+                    if let Some(at) = at {
+                        self.push(Delivery::ToClient(at, link, bytes));
+                    }
+                }
+                Out::Datagram(to, bytes) => self.datagram(node, to, bytes),
+                Out::Close(link) => self.node.link_lost(link),
+            }
+        }
+    }
+
+    fn outputs(&mut self, at: usize) {
+        while let Some(output) = self.members[at].client.poll() {
+            match output {
+                Output::Connect { .. } if self.node_away => {
+                    self.members[at].client.on_link_lost(self.now, Error::LinkLost);
+                }
+                Output::Connect { .. } => {
+                    self.links += 1;
+                    self.push(Delivery::LinkUp(at, self.links));
+                }
+                Output::CloseLink => {
+                    if let Some(link) = self.members[at].link.take() {
+                        self.node.link_lost(link);
+                    }
+                }
+                Output::Link(bytes) | Output::LinkMedia(bytes) => {
+                    if let Some(link) = self.members[at].link {
+                        self.push(Delivery::ToNode(link, bytes));
+                    }
+                }
+                Output::Datagram(to, bytes) => {
+                    let from = self.members[at].address;
+                    self.datagram(from, to, bytes);
+                }
+                Output::Event(event) => self.on_event(at, event),
+            }
+        }
+    }
+
+    fn on_event(&mut self, at: usize, event: Event) {
+        let member = &mut self.members[at];
+        let mut wanted = Vec::new();
+        match &event {
+            Event::Published { handle, .. } => member.voice = Some(*handle),
+            Event::Joined { resumed: false, peers, .. } => {
+                let all = peers.iter().flat_map(|peer| &peer.publications);
+                wanted.extend(all.map(|one| one.publication_id.clone()));
+            }
+            Event::Scope(user_event::Body::Started(started)) => {
+                wanted.extend(started.publication.iter().map(|one| one.publication_id.clone()));
+            }
+            Event::Payload(payload) => {
+                let counter = payload.payload.as_slice().try_into().map(u32::from_be_bytes);
+                member.heard.push((self.now, counter.unwrap()));
+                return;
+            }
+            _ => {}
+        }
+        for id in wanted {
+            member.client.subscribe(&id, true).unwrap();
+        }
+        member.events.push((self.now, event));
+    }
+
+    fn datagram(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let node: SocketAddr = NODE.parse().unwrap();
+        let blocked =
+            if from == node || to == node { self.udp_blocked } else { self.direct_blocked };
+        if !blocked && !self.rng.chance(self.loss) {
+            self.push(Delivery::Datagram { from, to, bytes });
+        }
+    }
+
+    fn push(&mut self, delivery: Delivery) {
+        self.order += 1;
+        self.queue.insert((self.now + LINE, self.order), delivery);
+    }
+}
+
+impl Member {
+    /// When its media went which way.
+    pub fn transports(&self) -> Vec<(Duration, v1::transport_report::State)> {
+        let changes = self.events.iter().filter_map(|(at, event)| match event {
+            Event::Transport(state) => Some((*at, *state)),
+            _ => None,
+        });
+        changes.collect()
+    }
+
+    pub fn transport(&self) -> v1::transport_report::State {
+        self.transports().last().map(|(_, state)| *state).unwrap_or_default()
+    }
+
+    /// Counters that did not come between the first and the last that came since; and that none came twice.
+    pub fn lost_since(&self, since: Duration) -> u32 {
+        let heard = self.heard.iter().filter(|(at, _)| *at >= since);
+        let mut heard: Vec<u32> = heard.map(|(_, counter)| *counter).collect();
+        heard.sort_unstable();
+        let doubles = heard.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert_eq!(doubles, 0, "frames that came twice");
+        let (first, last) = (heard[0], *heard.last().unwrap());
+        last + 1 - first - heard.len() as u32
+    }
+}

@@ -1,0 +1,253 @@
+//! How media goes, in virtual time: UDP, its loss and return, directly, messages over broken links.
+
+use crate::fake_node::Way;
+use crate::virtual_net::{World, ms};
+use std::time::Duration;
+use strait_client::Error;
+use strait_client::core::client::Event;
+use strait_link::v1::{self, transport_report::State};
+
+fn two(seed: u64) -> World {
+    let mut world = World::new(seed);
+    world.join();
+    world.join();
+    world
+}
+
+#[test]
+fn media_goes_by_udp_where_that_works() {
+    for seed in 0..20 {
+        let mut world = two(seed);
+        world.loss = if seed % 2 == 0 { 0.0 } else { 0.2 };
+        world.run(ms(30_000));
+        for member in &world.members {
+            let states: Vec<_> = member.transports().iter().map(|(_, state)| *state).collect();
+            assert_eq!(states, [State::Probing, State::UdpRelay], "seed {seed}");
+            assert!(member.heard[0].0 < ms(1000), "seed {seed}: {:?}", member.heard[0]);
+            if world.loss == 0.0 {
+                assert_eq!(member.lost_since(Duration::ZERO), 0);
+            }
+        }
+        assert_eq!(world.node.peers[0].reports, [State::Probing, State::UdpRelay]);
+    }
+}
+
+#[test]
+fn without_udp_media_goes_by_tcp_within_three_seconds_and_comes_back_without_a_gap() {
+    for seed in 0..20 {
+        let mut world = two(seed);
+        world.udp_blocked = true;
+        world.run(ms(20_000));
+        for member in &world.members {
+            assert_eq!(member.transport(), State::Link);
+            assert!(member.heard[0].0 < ms(3000), "seed {seed}: {:?}", member.heard[0]);
+        }
+        assert_eq!(world.node.peers[1].nominated, Some(Way::Link));
+        world.udp_blocked = false;
+        let released = world.now + ms(u64::from(seed as u8) * 100);
+        world.run(ms(10_000));
+        for member in &world.members {
+            let (back, state) = *member.transports().last().unwrap();
+            assert_eq!(state, State::UdpRelay, "seed {seed}");
+            assert!(back < released + ms(10_000), "seed {seed}: {back:?}");
+            assert_eq!(member.lost_since(ms(3000)), 0, "seed {seed}");
+        }
+        world.run(ms(2000));
+        assert!(matches!(world.node.peers[1].nominated, Some(Way::Udp(_))));
+    }
+}
+
+#[test]
+fn udp_that_dies_in_a_call_is_left() {
+    let mut world = two(1);
+    world.run(ms(5000));
+    world.udp_blocked = true;
+    let cut = world.now;
+    world.run(ms(10_000));
+    for member in &world.members {
+        assert_eq!(member.transport(), State::Link);
+        let after = member.heard.iter().find(|(at, _)| *at > cut + ms(100)).unwrap().0;
+        assert!(after < cut + ms(4500), "{after:?} after a cut at {cut:?}");
+    }
+}
+
+#[test]
+fn two_talk_directly_and_lose_nothing_when_a_third_comes() {
+    for seed in 0..10 {
+        let mut world = two(seed);
+        world.run(ms(5000));
+        let offered = world.now;
+        world.node.offer_direct();
+        world.run(ms(5000));
+        for member in &world.members {
+            assert_eq!(member.transport(), State::P2p, "seed {seed}");
+            assert!(member.direct[0] < offered + ms(1000), "seed {seed}: {:?}", member.direct[0]);
+        }
+        // Media goes directly alone, and the way to the node is alive.
+        let before = world.node.peers[0].media_packets;
+        world.run(ms(20_000));
+        assert_eq!(world.node.peers[0].media_packets, before);
+        world.join();
+        world.node.end_direct();
+        world.run(ms(5000));
+        for member in &world.members {
+            assert_eq!(member.transport(), State::UdpRelay);
+        }
+        for member in &world.members[..2] {
+            assert!(member.heard.last().unwrap().0 > world.now - ms(50));
+        }
+        // The third one's frames have counters of their own: the second is judged by what came before.
+        let mut first = std::mem::take(&mut world.members[1].heard);
+        first.retain(|(at, _)| *at < ms(29_900));
+        world.members[1].heard = first;
+        assert_eq!(world.members[1].lost_since(ms(1000)), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_direct_way_that_dies_is_left_within_two_seconds() {
+    for seed in 0..10 {
+        let mut world = two(seed);
+        world.run(ms(3000));
+        world.node.offer_direct();
+        world.run(ms(5000 + seed * 37));
+        world.direct_blocked = true;
+        let cut = world.now;
+        world.run(ms(10_000));
+        for member in &world.members {
+            assert_eq!(member.transport(), State::UdpRelay, "seed {seed}");
+            let after = member.heard.iter().find(|(at, _)| *at > cut + ms(100)).unwrap().0;
+            assert!(after < cut + ms(2200), "seed {seed}: {after:?} after {cut:?}");
+        }
+        // And taken again when it works again.
+        world.direct_blocked = false;
+        world.run(ms(6000));
+        assert_eq!(world.members[0].transport(), State::P2p, "seed {seed}");
+    }
+}
+
+#[test]
+fn where_no_direct_way_works_the_relay_goes_on() {
+    let mut world = two(3);
+    world.direct_blocked = true;
+    world.run(ms(3000));
+    world.node.offer_direct();
+    world.run(ms(20_000));
+    for member in &world.members {
+        assert_eq!(member.transport(), State::UdpRelay);
+        assert_eq!(member.lost_since(ms(1000)), 0);
+    }
+}
+
+fn messages(world: &World, at: usize) -> Vec<u8> {
+    let events = world.members[at].events.iter();
+    let texts = events.filter_map(|(_, event)| match event {
+        Event::Message { payload, .. } => Some(payload[0]),
+        _ => None,
+    });
+    texts.collect()
+}
+
+#[test]
+fn no_message_is_lost_or_doubled_over_broken_links() {
+    for seed in 0..20 {
+        let mut world = two(seed);
+        world.run(ms(500));
+        let mut sent = 0;
+        while sent < 50 {
+            for _ in 0..5 {
+                world.members[0].client.send_message("", vec![sent], false).unwrap();
+                sent += 1;
+            }
+            // Broken while they are under way, at another moment each time.
+            world.run(ms(1 + (seed * 7 + u64::from(sent)) % 60));
+            world.break_link(usize::from(sent % 2));
+            world.run(ms(3000));
+        }
+        world.run(ms(5000));
+        assert_eq!(messages(&world, 1), (0..50).collect::<Vec<_>>(), "seed {seed}");
+        let last = world.node.peers[0].auths.last().unwrap();
+        assert!(last.reconnect && last.session_id == "session0", "{last:?}");
+        assert_eq!(last.failed_streamer, "node.example:8443");
+    }
+}
+
+#[test]
+fn media_goes_on_without_a_link_and_reconnects_wait_one_to_two_seconds() {
+    let mut world = two(5);
+    world.run(ms(3000));
+    world.node_away = true;
+    world.break_link(0);
+    world.break_link(1);
+    world.run(ms(8000));
+    world.node_away = false;
+    world.run(ms(5000));
+    for member in &world.members {
+        assert_eq!(member.lost_since(ms(1000)), 0);
+        let waits = member.events.iter().filter_map(|(_, event)| match event {
+            Event::LinkLost { retry_in, .. } => Some(*retry_in),
+            _ => None,
+        });
+        let waits: Vec<_> = waits.collect();
+        assert!(waits.len() > 3);
+        assert!(waits.iter().all(|wait| (ms(1000)..ms(2000)).contains(wait)), "{waits:?}");
+        assert!(waits.windows(2).any(|pair| pair[0] != pair[1]), "by chance: {waits:?}");
+        let resumed = member
+            .events
+            .iter()
+            .any(|(_, event)| matches!(event, Event::Joined { resumed: true, .. }));
+        assert!(resumed);
+    }
+}
+
+#[test]
+fn who_is_not_known_any_more_publishes_anew() {
+    let mut world = two(6);
+    world.run(ms(3000));
+    world.node.forgetful = true;
+    world.break_link(0);
+    world.run(ms(5000));
+    let published = world.members[0].events.iter().filter_map(|(_, event)| match event {
+        Event::Published { publication_id, handle, .. } => Some((publication_id.clone(), *handle)),
+        _ => None,
+    });
+    let published: Vec<_> = published.collect();
+    assert_eq!(published.len(), 2, "{published:?}");
+    assert!(published[0].0 != published[1].0 && published[0].1 == published[1].1);
+    let heard = world.members[1].heard.iter().filter(|(at, _)| *at > ms(6000)).count();
+    assert!(heard > 90, "{heard}");
+}
+
+#[test]
+fn refusals_end_it_or_are_tried_again_as_the_node_says() {
+    let error = |code: v1::ErrorCode, retry_ms| v1::Error {
+        code: code.into(),
+        reason: "because".into(),
+        retry_ms,
+    };
+    let mut world = World::new(7);
+    world.node.refuse = Some(error(v1::ErrorCode::BadSignature, 0));
+    world.join();
+    world.run(ms(10_000));
+    let (_, last) = world.members[0].events.last().unwrap();
+    let code = v1::ErrorCode::BadSignature;
+    assert_eq!(*last, Event::Ended(Error::Refused { code, reason: "because".into() }));
+
+    let mut world = World::new(7);
+    world.node.refuse = Some(error(v1::ErrorCode::Unavailable, 5000));
+    world.join();
+    world.run(ms(5000));
+    assert!(world.node.peers.is_empty());
+    world.run(ms(2000));
+    assert_eq!(world.node.peers.len(), 1, "after as long as the node said, and up to a second");
+}
+
+#[test]
+fn a_redirect_is_followed() {
+    let mut world = World::new(8);
+    world.node.redirect = Some(v1::Redirect { host: "other.example".into(), port: 443 });
+    world.join();
+    world.run(ms(1000));
+    assert_eq!(world.node.peers.len(), 1);
+    assert_eq!(world.members[0].transport(), State::UdpRelay);
+}
