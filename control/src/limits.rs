@@ -96,6 +96,10 @@ pub const AUTH_TIME: Duration = Duration::from_secs(5);
 /// Bytes that wait for a slow link; when it is full the link is closed, the session kept. A scope
 /// of 500 that starts at once is told in 100 KiB.
 pub const LINK_OUT_BYTES: usize = 1 << 20;
+/// Peers in the answer to `Auth`, far below the largest message; the rest join right after it. A
+/// peer with 16 publications of long names is 4 KiB.
+pub const PEERS_BYTES: usize = 128 << 10;
+const _: () = assert!(PEERS_BYTES <= strait_link::MESSAGE_BYTES / 2);
 /// Media that waits for a slow link: a third of a second of 1.5 Mbit/s. The oldest goes first.
 pub const LINK_MEDIA_BYTES: usize = 64 << 10;
 /// Bytes read from a link at a time.

@@ -11,6 +11,7 @@ mod tunnel;
 pub mod wire;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,12 @@ use wire::{End, Stream, Wire};
 pub struct Links {
     scopes: Arc<Scopes>,
     auth: Arc<Authenticator>,
+    /// Connections to the one port of which nobody knows yet what they are.
+    openings: Arc<Admission>,
+    /// Links that did not authenticate yet. Counted by themselves, so that who comes back to a
+    /// session needs no second place: with all places taken nobody could.
+    greetings: Arc<Admission>,
+    /// Sessions, those without a link included.
     admission: Arc<Admission>,
     reconnect_time: Duration,
     ping_time: Duration,
@@ -70,20 +77,21 @@ struct Attach {
     refused: oneshot::Sender<Link>,
 }
 
-/// A link with its place among all.
+/// A link that authenticated.
 struct Link {
     wire: Wire,
-    permit: Permit,
     /// The port that it was made to.
     port: u16,
     /// To be told of the session.
     pass: Pass,
 }
 
-/// A session's entry, removed when dropped.
+/// A session's entry and its place, that of the address that it began from. Both go when it is
+/// dropped.
 struct Registration {
     links: Arc<Links>,
     session_id: String,
+    _place: Permit,
 }
 
 impl Drop for Registration {
@@ -116,6 +124,8 @@ impl Links {
         Arc::new(Self {
             scopes,
             auth,
+            openings: Admission::new(usize::MAX, limits.sessions_per_address),
+            greetings: Admission::new(limits.links, limits.sessions_per_address),
             admission: Admission::new(limits.links, limits.sessions_per_address),
             reconnect_time: Duration::from_secs(config.link.reconnect_seconds),
             ping_time: Duration::from_secs(config.link.ping_seconds),
@@ -132,8 +142,8 @@ impl Links {
     pub async fn serve(self: Arc<Self>, stream: Box<dyn Stream>, address: IpAddr, port: u16) {
         count(&self.counters.opened);
         let mut wire = Wire::new(stream);
-        let permit = match self.admission.enter(address) {
-            Ok(permit) => permit,
+        let greeting = match self.greetings.enter(address) {
+            Ok(greeting) => greeting,
             Err(fault) => return self.refuse(wire, 0, fault.into()).await,
         };
         let (request, auth) = match timeout(limits::AUTH_TIME, wire.next()).await {
@@ -153,19 +163,28 @@ impl Links {
         };
         wire.set_most(strait_link::MESSAGE_BYTES);
         // What a join needs on the way is no part of what a session keeps.
-        let joined = Box::pin(self.join(wire, permit, (request, port), auth)).await;
+        let joined = Box::pin(self.join(wire, (request, port), address, auth)).await;
+        drop(greeting);
         if let Some((session, link)) = joined {
             session.run(link).await;
         }
+    }
+
+    /// A place for a connection from this address, until it is known what it is.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::QuotaExceeded`]: too many of them are half open.
+    fn opens(&self, address: IpAddr) -> io::Result<Permit> {
+        let place = self.openings.enter(address);
+        place.map_err(|fault| io::Error::new(io::ErrorKind::QuotaExceeded, fault.reason))
     }
 
     /// Links by state: those that did not authenticate yet, those with a session, and sessions that
     /// wait for another link.
     pub fn states(&self) -> [(&'static str, usize); 3] {
         let (sessions, waiting) = (self.lock().len(), self.waiting.load(Ordering::Relaxed));
-        let greeting = self.admission.count().saturating_sub(sessions);
         let open = sessions.saturating_sub(waiting);
-        [("greeting", greeting), ("open", open), ("waiting", waiting)]
+        [("greeting", self.greetings.count()), ("open", open), ("waiting", waiting)]
     }
 
     /// What they did.
@@ -203,8 +222,8 @@ impl Links {
     async fn join(
         self: &Arc<Self>,
         wire: Wire,
-        permit: Permit,
         (request, port): (u32, u16),
+        address: IpAddr,
         auth: Box<Auth>,
     ) -> Option<(Session, Link)> {
         let Admitted { identity, pass } = match self.identify(&auth).await {
@@ -214,7 +233,7 @@ impl Links {
                 return None;
             }
         };
-        let link = Link { wire, permit, port, pass };
+        let link = Link { wire, port, pass };
         let attach = {
             let sessions = self.lock();
             let handle = sessions.get(&auth.session_id).filter(|handle| {
@@ -236,7 +255,7 @@ impl Links {
                 }
             }
         };
-        match self.open((request, port), &auth, identity).await {
+        match self.open((request, port), address, &auth, identity).await {
             Ok(session) => Some((session, link)),
             Err(refusal) => {
                 self.refuse(link.wire, request, refusal).await;
@@ -274,6 +293,7 @@ impl Links {
     async fn open(
         self: &Arc<Self>,
         reached: (u32, u16),
+        address: IpAddr,
         auth: &Auth,
         identity: Identity,
     ) -> Result<Session, Refusal> {
@@ -288,6 +308,7 @@ impl Links {
             ))
             .into());
         }
+        let _place = self.admission.enter(address)?;
         let session_id = id::random("l")?;
         let (attach, attached) = mpsc::channel(1);
         let handle = Handle {
@@ -296,7 +317,8 @@ impl Links {
             subject: identity.subject.clone(),
             scope: auth.scope_id.clone(),
         };
-        let registration = Registration { links: Arc::clone(self), session_id: session_id.clone() };
+        let (links, id) = (Arc::clone(self), session_id.clone());
+        let registration = Registration { links, session_id: id, _place };
         let session = Session::begin(registration, identity, reached, auth, attached).await?;
         self.lock().insert(session_id, handle);
         Ok(session)

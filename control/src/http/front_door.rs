@@ -82,7 +82,10 @@ impl FrontDoor {
                 // Closing with the request unread would reset the connection, and the answer with
                 // it.
                 let mut request = [0; 4096];
-                while timeout(DRAIN_TIME, stream.read(&mut request)).await?? > 0 {}
+                let end = Instant::now() + limits::FRONT_DOOR_TIME;
+                while Instant::now() < end
+                    && timeout(DRAIN_TIME, stream.read(&mut request)).await?? > 0
+                {}
                 Err(refused("plain HTTP on the HTTPS port"))
             }
             Opening::Unclear | Opening::Stranger => Err(refused("neither TLS nor framed STUN")),

@@ -1,15 +1,16 @@
 //! Between the messages of the link and what the scope knows.
 
+use prost::Message;
 use strait_link::v1::{self as link, ErrorCode, server_message::Body, user_event};
 use strait_proto::v1 as relay;
 
 use crate::auth::{Reason, Scheme, Signed};
 use crate::fault::{Class, Fault};
-use crate::id;
 use crate::scope::allowed::{AllowSpec, Senders};
 use crate::scope::native::{Encoding, PublishSpec, formats};
 use crate::scope::{Kind, Notice, PeerView, PublicationView, Source};
 use crate::sdp::IceCredentials;
+use crate::{id, limits};
 
 /// How long a client should wait before it tries again what may work then, in milliseconds.
 const RETRY_MS: u32 = 2_000;
@@ -159,6 +160,15 @@ pub fn encoding(encoding: &Encoding) -> link::Encoding {
 /// ICE credentials.
 pub fn credentials(ice: &IceCredentials) -> link::IceCredentials {
     link::IceCredentials { ufrag: ice.ufrag.clone(), pwd: ice.pwd.clone() }
+}
+
+/// Peers for the answer to `Auth`, as many as a message should hold, and the rest of them.
+pub fn peers(views: &[PeerView]) -> (Vec<link::Peer>, Vec<link::Peer>) {
+    let mut bytes = 0;
+    views.iter().map(peer).partition(|peer| {
+        bytes += peer.encoded_len();
+        bytes <= limits::PEERS_BYTES
+    })
 }
 
 /// A peer with its publications.

@@ -74,19 +74,24 @@ impl<S: Send + 'static> Accept<TcpStream, S> for LinkDoor {
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let door = self.clone();
+        let place = stream.peer_addr().map(|address| address.ip().to_canonical());
+        let place = place.and_then(|address| door.links.opens(address));
         let accepting = self.tls.accept(stream, service);
         Box::pin(async move {
             let links = Arc::clone(&door.links);
             let opened = async {
+                let _place = place?;
                 let (stream, service) = accepting.await?;
                 Ok((door.sort(stream).await?, service))
             };
             let opened: io::Result<_> = opened.await;
             if let Err(error) = &opened {
                 debug!("connection ended: {error}");
-                // Half-open TLS, or a client that never said what it is.
-                if error.kind() == io::ErrorKind::TimedOut {
-                    links.counters().refused(ErrorCode::TimedOut);
+                match error.kind() {
+                    // Half-open TLS, or a client that never said what it is.
+                    io::ErrorKind::TimedOut => links.counters().refused(ErrorCode::TimedOut),
+                    io::ErrorKind::QuotaExceeded => links.counters().refused(ErrorCode::TooMany),
+                    _ => {}
                 }
             }
             opened

@@ -23,8 +23,11 @@ pub struct Inbox {
     taken: u64,
     /// Number of the last one that the client was told of.
     told: u64,
-    /// Those that reached nobody, not told yet.
-    undelivered: Vec<u64>,
+    /// Those that reached nobody, as long as the client may not know it: the link on which it was
+    /// told may have broken.
+    undelivered: VecDeque<u64>,
+    /// The last of these, which it was not told of on this link.
+    untold: usize,
 }
 
 /// What to do with a message that came.
@@ -88,7 +91,19 @@ impl Inbox {
 
     /// A message reached nobody.
     pub fn undelivered(&mut self, number: u64) {
-        self.undelivered.push(number);
+        self.undelivered.push_back(number);
+        self.untold += 1;
+        // So far back the client keeps nothing that it could be told of.
+        let oldest = self.taken.saturating_sub(limits::UNCONFIRMED_MESSAGES as u64);
+        while self.undelivered.front().is_some_and(|number| *number <= oldest) {
+            self.undelivered.pop_front();
+        }
+        self.untold = self.untold.min(self.undelivered.len());
+    }
+
+    /// Another link begins: what was told on the one before may have been lost with it.
+    pub fn link_begins(&mut self) {
+        self.untold = self.undelivered.len();
     }
 
     /// Whether the client should be told what was taken.
@@ -99,7 +114,9 @@ impl Inbox {
     /// What it is told: the last number, and those that reached nobody.
     pub fn tell(&mut self) -> (u64, Vec<u64>) {
         self.told = self.taken;
-        (self.taken, std::mem::take(&mut self.undelivered))
+        let told = self.undelivered.len() - self.untold;
+        self.untold = 0;
+        (self.taken, self.undelivered.range(told..).copied().collect())
     }
 }
 
@@ -134,6 +151,30 @@ mod tests {
         assert_eq!(outbox.push(message("x"), limits::UNCONFIRMED_BYTES), None, "too large in all");
         outbox.seen(limits::UNCONFIRMED_MESSAGES as u64);
         assert_eq!((outbox.bytes, outbox.unconfirmed().count()), (0, 0));
+    }
+
+    #[test]
+    fn what_reached_nobody_is_told_once_for_each_link() {
+        let mut inbox = Inbox::default();
+        for number in 1..=3 {
+            assert_eq!(inbox.take(number), Number::Next);
+            if number != 2 {
+                inbox.undelivered(number);
+            }
+        }
+        assert_eq!(inbox.tell(), (3, vec![1, 3]));
+        assert_eq!(inbox.tell(), (3, vec![]));
+        inbox.link_begins();
+        assert_eq!(inbox.tell(), (3, vec![1, 3]));
+        let most = limits::UNCONFIRMED_MESSAGES as u64;
+        for number in 4..=3 * most {
+            inbox.take(number);
+            inbox.undelivered(number);
+        }
+        inbox.link_begins();
+        let numbers: Vec<u64> = (2 * most + 1..=3 * most).collect();
+        assert_eq!(inbox.tell(), (3 * most, numbers), "the client keeps no more");
+        assert_eq!(inbox.take(u64::MAX), Number::Gap { expected: 3 * most + 1 });
     }
 
     proptest! {

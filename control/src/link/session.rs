@@ -19,7 +19,6 @@ use super::mailbox::{Inbox, Number, Outbox};
 use super::tunnel::Tunnel;
 use super::wire::{End, Wire};
 use super::{Attach, Link, Links, Refusal, Registration, convert, unreadable};
-use crate::admission::Permit;
 use crate::auth::Identity;
 use crate::fault::{Class, Fault};
 use crate::scope::native::Subscribed;
@@ -36,8 +35,6 @@ pub(super) struct Session {
     notices: mpsc::Receiver<Tagged>,
     attached: mpsc::Receiver<Attach>,
     wire: Option<Wire>,
-    /// Its place among all links, held also while there is none.
-    permit: Option<Permit>,
     port: u16,
     /// Since when there is no link.
     lost: Option<Instant>,
@@ -112,7 +109,6 @@ impl Session {
             notices,
             attached,
             wire: None,
-            permit: None,
             port,
             lost: None,
             is_pinged: false,
@@ -198,7 +194,6 @@ impl Session {
     fn take_link(&mut self, link: Link) {
         link.pass.opened(&self.registration.session_id);
         self.wire = Some(link.wire);
-        self.permit = Some(link.permit);
         self.port = link.port;
         self.is_pinged = false;
         if self.lost.take().is_some() {
@@ -214,8 +209,12 @@ impl Session {
         self.links().waiting.fetch_add(1, Ordering::Relaxed);
         if let Some(error) = error {
             self.counters().refused(error.code());
-            wire.send(&ServerMessage { request: 0, body: Some(Body::Error(error)) });
-            tokio::spawn(wire.close());
+            // Who comes back faster than it reads would leave much behind with each link.
+            let is_read = wire.waiting() <= limits::LINK_OUT_BYTES / 4;
+            if is_read || error.code() != ErrorCode::Conflict {
+                wire.send(&ServerMessage { request: 0, body: Some(Body::Error(error)) });
+                tokio::spawn(wire.close());
+            }
         }
     }
 
@@ -283,6 +282,13 @@ impl Session {
         self.send(0, body);
     }
 
+    /// Tells what stood before the link began.
+    fn restate(&mut self, body: Body) {
+        if let Some(wire) = &mut self.wire {
+            wire.send_backlog(&ServerMessage { request: 0, body: Some(body) });
+        }
+    }
+
     // ------------------------------------------------------------------------------- greeting
 
     /// Answers `Auth`, and tells what stands before anything new happens.
@@ -294,6 +300,7 @@ impl Session {
             salt: key.salt().to_vec(),
         });
         let path = self.media_path();
+        let (peers, more) = convert::peers(peers);
         let answer = link::Authenticated {
             session_id: self.registration.session_id.clone(),
             peer_id: self.native.peer().into(),
@@ -305,7 +312,7 @@ impl Session {
             client_ice: path.client_ice,
             codecs: convert::codecs(),
             extensions: convert::extensions(),
-            peers: peers.iter().map(convert::peer).collect(),
+            peers,
             limits: Some(link::Limits {
                 message_bytes: number(limits::MESSAGE_BYTES),
                 publications: number(limits::PUBLICATIONS_PER_PEER),
@@ -317,15 +324,15 @@ impl Session {
         };
         let Some(wire) = &mut self.wire else { return };
         let mut message = ServerMessage { request, body: Some(Body::Authenticated(answer)) };
-        let is_room = wire.send(&message);
+        wire.send_backlog(&message);
         if let Some(Body::Authenticated(answer)) = &mut message.body
             && let Some(key) = &mut answer.key
         {
             key.key.zeroize();
             key.salt.zeroize();
         }
-        if !is_room {
-            return self.lose_link(Some(too_slow()));
+        for peer in more {
+            self.restate(convert::user(Event::Joined(peer)));
         }
         let Speakers { speaking, dominant } = scope.roster().speakers().clone();
         let of = |publication: &String| {
@@ -334,10 +341,10 @@ impl Session {
             Some(convert::speech(peer, publication, true))
         };
         for speech in speaking.iter().filter_map(of) {
-            self.tell(convert::user(Event::Speech(speech)));
+            self.restate(convert::user(Event::Speech(speech)));
         }
         if let Some(speech) = dominant.as_ref().and_then(of) {
-            self.tell(convert::user(Event::Dominant(speech)));
+            self.restate(convert::user(Event::Dominant(speech)));
         }
     }
 
@@ -379,11 +386,12 @@ impl Session {
         self.greet(request, true, &peers);
         let missed = std::mem::take(&mut self.missed);
         if let Some(reason) = missed.media_lost {
-            self.tell(convert::user(Event::MediaLost(link::MediaLost { reason })));
+            self.restate(convert::user(Event::MediaLost(link::MediaLost { reason })));
         }
         for layers in missed.layers {
-            self.tell(convert::user(Event::LayersWanted(layers)));
+            self.restate(convert::user(Event::LayersWanted(layers)));
         }
+        self.inbox.link_begins();
         self.tell_taken(0);
         self.outbox.seen(messages_seen);
         let unconfirmed: Vec<_> = self
@@ -393,7 +401,7 @@ impl Session {
             .collect();
         for (number, notice) in unconfirmed {
             if let Notice::Message(message) = &*notice {
-                self.tell(received(number, message));
+                self.restate(received(number, message));
             }
         }
     }
@@ -490,7 +498,8 @@ impl Session {
         {
             return Some(ending);
         }
-        if self.inbox.is_due() {
+        // Without a link it waits for the next.
+        if self.inbox.is_due() && self.wire.is_some() {
             self.tell_taken(0);
         }
         None

@@ -35,6 +35,8 @@ pub struct Wire {
     most: usize,
     out: Vec<u8>,
     written: usize,
+    /// Bytes of what stood before the link began: they say nothing of how fast its client reads.
+    backlog: usize,
     /// Packets for the client, not begun yet: messages go before them.
     media: VecDeque<Vec<u8>>,
     media_bytes: usize,
@@ -53,6 +55,7 @@ impl Wire {
             most: STRANGER_BYTES,
             out: Vec::new(),
             written: 0,
+            backlog: 0,
             media: VecDeque::new(),
             media_bytes: 0,
             is_flushed: true,
@@ -85,7 +88,19 @@ impl Wire {
     /// Sends a message. False when too much waits: the client reads too slowly.
     pub fn send(&mut self, message: &ServerMessage) -> bool {
         encode(message, &mut self.out);
-        self.out.len() - self.written <= limits::LINK_OUT_BYTES
+        self.waiting() <= limits::LINK_OUT_BYTES + self.backlog
+    }
+
+    /// Sends what stood before the link began. Its size is bounded where it was kept.
+    pub fn send_backlog(&mut self, message: &ServerMessage) {
+        let before = self.out.len();
+        encode(message, &mut self.out);
+        self.backlog += self.out.len() - before;
+    }
+
+    /// Bytes of messages that were not written yet.
+    pub fn waiting(&self) -> usize {
+        self.out.len() - self.written
     }
 
     /// Sends a packet when no message waits. Returns how many were dropped for it.
@@ -154,7 +169,7 @@ impl Wire {
             let rest = self.out.get(self.written..).unwrap_or_default();
             if rest.is_empty() {
                 self.out.clear();
-                self.written = 0;
+                (self.written, self.backlog) = (0, 0);
                 if let Some(packet) = self.media.pop_front() {
                     self.media_bytes -= packet.len();
                     let body = Some(Body::Media(Media { packet }));
@@ -171,7 +186,8 @@ impl Wire {
                 Poll::Ready(Ok(written)) => {
                     self.written += written;
                     self.blocked = None;
-                    if self.written > limits::LINK_MEDIA_BYTES {
+                    // Half of it at the least, or moving the rest would cost more than writing it.
+                    if self.written > limits::LINK_MEDIA_BYTES.max(self.out.len() / 2) {
                         self.out.drain(..self.written);
                         self.written = 0;
                     }

@@ -112,6 +112,8 @@ impl Scopes {
             }
             None => Arc::new(Scope::new(key.clone())?),
         };
+        // First, because what `admit` gives out is not given back.
+        scope.roster().check_room(self.limits.peers_per_scope)?;
         let admitted = admit(&scope)?;
         let others = {
             let mut roster = scope.roster();

@@ -43,14 +43,23 @@ impl<S> Roster<S> {
         if self.members.contains_key(peer) {
             return Err(Fault::conflict(format!("peer {peer} is in this scope already")));
         }
-        if self.members.len() >= members_max {
-            return Err(Fault::too_many(format!(
-                "the scope is full: {members_max} peers (limits.peers_per_scope)"
-            )));
-        }
+        self.check_room(members_max)?;
         let member = Member { name: name.into(), relay_peer: None, publications: Vec::new(), sink };
         self.members.insert(peer.into(), member);
         Ok(())
+    }
+
+    /// Checks that one more may join.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::TooMany`] at `members_max`.
+    pub fn check_room(&self, members_max: usize) -> Result<(), Fault> {
+        match self.members.len() < members_max {
+            true => Ok(()),
+            false => Err(Fault::too_many(format!(
+                "the scope is full: {members_max} peers (limits.peers_per_scope)"
+            ))),
+        }
     }
 
     /// Removes a member and returns what it published.

@@ -272,10 +272,25 @@ async fn each_wrong_beginning_has_its_own_error() {
 
     // A flood from one address.
     let held: Vec<_> = (0..3).map(|_| service.join("lobby", "x")).collect();
-    let mut one_more = service.link();
-    let (code, reason) = one_more.last_words();
-    assert_eq!(code, ErrorCode::TooMany);
-    assert!(reason.contains("sessions_per_address"), "{reason}");
+    let one_more = service.link().authenticate(auth("lobby", "x")).unwrap_err();
+    assert_eq!(one_more.code(), ErrorCode::TooMany);
+    assert!(one_more.reason.contains("sessions_per_address"), "{one_more:?}");
+    // Nor may it begin more than that.
+    let _silent: Vec<_> = (0..3)
+        .map(|_| {
+            let mut silent = service.link();
+            silent.tls.write_all(&[0]).unwrap();
+            silent
+        })
+        .collect();
+    let greeting = "control_links{state=\"greeting\"}";
+    let mut count = 0;
+    while service.metric(greeting).await != Some(3) {
+        count += 1;
+        assert!(count < 300, "not three that greet");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(service.link().last_words().0, ErrorCode::TooMany);
     drop(held);
     for reason in ["version", "unauthorized", "conflict", "malformed", "too_large", "too_many"] {
         let series = format!("control_link_refusals_total{{code=\"{reason}\"}}");

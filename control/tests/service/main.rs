@@ -3,6 +3,7 @@
 mod authentication;
 mod conference;
 mod fake_relay;
+mod hostile;
 mod http;
 mod link;
 mod messages;
