@@ -271,7 +271,9 @@ impl<R: Random> Client<R> {
             for packet in self.media.on_time(now) {
                 self.transport.send_rtcp(packet);
             }
-            if let Some(target) = self.media.target(now) {
+            let pictures =
+                self.publications.iter().any(|one| one.request.kind() == v1::Kind::Video);
+            if let Some(target) = self.media.target(now).filter(|_| pictures) {
                 self.event(Event::Target(target));
             }
         }
