@@ -147,6 +147,7 @@ async fn what_reached_nobody_is_told_over_broken_links() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "768 publications take minutes on a busy machine"]
 async fn a_scope_full_of_long_names_can_be_joined() {
     const PEERS: usize = 48;
     let service = Service::start_tls(|_| {}).await;
