@@ -158,6 +158,21 @@ pub const MEDIA: &[Promise] = &[
     SWITCH_FREEZE,
 ];
 
+/// Joins over the link that one core carries in a second.
+pub const LINK_JOINS: Promise =
+    Promise { name: "link_joins_per_core", bound: Bound::AtLeast(500.0), unit: "joins/(s·core)" };
+/// Memory of a native client that is connected and silent.
+pub const LINK_CLIENT_MEMORY: Promise =
+    Promise { name: "link_client_memory", bound: Bound::AtMost(32.0), unit: "KiB" };
+/// Messages from one native client to another that one core carries in a second.
+pub const LINK_MESSAGES: Promise =
+    Promise {
+        name: "link_messages_per_core", bound: Bound::AtLeast(50_000.0), unit: "1/(s·core)"
+    };
+
+/// What `./dev figures link` prints.
+pub const LINK: &[Promise] = &[LINK_JOINS, LINK_CLIENT_MEMORY, LINK_MESSAGES];
+
 /// A line of the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {

@@ -5,6 +5,7 @@ mod browser;
 mod call;
 mod figure;
 mod http;
+mod link;
 mod media;
 mod path;
 mod peer;
@@ -23,9 +24,9 @@ use figure::Figure;
 #[command(name = "strait-figures", version)]
 struct Arguments {
     /// What to measure
-    #[arg(value_parser = ["call", "media", "path"], default_value = "call")]
+    #[arg(value_parser = ["call", "link", "media", "path"], default_value = "call")]
     area: String,
-    /// Only the rows of the areas `path` and `media` whose names contain this
+    /// Only the rows of the areas `link`, `path` and `media` whose names contain this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Print a JSON array of {"name", "bound", "value", "unit", "ok", "how"}
@@ -40,6 +41,7 @@ async fn main() -> ExitCode {
     let figures: Vec<Figure> = match arguments.area.as_str() {
         "path" => path::measure(&arguments.only),
         "media" => media::measure(&arguments.only),
+        "link" => link::measure(&arguments.only).await,
         _ => call::measure().await,
     };
     if arguments.json {

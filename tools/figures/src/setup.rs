@@ -25,12 +25,14 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 pub struct Setup {
     /// Where peers join.
     pub server: Server,
+    /// Where HTTPS and the link are.
+    pub https: SocketAddr,
     /// strait-relay.
     pub relay: Process,
     /// strait-control.
     pub control: Process,
     supervisor: Child,
-    _state: TempDir,
+    state: TempDir,
 }
 
 impl Setup {
@@ -74,8 +76,14 @@ impl Setup {
             relay: Process::child_of(parent, "strait-relay")?,
             control: Process::child_of(parent, "strait-control")?,
             supervisor,
-            _state: state,
+            https: SocketAddr::from((Ipv4Addr::LOCALHOST, ports.https)),
+            state,
         })
+    }
+
+    /// The certificate that it made for itself.
+    pub fn certificate(&self) -> PathBuf {
+        self.state.path().join("certificate.pem")
     }
 
     /// Ends it in order.
