@@ -62,7 +62,8 @@ pub struct Links {
 
 /// A session, as a link finds it that wants to go on with it.
 struct Handle {
-    attach: mpsc::Sender<Attach>,
+    // Boxed: a channel has room for 32 of what it carries.
+    attach: mpsc::Sender<Box<Attach>>,
     application: String,
     subject: String,
     scope: String,
@@ -137,8 +138,8 @@ impl Links {
         })
     }
 
-    /// Serves a new link of a client at `address`, made to `port`, until it is over, or until a
-    /// session that it resumes has taken it.
+    /// Takes a new link of a client at `address`, made to `port`, until it has a session, of its own
+    /// or of before, or is refused.
     pub async fn serve(self: Arc<Self>, stream: Box<dyn Stream>, address: IpAddr, port: u16) {
         count(&self.counters.opened);
         let mut wire = Wire::new(stream);
@@ -162,11 +163,11 @@ impl Links {
             }
         };
         wire.set_most(strait_link::MESSAGE_BYTES);
-        // What a join needs on the way is no part of what a session keeps.
-        let joined = Box::pin(self.join(wire, (request, port), address, auth)).await;
+        // A task of its own: what a join needs on the way is no part of what a session keeps.
+        let joined = self.join(wire, (request, port), address, auth).await;
         drop(greeting);
         if let Some((session, link)) = joined {
-            session.run(link).await;
+            tokio::spawn(session.run(link));
         }
     }
 
@@ -225,7 +226,7 @@ impl Links {
         (request, port): (u32, u16),
         address: IpAddr,
         auth: Box<Auth>,
-    ) -> Option<(Session, Link)> {
+    ) -> Option<(Box<Session>, Link)> {
         let Admitted { identity, pass } = match self.identify(&auth).await {
             Ok(admitted) => admitted,
             Err(refusal) => {
@@ -248,7 +249,7 @@ impl Links {
             Some(attach) => {
                 let (refused, back) = oneshot::channel();
                 let messages_seen = auth.messages_seen;
-                let attempt = Attach { link, request, messages_seen, refused };
+                let attempt = Box::new(Attach { link, request, messages_seen, refused });
                 match attach.send(attempt).await {
                     Err(mpsc::error::SendError(attempt)) => attempt.link,
                     Ok(()) => back.await.ok()?,
@@ -256,7 +257,7 @@ impl Links {
             }
         };
         match self.open((request, port), address, &auth, identity).await {
-            Ok(session) => Some((session, link)),
+            Ok(session) => Some((Box::new(session), link)),
             Err(refusal) => {
                 self.refuse(link.wire, request, refusal).await;
                 None

@@ -1,28 +1,26 @@
 //! One native client's session: lives as long as its link, and some time without one.
 
-use std::net::SocketAddr;
+mod greeting;
+mod requests;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use strait_link::MESSAGE_BYTES;
 use strait_link::v1::{
-    self as link, Auth, ClientMessage, ErrorCode, ServerMessage, client_message::Body as Request,
-    endpoint::Protocol, server_message::Body, transport_report::State, user_event::Body as Event,
+    self as link, Auth, ClientMessage, ErrorCode, ServerMessage, server_message::Body,
+    transport_report::State, user_event::Body as Event,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info};
-use zeroize::Zeroize;
 
 use super::counters::{Counters, count};
-use super::mailbox::{Inbox, Number, Outbox};
+use super::mailbox::{Inbox, Outbox};
 use super::tunnel::Tunnel;
 use super::wire::{End, Wire};
 use super::{Attach, Link, Links, Refusal, Registration, convert, unreadable};
 use crate::auth::Identity;
-use crate::fault::{Class, Fault};
-use crate::scope::native::Subscribed;
-use crate::scope::{self, Message, Native, Notice, PeerView, Sink, Speakers};
+use crate::scope::{Message, Native, Notice, PeerView, Sink};
 use crate::{id, limits};
 
 type Tagged = (u64, Arc<Notice>);
@@ -33,7 +31,7 @@ pub(super) struct Session {
     native: Native,
     sink: Sink,
     notices: mpsc::Receiver<Tagged>,
-    attached: mpsc::Receiver<Attach>,
+    attached: mpsc::Receiver<Box<Attach>>,
     wire: Option<Wire>,
     port: u16,
     /// Since when there is no link.
@@ -85,7 +83,7 @@ impl Session {
         identity: Identity,
         (request, port): (u32, u16),
         auth: &Auth,
-        attached: mpsc::Receiver<Attach>,
+        attached: mpsc::Receiver<Box<Attach>>,
     ) -> Result<Self, Refusal> {
         let name = Some(auth.name.as_str()).filter(|name| !name.is_empty());
         // A name in the credential is the application's word and wins over what the client says.
@@ -123,7 +121,7 @@ impl Session {
     }
 
     /// Answers `Auth`, then serves the client until it is gone for good.
-    pub(super) async fn run(mut self, link: Link) {
+    pub(super) async fn run(mut self: Box<Self>, link: Link) {
         let mut shutdown = self.links().shutdown.clone();
         self.take_link(link);
         if let Some((request, peers)) = self.greeting.take() {
@@ -141,7 +139,7 @@ impl Session {
                     Err(end) => self.on_end(end),
                 },
                 Some((_, notice)) = self.notices.recv() => {
-                    if let Some(ending) = self.on_notice(notice).await {
+                    if let Some(ending) = self.on_notices(notice).await {
                         break ending;
                     }
                 }
@@ -158,10 +156,10 @@ impl Session {
                 }
             }
         };
-        self.end(ending).await;
+        Box::pin(self.end(ending)).await;
     }
 
-    async fn end(mut self, ending: Ending) {
+    async fn end(mut self: Box<Self>, ending: Ending) {
         info!(session = self.registration.session_id, reason = ending.reason, "link session ends");
         if self.lost.is_some() {
             self.links().waiting.fetch_sub(1, Ordering::Relaxed);
@@ -289,89 +287,11 @@ impl Session {
         }
     }
 
-    // ------------------------------------------------------------------------------- greeting
-
-    /// Answers `Auth`, and tells what stands before anything new happens.
-    fn greet(&mut self, request: u32, resumed: bool, peers: &[PeerView]) {
-        let (links, scope) = (Arc::clone(self.links()), Arc::clone(self.native.scope()));
-        let key = scope.natives().key().map(|key| link::SessionKey {
-            profile: key.profile().number(),
-            key: key.key().to_vec(),
-            salt: key.salt().to_vec(),
-        });
-        let path = self.media_path();
-        let (peers, more) = convert::peers(peers);
-        let answer = link::Authenticated {
-            session_id: self.registration.session_id.clone(),
-            peer_id: self.native.peer().into(),
-            resumed,
-            key,
-            rtcp_ssrc: self.native.rtcp_ssrc(),
-            endpoints: path.endpoints,
-            node_ice: path.node_ice,
-            client_ice: path.client_ice,
-            codecs: convert::codecs(),
-            extensions: convert::extensions(),
-            peers,
-            limits: Some(link::Limits {
-                message_bytes: number(limits::MESSAGE_BYTES),
-                publications: number(limits::PUBLICATIONS_PER_PEER),
-                subscriptions: number(limits::SUBSCRIPTIONS_PER_PEER),
-                unconfirmed_messages: number(limits::UNCONFIRMED_MESSAGES),
-            }),
-            reconnect_ms: u32::try_from(links.reconnect_time.as_millis()).unwrap_or(u32::MAX),
-            ping_ms: u32::try_from(links.ping_time.as_millis()).unwrap_or(u32::MAX),
-        };
-        let Some(wire) = &mut self.wire else { return };
-        let mut message = ServerMessage { request, body: Some(Body::Authenticated(answer)) };
-        wire.send_backlog(&message);
-        if let Some(Body::Authenticated(answer)) = &mut message.body
-            && let Some(key) = &mut answer.key
-        {
-            key.key.zeroize();
-            key.salt.zeroize();
-        }
-        for peer in more {
-            self.restate(convert::user(Event::Joined(peer)));
-        }
-        let Speakers { speaking, dominant } = scope.roster().speakers().clone();
-        let of = |publication: &String| {
-            let roster = scope.roster();
-            let (peer, _) = roster.publication(publication)?;
-            Some(convert::speech(peer, publication, true))
-        };
-        for speech in speaking.iter().filter_map(of) {
-            self.restate(convert::user(Event::Speech(speech)));
-        }
-        if let Some(speech) = dominant.as_ref().and_then(of) {
-            self.restate(convert::user(Event::Dominant(speech)));
-        }
-    }
-
-    /// Where the client's media goes.
-    fn media_path(&self) -> link::MediaPath {
-        let endpoint = |protocol: Protocol, address: String, port: u16| link::Endpoint {
-            protocol: protocol.into(),
-            purpose: link::endpoint::Purpose::Any.into(),
-            address,
-            port: port.into(),
-        };
-        let of = |address: &SocketAddr| {
-            endpoint(Protocol::Udp, address.ip().to_string(), address.port())
-        };
-        let transport = self.native.transport();
-        let udp = transport.iter().flat_map(|(local, _)| local.udp.iter().map(of));
-        let tls = self.links().relay_tcp.map(|_| endpoint(Protocol::Tls, String::new(), self.port));
-        link::MediaPath {
-            endpoints: udp.chain(tls).collect(),
-            node_ice: transport.map(|(local, _)| convert::credentials(&local.ice)),
-            client_ice: transport.map(|(_, client)| convert::credentials(client)),
-        }
-    }
+    // ------------------------------------------------------------------------- what happens
 
     /// Goes on with another link.
-    async fn resume(&mut self, attach: Attach) {
-        let Attach { link, request, messages_seen, refused: _ } = attach;
+    async fn resume(&mut self, attach: Box<Attach>) {
+        let Attach { link, request, messages_seen, refused: _ } = *attach;
         info!(session = self.registration.session_id, "link session resumed");
         count(&self.counters().resumed);
         if self.wire.is_some() {
@@ -406,7 +326,21 @@ impl Session {
         }
     }
 
-    // --------------------------------------------------------------------------- what happens
+    /// Takes a notice and those that wait behind it: what they say goes out in one piece.
+    async fn on_notices(&mut self, first: Arc<Notice>) -> Option<Ending> {
+        let mut notice = first;
+        for left in (0..limits::LINK_BATCH).rev() {
+            if let Some(ending) = self.on_notice(notice).await {
+                return Some(ending);
+            }
+            match (left, self.notices.try_recv()) {
+                (1.., Ok((_, next))) => notice = next,
+                (0, Ok((_, last))) => return self.on_notice(last).await,
+                (_, Err(_)) => break,
+            }
+        }
+        None
+    }
 
     async fn on_notice(&mut self, notice: Arc<Notice>) -> Option<Ending> {
         if self.sink.is_lagging() {
@@ -475,214 +409,6 @@ impl Session {
             }
         }
     }
-
-    // --------------------------------------------------------------------- what the client says
-
-    /// Takes a message and those that came with it.
-    async fn on_messages(&mut self, first: ClientMessage) -> Option<Ending> {
-        self.is_pinged = false;
-        let mut next = Some(first);
-        for _ in 0..limits::LINK_BATCH {
-            let Some(message) = next.take() else { break };
-            if let Some(ending) = self.on_message(message).await {
-                return Some(ending);
-            }
-            match self.wire.as_mut().map(Wire::try_next) {
-                Some(Ok(message)) => next = message,
-                Some(Err(end)) => self.on_end(end),
-                None => {}
-            }
-        }
-        if let Some(message) = next
-            && let Some(ending) = self.on_message(message).await
-        {
-            return Some(ending);
-        }
-        // Without a link it waits for the next.
-        if self.inbox.is_due() && self.wire.is_some() {
-            self.tell_taken(0);
-        }
-        None
-    }
-
-    async fn on_message(&mut self, message: ClientMessage) -> Option<Ending> {
-        let ClientMessage { request, body } = message;
-        let Some(body) = body else {
-            count(&self.counters().unknown);
-            let text = "this node does not know the request; it is older than the client";
-            self.refuse(request, convert::error(ErrorCode::UnknownRequest, text));
-            return None;
-        };
-        self.counters().received(&body);
-        match body {
-            Request::SendMessage(message) => self.on_send(request, message),
-            Request::MessageSeen(seen) => self.outbox.seen(seen.number),
-            Request::Media(media) => {
-                count(&self.counters().media_in);
-                if !self.on_media(&media.packet).await {
-                    count(&self.counters().media_dropped);
-                }
-            }
-            Request::Ping(ping) => self.send(request, Body::Pong(link::Pong { token: ping.token })),
-            Request::Pong(_) => {}
-            Request::TransportReport(report) => {
-                let state = report.state();
-                debug!(session = self.registration.session_id, ?state, "media");
-                self.done(request);
-            }
-            Request::Leave(_) => {
-                self.done(request);
-                return Some(Ending::silent("left"));
-            }
-            body => {
-                // What a request needs on its way is no part of what an idle session keeps.
-                match Box::pin(self.on_request(body)).await {
-                    Ok(Body::Done(_)) => self.done(request),
-                    Ok(answer) if request > 0 => self.send(request, answer),
-                    Ok(_) => {}
-                    Err(fault) => {
-                        let code = convert::code(fault.class);
-                        self.refuse(request, convert::error(code, fault.reason));
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    async fn on_request(&mut self, body: Request) -> Result<Body, Fault> {
-        let done = Body::Done(link::Done {});
-        match body {
-            Request::Auth(_) => Err(Fault::conflict("this link has a session already")),
-            Request::Publish(publish) => {
-                self.connect().await?;
-                let (publication_id, encodings) =
-                    self.native.publish(convert::publish(publish)?).await?;
-                let encodings = encodings.iter().map(convert::encoding).collect();
-                Ok(Body::Published(link::Published { publication_id, encodings }))
-            }
-            Request::Unpublish(unpublish) => {
-                self.native.unpublish(&unpublish.publication_id).await?;
-                Ok(done)
-            }
-            Request::SetMuted(muted) => {
-                self.native.set_muted(&muted.publication_id, muted.muted).await?;
-                Ok(done)
-            }
-            Request::Subscribe(subscribe) => {
-                self.connect().await?;
-                let preferences = subscribe.preferences.map(convert::preferences);
-                let link::Subscribe { publication_id, as_sent, .. } = subscribe;
-                let subscribed =
-                    self.native.subscribe(&publication_id, preferences, as_sent).await?;
-                let Subscribed { subscription, sent, encodings, payload_type } = subscribed;
-                Ok(Body::Subscribed(link::Subscribed {
-                    subscription_id: subscription,
-                    ssrc: sent.ssrc,
-                    rtx_ssrc: sent.rtx_ssrc,
-                    encodings: encodings.iter().map(convert::encoding).collect(),
-                    payload_type: payload_type.into(),
-                }))
-            }
-            Request::Unsubscribe(unsubscribe) => {
-                self.native.unsubscribe(&unsubscribe.subscription_id).await?;
-                Ok(done)
-            }
-            Request::SetPreferences(set) => {
-                let preferences = convert::preferences(set.preferences.unwrap_or_default());
-                self.native.prefer(&set.subscription_id, preferences).await?;
-                Ok(done)
-            }
-            Request::AllowSenders(allow) => {
-                self.native.allow(convert::allow(allow)?).await?;
-                Ok(done)
-            }
-            Request::GetStatistics(_) => {
-                let statistics = self.native.statistics().await?;
-                let json = scope::statistics::peer(&statistics).to_string();
-                Ok(Body::Statistics(link::Statistics { json }))
-            }
-            _ => Err(Fault::internal("a message was taken for a request")),
-        }
-    }
-
-    /// Opens a transport where the one before was lost, and tells the client where it is.
-    async fn connect(&mut self) -> Result<(), Fault> {
-        if self.native.connect().await? {
-            let path = self.media_path();
-            self.tell(convert::user(Event::MediaPath(path)));
-        }
-        Ok(())
-    }
-
-    fn on_send(&mut self, request: u32, message: link::SendMessage) {
-        let link::SendMessage { number, to, payload, text } = message;
-        match self.inbox.take(number) {
-            Number::Again => {}
-            Number::Gap { expected } => {
-                let text = format!(
-                    "message {number} came where {expected} was expected: send again from there"
-                );
-                return self.refuse(request, convert::error(ErrorCode::Conflict, text));
-            }
-            Number::Next => {
-                let to = (!to.is_empty()).then_some(to.as_str());
-                let (scope, peer) = (self.native.scope(), self.native.peer());
-                let sent = self.native.identity().check_message();
-                let sent = sent.and_then(|()| scope.send_message(peer, to, payload, text));
-                if let Err(fault) = sent {
-                    self.inbox.undelivered(number);
-                    if !matches!(fault.class, Class::NotFound) {
-                        let code = convert::code(fault.class);
-                        return self.refuse(request, convert::error(code, fault.reason));
-                    }
-                }
-            }
-        }
-        if request > 0 {
-            self.tell_taken(request);
-        }
-    }
-
-    fn tell_taken(&mut self, request: u32) {
-        let (number, undelivered) = self.inbox.tell();
-        self.send(request, Body::MessagesTaken(link::MessagesTaken { number, undelivered }));
-    }
-
-    /// Passes a packet on to the relay. False when it is dropped.
-    async fn on_media(&mut self, packet: &[u8]) -> bool {
-        if self.tunnel.is_none() {
-            let opened = self.tunnel_opened.replace(Instant::now());
-            if opened.is_some_and(|opened| opened.elapsed() < limits::LINK_MEDIA_PAUSE) {
-                self.tunnel_opened = opened;
-                return false;
-            }
-            let Some(relay) = self.links().relay_tcp else { return false };
-            match Tunnel::open(relay).await {
-                Ok(tunnel) => self.tunnel = Some(tunnel),
-                Err(error) => {
-                    debug!(session = self.registration.session_id, "the relay's TCP: {error}");
-                    return false;
-                }
-            }
-        }
-        self.tunnel.as_mut().is_some_and(|tunnel| tunnel.send(packet))
-    }
-
-    fn done(&mut self, request: u32) {
-        if request > 0 {
-            self.send(request, Body::Done(link::Done {}));
-        }
-    }
-
-    /// Refuses a request. One that asks for no answer gets none: an error without a number would
-    /// end the link.
-    fn refuse(&mut self, request: u32, error: link::Error) {
-        self.counters().refused(error.code());
-        if request > 0 {
-            self.send(request, Body::Error(error));
-        }
-    }
 }
 
 /// A message as its receiver is told it.
@@ -699,10 +425,6 @@ fn received(number: u64, message: &Message) -> Body {
 fn too_slow() -> link::Error {
     let text = "the client reads too slowly, or its line is too narrow; come back, and read faster";
     convert::error(ErrorCode::SlowReader, text)
-}
-
-fn number(limit: usize) -> u32 {
-    u32::try_from(limit).unwrap_or(u32::MAX)
 }
 
 async fn next(wire: &mut Option<Wire>) -> Result<ClientMessage, End> {
@@ -723,5 +445,3 @@ async fn is_true(flag: &mut watch::Receiver<bool>) {
     // A sender that is gone means the same: the process ends. The guard must not live on.
     let _ = flag.wait_for(|is_true| *is_true).await;
 }
-
-const _: () = assert!(limits::MESSAGE_BYTES < MESSAGE_BYTES);

@@ -6,6 +6,7 @@ mod fake_relay;
 mod hostile;
 mod http;
 mod link;
+mod load;
 mod messages;
 mod native;
 mod reconnect;
