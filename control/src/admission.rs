@@ -66,6 +66,13 @@ impl Admission {
     }
 }
 
+impl Permit {
+    /// Whose place it is.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.admission.lock();

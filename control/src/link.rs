@@ -52,6 +52,8 @@ pub struct Links {
     ping_time: Duration,
     /// Where the relay takes framed media.
     relay_tcp: Option<SocketAddr>,
+    /// Places for connections to it, those of the front door among them.
+    media_places: Arc<Admission>,
     sessions: Mutex<HashMap<String, Handle>>,
     /// Sessions without a link.
     waiting: AtomicUsize,
@@ -92,7 +94,7 @@ struct Link {
 struct Registration {
     links: Arc<Links>,
     session_id: String,
-    _place: Permit,
+    place: Permit,
 }
 
 impl Drop for Registration {
@@ -131,6 +133,7 @@ impl Links {
             reconnect_time: Duration::from_secs(config.link.reconnect_seconds),
             ping_time: Duration::from_secs(config.link.ping_seconds),
             relay_tcp: config.relay.ice_tcp,
+            media_places: Admission::new(limits.spliced_connections, limits.sessions_per_address),
             sessions: Mutex::default(),
             waiting: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -169,6 +172,11 @@ impl Links {
         if let Some((session, link)) = joined {
             tokio::spawn(session.run(link));
         }
+    }
+
+    /// Places for connections to the relay's ICE-TCP.
+    pub fn media_places(&self) -> &Arc<Admission> {
+        &self.media_places
     }
 
     /// A place for a connection from this address, until it is known what it is.
@@ -309,7 +317,7 @@ impl Links {
             ))
             .into());
         }
-        let _place = self.admission.enter(address)?;
+        let place = self.admission.enter(address)?;
         let session_id = id::random("l")?;
         let (attach, attached) = mpsc::channel(1);
         let handle = Handle {
@@ -319,7 +327,7 @@ impl Links {
             scope: auth.scope_id.clone(),
         };
         let (links, id) = (Arc::clone(self), session_id.clone());
-        let registration = Registration { links, session_id: id, _place };
+        let registration = Registration { links, session_id: id, place };
         let session = Session::begin(registration, identity, reached, auth, attached).await?;
         self.lock().insert(session_id, handle);
         Ok(session)

@@ -146,7 +146,8 @@ impl Server {
         let config = self.app.config.clone();
         if !config.http.https_listen.is_empty() {
             let tls = RustlsConfig::from_config(certificate::tls(&config.http)?);
-            let door = FrontDoor::new(config.relay.ice_tcp, config.limits.spliced_connections);
+            let places = Arc::clone(self.app.links.media_places());
+            let door = FrontDoor::new(config.relay.ice_tcp, places);
             for address in &config.http.https_listen {
                 let acceptor = RustlsAcceptor::new(tls.clone())
                     .handshake_timeout(limits::FRONT_DOOR_TIME)

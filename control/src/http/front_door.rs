@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +15,10 @@ use std::time::Duration;
 use axum_server::accept::Accept;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use crate::admission::Admission;
 use crate::limits;
 
 /// How long the rest of a request is waited for that gets no more than a hint.
@@ -28,7 +28,7 @@ const DRAIN_TIME: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct FrontDoor {
     relay: Option<SocketAddr>,
-    places: Arc<Semaphore>,
+    places: Arc<Admission>,
 }
 
 /// What a connection turned out to be.
@@ -47,16 +47,20 @@ pub enum Opening {
 }
 
 impl FrontDoor {
-    /// Passes ICE-TCP on to `relay`, at most `connections_max` at a time; without it, TLS only.
-    pub fn new(relay: Option<SocketAddr>, connections_max: usize) -> Self {
-        let places = connections_max.min(Semaphore::MAX_PERMITS);
-        Self { relay, places: Arc::new(Semaphore::new(places)) }
+    /// Passes ICE-TCP on to `relay`, as many connections as have `places`: the relay, which sees
+    /// one address, cannot tell whose they are. Without a relay, TLS only.
+    pub fn new(relay: Option<SocketAddr>, places: Arc<Admission>) -> Self {
+        Self { relay, places }
     }
 
-    /// Passes framed media on to the relay. The error says that it was done, or why not.
-    pub fn pass_on<S: AsyncRead + AsyncWrite + Send + 'static>(&self, stream: S) -> io::Error {
+    /// Passes framed media of a client at `address` on to the relay. The error says that it was
+    /// done, or why not.
+    pub fn pass_on<S>(&self, stream: S, address: IpAddr) -> io::Error
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
         let Some(relay) = self.relay else { return refused("ICE-TCP is not served here") };
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(place) = self.places.enter(address) else {
             return refused("too many ICE-TCP connections");
         };
         tokio::spawn(async move {
@@ -72,7 +76,10 @@ impl FrontDoor {
         let opening = timeout(limits::FRONT_DOOR_TIME, peek(&stream)).await;
         match opening.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
             Opening::Tls => Ok(stream),
-            Opening::Stun => Err(self.pass_on(stream)),
+            Opening::Stun => {
+                let address = stream.peer_addr()?.ip().to_canonical();
+                Err(self.pass_on(stream, address))
+            }
             Opening::PlainHttp => {
                 let mut stream = stream;
                 let text = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
@@ -232,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn framed_stun_reaches_the_relay_and_answers_come_back() {
         let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let door = FrontDoor::new(Some(relay.local_addr().unwrap()), 1);
+        let door = FrontDoor::new(Some(relay.local_addr().unwrap()), Admission::new(9, 1));
         let (mut client, server) = pair().await;
         let admitted = tokio::spawn(door.clone().admit(server));
         // In two pieces: the door waits for what it needs.
@@ -248,7 +255,7 @@ mod tests {
         let mut answer = [0; 6];
         client.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"answer");
-        // The only place is taken.
+        // The only place of the address is taken.
         let (mut second, server) = pair().await;
         second.write_all(&STUN).await.unwrap();
         let error = door.clone().admit(server).await.unwrap_err();
@@ -273,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn tls_passes_and_others_do_not() {
-        let door = FrontDoor::new(None, 1);
+        let door = FrontDoor::new(None, Admission::new(1, 1));
         let (mut client, server) = pair().await;
         client.write_all(&[0x16, 3, 1]).await.unwrap();
         assert!(door.clone().admit(server).await.is_ok());

@@ -277,3 +277,31 @@ pub fn speech(peer: &str, publication: &str, speaking: bool) -> link::Speech {
 pub fn user(event: user_event::Body) -> Body {
     Body::Event(link::UserEvent { body: Some(event) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_fit_into_the_answer_comes_after_it() {
+        let view = |n: usize| {
+            let publication = PublicationView {
+                publication: format!("pub-{n:026}"),
+                kind: Kind::Audio,
+                source: Source::Other,
+                name: Some("x".repeat(limits::NAME_BYTES)),
+                muted: false,
+                codec: "opus".into(),
+            };
+            let publications = vec![publication; limits::PUBLICATIONS_PER_PEER];
+            PeerView { peer: format!("p-{n:026}"), name: "n".into(), publications }
+        };
+        let views: Vec<_> = (0..500).map(view).collect();
+        let (first, rest) = peers(&views);
+        let told: Vec<_> = first.iter().chain(&rest).map(|peer| &peer.peer_id).collect();
+        assert_eq!(told, views.iter().map(|view| &view.peer).collect::<Vec<_>>());
+        let bytes: usize = first.iter().map(Message::encoded_len).sum();
+        assert!(!first.is_empty() && bytes <= limits::PEERS_BYTES, "{bytes}");
+        assert!(rest.len() > first.len());
+    }
+}

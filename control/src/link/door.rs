@@ -46,9 +46,12 @@ impl LinkDoor {
 
     async fn sort(self, mut stream: Tls) -> io::Result<Opened> {
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        let socket = stream.get_ref().0;
+        let (address, port) =
+            (socket.peer_addr()?.ip().to_canonical(), socket.local_addr()?.port());
         let first = match protocol.as_deref() {
             Some(strait_link::ALPN) => None,
-            Some(strait_link::MEDIA_ALPN) => return Err(self.front.pass_on(stream)),
+            Some(strait_link::MEDIA_ALPN) => return Err(self.front.pass_on(stream, address)),
             Some(_) => return Ok(Opened { first: None, stream }),
             None => {
                 let first = timeout(limits::FRONT_DOOR_TIME, stream.read_u8()).await;
@@ -59,9 +62,6 @@ impl LinkDoor {
         if first.is_some_and(|first| first != 0) {
             return Ok(stream);
         }
-        let socket = stream.stream.get_ref().0;
-        let (address, port) =
-            (socket.peer_addr()?.ip().to_canonical(), socket.local_addr()?.port());
         tokio::spawn(self.links.serve(Box::new(stream), address, port));
         Err(refused("a link"))
     }

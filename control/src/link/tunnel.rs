@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use crate::admission::Permit;
 use crate::limits;
 
 /// Bytes of a frame's length (RFC 4571 section 2).
@@ -22,18 +23,19 @@ pub struct Tunnel {
     read: Vec<u8>,
     out: Vec<u8>,
     used: Instant,
+    _place: Permit,
 }
 
 impl Tunnel {
-    /// Connects to the relay.
+    /// Connects to the relay, whose connections have `place`s.
     ///
     /// # Errors
     /// It does not listen, or not in time.
-    pub async fn open(relay: SocketAddr) -> io::Result<Self> {
+    pub async fn open(relay: SocketAddr, _place: Permit) -> io::Result<Self> {
         let stream = timeout(limits::RELAY_CALL, TcpStream::connect(relay)).await??;
         stream.set_nodelay(true)?;
         let (read, out) = Default::default();
-        Ok(Self { stream, read, out, used: Instant::now() })
+        Ok(Self { stream, read, out, used: Instant::now(), _place })
     }
 
     /// Takes a packet of the client. False when it is dropped: it is too large, or too much waits.

@@ -1,17 +1,16 @@
 //! Native clients at the limits of what a node holds: nobody loses what is theirs by that.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use strait_link::encode;
 use strait_link::v1::{
-    Auth, Authenticated, ClientMessage, Kind, MessagesTaken, Ping, Publish, SendMessage,
-    client_message::Body as Request, server_message::Body, user_event::Body as Event,
+    Auth, Authenticated, ClientMessage, Media, MessagesTaken, Ping, SendMessage,
+    client_message::Body as Request, server_message::Body,
 };
-use strait_link::{MESSAGE_BYTES, encode};
 
 use crate::Service;
-use crate::link::publish;
 use crate::native::{Native, auth, trusting};
 
 fn message(number: u64, to: &str, payload: Vec<u8>) -> Request {
@@ -147,30 +146,35 @@ async fn what_reached_nobody_is_told_over_broken_links() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "768 publications take minutes on a busy machine"]
-async fn a_scope_full_of_long_names_can_be_joined() {
-    const PEERS: usize = 48;
-    let service = Service::start_tls(|_| {}).await;
-    let mut there = Vec::new();
-    for _ in 0..PEERS {
-        let (mut link, answer) = service.join("lobby", &"n".repeat(128));
-        for _ in 0..16 {
-            let name = "x".repeat(128);
-            link.tell(Request::Publish(Publish { name, ..publish(Kind::Audio, "opus") }));
+async fn media_over_links_takes_places_at_the_relay() {
+    let relay = TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = Service::start_tls(|config| {
+        config.relay.ice_tcp = Some(relay.local_addr().unwrap());
+        config.limits.spliced_connections = 1;
+    })
+    .await;
+    let (mut ann, _) = service.join("lobby", "Ann");
+    let (mut bob, _) = service.join("lobby", "Bob");
+    let media = || Request::Media(Media { packet: vec![1, 2, 3] });
+    ann.tell(media());
+    let (mut at_relay, _) = relay.accept().unwrap();
+    let mut frame = [0; 5];
+    at_relay.read_exact(&mut frame).unwrap();
+    assert_eq!(frame, [0, 3, 1, 2, 3]);
+    bob.tell(media());
+    bob.ask(Request::Ping(Ping { token: 1 })).unwrap();
+    assert_eq!(service.metric("control_link_media_dropped_total").await, Some(1));
+    // The place is given back with the connection.
+    ann.ask(Request::Leave(Default::default())).unwrap();
+    assert_eq!(at_relay.read(&mut frame).unwrap(), 0);
+    relay.set_nonblocking(true).unwrap();
+    for _ in 0..200 {
+        bob.tell(media());
+        bob.ask(Request::Ping(Ping { token: 2 })).unwrap();
+        if relay.accept().is_ok() {
+            return;
         }
-        link.ask(Request::Ping(Ping { token: 1 })).unwrap();
-        there.push((link, answer));
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let (mut late, answer) = service.join("lobby", "late");
-    let mut bytes = Vec::new();
-    encode(&answer, &mut bytes);
-    assert!(bytes.len() < MESSAGE_BYTES, "{}", bytes.len());
-    let mut peers = answer.peers;
-    assert!(peers.len() < PEERS, "some are told of after the answer");
-    while peers.len() < PEERS {
-        let Event::Joined(peer) = late.event() else { panic!() };
-        peers.push(peer);
-    }
-    peers.dedup_by(|a, b| a.peer_id == b.peer_id);
-    assert!(peers.len() == PEERS && peers.iter().all(|peer| peer.publications.len() == 16));
+    panic!("no place is given back");
 }

@@ -200,7 +200,9 @@ impl Session {
                 return false;
             }
             let Some(relay) = self.links().relay_tcp else { return false };
-            match Box::pin(Tunnel::open(relay)).await {
+            let address = self.registration.place.address();
+            let Ok(place) = self.links().media_places.enter(address) else { return false };
+            match Box::pin(Tunnel::open(relay, place)).await {
                 Ok(tunnel) => self.tunnel = Some(tunnel),
                 Err(error) => {
                     debug!(session = self.registration.session_id, "the relay's TCP: {error}");

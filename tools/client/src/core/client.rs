@@ -486,9 +486,12 @@ impl<R: Random> Client<R> {
             (Body::Event(event), _) => self.on_event(now, event),
             (Body::Message(message), _) => self.on_received(message),
             (Body::MessagesTaken(taken), _) => {
+                // After a reconnect the node names some once more.
+                let mut numbers = taken.undelivered;
+                numbers.retain(|number| self.outbox.is_waiting(*number));
                 self.outbox.taken(taken.number);
-                if !taken.undelivered.is_empty() {
-                    self.event(Event::Undelivered { numbers: taken.undelivered });
+                if !numbers.is_empty() {
+                    self.event(Event::Undelivered { numbers });
                 }
             }
             (Body::Media(media), _) => self.on_packet(now, None, media.packet),

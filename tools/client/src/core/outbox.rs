@@ -31,6 +31,12 @@ impl Outbox {
         self.waiting.back()
     }
 
+    /// Whether the node did not confirm it yet.
+    #[must_use]
+    pub fn is_waiting(&self, number: u64) -> bool {
+        self.waiting.front().is_some_and(|first| first.number <= number) && number <= self.last
+    }
+
     /// All up to this number were taken over.
     pub fn taken(&mut self, number: u64) {
         self.waiting.retain(|message| message.number > number);
@@ -77,6 +83,10 @@ mod tests {
         }
         assert!(outbox.push(message(9)).is_none(), "too many wait");
         outbox.taken(1);
+        assert_eq!(
+            [1, 2, 3, 4].map(|number| outbox.is_waiting(number)),
+            [false, true, true, false]
+        );
         assert_eq!(outbox.push(message(4)).unwrap().number, 4);
         assert_eq!(numbers(&mut outbox, true), [(2, 2), (3, 3), (4, 4)]);
         assert_eq!(numbers(&mut outbox, false), [(1, 2), (2, 3), (3, 4)]);
