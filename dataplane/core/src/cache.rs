@@ -2,25 +2,33 @@
 
 use crate::limits::{CACHE_AGE, CACHE_BYTES_MAX, CACHE_BYTES_MIN, DATAGRAM_BYTES};
 use crate::peek::Peek;
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 
 const _: () =
     assert!(CACHE_BYTES_MIN >= 2 * DATAGRAM_BYTES && CACHE_BYTES_MAX <= u32::MAX as usize);
 
 /// A ring of bytes shared by all packets, and a ring of where each is.
 ///
-/// Nothing is allocated before the first packet. The bytes double when a lap of the ring took less than [`CACHE_AGE`], so
-/// that the memory follows the bit rate: 64 KiB for 0.5 Mbit/s, at most [`CACHE_BYTES_MAX`].
+/// Nothing is allocated before the first packet. The bytes double before anything is overwritten that came within nearly
+/// [`CACHE_AGE`], so that the memory follows the bit rate: 64 KiB for 0.5 Mbit/s, at most [`CACHE_BYTES_MAX`]. How old what is
+/// overwritten is is known of each eighth of the ring: a lap may begin slowly and end with a burst.
 #[derive(Debug)]
 pub(crate) struct Cache {
     packets: usize,
     bytes: Vec<u8>,
     /// Bytes written since the start; its remainder is the place in the ring.
     written: u64,
-    /// When the ring last started over.
-    lap_at: Instant,
+    /// The part of the ring that is written to, and when each was last.
+    part: usize,
+    parts: [Instant; PARTS],
     entries: Vec<Option<Entry>>,
 }
+
+/// Parts of a ring.
+const PARTS: usize = 8;
+/// At an even rate the part that comes next was written to seven eighths of a lap ago.
+const PART_AGE: Duration =
+    Duration::from_micros(CACHE_AGE.as_micros() as u64 / PARTS as u64 * (PARTS as u64 - 1));
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -46,7 +54,8 @@ impl Cache {
             packets: packets.max(1),
             bytes: Vec::new(),
             written: 0,
-            lap_at: Instant::default(),
+            part: 0,
+            parts: [Instant::default(); PARTS],
             entries: Vec::new(),
         }
     }
@@ -59,17 +68,21 @@ impl Cache {
         if self.entries.is_empty() {
             self.entries.resize(self.packets, None);
             self.bytes.resize(CACHE_BYTES_MIN, 0);
-            self.lap_at = now.at;
         }
         let mut start = self.place(packet.len());
-        if start > 0 && start.is_multiple_of(self.bytes.len() as u64) {
-            if self.bytes.len() < CACHE_BYTES_MAX && now.at.since(self.lap_at) < CACHE_AGE {
+        let mut part = self.part_of(start, packet.len());
+        if part != self.part {
+            let size = self.bytes.len();
+            let overwrites = start >= size as u64 && size < CACHE_BYTES_MAX;
+            let last = self.parts.get(part).copied().unwrap_or_default();
+            if overwrites && now.at.since(last) < PART_AGE {
                 self.grow();
                 start = self.place(packet.len());
-            } else {
-                self.lap_at = now.at;
+                part = self.part_of(start, packet.len());
             }
+            self.part = part;
         }
+        self.parts.get_mut(part).into_iter().for_each(|last| *last = now.at);
         let at = (start % self.bytes.len() as u64) as usize;
         let Some(room) = self.bytes.get_mut(at..at + packet.len()) else { return };
         room.copy_from_slice(packet);
@@ -117,6 +130,13 @@ impl Cache {
         if left <= len as u64 { self.written + left } else { self.written }
     }
 
+    /// The part of the ring in which a packet ends.
+    fn part_of(&self, start: u64, len: usize) -> usize {
+        let size = self.bytes.len().max(1);
+        let end = (start % size as u64) as usize + len.saturating_sub(1);
+        end.saturating_mul(PARTS) / size
+    }
+
     /// Doubles the ring and packs what it holds.
     fn grow(&mut self) {
         let old = std::mem::take(&mut self.bytes);
@@ -126,6 +146,7 @@ impl Cache {
         held.sort_unstable_by_key(|entry| entry.start);
         self.bytes = vec![0; (old.len() * 2).min(CACHE_BYTES_MAX)];
         self.entries.iter_mut().for_each(|entry| *entry = None);
+        self.parts = [Instant::default(); PARTS];
         self.written = 0;
         for mut entry in held {
             let (from, len) = ((entry.start % size) as usize, usize::from(entry.len));
@@ -138,6 +159,10 @@ impl Cache {
             room.copy_from_slice(packet);
             entry.start = self.written;
             self.written += len as u64;
+            let part = self.part_of(entry.start, len);
+            if let Some(last) = self.parts.get_mut(part) {
+                *last = entry.received.at.max(*last);
+            }
             let index = self.index(entry.seq);
             if let Some(slot) = self.entries.get_mut(index) {
                 *slot = Some(entry);
@@ -149,7 +174,6 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Duration;
     use proptest::prelude::*;
 
     fn now(ms: u64) -> Now {
@@ -177,6 +201,18 @@ mod tests {
         assert!(slow.bytes() <= 96 << 10, "{}", slow.bytes());
         assert!(fast.bytes() <= CACHE_BYTES_MAX + (32 << 10), "{}", fast.bytes());
         assert!(fast.get(2999 - 400).is_some() && fast.get(2999 - 512).is_none());
+    }
+
+    #[test]
+    fn a_burst_after_silence_is_kept_whole() {
+        let mut cache = Cache::new(512);
+        for n in 0..9 {
+            cache.insert(now(n * 30), n, &[0; 1000], Peek::default());
+        }
+        for n in 9..200 {
+            cache.insert(now(5000 + n), n, &[0; 1000], Peek::default());
+        }
+        assert!((9..200).all(|n| cache.get(n).is_some()));
     }
 
     proptest! {

@@ -180,6 +180,9 @@ pub const PACER_WAIT: Duration = Duration::from_millis(500);
 /// looked up.
 pub const PACER_PICTURE: Duration = Duration::from_secs(1);
 const _: () = assert!(PACER_PICTURE.as_millis() <= CACHE_AGE.as_millis());
+/// A key frame may take so long: a shared screen whose key frames were all too long would never be seen. What it is of has made
+/// the cache large enough to keep it for that time.
+pub const PACER_KEY_FRAME: Duration = Duration::from_secs(2);
 /// No picture begins to wait where fewer packets than this find room: its rest would not.
 pub const PACER_ROOM: usize = PACER_PACKETS / 8;
 /// What waits longer than this is given up for a key frame of its stream.

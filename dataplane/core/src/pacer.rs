@@ -8,9 +8,9 @@
 
 use crate::gather::Held;
 use crate::limits::{
-    PACER_BACKOFF_MAX, PACER_BACKOFF_MIN, PACER_BURST, PACER_DEBT, PACER_PACKETS, PACER_PERCENT,
-    PACER_PICTURE, PACER_REPAIRS, PACER_ROOM, PACER_STALE, PACER_STEADY, PACER_STEP, PACER_TRICKLE,
-    PACER_WAIT,
+    PACER_BACKOFF_MAX, PACER_BACKOFF_MIN, PACER_BURST, PACER_DEBT, PACER_KEY_FRAME, PACER_PACKETS,
+    PACER_PERCENT, PACER_PICTURE, PACER_REPAIRS, PACER_ROOM, PACER_STALE, PACER_STEADY, PACER_STEP,
+    PACER_TRICKLE, PACER_WAIT,
 };
 use crate::packet::Packet;
 use crate::rewrite::{Rewrite, Source};
@@ -114,6 +114,8 @@ struct Lane {
     skips: bool,
     /// The encoding that was.
     skipped: u8,
+    /// What was given up last is a key frame: the next one will be as long.
+    too_long: bool,
     /// No key frame is asked for before this.
     again_at: Instant,
     backoff: Duration,
@@ -134,6 +136,7 @@ impl Lane {
             next: 0,
             skips: false,
             skipped: 0,
+            too_long: false,
             again_at: now,
             backoff: PACER_BACKOFF_MIN,
             begun_at: now,
@@ -148,7 +151,7 @@ impl Lane {
     /// Goes on with the next key frame. What was given up soon after it had gone on waits longer the next time: each key
     /// frame costs everybody who watches.
     fn skip(&mut self, encoding: u8, now: Instant) {
-        self.skipped = encoding;
+        (self.skipped, self.too_long) = (encoding, false);
         if !std::mem::replace(&mut self.skips, true) {
             let steady = now.since(self.begun_at) >= PACER_STEADY;
             let longer = (2 * self.backoff).min(PACER_BACKOFF_MAX);
@@ -307,7 +310,9 @@ impl Pacer {
         }
         if on && lane.is_in(encoding, packet.timestamp) {
             let wait = time(lane.bytes.saturating_mul(8), self.rate_bps);
-            let long = room == 0 || (lane.packets > 0 && wait > PACER_PICTURE);
+            let is_key = lane.picture.is_some_and(|(.., key_frame)| key_frame);
+            let most = if is_key { PACER_KEY_FRAME } else { PACER_PICTURE };
+            let long = room == 0 || (lane.packets > 0 && wait > most);
             return if long { Gate::Cut } else { Gate::Open };
         }
         if lane.skips {
@@ -315,7 +320,9 @@ impl Pacer {
             let fresh = peek.key_frame && lane.key_frames == 0;
             let full = lane.key_frames > 0 || (wait >= PACER_WAIT / 2 && !fresh);
             if !target || !peek.enters || full {
-                let sooner = if fits { lane.backoff - PACER_BACKOFF_MIN } else { Duration::ZERO };
+                let hurries = fits && !lane.too_long;
+                let sooner =
+                    if hurries { lane.backoff - PACER_BACKOFF_MIN } else { Duration::ZERO };
                 let again = idle && now >= lane.again_at - sooner;
                 return shut(target && (again || encoding != lane.skipped), target);
             }
@@ -384,7 +391,7 @@ impl Pacer {
             return Some(first.subscription);
         }
         let most = self.lanes.iter().max_by_key(|lane| lane.bytes)?;
-        (self.time(self.bytes.saturating_mul(8)) > 2 * PACER_PICTURE).then_some(most.subscription)
+        (self.time(self.bytes.saturating_mul(8)) > PACER_KEY_FRAME).then_some(most.subscription)
     }
 
     /// A subscription waits for a key frame.
@@ -397,8 +404,9 @@ impl Pacer {
     /// The first number of it.
     pub(crate) fn give_up_picture(&mut self, slot: u32, now: Instant, floor: u64) -> Option<u64> {
         let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot)?;
-        let (encoding, timestamp, _) = lane.picture?;
+        let (encoding, timestamp, key_frame) = lane.picture?;
         lane.skip(encoding, now);
+        lane.too_long = key_frame;
         let of = |waiting: &&Waiting| {
             let picture = (waiting.encoding, waiting.timestamp);
             waiting.subscription == slot && picture == (encoding, timestamp)

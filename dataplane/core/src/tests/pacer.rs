@@ -585,7 +585,7 @@ fn a_key_frame_goes_before_what_waits_but_for_the_frame_that_has_begun_to_leave(
 
 #[test]
 fn a_key_frame_that_is_too_long_for_the_line_is_given_up_before_it_begins() {
-    let mut pair = Pair::new(200_000);
+    let mut pair = Pair::new(150_000);
     for _ in 0..3 {
         pair.frame(60, true);
         let [free, limited] = pair.pass(1000);
@@ -594,6 +594,29 @@ fn a_key_frame_that_is_too_long_for_the_line_is_given_up_before_it_begins() {
     pair.frame(4, true);
     let [_, limited] = pair.pass(1000);
     assert_eq!(limited.len(), 4, "one that fits");
+}
+
+#[test]
+fn a_key_frame_of_nearly_two_seconds_is_shown_and_what_follows_goes_on_with_the_next() {
+    let mut pair = Pair::new(1_000_000);
+    pair.frame(4, true);
+    pair.pass(1000);
+    for n in 0..3 {
+        let mut got = [Vec::new(), Vec::new()];
+        for part in pair.made(180, true).chunks(60) {
+            pair.publish(part);
+            got.iter_mut().zip(pair.got()).for_each(|(all, more)| all.extend(more));
+        }
+        let [free, mut limited] = got;
+        for _ in 0..70 {
+            limited.extend(pair.pass(33).into_iter().nth(1).unwrap());
+            pair.frame(1, false);
+        }
+        limited.extend(pair.pass(33).into_iter().nth(1).unwrap());
+        let stamp = free.first().unwrap().1;
+        let shown = limited.iter().filter(|(_, at, _)| *at == stamp).count();
+        assert_eq!((free.len(), shown), (180, 180), "{n}");
+    }
 }
 
 #[test]
