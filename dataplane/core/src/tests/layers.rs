@@ -38,6 +38,7 @@ struct Call {
 impl Call {
     fn new(kind: Kind, start: u16) -> Self {
         let mut bench = Bench::new();
+        bench.worker.paces_reported = true;
         let publisher = Client::connected(&mut bench, 1);
         let subscriber = Client::connected(&mut bench, 2);
         let codec = command::Codec {

@@ -122,6 +122,7 @@ impl Call {
     /// With layers of so many kbit/s.
     fn new(layers: &[usize], capacity_bps: f64, seed: u64) -> Self {
         let mut bench = Bench::gathering(ms(2));
+        bench.worker.paces_reported = true;
         let publisher = Client::connected(&mut bench, 1);
         let frame = |kbps: usize| kbps * FRAME_MS as usize / 8;
         let layers: Vec<(u32, usize)> =
@@ -393,6 +394,7 @@ type Got = (u16, u32, Vec<u8>);
 impl Pair {
     fn new(limit_bps: u64) -> Self {
         let mut bench = Bench::gathering(ms(2));
+        bench.worker.paces_reported = true;
         let publisher = Client::connected(&mut bench, 1);
         publisher.publish(&mut bench, 1, Kind::Video, &[encoding(5)]);
         publisher.publish(&mut bench, 2, Kind::Audio, &[encoding(7)]);
@@ -635,6 +637,7 @@ fn what_waits_moves_with_its_scope_and_goes_with_its_subscription() {
     pair.frame(12, false);
     let [free, mut all] = pair.got();
     let mut there = Bench::new();
+    there.worker.paces_reported = true;
     there.command(crate::command::Command::DisposeScope { scope: SCOPE });
     let moved = pair.bench.worker.take_scope(pair.bench.now, SCOPE, &mut pair.bench.egress);
     there.now = pair.bench.now;
