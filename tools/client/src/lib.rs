@@ -4,8 +4,10 @@
 //! program. [`core`] is the same without a socket, a clock or randomness of its own.
 #![forbid(unsafe_code)]
 
+mod base64;
 pub mod core;
 mod error;
+pub mod invoke;
 pub mod proxy;
 mod service;
 pub mod tls;

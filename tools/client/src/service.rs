@@ -169,6 +169,11 @@ impl Client {
         self.call(|core, _| core.ask_key_frame(subscription_id))
     }
 
+    /// Leaves for good: [`Event::Ended`] follows.
+    pub fn leave(&self) {
+        self.call(|core, now| core.leave(now));
+    }
+
     /// How all fares, as the client sees it.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
@@ -185,7 +190,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.call(|core, now| core.leave(now));
+        self.leave();
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()
         {

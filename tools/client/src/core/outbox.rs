@@ -79,7 +79,7 @@ mod tests {
         outbox.limit(3);
         let message = |n| SendMessage { payload: vec![n], ..SendMessage::default() };
         for n in 1..=3 {
-            assert_eq!(outbox.push(message(n)).unwrap().number, n.into());
+            assert_eq!(outbox.push(message(n)).unwrap().number, u64::from(n));
         }
         assert!(outbox.push(message(9)).is_none(), "too many wait");
         outbox.taken(1);

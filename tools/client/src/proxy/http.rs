@@ -1,7 +1,8 @@
 //! HTTP CONNECT (RFC 9110 section 9.3.6), with basic (RFC 7617) and digest (RFC 7616) authentication.
 
-use super::digest::{self, Challenge};
+use super::digest::Challenge;
 use super::{ANSWER_BYTES, Handshake, Step};
+use crate::base64;
 use crate::error::Error;
 
 /// The handshake of a connection.
@@ -54,7 +55,7 @@ impl Connect {
         let authorization = match digest {
             Some(challenge) => challenge.answer("CONNECT", &self.place, user, password, self.nonce),
             None if has_basic => {
-                format!("Basic {}", digest::base64(format!("{user}:{password}").as_bytes()))
+                format!("Basic {}", base64::encode(format!("{user}:{password}").as_bytes()))
             }
             None => {
                 // Negotiate (SPNEGO) wants tickets of Kerberos, which need the system's library.
