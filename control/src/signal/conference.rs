@@ -62,6 +62,9 @@ struct Change {
     preferences: Vec<PreferenceSpec>,
     allow: Option<AllowSpec>,
     uplink_max_bps: Option<u64>,
+    /// Of START: in a scope that nobody else can enter, to try the line. It is known by no other
+    /// name than the peer's own.
+    alone: bool,
 }
 
 #[derive(Deserialize)]
@@ -343,8 +346,14 @@ impl Session {
     async fn start(&mut self, frame: &Frame) -> Result<Outgoing, Fault> {
         check_package(frame)?;
         let sequence = frame.control.sequence.unwrap_or_default();
-        let scope = frame.text("target").unwrap_or_default();
         let change = change(frame)?;
+        let mut identity = self.identity.clone();
+        let mut scope = frame.text("target").unwrap_or_default().to_owned();
+        if change.alone {
+            identity.check_scope(&scope)?;
+            scope = format!("alone {}", self.peer);
+            identity.scope.clone_from(&scope);
+        }
         let sink = Sink::new(self.notices_in.clone(), self.tags).with_messages();
         let tag = self.tags;
         self.tags += 1;
@@ -367,9 +376,9 @@ impl Session {
                 }
                 let (participant, others) = Participant::enter(
                     &self.hub().scopes,
-                    self.identity.clone(),
+                    identity,
                     Role::Conference,
-                    scope,
+                    &scope,
                     &self.peer,
                     &self.name,
                     sink.clone(),
@@ -448,6 +457,7 @@ impl Session {
             "publications": pairs(publications.collect()),
             "subscriptions": pairs(participant.subscriptions()),
             "failed": failed.collect::<Value>(),
+            "uplinkMaxBps": participant.uplink_bps_max(),
         });
         if let (Some(answer), Some(payload)) = (answer, payload.as_object_mut()) {
             payload.insert("sdp".into(), answer.into());

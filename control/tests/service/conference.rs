@@ -284,6 +284,31 @@ async fn a_publisher_learns_which_layers_anybody_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_tries_the_line_alone_gets_its_own_media_and_meets_nobody() {
+    let service = Service::start().await;
+    let mut bob = Client::connect(&service, "Bob");
+    bob.start("lobby", json!({})).unwrap();
+    let mut alice = Client::connect(&service, "Alice");
+    let publish = json!([{"mid": "1", "source": "other"}]);
+    let payload = json!({"alone": true, "sdp": CONFERENCE, "publish": publish});
+    let (a, started) = alice.start("lobby", payload).unwrap();
+    assert_eq!(started["peers"], json!([]));
+    let of = |mid: &str| {
+        let all = started["publications"].as_array().unwrap();
+        all.iter().find(|each| each["mid"] == mid).unwrap()["publication"].clone()
+    };
+    let own = json!({"subscribe": [{"mid": "3", "publication": of("1")}]});
+    let updated = alice.request(&a, "UPDATE", own).unwrap();
+    assert_eq!(updated["failed"], json!([]));
+    let bound = service.relay.scope().1.subscriptions.into_values();
+    assert_eq!(bound.filter(|s| of("1") == json!(s.publication_id)).count(), 1);
+    alice.request(&a, "SHUTDOWN", json!({})).unwrap();
+    // The first that Bob hears of her is that she joins the scope itself.
+    alice.start("lobby", json!({})).unwrap();
+    assert_eq!(bob.event()["event"], "joined");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_asks_is_told_how_its_streams_fare() {
     let service = Service::start().await;
     let mut alice = Client::connect(&service, "Alice");

@@ -115,8 +115,9 @@ async fn uplinks_are_capped_by_the_configuration_and_by_the_client() {
     let mut alice = Client::connect(&service, "Alice");
     let (a, _, _) = publisher(&mut alice, "lobby");
     assert_eq!(caps(&service), [0; 0], "the relay is not asked");
-    alice.request(&a, "UPDATE", json!({"uplinkMaxBps": 500_000})).unwrap();
+    let updated = alice.request(&a, "UPDATE", json!({"uplinkMaxBps": 500_000})).unwrap();
     assert_eq!(caps(&service), [500_000]);
+    assert_eq!(updated["uplinkMaxBps"], 500_000, "the client learns what holds");
     let refused = alice.request(&a, "UPDATE", json!({"uplinkMaxBps": 1000})).unwrap_err();
     assert_eq!(refused["error_code"], 400, "{refused}");
     alice.request(&a, "UPDATE", json!({"uplinkMaxBps": 0})).unwrap();
@@ -125,8 +126,9 @@ async fn uplinks_are_capped_by_the_configuration_and_by_the_client() {
     let service = Service::start_with(|config| config.limits.uplink_bps_per_peer = 300_000).await;
     let mut alice = Client::connect(&service, "Alice");
     let payload = json!({"sdp": CONFERENCE, "publish": sources(), "uplinkMaxBps": 400_000});
-    let (a, _) = alice.start("lobby", payload).unwrap();
+    let (a, started) = alice.start("lobby", payload).unwrap();
     assert_eq!(caps(&service), [300_000]);
+    assert_eq!(started["uplinkMaxBps"], 300_000, "the configuration's holds");
     alice.request(&a, "UPDATE", json!({"uplinkMaxBps": 100_000})).unwrap();
     assert_eq!(caps(&service), [100_000]);
     alice.request(&a, "UPDATE", json!({"uplinkMaxBps": 0})).unwrap();

@@ -60,7 +60,7 @@ impl Participant {
     }
 
     /// The smaller of the configuration's cap and the client's; 0 without either.
-    pub(super) fn uplink_bps_max(&self) -> u64 {
+    pub fn uplink_bps_max(&self) -> u64 {
         let caps = [self.scopes.uplink_bps_max(), self.uplink_wish_bps];
         caps.into_iter().filter(|bps| *bps > 0).min().unwrap_or(0)
     }
