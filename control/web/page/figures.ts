@@ -17,7 +17,8 @@ export function figures(view: TileView, statistics: Statistics): string {
     }
   }
   if (view.key === "own" && statistics.roundTripTimeMs !== undefined) {
-    lines.push(`rtt ${statistics.roundTripTimeMs} ms · ${statistics.offers} offers`);
+    const { roundTripTimeMs, offers, connectionType, grade } = statistics;
+    lines.push(join(`rtt ${roundTripTimeMs} ms`, `${offers} offers`, connectionType, grade));
   }
   return lines.join("\n") || "–";
 }

@@ -1,4 +1,4 @@
-import type { QualityInfo, Statistics } from "../sdk/index.js";
+import type { Statistics } from "../sdk/index.js";
 import { rate } from "./figures.js";
 import type { TileView } from "./tiles.js";
 
@@ -35,43 +35,22 @@ const FIGURES: {
   { name: "picture", title: "Picture", least: 180, text: (value) => `${value} px` },
 ];
 
-/** The newest that the relay told of queues, by publication and encoding. */
-export class Queues {
-  private readonly told = new Map<string, { at: number; ms: number }>();
-
-  note({ publications = [] }: QualityInfo, now: number): void {
-    for (const { publication, rid, queueDelaySeconds } of publications) {
-      if (typeof queueDelaySeconds !== "number") continue;
-      this.told.set(`${publication} ${rid}`, { at: now, ms: queueDelaySeconds * 1000 });
-    }
-  }
-
-  /** The longest of a publication's; undefined when nothing was told lately. */
-  of(publication: string | undefined, now: number): number | undefined {
-    for (const [key, { at }] of this.told) if (now - at > STALE_MS) this.told.delete(key);
-    const its = [...this.told].filter(([key]) => key.split(" ")[0] === publication);
-    return its.length > 0 ? Math.max(...its.map(([, { ms }]) => ms)) : undefined;
-  }
-}
-
-/** The relay tells every 2 s. */
-const STALE_MS = 5_000;
-
-/** What the browser measured of a tile's streams since the second before. */
-export function point(view: TileView, statistics: Statistics, queue: number | undefined): Point {
+/** What was measured of a tile's streams since the second before. */
+export function point(view: TileView, statistics: Statistics): Point {
   const isIts = ({ publication }: { publication: unknown }): boolean =>
     publication === view.video || publication === view.audio;
   const streams = view.own
     ? statistics.publications.filter(isIts)
     : statistics.subscriptions.filter(isIts);
   // Of picture and sound, the one that fares worse.
+  const queues = streams.map((each) => each.queueDelayMs).filter((each) => each !== undefined);
   const losses = streams.map((each) => each.lossRatio).filter((each) => each !== undefined);
   const heights = streams.map((each) => each.frameHeight).filter((each) => each !== undefined);
   return {
     bitrate: streams.length > 0 ? total(streams.map((each) => each.bitrateBps)) : undefined,
     loss: losses.length > 0 ? Math.max(...losses) : undefined,
     delay: statistics.roundTripTimeMs,
-    queue: view.own ? queue : undefined,
+    queue: view.own && queues.length > 0 ? Math.max(...queues) : undefined,
     picture: heights.length > 0 ? Math.max(...heights) : undefined,
   };
 }

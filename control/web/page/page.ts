@@ -7,10 +7,10 @@ import {
   StraitError,
 } from "../sdk/index.js";
 import { figures } from "./figures.js";
-import { Histories, Queues, point } from "./graphs.js";
+import { Histories, point } from "./graphs.js";
 import { type Call, defaults, forget, recall, remember } from "./memory.js";
 import { Sound } from "./sound.js";
-import { type TileView, Tiles, tileViews } from "./tiles.js";
+import { Tiles, tileViews } from "./tiles.js";
 
 declare global {
   interface Window {
@@ -42,7 +42,6 @@ let scope: Scope | undefined;
 let current: Call = defaults();
 let withStatistics = false;
 const histories = new Histories();
-const queues = new Queues();
 
 // -- the lobby ----------------------------------------------------------------------------
 
@@ -132,7 +131,6 @@ function enter(joined: Scope, call: Call): void {
   for (const name of ["connected", "reconnecting", "reconnected"] as const) {
     joined.on(name, render);
   }
-  joined.on("quality", (told) => queues.note(told, performance.now()));
   joined.watchQuality(withStatistics);
   joined.on("error", ({ error }) => complain(error));
   joined.on("closed", ({ error }) => exit(joined, error));
@@ -243,9 +241,7 @@ async function showStatistics(isSecond: boolean): Promise<void> {
   const views = tileViews(scope, current.name);
   if (!statistics) histories.clear();
   else if (isSecond) {
-    const now = performance.now();
-    const queue = (view: TileView) => queues.of((view.video ?? view.audio)?.id, now);
-    const points = views.map((each) => [each.key, point(each, statistics, queue(each))] as const);
+    const points = views.map((each) => [each.key, point(each, statistics)] as const);
     histories.add(new Map(points));
   }
   for (const view of views) {

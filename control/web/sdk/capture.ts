@@ -30,11 +30,7 @@ export async function capture(
   constraints: CaptureConstraints = {},
 ): Promise<MediaStreamTrack[]> {
   const wanted = new Set(typeof sources === "string" ? [sources] : sources);
-  const devices: MediaDevices | undefined = globalThis.navigator?.mediaDevices;
-  if (!devices) {
-    const reason = "the browser offers devices to secure pages only: use HTTPS or localhost";
-    throw new StraitError("unsupported", reason);
-  }
+  const devices = mediaDevices();
   const tracks: MediaStreamTrack[] = [];
   const camera = wanted.has("camera");
   const microphone = wanted.has("microphone");
@@ -65,6 +61,60 @@ export function sourceOf(track: MediaStreamTrack): Source {
 /** Releases the device of a track that the SDK captured; leaves an application's own alone. */
 export function stopIfCaptured(track: MediaStreamTrack): void {
   if (capturedAs.has(track)) track.stop();
+}
+
+/** Has a track that the SDK captured captured like this; leaves an application's own alone. */
+export async function constrain(
+  track: MediaStreamTrack,
+  constraints: MediaTrackConstraints,
+): Promise<void> {
+  if (!capturedAs.has(track) || Object.keys(constraints).length === 0) return;
+  await track.applyConstraints({ ...track.getConstraints(), ...constraints });
+}
+
+/**
+ * Captures with another device in the place of `current`, which goes on meanwhile, unless the
+ * system lets only one run at a time: then it is stopped, and if the other one cannot be had, there
+ * is a new track of the old one beside the error.
+ */
+export async function recapture(
+  source: "camera" | "microphone",
+  current: MediaStreamTrack,
+  constraints: MediaTrackConstraints,
+  deviceId: string,
+): Promise<{ track?: MediaStreamTrack; error?: StraitError }> {
+  const devices = mediaDevices();
+  const base = source === "camera" ? CAMERA : MICROPHONE;
+  const open = async (id: string): Promise<MediaStreamTrack | undefined> => {
+    const wanted = { ...base, ...constraints, deviceId: { exact: id } };
+    const stream = await devices.getUserMedia({ [source === "camera" ? "video" : "audio"]: wanted });
+    const [track] = stream.getTracks();
+    if (track) capturedAs.set(track, source);
+    return track;
+  };
+  try {
+    return { track: await open(deviceId) };
+  } catch (thrown) {
+    const name = thrown instanceof Error ? thrown.name : "";
+    const before = current.getSettings().deviceId;
+    const isBusy = name === "NotReadableError" || name === "AbortError";
+    if (!isBusy || !before || !capturedAs.has(current)) return { error: explain(thrown, [source]) };
+    current.stop();
+    try {
+      return { track: await open(deviceId) };
+    } catch (again) {
+      const error = explain(again, [source]);
+      return { track: await open(before).catch(() => undefined), error };
+    }
+  }
+}
+
+/** @internal */
+export function mediaDevices(): MediaDevices {
+  const devices: MediaDevices | undefined = globalThis.navigator?.mediaDevices;
+  if (devices) return devices;
+  const reason = "the browser offers devices to secure pages only: use HTTPS or localhost";
+  throw new StraitError("unsupported", reason);
 }
 
 async function captureScreen(

@@ -1,5 +1,5 @@
 /** Strait's browser SDK: join a scope, publish, subscribe. See docs/sdk.md. */
-export { Strait, type JoinOptions } from "./strait.js";
+export { type ConnectivityOptions, Strait, type JoinOptions } from "./strait.js";
 export {
   Scope,
   type PublishInput,
@@ -7,14 +7,19 @@ export {
   type ScopeState,
 } from "./scope.js";
 export { Publication, RemotePeer } from "./peers.js";
-export { LocalPublication, type PublishOptions } from "./publication.js";
+export { LocalPublication, type PublishOptions, type VideoChange } from "./publication.js";
 export { QUALITIES, type QualityName, type VideoQuality } from "./quality.js";
 export type { AllowedSenders, MediaType, SenderRules } from "./senders.js";
 export type { PeerMessage } from "./messages.js";
 export type { CaptureConstraints, CaptureSource } from "./capture.js";
+export type { ConnectionType } from "./connectiontype.js";
+export type { Connectivity, DirectionFigures } from "./connectivity.js";
+export { type Device, type DeviceChange, type DeviceList, setSpeaker } from "./devices.js";
+export type { Grade } from "./grade.js";
 export type {
   PublicationStatistics,
   Statistics,
+  StreamStatistics,
   SubscriptionStatistics,
 } from "./statistics.js";
 export type {

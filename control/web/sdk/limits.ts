@@ -42,3 +42,25 @@ export const QUALITY_SLOW_MS = 5_000;
 export const QUALITY_UP_MS = 3_000;
 /** Wide enough is so many times what they need: at the edge they would go up and down. */
 export const QUALITY_UP_RATIO = 1.15;
+/** What the node tells every 2 s counts for so long: one may be left out. */
+export const NODE_FIGURES_STALE_MS = 5_000;
+/** How often `statistics` is told unless something else is asked for: as often as the node tells. */
+export const STATISTICS_INTERVAL_MS = 2_000;
+/** And at most: reports are not free, and shorter windows say nothing. */
+export const STATISTICS_INTERVAL_MS_MIN = 250;
+/** How often the way of the media is looked at. */
+export const CONNECTION_TYPE_INTERVAL_MS = 2_000;
+/** What encoders get of a capped uplink: the rest is headers and what is sent again. */
+export const UPLINK_SHARE = 0.95;
+/** What a sound takes of a capped uplink, with its headers. */
+export const SOUND_BPS = 48_000;
+/** A test of the line waits so long for a media path, by UDP or by TCP. */
+export const CONNECTIVITY_CONNECT_MS = 6_000;
+/** How long it sends and measures unless something else is asked for. */
+export const CONNECTIVITY_MEASURE_MS = 4_000;
+/** And at most: nobody waits for longer. */
+export const CONNECTIVITY_MEASURE_MS_MAX = 30_000;
+/** What it sends: enough packets that single ones do not weigh, on lines that carry a call. */
+export const CONNECTIVITY_BPS = 400_000;
+/** Before it measures: connections begin with checks and probes that say nothing of the line. */
+export const CONNECTIVITY_SETTLE_MS = 1_000;

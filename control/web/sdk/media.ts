@@ -1,5 +1,6 @@
-import { Adaptation, encodingOf } from "./adaptation.js";
+import { Adaptation } from "./adaptation.js";
 import { Coalescer } from "./coalescer.js";
+import { type ConnectionType, ConnectionTypeWatch } from "./connectiontype.js";
 import { StraitError, asStraitError } from "./errors.js";
 import * as limits from "./limits.js";
 import type { Publication } from "./peers.js";
@@ -13,7 +14,8 @@ import type {
   SubscribeEntry,
 } from "./protocol.js";
 import type { LocalPublication } from "./publication.js";
-import { Ladder, QUALITIES } from "./quality.js";
+import { Ladder, type VideoQuality } from "./quality.js";
+import { type Allowance, EncodingChanger, adjust, firstEncodings } from "./sending.js";
 import { planSlots } from "./slots.js";
 import type { Timers } from "./timers.js";
 
@@ -33,6 +35,8 @@ export interface MediaHost {
   failed(error: StraitError): void;
   /** The transport's state changed. */
   connectionState(state: RTCPeerConnectionState): void;
+  /** Media takes another way. */
+  connectionType(type: ConnectionType): void;
 }
 
 /** A recvonly m-line, shown to the plan as a slot. */
@@ -49,8 +53,9 @@ export interface Uplink {
   /** May carry another publication once the server has seen it idle. */
   reusable: boolean;
   idle: boolean;
-  /** Its layers are being started or stopped. */
-  changing?: boolean;
+  /** Of a picture that follows what the uplink carries. */
+  ladder: Ladder | undefined;
+  changer: EncodingChanger;
 }
 
 /**
@@ -66,6 +71,8 @@ export class MediaSession {
 
   private readonly coalescer: Coalescer;
   private readonly adaptation: Adaptation;
+  private readonly ways: ConnectionTypeWatch;
+  private uplinkMaxBps = 0;
   private started = false;
   private closed = false;
   private offerNeeded = true;
@@ -81,7 +88,11 @@ export class MediaSession {
     this.connection.addEventListener("connectionstatechange", () => {
       if (!this.closed) host.connectionState(this.connection.connectionState);
     });
-    this.adaptation = new Adaptation(this.connection, this.uplinks, timers);
+    const uplinkMaxBps = () => this.uplinkMaxBps;
+    this.adaptation = new Adaptation(this.connection, this.uplinks, timers, uplinkMaxBps);
+    this.ways = new ConnectionTypeWatch(this.connection, timers, (type) =>
+      host.connectionType(type),
+    );
     this.coalescer = new Coalescer(() => this.negotiate(), limits.COALESCE_MS, timers);
   }
 
@@ -107,6 +118,7 @@ export class MediaSession {
     publication.layers = undefined;
     const { adapts } = publication;
     const plain = !options.simulcast && !options.maxBitrateBps && !options.codecs && !adapts;
+    const ladder = adapts ? new Ladder(publication.bounds as VideoQuality) : undefined;
     if (adapts) this.adaptation.start();
     const idle = this.uplinks.find(
       (uplink) =>
@@ -118,15 +130,23 @@ export class MediaSession {
       idle.publication = publication;
       idle.transceiver.direction = "sendonly";
       idle.transceiver.sender.replaceTrack(track).catch(() => {});
-      return;
+    } else {
+      const transceiver = this.connection.addTransceiver(track, {
+        direction: "sendonly",
+        streams: [new MediaStream([track])],
+        sendEncodings: firstEncodings(publication, { ladder, shareBps: undefined }),
+      });
+      preferCodecs(transceiver, kind, options.codecs);
+      const changer = new EncodingChanger(transceiver.sender, (encodings) => {
+        if (uplink.publication) adjust(encodings, uplink.publication, this.allowance(uplink));
+      });
+      const uplink: Uplink = {
+        transceiver, publication, reusable: plain, idle: false, ladder, changer,
+      };
+      this.uplinks.push(uplink);
     }
-    const transceiver = this.connection.addTransceiver(track, {
-      direction: "sendonly",
-      streams: [new MediaStream([track])],
-      sendEncodings: encodings(publication),
-    });
-    preferCodecs(transceiver, kind, options.codecs);
-    this.uplinks.push({ transceiver, publication, reusable: plain, idle: false });
+    // Each has less when one more takes its share.
+    if (this.uplinkMaxBps > 0 || idle) this.applyAll();
   }
 
   /** Takes a publication out with the next offer; its m-line stays for the next one. */
@@ -135,6 +155,27 @@ export class MediaSession {
     if (!uplink) return;
     this.retire(uplink);
     this.offerNeeded = true;
+    if (this.uplinkMaxBps > 0) this.applyAll();
+  }
+
+  /** Sends a publication as its options and bounds say now; `afresh` on an m-line of its own. */
+  async reconfigure(publication: LocalPublication, afresh: boolean): Promise<void> {
+    const uplink = this.uplinks.find((each) => each.publication === publication);
+    if (!uplink) return;
+    if (afresh) {
+      this.remove(publication);
+      this.add(publication);
+      return this.update(0);
+    }
+    if (uplink.ladder) uplink.ladder = new Ladder(publication.bounds as VideoQuality);
+    await uplink.changer.apply();
+  }
+
+  /** What this client sends altogether at most; 0: no cap. Browsers may not keep to REMB alone. */
+  setUplinkMax(bps: number): void {
+    if (bps === this.uplinkMaxBps) return;
+    this.uplinkMaxBps = bps;
+    this.applyAll();
   }
 
   async replaceTrack(publication: LocalPublication, track: MediaStreamTrack): Promise<void> {
@@ -163,28 +204,26 @@ export class MediaSession {
   setLayers(publication: LocalPublication, active: readonly string[]): void {
     publication.layers = active;
     const uplink = this.uplinks.find((each) => each.publication === publication);
-    if (uplink && !uplink.changing) void this.applyLayers(uplink, publication);
+    // A browser that cannot, or a sender that was stopped: all layers go on, as without this.
+    uplink?.changer.apply().catch(() => {});
   }
 
-  private async applyLayers(uplink: Uplink, publication: LocalPublication): Promise<void> {
-    const { sender } = uplink.transceiver;
-    uplink.changing = true;
-    let applied: readonly string[] | undefined;
-    try {
-      // What is told meanwhile is applied after it: a sender takes one change at a time.
-      while (publication.layers && publication.layers !== applied) {
-        applied = publication.layers;
-        const parameters = sender.getParameters();
-        for (const encoding of parameters.encodings) {
-          if (encoding.rid) encoding.active = applied.includes(encoding.rid);
-        }
-        await sender.setParameters(parameters);
-      }
-    } catch {
-      // A browser that cannot, or a sender that was stopped: all layers go on, as without this.
-    } finally {
-      uplink.changing = false;
+  private applyAll(): void {
+    for (const { publication, changer } of this.uplinks) {
+      // What cannot be changed goes on as it is: the relay's REMB bounds it as well.
+      if (publication?.kind === "video") changer.apply().catch(() => {});
     }
+  }
+
+  private allowance({ ladder, publication }: Uplink): Allowance {
+    if (this.uplinkMaxBps === 0 || publication?.kind !== "video") {
+      return { ladder, shareBps: undefined };
+    }
+    const sent = this.uplinks.flatMap((each) => each.publication?.kind ?? []);
+    const sounds = sent.filter((kind) => kind === "audio").length;
+    const soundBps = Math.min(sounds * limits.SOUND_BPS, this.uplinkMaxBps / 2);
+    const picturesBps = limits.UPLINK_SHARE * (this.uplinkMaxBps - soundBps);
+    return { ladder, shareBps: Math.round(picturesBps / (sent.length - sounds)) };
   }
 
   close(): void {
@@ -192,6 +231,7 @@ export class MediaSession {
     this.coalescer.close();
     this.adaptation.close();
     this.connection.close();
+    this.ways.close();
     for (const slot of this.slots) if (slot.bound) this.release(slot.bound);
   }
 
@@ -335,7 +375,7 @@ export class MediaSession {
   }
 
   private retire(uplink: Uplink): void {
-    uplink.publication = undefined;
+    uplink.publication = uplink.ladder = undefined;
     uplink.idle = uplink.transceiver.currentDirection === null && uplink.transceiver.mid === null;
     try {
       uplink.transceiver.direction = "inactive";
@@ -391,28 +431,6 @@ function subscribeEntries(plan: Plan): SubscribeEntry[] {
 function entryError(entry: FailedEntry): StraitError {
   const reason = entry.reason ?? "the server gave no reason";
   return new StraitError("server", reason, entry.error_code ?? 500);
-}
-
-function encodings(publication: LocalPublication): RTCRtpEncodingParameters[] {
-  const { kind, options } = publication;
-  const { quality } = options;
-  if (publication.adapts && quality !== undefined) {
-    return [encodingOf(new Ladder(quality).current, publication)];
-  }
-  const best = typeof quality === "string" ? QUALITIES[quality] : quality;
-  const bound = options.maxBitrateBps ?? (kind === "video" ? best?.bitrateBps : undefined);
-  if (kind === "video" && options.simulcast) {
-    const full = bound ?? 1_500_000;
-    // Chromium makes one stream with spatial layers of several encodings of these, unless each says that it has none.
-    const layersInside = /^(VP9|AV1)$/i.test(options.codecs?.[0] ?? "");
-    const inside = layersInside ? { scalabilityMode: "L1T3" } : {};
-    return [
-      { rid: "q", scaleResolutionDownBy: 4, maxBitrate: Math.round(full / 10), ...inside },
-      { rid: "h", scaleResolutionDownBy: 2, maxBitrate: Math.round(full / 3), ...inside },
-      { rid: "f", scaleResolutionDownBy: 1, maxBitrate: full, ...inside },
-    ];
-  }
-  return bound === undefined ? [{}] : [{ maxBitrate: bound }];
 }
 
 function preferCodecs(

@@ -72,6 +72,8 @@ export interface ScopeRequest {
   allow?: AllowEntry;
   /** What this client sends at most, in bits per second; 0: no cap. */
   uplinkMaxBps?: number;
+  /** With START: in a scope that nobody else can enter. */
+  alone?: boolean;
 }
 
 export interface FailedEntry {
@@ -89,6 +91,8 @@ export interface ScopeAnswer {
   peers?: PeerInfo[];
   speakers?: SpeakersInfo;
   failed?: FailedEntry[];
+  /** The cap of what this client sends that holds, in bits per second; 0: none. */
+  uplinkMaxBps?: number;
 }
 
 /** Who speaks, by publications. */

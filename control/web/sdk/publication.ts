@@ -1,7 +1,8 @@
-import { stopIfCaptured } from "./capture.js";
+import { constrain, recapture, stopIfCaptured } from "./capture.js";
+import type { Device } from "./devices.js";
 import { asStraitError, StraitError } from "./errors.js";
 import type { Kind, Source } from "./protocol.js";
-import type { QualityName, VideoQuality } from "./quality.js";
+import { QUALITIES, type QualityName, type VideoQuality } from "./quality.js";
 
 /** How a track is published. */
 export interface PublishOptions {
@@ -26,11 +27,21 @@ export interface PublishOptions {
   constraints?: MediaTrackConstraints;
 }
 
+/** What is to be different about a running video; what is not named stays. */
+export interface VideoChange extends Partial<VideoQuality> {
+  /** Three sizes, or one. */
+  simulcast?: boolean;
+}
+
 /** @internal what a publication needs from its scope */
 export interface PublicationHost {
   unpublish(publication: LocalPublication): Promise<void>;
   notifyMuted(publication: LocalPublication): void;
   replaceTrack(publication: LocalPublication, track: MediaStreamTrack): Promise<void>;
+  /** Sends as its options and bounds say now; `afresh` on an m-line of its own. */
+  reconfigure(publication: LocalPublication, afresh: boolean): Promise<void>;
+  /** The track ended by itself. */
+  ended(publication: LocalPublication): void;
 }
 
 /** Something that this client sends. */
@@ -41,7 +52,9 @@ export class LocalPublication {
   /** Somebody speaks in it, as the server hears it. */
   speaking = false;
   /** @internal */
-  readonly options: PublishOptions;
+  options: PublishOptions;
+  /** @internal the best that is sent of a video, as far as that was said */
+  bounds: Partial<VideoQuality> = {};
   /** @internal what the server was last told */
   mutedTold: boolean | undefined;
   /** Rids of the layers that anybody needs; undefined while the server has not said so: all. */
@@ -70,8 +83,10 @@ export class LocalPublication {
     this.source = source;
     this.name = options.name;
     this.options = options;
+    this.bounds = boundsOf(this.kind, options);
     this.isMuted = options.muted ?? false;
-    track.enabled = !this.isMuted;
+    this.currentTrack = track;
+    this.take(track);
     this.ready = new Promise((resolve, reject) => {
       this.resolveReady = resolve;
       this.rejectReady = reject;
@@ -119,8 +134,47 @@ export class LocalPublication {
       throw asStraitError(thrown);
     }
     stopIfCaptured(this.currentTrack);
-    track.enabled = !this.isMuted;
-    this.currentTrack = track;
+    this.take(track);
+    // Another track may have another size.
+    await this.host.reconfigure(this, false).catch(() => {});
+  }
+
+  /** Captures with this camera or microphone from now on, without a negotiation. */
+  async useDevice(device: Device | string): Promise<void> {
+    const { source } = this;
+    if (source !== "camera" && source !== "microphone") {
+      throw new StraitError("unsupported", `a publication of source ${source} has no device`);
+    }
+    const id = typeof device === "string" ? device : device.id;
+    const constraints = { ...this.options.constraints, ...idealOf(this.bounds) };
+    const { track, error } = await recapture(source, this.currentTrack, constraints, id);
+    if (track) await this.replaceTrack(track);
+    if (error) throw error;
+  }
+
+  /**
+   * Changes the size, the frame rate or the bitrate of a running video: without a negotiation, and
+   * without an interruption. Only another `simulcast` is published anew, under another id. An
+   * application's own track is scaled down; one that the SDK captured is captured so.
+   */
+  async reconfigureVideo(change: VideoChange): Promise<void> {
+    if (this.kind !== "video") {
+      throw new StraitError("unsupported", "only a video can be reconfigured");
+    }
+    const { simulcast = this.options.simulcast ?? false, ...named } = change;
+    for (const [name, value] of Object.entries(named)) {
+      if (typeof value === "number" && value > 0) continue;
+      throw new StraitError("unsupported", `${name}: ${value} is no number above 0`);
+    }
+    const afresh = simulcast !== (this.options.simulcast ?? false);
+    this.options = { ...this.options, simulcast };
+    this.bounds = { ...this.bounds, ...named };
+    try {
+      await constrain(this.currentTrack, idealOf(named));
+      await this.host.reconfigure(this, afresh);
+    } catch (thrown) {
+      throw asStraitError(thrown);
+    }
   }
 
   /** Stops sending it. A track that the SDK captured is stopped too. */
@@ -146,10 +200,34 @@ export class LocalPublication {
     return !settled;
   }
 
+  private take(track: MediaStreamTrack): void {
+    this.currentTrack = track;
+    track.enabled = !this.isMuted;
+    // The person ended it in the browser's own user interface, or the device went away.
+    track.addEventListener("ended", () => {
+      if (this.currentTrack === track) this.host.ended(this);
+    });
+  }
+
   private setMuted(muted: boolean): void {
     this.currentTrack.enabled = !muted;
     if (this.isMuted === muted) return;
     this.isMuted = muted;
     this.host.notifyMuted(this);
   }
+}
+
+function boundsOf(kind: Kind, { quality, maxBitrateBps }: PublishOptions): Partial<VideoQuality> {
+  const named = typeof quality === "string" ? QUALITIES[quality] : quality;
+  const best = kind === "video" ? named : undefined;
+  const rates = [best?.bitrateBps, maxBitrateBps].filter((each) => each !== undefined);
+  return { ...best, ...(rates.length > 0 ? { bitrateBps: Math.min(...rates) } : {}) };
+}
+
+function idealOf({ width, height, frameRate }: Partial<VideoQuality>): MediaTrackConstraints {
+  return Object.fromEntries(
+    Object.entries({ width, height, frameRate })
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [name, { ideal: value }]),
+  );
 }

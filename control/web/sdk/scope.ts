@@ -1,9 +1,11 @@
 import { type CaptureSource, capture, sourceOf, stopIfCaptured } from "./capture.js";
+import type { ConnectionType } from "./connectiontype.js";
 import { StraitError, asStraitError } from "./errors.js";
 import { TypedEvents } from "./events.js";
 import type { Frame } from "./frames.js";
 import { JsonRtc } from "./jsonrtc.js";
 import * as limits from "./limits.js";
+import { Measuring } from "./measuring.js";
 import { type MediaHost, MediaSession } from "./media.js";
 import { MediaWatch } from "./mediawatch.js";
 import { messageEntry, messageOf, type PeerMessage } from "./messages.js";
@@ -20,7 +22,7 @@ import type {
 } from "./protocol.js";
 import { LocalPublication, type PublicationHost, type PublishOptions } from "./publication.js";
 import { type SenderRules, Senders } from "./senders.js";
-import { type Statistics, StatisticsReader } from "./statistics.js";
+import type { Statistics } from "./statistics.js";
 import type { Timers } from "./timers.js";
 
 /** What can be published: a device by name, a track, or a stream with all its tracks. */
@@ -50,6 +52,10 @@ export interface ScopeEvents {
   message: PeerMessage;
   /** How streams fared, as the relay measured it; only after `watchQuality()`. */
   quality: QualityInfo;
+  /** How the call fares; only after `watchStatistics()`. */
+  statistics: Statistics;
+  /** Media takes another way, or none. */
+  connectiontype: { type: ConnectionType; previous: ConnectionType };
   /** A publication arrives: show `track` until `unpublished`. */
   track: { publication: Publication; track: MediaStreamTrack };
   /** The own media path is up for the first time. */
@@ -84,7 +90,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private readonly unwanted = new Set<string>();
   private senders = new Senders();
   private uplinkMaxBps = 0;
-  private readonly reader = new StatisticsReader();
+  private readonly measuring: Measuring;
   private readonly watch: MediaWatch;
   private connectAnswer: ConnectAnswer = {};
   private media: MediaSession | undefined;
@@ -93,6 +99,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private dominant: string | undefined;
   private currentState: ScopeState = "joining";
   private linkDown = false;
+  private currentWay: ConnectionType = "none";
   private wantsQuality = false;
   private connectedOnce = false;
   private freshStart = false;
@@ -117,6 +124,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
       interrupted: () => this.interrupted("media", 1),
       restored: () => this.restored(),
     });
+    this.measuring = new Measuring(
+      settings.timers,
+      () => this.media && { session: this.media, offersBefore: this.offersBefore },
+      (statistics) => this.emit("statistics", statistics),
+    );
     this.link.on("frame", (frame) => this.onFrame(frame));
     this.link.on("error", (error) => this.emit("error", { error }));
     this.link.on("reconnecting", ({ attempt }) => {
@@ -144,6 +156,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
 
   get state(): ScopeState {
     return this.currentState;
+  }
+
+  /** Which way media takes now. */
+  get connectionType(): ConnectionType {
+    return this.currentWay;
   }
 
   /** The others in the scope, by id. */
@@ -283,25 +300,39 @@ export class Scope extends TypedEvents<ScopeEvents> {
     return this.on("message", listener);
   }
 
-  /** What the browser measures, per publication and subscription. */
+  /** How the call fares, per publication and subscription; rates since the previous call. */
   async statistics(): Promise<Statistics> {
-    if (!this.media) throw closedError();
-    return this.reader.read(this.media, this.offersBefore);
+    const statistics = this.measuring.read();
+    if (!statistics) throw closedError();
+    return statistics;
+  }
+
+  /** Tells `statistics` every `intervalMs`, with what the relay measures, or stops it. */
+  watchStatistics(on = true, intervalMs = limits.STATISTICS_INTERVAL_MS): void {
+    const before = this.hearsQuality;
+    if (on && this.currentState !== "closed") this.measuring.watch(intervalMs);
+    else this.measuring.stop();
+    if (before !== this.hearsQuality) this.askQuality();
   }
 
   /** Asks the relay to tell about every 2 s how this peer's streams fare (`quality`), or to stop. */
   watchQuality(on = true): void {
-    if (on === this.wantsQuality) return;
+    const before = this.hearsQuality;
     this.wantsQuality = on;
-    if (this.subsession !== undefined) this.askQuality();
+    if (before !== this.hearsQuality) this.askQuality();
+  }
+
+  private get hearsQuality(): boolean {
+    return this.wantsQuality || this.measuring.isWatching;
   }
 
   private askQuality(): void {
+    if (this.subsession === undefined) return;
     this.link.message({
       action: "NOTIFY",
       packageType: "scope",
       subsession: this.subsession,
-      payload: { event: "quality", on: this.wantsQuality },
+      payload: { event: "quality", on: this.hearsQuality },
     });
   }
 
@@ -422,6 +453,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
         if (error.kind !== "closed") this.emit("error", { error });
       },
       connectionState: (state) => this.onConnectionState(state),
+      connectionType: (type) => {
+        const previous = this.currentWay;
+        this.currentWay = type;
+        this.emit("connectiontype", { type, previous });
+      },
     };
   }
 
@@ -429,7 +465,9 @@ export class Scope extends TypedEvents<ScopeEvents> {
     if (this.subsession !== undefined) {
       const { subsession } = this;
       const update = { action: "UPDATE", packageType: "scope", subsession, payload };
-      return (await this.link.request(update)).payload as ScopeAnswer;
+      const answer = (await this.link.request(update)).payload as ScopeAnswer;
+      this.media?.setUplinkMax(answer.uplinkMaxBps ?? this.uplinkMaxBps);
+      return answer;
     }
     const { media, senders, uplinkMaxBps } = this;
     const allow = senders.entry(false);
@@ -452,6 +490,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
       throw closedError();
     }
     this.subsession = subsession;
+    media?.setUplinkMax(answer.uplinkMaxBps ?? uplinkMaxBps);
     // What was said while START was on its way.
     if (senders !== this.senders) void this.allowSenders({}).catch(() => {});
     if (uplinkMaxBps !== this.uplinkMaxBps) {
@@ -463,7 +502,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     );
     this.announce(changes, undefined, this.currentState !== "joining");
     if (answer.speakers) this.setSpeakers(answer.speakers);
-    if (this.wantsQuality) this.askQuality();
+    if (this.hearsQuality) this.askQuality();
     // Those already there are wanted at once: no need to wait for more changes.
     this.media?.update(0).catch(() => {});
     return answer;
@@ -520,7 +559,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
       if (message) this.emit("message", message);
       return;
     }
-    if (event === "quality") return void this.emit("quality", notice);
+    if (event === "quality") {
+      this.measuring.node.note(notice, this.settings.timers.now());
+      if (this.wantsQuality) this.emit("quality", notice);
+      return;
+    }
     const id = typeof publication === "string" ? publication : (publication?.publication ?? "");
     // Unlike the others, what is said of speech may be about oneself.
     if (event === "speaking" || event === "silent") return this.setSpeaking(id, event === "speaking");
@@ -647,15 +690,17 @@ export class Scope extends TypedEvents<ScopeEvents> {
       unpublish: (publication) => this.unpublish(publication),
       notifyMuted: (publication) => this.notifyMuted(publication),
       replaceTrack: async (publication, track) => this.media?.replaceTrack(publication, track),
+      reconfigure: async (publication, afresh) => {
+        await this.media?.reconfigure(publication, afresh);
+        if (this.locals.has(publication)) return;
+        throw new StraitError("closed", "the publication ended: the server did not take it again");
+      },
+      ended: (publication) => void this.unpublish(publication).catch(() => {}),
     };
     return tracks.map((track) => {
       const source = options.source ?? sourceOf(track);
       const publication = new LocalPublication(host, track, source, options);
       this.locals.add(publication);
-      // The person ended it in the browser's own user interface, or the device went away.
-      track.addEventListener("ended", () => {
-        if (publication.track === track) void this.unpublish(publication).catch(() => {});
-      });
       return publication;
     });
   }
@@ -691,6 +736,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     globalThis.removeEventListener?.("online", this.onOnline);
     this.cancelRejoin();
     this.watch.reset();
+    this.measuring.stop();
     this.media?.close();
     this.link.close();
     for (const publication of this.locals) {

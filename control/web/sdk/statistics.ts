@@ -1,10 +1,17 @@
+import { type ConnectionType, connectionTypeOf } from "./connectiontype.js";
+import { type Grade, gradeOf, worst } from "./grade.js";
 import type { MediaSession } from "./media.js";
+import type { NodeFigures } from "./nodefigures.js";
 import type { Publication } from "./peers.js";
 import type { LocalPublication } from "./publication.js";
+import { type Entries, type Entry, entriesOf, ms, number, selectedPair, sum } from "./report.js";
 
-/** What the browser measures, condensed. Rates and ratios are those since the previous call. */
+/** How a call fares. Rates and ratios are those since the previous look. */
 export interface Statistics {
   connection: RTCPeerConnectionState;
+  connectionType: ConnectionType;
+  /** The worst of all streams; undefined while nothing is known. */
+  grade: Grade | undefined;
   /** Offers sent since the scope was joined. */
   offers: number;
   /** To the relay and back. */
@@ -17,89 +24,109 @@ export interface Statistics {
   subscriptions: SubscriptionStatistics[];
 }
 
-export interface PublicationStatistics {
-  publication: LocalPublication;
-  /** RTP streams sent: one, or one per simulcast layer. */
-  streams: number;
+/** What is measured of every stream, sent or received; undefined is not known. */
+export interface StreamStatistics {
   bitrateBps: number;
-  packetsSent: number;
-  /** Share of packets that the relay missed, 0 to 1. */
-  lossRatio: number | undefined;
-  jitterMs: number | undefined;
-  roundTripTimeMs: number | undefined;
-  framesPerSecond: number | undefined;
-  frameWidth: number | undefined;
-  frameHeight: number | undefined;
-  /** Why the picture is smaller than the source: `cpu`, `bandwidth`, `none`. */
-  limitedBy: string | undefined;
-}
-
-export interface SubscriptionStatistics {
-  publication: Publication;
-  bitrateBps: number;
-  packetsReceived: number;
+  /** Packets lost since the stream began, as its receiver counts them. */
   packetsLost: number;
   /** Share of packets lost, 0 to 1. */
   lossRatio: number | undefined;
   jitterMs: number | undefined;
+  /** To the relay and back. */
+  roundTripTimeMs: number | undefined;
+  /**
+   * What waits on the line. Of a publication: one way, as the relay measures it, while
+   * `watchStatistics` or `watchQuality` is on. Of a subscription: by how much the round trip
+   * exceeds the shortest one seen on this connection, so both ways together.
+   */
+  queueDelayMs: number | undefined;
+  /** Of a picture. */
   framesPerSecond: number | undefined;
-  framesDecoded: number | undefined;
-  framesDropped: number | undefined;
   frameWidth: number | undefined;
   frameHeight: number | undefined;
+  /** Undefined while nothing is known of it, or nothing is sent because nobody wants it. */
+  grade: Grade | undefined;
+}
+
+/** A stream that this client sends; loss and jitter as the relay sees them. */
+export interface PublicationStatistics extends StreamStatistics {
+  publication: LocalPublication;
+  /** RTP streams sent: one, or one per simulcast layer. */
+  streams: number;
+  packetsSent: number;
+  /** Why the picture is smaller than the source: `cpu`, `bandwidth`, `none`. */
+  limitedBy: string | undefined;
+}
+
+/** A stream that this client receives. */
+export interface SubscriptionStatistics extends StreamStatistics {
+  publication: Publication;
+  packetsReceived: number;
+  /** What the relay takes away for want of bandwidth; known as `queueDelayMs` of a publication is. */
+  heldBack: "nothing" | "lowered" | "paused" | undefined;
+  framesDecoded: number | undefined;
+  framesDropped: number | undefined;
   freezeCount: number | undefined;
   freezeDurationMs: number | undefined;
   /** Grows while there is sound (W3C webrtc-stats `totalAudioEnergy`). */
   totalAudioEnergy: number | undefined;
 }
 
-/** The fields that browsers agree on; the DOM library knows only a part of them. */
-interface Entry {
-  id: string;
-  type: string;
-  timestamp: number;
-  mid?: string;
-  trackIdentifier?: string;
-  remoteId?: string;
-  active?: boolean;
-  [field: string]: unknown;
-}
-
 /** Turns reports into `Statistics`; remembers the previous report for rates. */
 export class StatisticsReader {
-  private previous = new Map<string, Entry>();
+  private previous: Entries = new Map();
+  private connection: RTCPeerConnection | undefined;
+  private roundTripLeastMs = Number.POSITIVE_INFINITY;
 
-  async read(session: MediaSession, offersBefore: number): Promise<Statistics> {
-    const entries = new Map<string, Entry>();
-    const report = await session.connection.getStats();
-    report.forEach((entry: Entry) => entries.set(entry.id, entry));
+  async read(
+    session: MediaSession,
+    offersBefore: number,
+    node: NodeFigures,
+    now: number,
+  ): Promise<Statistics> {
+    const { connection } = session;
+    const entries = await entriesOf(connection);
     const all = [...entries.values()];
     const inbound = all.filter((entry) => entry.type === "inbound-rtp");
     const outbound = all.filter((entry) => entry.type === "outbound-rtp");
-    const pair = all.find((entry) => isSelectedPair(entry, entries));
-    const statistics: Statistics = {
-      connection: session.connection.connectionState,
-      offers: offersBefore + session.offers,
-      roundTripTimeMs: ms(number(pair, "currentRoundTripTime")),
-      sendBitrateBps: sum(outbound.map((entry) => this.bitrate(entry, "bytesSent"))),
-      receiveBitrateBps: sum(inbound.map((entry) => this.bitrate(entry, "bytesReceived"))),
-      availableSendBitrateBps: number(pair, "availableOutgoingBitrate"),
-      publications: [],
-      subscriptions: [],
-    };
+    const pair = selectedPair(entries);
+    // Not every browser tells it of the pair.
+    const remote = all.find((entry) => entry.type === "remote-inbound-rtp");
+    const roundTripTimeMs = ms(
+      number(pair, "currentRoundTripTime") ?? number(remote, "roundTripTime"),
+    );
+    if (this.connection !== connection) this.roundTripLeastMs = Number.POSITIVE_INFINITY;
+    this.connection = connection;
+    this.roundTripLeastMs = Math.min(this.roundTripLeastMs, roundTripTimeMs ?? Infinity);
+    const publications = [];
     for (const { publication, transceiver } of session.uplinks) {
       if (!publication) continue;
       const own = outbound.filter((entry) => entry.mid === transceiver.mid);
-      statistics.publications.push(this.publication(publication, own, entries));
+      publications.push(this.publication(publication, own, entries, node, now));
     }
+    const subscriptions = [];
     for (const { bound, transceiver } of session.slots) {
       if (!bound) continue;
       const { mid, receiver } = transceiver;
       const own = inbound.find(
         (entry) => entry.mid === mid || entry.trackIdentifier === receiver.track.id,
       );
-      statistics.subscriptions.push(this.subscription(bound, own));
+      subscriptions.push(this.subscription(bound, own, roundTripTimeMs, node, now));
     }
+    const grades = [...publications, ...subscriptions].map(({ grade }) => grade);
+    const isUp = connection.connectionState === "connected";
+    const statistics: Statistics = {
+      connection: connection.connectionState,
+      connectionType: isUp ? connectionTypeOf(entries) : "none",
+      grade: isUp ? worst([...grades, gradeOf({ roundTripTimeMs })]) : "bad",
+      offers: offersBefore + session.offers,
+      roundTripTimeMs,
+      sendBitrateBps: sum(outbound.map((entry) => this.bitrate(entry, "bytesSent"))),
+      receiveBitrateBps: sum(inbound.map((entry) => this.bitrate(entry, "bytesReceived"))),
+      availableSendBitrateBps: number(pair, "availableOutgoingBitrate"),
+      publications,
+      subscriptions,
+    };
     this.previous = entries;
     return statistics;
   }
@@ -107,39 +134,67 @@ export class StatisticsReader {
   private publication(
     publication: LocalPublication,
     own: Entry[],
-    entries: Map<string, Entry>,
+    entries: Entries,
+    node: NodeFigures,
+    now: number,
   ): PublicationStatistics {
     const largest = [...own].sort(
       (left, right) => (number(right, "frameHeight") ?? 0) - (number(left, "frameHeight") ?? 0),
     )[0];
+    const remotes = own.map((entry) => entries.get(entry.remoteId ?? ""));
     const remote = entries.get(largest?.remoteId ?? "");
     const limitedBy = largest?.["qualityLimitationReason"];
+    const told = node.ofPublication(publication.id, now);
+    const bitrateBps = sum(own.map((entry) => this.bitrate(entry, "bytesSent")));
+    const figures = {
+      lossRatio: number(remote, "fractionLost") ?? told.lossRatio,
+      jitterMs: ms(number(remote, "jitter")) ?? told.jitterMs,
+      roundTripTimeMs: ms(number(remote, "roundTripTime")),
+      queueDelayMs: told.queueDelayMs,
+      framesPerSecond: number(largest, "framesPerSecond"),
+    };
     return {
       publication,
+      ...figures,
       streams: own.length,
-      bitrateBps: sum(own.map((entry) => this.bitrate(entry, "bytesSent"))),
+      bitrateBps,
       packetsSent: sum(own.map((entry) => number(entry, "packetsSent") ?? 0)),
-      lossRatio: number(remote, "fractionLost"),
-      jitterMs: ms(number(remote, "jitter")),
-      roundTripTimeMs: ms(number(remote, "roundTripTime")),
-      framesPerSecond: number(largest, "framesPerSecond"),
+      packetsLost: Math.max(0, sum(remotes.map((each) => number(each, "packetsLost") ?? 0))),
       frameWidth: number(largest, "frameWidth"),
       frameHeight: number(largest, "frameHeight"),
       limitedBy: typeof limitedBy === "string" ? limitedBy : undefined,
+      grade: bitrateBps > 0 ? gradeOf(gradable(publication, figures)) : undefined,
     };
   }
 
-  private subscription(publication: Publication, own: Entry | undefined): SubscriptionStatistics {
+  private subscription(
+    publication: Publication,
+    own: Entry | undefined,
+    connectionMs: number | undefined,
+    node: NodeFigures,
+    now: number,
+  ): SubscriptionStatistics {
     const received = this.delta(own, "packetsReceived");
     const lost = Math.max(0, this.delta(own, "packetsLost"));
-    return {
-      publication,
-      bitrateBps: own ? this.bitrate(own, "bytesReceived") : 0,
-      packetsReceived: number(own, "packetsReceived") ?? 0,
-      packetsLost: number(own, "packetsLost") ?? 0,
+    const told = node.ofSubscription(publication.id, now);
+    const bitrateBps = own ? this.bitrate(own, "bytesReceived") : 0;
+    const figures = {
       lossRatio: received + lost > 0 ? lost / (received + lost) : undefined,
       jitterMs: ms(number(own, "jitter")),
+      roundTripTimeMs: connectionMs ?? told?.roundTripTimeMs,
+      queueDelayMs: connectionMs && round(connectionMs - this.roundTripLeastMs),
       framesPerSecond: number(own, "framesPerSecond"),
+    };
+    const grades = [bitrateBps > 0 ? gradeOf(gradable(publication, figures)) : undefined];
+    if (told?.heldBack === "paused") grades.push("bad");
+    if (told?.heldBack === "lowered") grades.push("average");
+    return {
+      publication,
+      ...figures,
+      bitrateBps,
+      packetsReceived: number(own, "packetsReceived") ?? 0,
+      packetsLost: Math.max(0, number(own, "packetsLost") ?? 0),
+      heldBack: told?.heldBack,
       framesDecoded: number(own, "framesDecoded"),
       framesDropped: number(own, "framesDropped"),
       frameWidth: number(own, "frameWidth"),
@@ -147,6 +202,7 @@ export class StatisticsReader {
       freezeCount: number(own, "freezeCount"),
       freezeDurationMs: ms(number(own, "totalFreezesDuration")),
       totalAudioEnergy: number(own, "totalAudioEnergy"),
+      grade: worst(grades),
     };
   }
 
@@ -163,27 +219,15 @@ export class StatisticsReader {
   }
 }
 
-function isSelectedPair(entry: Entry, entries: Map<string, Entry>): boolean {
-  if (entry.type !== "candidate-pair") return false;
-  for (const other of entries.values()) {
-    if (other.type !== "transport") continue;
-    if (other["selectedCandidatePairId"] !== undefined) {
-      return other["selectedCandidatePairId"] === entry.id;
-    }
-  }
-  // Firefox before it had a transport entry marks the pair itself.
-  return entry["selected"] === true || entry["nominated"] === true;
+/** Only of a camera that is on can one say how often its picture should change. */
+function gradable<Figures extends { framesPerSecond: number | undefined }>(
+  { source, kind, muted }: Publication | LocalPublication,
+  figures: Figures,
+): Figures {
+  if (kind === "video" && source === "camera" && !muted) return figures;
+  return { ...figures, framesPerSecond: undefined };
 }
 
-function number(entry: Entry | undefined, field: string): number | undefined {
-  const value = entry?.[field];
-  return typeof value === "number" && Number.isFinite(value) ? value : undefined;
-}
-
-function ms(seconds: number | undefined): number | undefined {
-  return seconds === undefined ? undefined : Math.round(seconds * 10_000) / 10;
-}
-
-function sum(values: number[]): number {
-  return values.reduce((total, value) => total + value, 0);
+function round(value: number): number {
+  return Math.round(value * 10) / 10;
 }

@@ -1,7 +1,13 @@
 import { type CaptureConstraints, type CaptureSource, capture } from "./capture.js";
+import {
+  type Connectivity,
+  measureConnectivity,
+  syntheticPicture,
+} from "./connectivity.js";
+import { type DeviceChange, type DeviceList, listDevices, watchDevices } from "./devices.js";
 import { StraitError, asStraitError } from "./errors.js";
 import { JsonRtc } from "./jsonrtc.js";
-import { SLOTS_FIRST } from "./limits.js";
+import * as limits from "./limits.js";
 import type { Publication } from "./peers.js";
 import type { PublishOptions } from "./publication.js";
 import { type PublishInput, Scope } from "./scope.js";
@@ -29,6 +35,13 @@ export interface JoinOptions {
   subprotocol?: string;
 }
 
+/** How to test the line. */
+export interface ConnectivityOptions
+  extends Pick<JoinOptions, "url" | "scope" | "token" | "subprotocol"> {
+  /** How long to send and measure; at most 30 s. Default 4 s. */
+  measureMs?: number;
+}
+
 /** The entry of the SDK. */
 export class Strait {
   /**
@@ -36,22 +49,13 @@ export class Strait {
    * media path is up. Throws a `StraitError` with a readable reason.
    */
   static async join(options: JoinOptions): Promise<Scope> {
-    if (typeof RTCPeerConnection !== "function") {
-      throw new StraitError("unsupported", "this browser has no WebRTC, or it is switched off");
-    }
-    if (!options.scope) throw new StraitError("unsupported", "a scope needs a name");
-    const link = new JsonRtc({
-      url: webSocketUrl(options.url),
-      subprotocol: options.subprotocol ?? "strait.jsonrtc.v1",
-      token: options.token,
-      name: options.name,
-    });
+    const link = linkFor(options);
     const scope = new Scope({
       name: options.scope,
       link,
       timers: realTimers,
       autoSubscribe: options.autoSubscribe ?? true,
-      slotsFirst: options.slots ?? SLOTS_FIRST,
+      slotsFirst: options.slots ?? limits.SLOTS_FIRST,
     });
     try {
       const answer = await link.connect();
@@ -60,6 +64,41 @@ export class Strait {
       throw asStraitError(thrown);
     }
     return scope;
+  }
+
+  /**
+   * Tests the line to the server without joining: sends a small picture there and back for a few
+   * seconds. Says how good it is, and whether media gets through by UDP and by TCP. Nobody in the
+   * scope learns of it. Throws a `StraitError` when the server is away, or refuses the token.
+   */
+  static async testConnectivity(options: ConnectivityOptions): Promise<Connectivity> {
+    const link = linkFor(options);
+    try {
+      const answer = await link.connect();
+      return await measureConnectivity(link, answer, {
+        scope: options.scope,
+        measureMs: Math.min(
+          options.measureMs ?? limits.CONNECTIVITY_MEASURE_MS,
+          limits.CONNECTIVITY_MEASURE_MS_MAX,
+        ),
+        timers: realTimers,
+        synthesize: syntheticPicture,
+      });
+    } catch (thrown) {
+      throw asStraitError(thrown);
+    } finally {
+      link.close();
+    }
+  }
+
+  /** Cameras, microphones and loudspeakers; nameless before the person has allowed one. */
+  static devices(): Promise<DeviceList> {
+    return listDevices();
+  }
+
+  /** Calls `listener` when devices come or go; the returned function stops it. */
+  static onDevicesChanged(listener: (change: DeviceChange) => void): () => void {
+    return watchDevices(listener);
   }
 
   /**
@@ -72,6 +111,19 @@ export class Strait {
   ): Promise<MediaStreamTrack[]> {
     return capture(sources, constraints);
   }
+}
+
+function linkFor(options: Omit<ConnectivityOptions, "measureMs"> & { name?: string }): JsonRtc {
+  if (typeof RTCPeerConnection !== "function") {
+    throw new StraitError("unsupported", "this browser has no WebRTC, or it is switched off");
+  }
+  if (!options.scope) throw new StraitError("unsupported", "a scope needs a name");
+  return new JsonRtc({
+    url: webSocketUrl(options.url),
+    subprotocol: options.subprotocol ?? "strait.jsonrtc.v1",
+    token: options.token,
+    name: options.name,
+  });
 }
 
 /** The address of the WebSocket: `/ws` of the server unless another path is given. */

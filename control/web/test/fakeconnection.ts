@@ -11,12 +11,30 @@ export class FakeTrack extends EventTarget {
   static count = 0;
   readonly id = `track-${(FakeTrack.count += 1)}`;
 
-  constructor(readonly kind: string) {
+  /** What was asked of its device. */
+  constraints: object = {};
+
+  constructor(
+    readonly kind: string,
+    public settings: { width?: number; height?: number; deviceId?: string } = {},
+  ) {
     super();
   }
 
   stop(): void {
     this.stopped = true;
+  }
+
+  getSettings(): object {
+    return this.settings;
+  }
+
+  getConstraints(): object {
+    return this.constraints;
+  }
+
+  async applyConstraints(constraints: object): Promise<void> {
+    this.constraints = constraints;
   }
 }
 
@@ -75,6 +93,10 @@ export class FakeTransceiver {
 
 export class FakeConnection extends EventTarget {
   static all: FakeConnection[] = [];
+  /** Called when an answer was applied. */
+  static onAnswer: (connection: FakeConnection) => void = () => {};
+  /** What the answer named. */
+  candidates: string[] = [];
   connectionState = "new";
   signalingState = "stable";
   localDescription: { type: string; sdp: string } | null = null;
@@ -109,7 +131,7 @@ export class FakeConnection extends EventTarget {
     return this.stats;
   }
 
-  async createOffer({ iceRestart }: { iceRestart?: boolean }): Promise<object> {
+  async createOffer({ iceRestart }: { iceRestart?: boolean } = {}): Promise<object> {
     if (iceRestart) this.restarts += 1;
     return { type: "offer" };
   }
@@ -133,10 +155,14 @@ export class FakeConnection extends EventTarget {
   async setRemoteDescription({ sdp }: { sdp: string }): Promise<void> {
     this.signalingState = "stable";
     const opposite = new Map([["recvonly", "sendonly"], ["sendonly", "recvonly"]]);
-    for (const { mid, direction } of JSON.parse(sdp) as FakeLine[]) {
+    // Candidates may follow, each on a line of its own.
+    const [lines = "[]", ...candidates] = sdp.split("\r\n");
+    for (const { mid, direction } of JSON.parse(lines) as FakeLine[]) {
       const own = this.transceivers.find((each) => each.mid === mid);
       if (own) own.currentDirection = opposite.get(direction) ?? "inactive";
     }
+    this.candidates = candidates;
+    FakeConnection.onAnswer(this);
   }
 
   setState(state: string): void {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Histories, type Point, Queues, SECONDS, line, point } from "../page/graphs.js";
+import { Histories, type Point, SECONDS, line, point } from "../page/graphs.js";
 import type { TileView } from "../page/tiles.js";
-import type { QualityInfo, Statistics } from "../sdk/index.js";
+import type { Statistics } from "../sdk/index.js";
 
 const second = (bitrate: number): Point => ({
   bitrate,
@@ -36,7 +36,7 @@ test("a tile's second is that of its own streams", () => {
   const stream = { bitrateBps: 1000, lossRatio: 0.1, frameHeight: 360 };
   const statistics = {
     roundTripTimeMs: 12,
-    publications: [],
+    publications: [{ ...stream, publication: video, queueDelayMs: 7 }],
     subscriptions: [
       { ...stream, publication: video },
       { publication: audio, bitrateBps: 30, lossRatio: 0.2, frameHeight: undefined },
@@ -45,23 +45,7 @@ test("a tile's second is that of its own streams", () => {
   } as unknown as Statistics;
   const view = { own: false, video, audio } as unknown as TileView;
   const expected = { bitrate: 1030, loss: 0.2, delay: 12, queue: undefined, picture: 360 };
-  assert.deepEqual(point(view, statistics, 7), expected);
-  const nothing = { bitrate: undefined, loss: undefined, delay: 12, queue: 7, picture: undefined };
-  assert.deepEqual(point({ ...view, own: true }, statistics, 7), nothing);
-});
-
-test("queues are those of the newest figures", () => {
-  const queues = new Queues();
-  const told = (publication: string, rid: string, queueDelaySeconds: number | null) =>
-    ({ publications: [{ publication, rid, queueDelaySeconds }] }) as unknown as QualityInfo;
-  queues.note(told("pub-1", "q", 0.03), 0);
-  queues.note(told("pub-1", "f", 0.05), 1000);
-  queues.note(told("pub-2", "", null), 1000);
-  queues.note({ subscriptions: [] }, 1000);
-  assert.equal(queues.of("pub-1", 2000), 50);
-  queues.note(told("pub-1", "f", 0.01), 3000);
-  assert.equal(queues.of("pub-1", 3000), 30);
-  assert.equal(queues.of("pub-1", 5500), 10, "the other is stale");
-  assert.equal(queues.of("pub-2", 5500), undefined);
-  assert.equal(queues.of(undefined, 5500), undefined);
+  assert.deepEqual(point(view, statistics), expected);
+  const sent = { bitrate: 1000, loss: 0.1, delay: 12, queue: 7, picture: 360 };
+  assert.deepEqual(point({ ...view, own: true }, statistics), sent);
 });

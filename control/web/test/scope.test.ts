@@ -16,6 +16,7 @@ class FakeConference {
   peers: PeerInfo[] = [];
   refuse: number | undefined;
   rejected: string[] = [];
+  uplinkMaxBps = 0;
   private named = new Map<string, string>();
   private count = 0;
 
@@ -45,6 +46,7 @@ class FakeConference {
         publications,
         subscriptions,
         failed,
+        uplinkMaxBps: this.uplinkMaxBps,
       },
     };
   };
@@ -592,4 +594,171 @@ test("pictures with a quality follow the uplink; sound, and what has layers, doe
   for (let second = 0; second < 4; second += 1) await timers.pass(1_000);
   assert.equal(picture.encodings[0]?.maxBitrate, 1_500_000);
   scope.leave();
+});
+
+test("the cap that the server tells bounds what is sent, sound first", async () => {
+  const tracks = [new FakeTrack("video"), new FakeTrack("audio")];
+  const { conference, timers, scope } = await joined([], tracks);
+  const [picture, sound] = FakeConnection.last.transceivers.map((each) => each.sender);
+  assert.deepEqual(picture?.encodings, [{}]);
+  conference.uplinkMaxBps = 300_000;
+  const limiting = scope.limitUplink(400_000);
+  await timers.pass(10);
+  await limiting;
+  // The server's own cap is smaller; 48 kbit/s of it are the sound's, and 5 % headers.
+  assert.deepEqual(picture?.encodings, [{ maxBitrate: 239_400 }]);
+  assert.deepEqual(sound?.encodings, [{}]);
+  const second = scope.publish(asTrack(new FakeTrack("video")));
+  await timers.pass(100);
+  const screen = await second;
+  assert.deepEqual(picture?.encodings, [{ maxBitrate: 119_700 }], "half for each picture");
+  const ending = screen.unpublish();
+  await timers.pass(100);
+  await ending;
+  assert.deepEqual(picture?.encodings, [{ maxBitrate: 239_400 }]);
+  conference.uplinkMaxBps = 0;
+  const lifting = scope.limitUplink(0);
+  await timers.pass(10);
+  await lifting;
+  assert.deepEqual(picture?.encodings, [{}]);
+});
+
+test("pictures with a quality follow a cap where the browser knows nothing of the line", async () => {
+  const { conference, timers, scope } = await joined(
+    [], [new FakeTrack("video")], { quality: "high" },
+  );
+  const picture = FakeConnection.last.transceivers[0]?.sender;
+  conference.uplinkMaxBps = 300_000;
+  void scope.limitUplink(300_000);
+  for (let second = 0; second < 4; second += 1) await timers.pass(1_000);
+  assert.deepEqual(picture?.encodings, [
+    { maxBitrate: 285_000, maxFramerate: 20, scaleResolutionDownBy: 1 },
+  ]);
+  void scope.leave();
+});
+
+test("a running video is reconfigured without an offer", async () => {
+  const track = new FakeTrack("video", { width: 1280, height: 720 });
+  const { timers, scope, updates } = await joined([], [track]);
+  const [publication] = scope.publications;
+  const sender = FakeConnection.last.transceivers[0]?.sender;
+  assert.ok(publication && sender);
+  await publication.reconfigureVideo({ width: 640, frameRate: 10, bitrateBps: 200_000 });
+  const small = { maxBitrate: 200_000, maxFramerate: 10, scaleResolutionDownBy: 2 };
+  assert.deepEqual(sender.encodings, [small]);
+  await publication.reconfigureVideo({ frameRate: 20 });
+  assert.deepEqual(sender.encodings, [{ ...small, maxFramerate: 20 }], "the rest stays");
+  assert.deepEqual(track.constraints, {}, "an application's track is its own");
+  // Another track has another size.
+  await publication.replaceTrack(asTrack(new FakeTrack("video", { width: 2560, height: 1440 })));
+  assert.equal(sender.encodings[0]?.scaleResolutionDownBy, 4);
+  for (const wrong of [{ width: 0 }, { frameRate: -1 }, { bitrateBps: Number.NaN }]) {
+    await assert.rejects(publication.reconfigureVideo(wrong), /no number above 0/);
+  }
+  await timers.pass(100);
+  assert.equal(updates().length, 0);
+});
+
+test("a video with a quality is reconfigured within it", async () => {
+  const track = new FakeTrack("video", { width: 1280, height: 720 });
+  const { scope } = await joined([], [track], { quality: "high" });
+  const sender = FakeConnection.last.transceivers[0]?.sender;
+  await scope.publications[0]?.reconfigureVideo({ width: 640, height: 360, bitrateBps: 400_000 });
+  assert.deepEqual(sender?.encodings, [
+    { maxBitrate: 400_000, maxFramerate: 24, scaleResolutionDownBy: 2 },
+  ]);
+  void scope.leave();
+});
+
+test("other layers are published anew, in one offer", async () => {
+  const { timers, scope, updates, log } = await joined([], [new FakeTrack("video")]);
+  const [publication] = scope.publications;
+  assert.ok(publication);
+  assert.equal(publication.id, "pub-own-1");
+  const change = publication.reconfigureVideo({ simulcast: true, bitrateBps: 900_000 });
+  await timers.pass(100);
+  await change;
+  assert.equal(updates().length, 1);
+  assert.equal(publication.id, "pub-own-2");
+  assert.deepEqual(scope.publications, [publication]);
+  const { transceivers } = FakeConnection.last;
+  assert.equal(transceivers[0]?.direction, "inactive");
+  const sending = transceivers.find(({ direction }) => direction === "sendonly");
+  assert.deepEqual(
+    sending?.sender.encodings.map(({ rid, maxBitrate }) => [rid, maxBitrate]),
+    [["q", 90_000], ["h", 300_000], ["f", 900_000]],
+  );
+  assert.ok(!log.includes("error"));
+});
+
+test("what the server does not take again is told, and ended", async () => {
+  const { conference, timers, scope, log } = await joined([], [new FakeTrack("video")]);
+  const [publication] = scope.publications;
+  conference.refuse = 415;
+  const refused = assert.rejects(publication?.reconfigureVideo({ simulcast: true }) ?? Promise.resolve());
+  await timers.pass(100);
+  await refused;
+  assert.equal(scope.publications.length, 0);
+  assert.ok(log.includes("error"));
+});
+
+test("the way of the media is told when it changes", async () => {
+  const { timers, scope } = await joined();
+  const connection = FakeConnection.last;
+  const told: string[] = [];
+  scope.on("connectiontype", ({ type, previous }) => told.push(`${previous} > ${type}`));
+  const way = (protocol: string, more: object = {}) => {
+    connection.stats.set("P", {
+      type: "candidate-pair", id: "P", nominated: true, state: "succeeded", localCandidateId: "L",
+    });
+    connection.stats.set("L", { type: "local-candidate", id: "L", protocol, ...more });
+  };
+  assert.equal(scope.connectionType, "none");
+  way("udp");
+  connection.setState("connected");
+  await timers.pass(10);
+  assert.equal(scope.connectionType, "udp-relay");
+  way("tcp");
+  await timers.pass(2_000);
+  // By UDP from a TURN server to the node, but by TLS to that server.
+  way("udp", { relayProtocol: "tls" });
+  await timers.pass(4_000);
+  way("udp");
+  await timers.pass(2_000);
+  connection.setState("disconnected");
+  assert.equal(scope.connectionType, "none");
+  connection.setState("connected");
+  await timers.pass(10);
+  void scope.leave();
+  await timers.pass(10);
+  assert.deepEqual(told, [
+    "none > udp-relay", "udp-relay > tcp-relay", "tcp-relay > udp-relay", "udp-relay > none",
+    "none > udp-relay", "udp-relay > none",
+  ]);
+});
+
+test("statistics are told by themselves, with what the server measures", async () => {
+  const { server, timers, scope } = await joined([], [new FakeTrack("video")]);
+  FakeConnection.last.setState("connected");
+  const [queues, qualities]: [unknown[], unknown[]] = [[], []];
+  scope.on("statistics", ({ publications: [own] }) => queues.push(own?.queueDelayMs));
+  scope.on("quality", (told) => qualities.push(told));
+  const asked = () =>
+    server.actions("NOTIFY").map(({ payload }) => (payload as { on?: boolean }).on);
+  scope.watchStatistics(true, 1_000);
+  await timers.pass(1_500);
+  assert.deepEqual([queues, asked()], [[undefined], [true]]);
+  const quality = { publication: "pub-own-1", rid: "", queueDelaySeconds: 0.02 };
+  server.notify({ event: "quality", publications: [quality] }, "c2");
+  await timers.pass(1_000);
+  assert.deepEqual(queues, [undefined, 20]);
+  assert.deepEqual(qualities, [], "nobody asked for those");
+  scope.watchQuality();
+  server.notify({ event: "quality", publications: [quality] }, "c2");
+  assert.equal(qualities.length, 1);
+  scope.watchStatistics(false);
+  scope.watchQuality(false);
+  await timers.pass(10_000);
+  assert.equal(queues.length, 2);
+  assert.deepEqual(asked(), [true, false], "asked once, for both");
 });
