@@ -151,11 +151,13 @@ pub struct Link {
     pub reconnect_seconds: u64,
     /// After so many seconds of silence either side pings; after three times that a link is dead.
     pub ping_seconds: u64,
+    /// Addresses (UDP) that serve links over QUIC. Empty: none.
+    pub quic_listen: Vec<SocketAddr>,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { reconnect_seconds: 30, ping_seconds: 10 }
+        Self { reconnect_seconds: 30, ping_seconds: 10, quic_listen: Vec::new() }
     }
 }
 

@@ -118,6 +118,13 @@ pub const LINK_CLOSE_TIME: Duration = Duration::from_secs(2);
 pub const LINK_MEDIA_IDLE: Duration = Duration::from_secs(30);
 /// Pause before media over a link is begun again that the relay ended.
 pub const LINK_MEDIA_PAUSE: Duration = Duration::from_secs(1);
+/// QUIC connections that are half open before whoever comes must show that its address is its own:
+/// those of a second at the rate that a core can let in, and room to spare.
+pub const QUIC_HALF_OPEN: usize = 1024;
+/// Bytes of a connection that wait until it is decided about: two datagrams.
+pub const QUIC_EARLY_BYTES: u64 = 4 << 10;
+/// Buffers of the QUIC socket, which all links share; the system may give less.
+pub const QUIC_SOCKET_BYTES: usize = 2 << 20;
 /// Largest packet over a link: that of a UDP datagram on an Ethernet, and room to spare.
 pub const MEDIA_PACKET_BYTES: usize = 2048;
 /// Publications of a native client, and streams that it gets: the relay's own limits per peer.

@@ -6,6 +6,7 @@ pub mod convert;
 pub mod counters;
 pub mod door;
 mod mailbox;
+pub mod quic;
 mod session;
 mod tunnel;
 pub mod wire;

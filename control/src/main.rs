@@ -40,6 +40,9 @@ struct Arguments {
     /// Overrides http.http_listen; may be given several times.
     #[arg(long)]
     http_listen: Vec<SocketAddr>,
+    /// Overrides link.quic_listen; may be given several times.
+    #[arg(long)]
+    quic_listen: Vec<SocketAddr>,
     /// Overrides http.state_dir, and puts the store there unless the file says otherwise.
     #[arg(long)]
     state_dir: Option<PathBuf>,
@@ -90,6 +93,9 @@ fn configure(arguments: &Arguments) -> Result<Config, Box<dyn std::error::Error>
     }
     if !arguments.http_listen.is_empty() {
         config.http.http_listen = arguments.http_listen.clone();
+    }
+    if !arguments.quic_listen.is_empty() {
+        config.link.quic_listen = arguments.quic_listen.clone();
     }
     if let Some(state_dir) = &arguments.state_dir {
         if config.store == Config::default().store {

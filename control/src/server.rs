@@ -2,7 +2,8 @@
 
 pub mod certificate;
 
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::config::Config;
 use crate::fault::Fault;
 use crate::http::{App, front_door::FrontDoor, metrics::Metrics, page, router, sessions::Sessions};
 use crate::limits;
-use crate::link::{Links, door::LinkDoor};
+use crate::link::{Links, door::LinkDoor, quic};
 use crate::relay::{Relay, watch as relay_watch};
 use crate::scope::Scopes;
 use crate::signal::hub::Hub;
@@ -35,11 +36,13 @@ pub struct Server {
     pub https: Vec<SocketAddr>,
     /// Where plain HTTP is served.
     pub http: Vec<SocketAddr>,
+    /// Where links over QUIC are served.
+    pub quic: Vec<SocketAddr>,
     /// What all handlers share.
     pub app: Arc<App>,
     shutdown: watch::Sender<bool>,
     handles: Vec<Handle<SocketAddr>>,
-    tasks: JoinSet<std::io::Result<()>>,
+    tasks: JoinSet<io::Result<()>>,
     followers: [tokio::task::JoinHandle<()>; 2],
 }
 
@@ -84,6 +87,7 @@ impl Server {
         let mut server = Self {
             https: Vec::new(),
             http: Vec::new(),
+            quic: Vec::new(),
             app,
             shutdown,
             handles: Vec::new(),
@@ -144,8 +148,13 @@ impl Server {
 
     fn listen(&mut self) -> Result<(), Fault> {
         let config = self.app.config.clone();
-        if !config.http.https_listen.is_empty() {
-            let tls = RustlsConfig::from_config(certificate::tls(&config.http)?);
+        let tls = match config.http.https_listen.is_empty() && config.link.quic_listen.is_empty() {
+            true => None,
+            false => Some(certificate::tls(&config.http)?),
+        };
+        if let Some(tls) = &tls {
+            self.listen_quic(tls)?;
+            let tls = RustlsConfig::from_config(Arc::clone(tls));
             let places = Arc::clone(self.app.links.media_places());
             let door = FrontDoor::new(config.relay.ice_tcp, places);
             for address in &config.http.https_listen {
@@ -183,6 +192,22 @@ impl Server {
         Ok(())
     }
 
+    fn listen_quic(&mut self, tls: &rustls::ServerConfig) -> Result<(), Fault> {
+        let key = "link.quic_listen";
+        for address in self.app.config.link.quic_listen.clone() {
+            let Some(socket) = bound(address, key, UdpSocket::bind(address))? else { continue };
+            let ping_time = Duration::from_secs(self.app.config.link.ping_seconds);
+            let endpoint = quic::listen(socket, tls, ping_time)
+                .map_err(|error| Fault::internal(format!("{key}: {address}: {error}")))?;
+            let address = endpoint.local_addr().map_err(|error| broken(address, &error))?;
+            info!("links over QUIC at {address}");
+            self.quic.push(address);
+            let (links, ends) = (Arc::clone(&self.app.links), self.app.shutdown.clone());
+            self.tasks.spawn(quic::serve(endpoint, links, ends));
+        }
+        Ok(())
+    }
+
     fn handle(&mut self) -> Handle<SocketAddr> {
         let handle = Handle::new();
         self.handles.push(handle.clone());
@@ -197,22 +222,28 @@ impl Server {
     }
 }
 
-/// Binds. None, with a warning, for an IPv6 address on a machine without IPv6.
+/// Binds for TCP.
 fn bind(address: SocketAddr, key: &str) -> Result<Option<(TcpListener, SocketAddr)>, Fault> {
     let attempt = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     });
+    bound(address, key, attempt)
+}
+
+/// What an attempt to bind led to. None, with a warning, for an IPv6 address on a machine without
+/// IPv6.
+fn bound<T>(address: SocketAddr, key: &str, attempt: io::Result<T>) -> Result<Option<T>, Fault> {
     match attempt {
         Ok(bound) => Ok(Some(bound)),
-        Err(error) if address.is_ipv6() && error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+        Err(error) if address.is_ipv6() && error.kind() == io::ErrorKind::AddrNotAvailable => {
             warn!("{key}: {address} is not available, this machine has no IPv6 there: left out");
             Ok(None)
         }
         Err(error) => Err(Fault::internal(format!(
             "{key}: {address} cannot be listened on: {error}; is another process there \
-             (ss -ltnp), or is the port below 1024?"
+             (ss -lntup), or is the port below 1024?"
         ))),
     }
 }
@@ -225,6 +256,6 @@ fn set_timers(builder: &mut Builder<TokioExecutor>) {
     http2.timer(TokioTimer::new()).keep_alive_interval(limits::PING_INTERVAL);
 }
 
-fn broken(address: SocketAddr, error: &std::io::Error) -> Fault {
+fn broken(address: SocketAddr, error: &io::Error) -> Fault {
     Fault::internal(format!("{address}: {error}"))
 }

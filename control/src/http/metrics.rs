@@ -109,6 +109,11 @@ fn write_links(out: &mut String, links: &Links) {
     }
     let others = [
         ("control_links_opened_total", "Links opened.", &counters.opened),
+        (
+            "control_quic_retries_total",
+            "QUIC connections asked to show their address.",
+            &counters.quic_retries,
+        ),
         ("control_links_resumed_total", "Links that went on with a session.", &counters.resumed),
         ("control_link_unknown_messages_total", "Messages of unknown kinds.", &counters.unknown),
         ("control_link_messages_total", "Messages sent to native clients.", &counters.messages),

@@ -38,6 +38,8 @@ pub struct Counters {
     pub unknown: AtomicU64,
     /// Links that were served, refused ones included.
     pub opened: AtomicU64,
+    /// QUIC connections asked to show that their address is theirs.
+    pub quic_retries: AtomicU64,
     /// Links that went on with a session of before.
     pub resumed: AtomicU64,
     /// Messages handed to clients for the first time.

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::Links;
+use super::wire::Stream;
 use crate::http::front_door::{FrontDoor, refused};
 use crate::limits;
 
@@ -66,6 +67,8 @@ impl LinkDoor {
         Err(refused("a link"))
     }
 }
+
+impl Stream for Opened {}
 
 impl<S: Send + 'static> Accept<TcpStream, S> for LinkDoor {
     type Stream = Opened;

@@ -5,18 +5,33 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use strait_link::v1::{ClientMessage, Media, ServerMessage, server_message::Body};
+use strait_link::v1::{ClientMessage, Media, ServerMessage, client_message, server_message::Body};
 use strait_link::{FrameError, Frames, STRANGER_BYTES, encode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use crate::limits;
 
-/// What a link runs over: TLS over TCP, or a stream of QUIC.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+/// What a link runs over: TLS over TCP, or a stream of QUIC, where media has a way beside it.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The next packet of media that came beside the stream.
+    fn poll_packet(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+        Poll::Pending
+    }
+
+    /// Sends a packet of media beside the stream.
+    ///
+    /// # Errors
+    /// The packet, where that cannot be.
+    fn send_packet(&mut self, packet: Vec<u8>) -> Result<(), Vec<u8>> {
+        Err(packet)
+    }
+}
+
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {}
 
 /// Why a link ended.
 #[derive(Debug)]
@@ -103,8 +118,9 @@ impl Wire {
         self.out.len() - self.written
     }
 
-    /// Sends a packet when no message waits. Returns how many were dropped for it.
+    /// Sends a packet beside the messages, or when none waits. Returns how many were dropped for it.
     pub fn send_media(&mut self, packet: Vec<u8>) -> u64 {
+        let Err(packet) = self.stream.send_packet(packet) else { return 0 };
         self.media_bytes += packet.len();
         self.media.push_back(packet);
         let mut dropped = 0;
@@ -150,7 +166,7 @@ impl Wire {
             let mut bytes = [0; limits::LINK_READ_BYTES];
             let mut bytes = ReadBuf::new(&mut bytes);
             match Pin::new(&mut self.stream).poll_read(cx, &mut bytes) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => break,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Closed(error))),
                 Poll::Ready(Ok(())) if bytes.filled().is_empty() => {
                     return Poll::Ready(Err(End::Closed(io::ErrorKind::UnexpectedEof.into())));
@@ -161,6 +177,12 @@ impl Wire {
                 }
             }
         }
+        let packet = ready!(self.stream.poll_packet(cx)).map_err(End::Closed);
+        Poll::Ready(packet.map(|packet| {
+            self.heard = Instant::now();
+            let body = Some(client_message::Body::Media(Media { packet }));
+            ClientMessage { request: 0, body }
+        }))
     }
 
     /// Writes all that waits, media last.

@@ -9,6 +9,7 @@ mod link;
 mod load;
 mod messages;
 mod native;
+mod quic;
 mod reconnect;
 mod rules;
 mod socket;

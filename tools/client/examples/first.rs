@@ -23,6 +23,7 @@ fn main() -> Result<(), Error> {
         trust: Trust::CaFile(certificate.into()),
         proxy: None,
         udp: true,
+        quic: None,
     };
     let (to_main, events) = std::sync::mpsc::sync_channel(1024);
     let client = Client::connect(descriptor, move |event| drop(to_main.try_send(event)))?;

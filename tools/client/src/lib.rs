@@ -9,6 +9,7 @@ pub mod core;
 mod error;
 pub mod invoke;
 pub mod proxy;
+mod quic;
 mod service;
 pub mod tls;
 

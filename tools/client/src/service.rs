@@ -5,6 +5,7 @@ use crate::core::path::Random;
 use crate::core::sending::Frame;
 use crate::error::Error;
 use crate::proxy::{Proxy, Route, UdpRelay};
+use crate::quic::{Came, Quic};
 use crate::tls::{Tls, Trust};
 use aws_lc_rs::rand::SecureRandom;
 use std::future::Future;
@@ -14,6 +15,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use strait_link::encode;
 use strait_link::v1::{self, client_message};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Notify;
@@ -36,6 +38,9 @@ pub struct Descriptor {
     pub proxy: Option<Proxy>,
     /// Whether datagrams may be sent at all. Without, all goes over the link.
     pub udp: bool,
+    /// The node's port for links over QUIC. It is tried first, and TLS over TCP where it does not answer; not through a
+    /// proxy, nor without `udp`.
+    pub quic: Option<u16>,
 }
 
 /// Of the system.
@@ -96,6 +101,7 @@ impl Client {
         let service = Service {
             shared: Arc::clone(&shared),
             tls,
+            quic: descriptor.quic.filter(|_| descriptor.udp && descriptor.proxy.is_none()),
             proxy: descriptor.proxy,
             udp,
             link: Link::None,
@@ -200,13 +206,14 @@ impl Drop for Client {
 }
 
 /// The link, the node's address where it is known, and the proxy's way for datagrams.
-type Connected = Result<(Box<Tls>, Option<IpAddr>, Option<UdpRelay>), Error>;
+type Connected = Result<(Link, Option<IpAddr>, Option<UdpRelay>), Error>;
 type Connecting = Pin<Box<dyn Future<Output = Connected> + Send>>;
 
 enum Link {
     None,
     Connecting(Connecting),
-    Open(Box<Tls>),
+    Tls(Box<Tls>),
+    Quic(Box<Quic>),
 }
 
 impl Link {
@@ -214,7 +221,36 @@ impl Link {
         match self {
             Self::None => std::future::pending().await,
             Self::Connecting(connecting) => Turn::Connected(connecting.await),
-            Self::Open(tls) => Turn::Bytes(tls.turn().await),
+            Self::Tls(tls) => Turn::Bytes(tls.turn().await),
+            Self::Quic(quic) => match quic.turn().await {
+                Ok(Came::Bytes(bytes)) => Turn::Bytes(Ok(bytes)),
+                Ok(Came::Packet(packet)) => Turn::Packet(packet),
+                Err(error) => Turn::Bytes(Err(error)),
+            },
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        match self {
+            Self::None | Self::Connecting(_) => 0,
+            Self::Tls(tls) => tls.waiting(),
+            Self::Quic(quic) => quic.waiting(),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::None | Self::Connecting(_) => Ok(()),
+            Self::Tls(tls) => tls.send(bytes),
+            Self::Quic(quic) => quic.send(bytes),
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Self::None | Self::Connecting(_) => {}
+            Self::Tls(tls) => tls.close().await,
+            Self::Quic(quic) => quic.close().await,
         }
     }
 }
@@ -222,6 +258,8 @@ impl Link {
 enum Turn {
     Connected(Connected),
     Bytes(Result<Vec<u8>, Error>),
+    /// Media over the link, beside its messages.
+    Packet(Vec<u8>),
     Datagram(SocketAddr, Vec<u8>),
     Nothing,
 }
@@ -317,6 +355,7 @@ async fn receive(socket: Option<&UdpSocket>) -> (Vec<u8>, SocketAddr) {
 struct Service<F> {
     shared: Arc<Shared>,
     tls: Arc<rustls::ClientConfig>,
+    quic: Option<u16>,
     proxy: Option<Proxy>,
     udp: Udp,
     link: Link,
@@ -354,8 +393,9 @@ impl<F: FnMut(Event)> Service<F> {
         let now = self.shared.now();
         match turn {
             Turn::Nothing => {}
-            Turn::Connected(Ok((tls, node, relay))) => {
-                self.link = Link::Open(tls);
+            Turn::Packet(packet) => self.shared.core().on_link_media(now, packet),
+            Turn::Connected(Ok((link, node, relay))) => {
+                self.link = link;
                 self.udp.relay = relay;
                 self.shared.core().on_link(now, node);
             }
@@ -388,19 +428,15 @@ impl<F: FnMut(Event)> Service<F> {
             match output {
                 Output::Connect { host, port } => {
                     let route = Route { host, port, proxy: self.proxy.clone() };
-                    self.link = Link::Connecting(Box::pin(connect(route, Arc::clone(&self.tls))));
+                    let connecting = connect(route, self.quic, Arc::clone(&self.tls));
+                    self.link = Link::Connecting(Box::pin(connecting));
                 }
                 Output::CloseLink => {
-                    if let Link::Open(tls) = std::mem::replace(&mut self.link, Link::None) {
-                        let _late = tokio::time::timeout(FAREWELL, tls.close()).await;
-                    }
+                    let link = std::mem::replace(&mut self.link, Link::None);
+                    let _late = tokio::time::timeout(FAREWELL, link.close()).await;
                 }
                 Output::Link(bytes) => self.send(&bytes),
-                Output::LinkMedia(bytes) => {
-                    if matches!(&self.link, Link::Open(tls) if tls.waiting() < LATE) {
-                        self.send(&bytes);
-                    }
-                }
+                Output::LinkMedia(packet) => self.send_media(packet),
                 Output::Datagram(to, bytes) => self.udp.send(to, &bytes),
                 Output::Event(event) => {
                     let last = matches!(event, Event::Ended(_));
@@ -413,9 +449,24 @@ impl<F: FnMut(Event)> Service<F> {
         }
     }
 
+    fn send_media(&mut self, packet: Vec<u8>) {
+        let packet = match &self.link {
+            Link::Quic(quic) => match quic.send_packet(packet) {
+                Ok(()) => return,
+                Err(packet) => packet,
+            },
+            _ => packet,
+        };
+        if self.link.waiting() < LATE {
+            let mut bytes = Vec::new();
+            let body = Some(client_message::Body::Media(v1::Media { packet }));
+            encode(&v1::ClientMessage { request: 0, body }, &mut bytes);
+            self.send(&bytes);
+        }
+    }
+
     fn send(&mut self, bytes: &[u8]) {
-        let Link::Open(tls) = &mut self.link else { return };
-        if let Err(error) = tls.send(bytes) {
+        if let Err(error) = self.link.send(bytes) {
             self.link = Link::None;
             let now = self.shared.now();
             self.shared.core().on_link_lost(now, error);
@@ -423,8 +474,14 @@ impl<F: FnMut(Event)> Service<F> {
     }
 }
 
-/// The way to the node: a proxy where there is one, TCP, TLS.
-async fn connect(route: Route, config: Arc<rustls::ClientConfig>) -> Connected {
+/// The way to the node: QUIC where it has that; else a proxy where there is one, TCP, TLS.
+async fn connect(route: Route, quic: Option<u16>, config: Arc<rustls::ClientConfig>) -> Connected {
+    if let Some(port) = quic
+        && let Ok(link) = Quic::connect(&route.host, port, Arc::clone(&config)).await
+    {
+        let node = link.node();
+        return Ok((Link::Quic(Box::new(link)), Some(node), None));
+    }
     let name = rustls::pki_types::ServerName::try_from(route.host.clone())
         .map_err(|_| Error::Connect { what: route.host.clone(), why: "this is no name".into() })?;
     let (stream, relay): (TcpStream, _) = route.connect().await?;
@@ -438,7 +495,7 @@ async fn connect(route: Route, config: Arc<rustls::ClientConfig>) -> Connected {
     let connection = connection.map_err(|error| system("TLS", &error))?;
     let mut tls = Box::new(Tls::new(stream, connection.into()));
     tls.handshake().await?;
-    Ok((tls, node, relay))
+    Ok((Link::Tls(tls), node, relay))
 }
 
 async fn sleep_for(duration: Option<Duration>) {

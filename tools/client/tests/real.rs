@@ -1,7 +1,7 @@
 //! The client against a real node: strait-relay and strait-control in this process.
 
 use crate::sockets::{Member, PATIENCE, call, voice};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::time::{Duration, Instant};
 use strait_client::v1::{self, auth::Credential, transport_report::State, user_event};
 use strait_client::{Config, Descriptor, Error, Event, Frame, Trust};
@@ -9,6 +9,7 @@ use strait_relay::Relay;
 
 pub struct Node {
     pub descriptor: Descriptor,
+    pub quic: u16,
     runtime: tokio::runtime::Runtime,
     relay: Option<Relay>,
     _server: strait_control::server::Server,
@@ -17,6 +18,11 @@ pub struct Node {
 
 impl Node {
     pub fn start() -> Self {
+        Self::start_at(Vec::new())
+    }
+
+    /// Whose clients are told that media goes to these addresses.
+    fn start_at(announced: Vec<IpAddr>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let rpc_socket = folder.path().join("relay.sock");
         // The relay and the control plane are both told where framed media is taken.
@@ -28,11 +34,13 @@ impl Node {
             workers: 1,
             metrics_listen: None,
             ice_tcp_listen: Some(framed),
+            announced,
             ..strait_relay::Config::default()
         };
         let mut control = strait_control::Config::default();
         control.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
         control.http.http_listen.clear();
+        control.link.quic_listen = vec!["127.0.0.1:0".parse().unwrap()];
         control.http.state_dir = folder.path().into();
         control.relay.rpc_socket = rpc_socket;
         control.relay.ice_tcp = Some(framed);
@@ -64,8 +72,10 @@ impl Node {
             trust: Trust::CaFile(folder.path().join("certificate.pem")),
             proxy: None,
             udp: true,
+            quic: None,
         };
-        Self { descriptor, runtime, relay: Some(relay), _server: server, _folder: folder }
+        let quic = server.quic[0].port();
+        Self { descriptor, quic, runtime, relay: Some(relay), _server: server, _folder: folder }
     }
 }
 
@@ -80,6 +90,26 @@ impl Drop for Node {
 fn a_call_over_udp_through_a_real_node() {
     let node = Node::start();
     call(&node.descriptor, &node.descriptor, State::UdpRelay);
+}
+
+#[test]
+fn a_call_over_quic_through_a_real_node() {
+    // Nobody is there: UDP to the relay does not get through.
+    let node = Node::start_at(vec!["127.0.0.2".parse().unwrap()]);
+    let quic = Descriptor { quic: Some(node.quic), ..node.descriptor.clone() };
+    // The port of HTTPS leads nowhere: what comes up comes up over QUIC.
+    let nowhere = Config { port: 1, ..quic.config.clone() };
+    let over_quic = Descriptor { config: nowhere, ..quic };
+    call(&over_quic, &over_quic, State::Link);
+}
+
+#[test]
+fn without_an_answer_over_quic_the_link_goes_over_tls() {
+    let node = Node::start();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let quic = Some(silent.local_addr().unwrap().port());
+    let tried = Descriptor { quic, ..node.descriptor.clone() };
+    call(&tried, &tried, State::UdpRelay);
 }
 
 #[test]

@@ -82,6 +82,7 @@ impl Server {
             trust: Trust::CaFile(self.certificate.path().into()),
             proxy: None,
             udp: true,
+            quic: None,
         }
     }
 }

@@ -9,7 +9,8 @@ use strait_client::core::client::{Client, Config, Event, Handle, Output};
 use strait_client::core::path::Random;
 use strait_client::core::sending::Frame;
 use strait_lab::rng::Rng;
-use strait_link::v1::{self, auth::Credential, endpoint, user_event};
+use strait_link::encode;
+use strait_link::v1::{self, auth::Credential, client_message, endpoint, user_event};
 
 pub struct Seeded(Rng);
 
@@ -219,8 +220,16 @@ impl World {
                         self.node.link_lost(link);
                     }
                 }
-                Output::Link(bytes) | Output::LinkMedia(bytes) => {
+                Output::Link(bytes) => {
                     if let Some(link) = self.members[at].link {
+                        self.push(Delivery::ToNode(link, bytes));
+                    }
+                }
+                Output::LinkMedia(packet) => {
+                    if let Some(link) = self.members[at].link {
+                        let body = Some(client_message::Body::Media(v1::Media { packet }));
+                        let mut bytes = Vec::new();
+                        encode(&v1::ClientMessage { request: 0, body }, &mut bytes);
                         self.push(Delivery::ToNode(link, bytes));
                     }
                 }

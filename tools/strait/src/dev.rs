@@ -44,6 +44,9 @@ pub struct Options {
     /// Port of media (UDP, and TCP for networks without UDP); on TCP it may be the HTTPS port
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     media_port: u16,
+    /// Port of links of native clients over QUIC (UDP), beside those over TLS [default: none]
+    #[arg(long, value_name = "PORT")]
+    quic_port: Option<u16>,
     /// Port of the relay's metrics and health on 127.0.0.1 (TCP); 0 for none
     #[arg(long, value_name = "PORT", default_value_t = 9464)]
     metrics_port: u16,
@@ -97,6 +100,11 @@ impl Options {
         self.listen().into_iter().map(|ip| SocketAddr::new(ip, self.https_port)).collect()
     }
 
+    fn quic_listen(&self) -> Vec<SocketAddr> {
+        let port = self.quic_port.into_iter();
+        port.flat_map(|port| self.listen().into_iter().map(move |ip| (ip, port).into())).collect()
+    }
+
     /// Whether HTTPS and ICE-TCP want the same TCP port.
     fn tcp_is_shared(&self) -> bool {
         self.https_port == self.media_port
@@ -126,6 +134,11 @@ impl Options {
         if self.http_port == self.https_port {
             return Err(Fault::config("--http-port and --https-port are the same; choose two"));
         }
+        if self.quic_port == Some(self.media_port) {
+            return Err(Fault::config(
+                "--quic-port and --media-port are the same, both of UDP; choose two",
+            ));
+        }
         Ok(())
     }
 
@@ -141,6 +154,7 @@ impl Options {
             }
         }
         wanted.extend(self.http_listen().into_iter().map(|a| (Protocol::Tcp, a, "--http-port")));
+        wanted.extend(self.quic_listen().into_iter().map(|a| (Protocol::Udp, a, "--quic-port")));
         if self.metrics_port != 0 {
             let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, self.metrics_port));
             wanted.push((Protocol::Tcp, metrics, "--metrics-port"));

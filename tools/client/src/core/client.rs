@@ -100,7 +100,8 @@ pub enum Output {
     CloseLink,
     /// Send over the link.
     Link(Vec<u8>),
-    /// Send over the link; to be left out where much waits to be sent there, for late media is worth nothing.
+    /// Send a packet over the link, as a datagram of it where it has such, else in a `Media` message; to be left out where
+    /// much waits to be sent there, for late media is worth nothing.
     LinkMedia(Vec<u8>),
     /// Send as a datagram.
     Datagram(SocketAddr, Vec<u8>),
@@ -231,6 +232,12 @@ impl<R: Random> Client<R> {
                 Err(error) => self.lose(now, Error::Protocol(error.to_string())),
             }
         }
+    }
+
+    /// A packet of media came over the link, beside its messages.
+    pub fn on_link_media(&mut self, now: Duration, packet: Vec<u8>) {
+        (self.heard, self.pinged) = (now, false);
+        self.on_packet(now, None, packet);
     }
 
     /// The link broke, or could not be opened.
@@ -762,10 +769,7 @@ impl<R: Random> Client<R> {
             match packet {
                 Packet::Udp(to, bytes) => self.out.push_back(Output::Datagram(to, bytes)),
                 Packet::Tcp(packet) if matches!(self.link, Link::Joined) => {
-                    let body = Some(client_message::Body::Media(v1::Media { packet }));
-                    let mut bytes = Vec::new();
-                    encode(&v1::ClientMessage { request: 0, body }, &mut bytes);
-                    self.out.push_back(Output::LinkMedia(bytes));
+                    self.out.push_back(Output::LinkMedia(packet));
                 }
                 Packet::Tcp(_) => {}
             }

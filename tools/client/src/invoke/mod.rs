@@ -308,6 +308,7 @@ fn descriptor(request: Connect) -> Result<Descriptor, Failure> {
         trust,
         proxy: proxy.transpose()?,
         udp: request.udp.unwrap_or(true),
+        quic: request.quic,
     })
 }
 

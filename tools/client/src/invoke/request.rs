@@ -31,6 +31,8 @@ records! { Deserialize:
         proxy: Option<Proxy>,
         /// Whether datagrams may be sent at all; true without.
         udp: Option<bool>,
+        /// The node's port for links over QUIC, tried before TLS over TCP; none without.
+        quic: Option<u16>,
     }
     /// Publishes, now or as soon as the scope is joined, and again whenever it is joined anew.
     Publish "publish" => "`handle`; then `published` (each time), or `refused`." {

@@ -93,6 +93,8 @@ fn control(options: &Options, files: &Files, ice_tcp: Option<SocketAddr>) -> tom
     put(&mut auth, "dev_tokens", strings([&options.token]));
     let mut signal = toml::Table::new();
     put(&mut signal, "websocket_subprotocol", options.websocket_subprotocol.clone());
+    let mut link = toml::Table::new();
+    put(&mut link, "quic_listen", strings(options.quic_listen()));
     let mut log = toml::Table::new();
     put(&mut log, "filter", options.log.clone());
     let mut table = toml::Table::new();
@@ -102,6 +104,7 @@ fn control(options: &Options, files: &Files, ice_tcp: Option<SocketAddr>) -> tom
         ("store", store),
         ("auth", auth),
         ("signal", signal),
+        ("link", link),
         ("log", log),
     ] {
         put(&mut table, name, section);

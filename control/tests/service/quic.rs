@@ -1,0 +1,198 @@
+//! Links over QUIC: the messages on a stream, media as datagrams, and how bad ones end.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use strait_link::v1::{
+    Auth, Authenticated, ClientMessage, Error, ErrorCode, Ping, ServerMessage,
+    client_message::Body as Request, server_message::Body,
+};
+use strait_link::{ALPN, Frames, MESSAGE_BYTES, encode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use crate::native::{auth, trusting};
+use crate::{Service, eventually};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A client of its own: nothing of the node's code is in it but the messages.
+struct Quic {
+    endpoint: Endpoint,
+    connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    frames: Frames,
+    requests: u32,
+}
+
+fn endpoint(certificate: &Path, alpn: &[u8]) -> Endpoint {
+    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let crypto = QuicClientConfig::try_from(trusting(certificate, Some(alpn))).unwrap();
+    endpoint.set_default_client_config(ClientConfig::new(Arc::new(crypto)));
+    endpoint
+}
+
+impl Quic {
+    async fn open(node: SocketAddr, certificate: &Path) -> Self {
+        let endpoint = endpoint(certificate, ALPN);
+        let connection = endpoint.connect(node, "localhost").unwrap().await.unwrap();
+        let (send, receive) = connection.open_bi().await.unwrap();
+        Self { endpoint, connection, send, receive, frames: Frames::new(), requests: 0 }
+    }
+
+    async fn ask(&mut self, body: Request) -> Result<Body, Error> {
+        self.requests += 1;
+        let mut bytes = Vec::new();
+        encode(&ClientMessage { request: self.requests, body: Some(body) }, &mut bytes);
+        self.send.write_all(&bytes).await.unwrap();
+        loop {
+            let message = self.read().await.expect("an answer");
+            match message.body {
+                Some(Body::Error(error)) => return Err(error),
+                Some(body) if message.request == self.requests => return Ok(body),
+                _ => {}
+            }
+        }
+    }
+
+    async fn authenticate(&mut self, auth: Auth) -> Authenticated {
+        match self.ask(Request::Auth(auth)).await.unwrap() {
+            Body::Authenticated(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn read(&mut self) -> Option<ServerMessage> {
+        loop {
+            if let Some(message) = self.frames.next(MESSAGE_BYTES).unwrap() {
+                return Some(message);
+            }
+            let mut bytes = [0; 4096];
+            match timeout(LONG, self.receive.read(&mut bytes)).await.expect("something") {
+                Ok(Some(length)) => self.frames.push(&bytes[..length]),
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl Service {
+    async fn start_quic(ice_tcp: Option<SocketAddr>) -> Self {
+        Self::start_with(|config| {
+            config.link.quic_listen = vec!["127.0.0.1:0".parse().unwrap()];
+            config.relay.ice_tcp = ice_tcp;
+        })
+        .await
+    }
+
+    async fn quic(&self) -> Quic {
+        Quic::open(self.server.quic[0], &self.folder.path().join("certificate.pem")).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_over_quic_carries_messages_on_a_stream_and_media_as_datagrams() {
+    // In the relay's place: what it takes over TCP, and what it answers.
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = Service::start_quic(Some(relay.local_addr().unwrap())).await;
+    let mut ann = service.quic().await;
+    let at_ann = ann.authenticate(auth("lobby", "Ann")).await;
+    assert_eq!(at_ann.key.unwrap().key.len(), 16);
+    assert!(
+        matches!(ann.ask(Request::Ping(Ping { token: 7 })).await, Ok(Body::Pong(p)) if p.token == 7)
+    );
+
+    ann.connection.send_datagram(vec![1; 700].into()).unwrap();
+    let (mut at_relay, _) = timeout(LONG, relay.accept()).await.unwrap().unwrap();
+    let mut frame = [0; 702];
+    timeout(LONG, at_relay.read_exact(&mut frame)).await.unwrap().unwrap();
+    assert_eq!((&frame[..2], frame[701]), (&700u16.to_be_bytes()[..], 1));
+    at_relay.write_all(&[&[0, 3][..], &[9; 3]].concat()).await.unwrap();
+    let answer = timeout(LONG, ann.connection.read_datagram()).await.unwrap().unwrap();
+    assert_eq!(&answer[..], [9; 3]);
+    // What no datagram carries comes over the stream.
+    at_relay.write_all(&[&2_000u16.to_be_bytes()[..], &[8; 2000]].concat()).await.unwrap();
+    let large = loop {
+        if let Some(Body::Media(media)) = ann.read().await.unwrap().body {
+            break media.packet;
+        }
+    };
+    assert_eq!(large, [8; 2000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_outlives_the_address_and_the_connection() {
+    let service = Service::start_quic(None).await;
+    let mut ann = service.quic().await;
+    let first = ann.authenticate(auth("lobby", "Ann")).await;
+    // Another port, as after a change of network: the same link.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    ann.endpoint.rebind(socket).unwrap();
+    assert!(matches!(ann.ask(Request::Ping(Ping { token: 1 })).await, Ok(Body::Pong(_))));
+    ann.connection.close(7u8.into(), b"");
+    eventually("the link is lost", || service.server.app.links.states()[2].1 == 1).await;
+    let mut again = service.quic().await;
+    let back =
+        Auth { session_id: first.session_id.clone(), reconnect: true, ..auth("lobby", "Ann") };
+    let second = again.authenticate(back).await;
+    assert!(second.resumed);
+    assert_eq!(second.peer_id, first.peer_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_beginnings_are_refused_and_leave_nothing() {
+    let service = Service::start_quic(None).await;
+    let node = service.server.quic[0];
+    let certificate = service.folder.path().join("certificate.pem");
+    // Another protocol.
+    let other = endpoint(&certificate, b"h3");
+    let refused = other.connect(node, "localhost").unwrap().await.unwrap_err();
+    assert!(matches!(refused, ConnectionError::ConnectionClosed(_)), "{refused:?}");
+    // No credential: told why, then the connection ends.
+    let mut stranger = service.quic().await;
+    let nobody = Auth { credential: None, ..auth("lobby", "Eve") };
+    let error = stranger.ask(Request::Auth(nobody)).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unauthorized);
+    timeout(LONG, stranger.connection.closed()).await.unwrap();
+    // A frame beyond all limits.
+    let mut large = service.quic().await;
+    large.send.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+    let last = large.read().await.unwrap();
+    assert!(matches!(last.body, Some(Body::Error(error)) if error.code() == ErrorCode::TooLarge));
+    timeout(LONG, large.connection.closed()).await.unwrap();
+    // A connection without a stream, and noise: both end by time.
+    let silent = endpoint(&certificate, ALPN);
+    let silent = silent.connect(node, "localhost").unwrap().await.unwrap();
+    let noise = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for byte in 0..=255 {
+        noise.send_to(&[byte; 1200], node).unwrap();
+    }
+    timeout(LONG, silent.closed()).await.unwrap();
+    let states = || service.server.app.links.states().map(|(_, count)| count);
+    eventually("nothing stays", || states() == [0; 3]).await;
+    let mut still = service.quic().await;
+    still.authenticate(auth("lobby", "Ann")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_process_is_told() {
+    let service = Service::start_quic(None).await;
+    let mut ann = service.quic().await;
+    ann.authenticate(auth("lobby", "Ann")).await;
+    let Service { server, .. } = service;
+    let stopping = tokio::spawn(server.stop());
+    let last = loop {
+        if let Some(Body::Error(error)) = ann.read().await.expect("last words").body {
+            break error;
+        }
+    };
+    assert_eq!(last.code(), ErrorCode::Unavailable);
+    assert!(ann.read().await.is_none());
+    timeout(LONG, stopping).await.unwrap().unwrap();
+}
