@@ -153,11 +153,22 @@ pub struct Link {
     pub ping_seconds: u64,
     /// Addresses (UDP) that serve links over QUIC. Empty: none.
     pub quic_listen: Vec<SocketAddr>,
+    /// Whether the media of exactly two goes directly where it can: each then knows the other's
+    /// address. A client that does not want that says so (`Auth.relay_only`).
+    pub direct: bool,
+    /// Applications whose clients never go directly.
+    pub relayed_applications: Vec<String>,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { reconnect_seconds: 30, ping_seconds: 10, quic_listen: Vec::new() }
+        Self {
+            reconnect_seconds: 30,
+            ping_seconds: 10,
+            quic_listen: Vec::new(),
+            direct: true,
+            relayed_applications: Vec::new(),
+        }
     }
 }
 

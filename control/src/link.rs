@@ -51,6 +51,9 @@ pub struct Links {
     admission: Arc<Admission>,
     reconnect_time: Duration,
     ping_time: Duration,
+    /// Whether two may send to one another, and of which applications they may not.
+    direct: bool,
+    relayed_applications: Vec<String>,
     /// Where the relay takes framed media.
     relay_tcp: Option<SocketAddr>,
     /// Places for connections to it, those of the front door among them.
@@ -133,6 +136,8 @@ impl Links {
             admission: Admission::new(limits.links, limits.sessions_per_address),
             reconnect_time: Duration::from_secs(config.link.reconnect_seconds),
             ping_time: Duration::from_secs(config.link.ping_seconds),
+            direct: config.link.direct,
+            relayed_applications: config.link.relayed_applications.clone(),
             relay_tcp: config.relay.ice_tcp,
             media_places: Admission::new(limits.spliced_connections, limits.sessions_per_address),
             sessions: Mutex::default(),
@@ -173,6 +178,11 @@ impl Links {
         if let Some((session, link)) = joined {
             tokio::spawn(session.run(link));
         }
+    }
+
+    /// Whether two clients of an application may send to one another.
+    fn goes_directly(&self, application: &str) -> bool {
+        self.direct && !self.relayed_applications.iter().any(|relayed| relayed == application)
     }
 
     /// Places for connections to the relay's ICE-TCP.

@@ -5,6 +5,7 @@
 //! places that call the relay.
 
 pub mod allowed;
+pub mod direct;
 pub mod key;
 pub mod native;
 mod participant;
@@ -27,7 +28,7 @@ pub use participant::{Failed, Negotiated, Participant, PublishSpec, SubscribeSpe
 pub use plan::Role;
 pub(crate) use registry::unix_now;
 pub use registry::{Scope, ScopeKey, Scopes};
-pub use roster::Roster;
+pub use roster::{Reached, Roster};
 
 use crate::fault::Fault;
 
@@ -162,6 +163,10 @@ pub enum Notice {
         /// It goes over ICE-TCP.
         is_tcp: bool,
     },
+    /// The receiver's media may go to the other of two.
+    Direct(direct::Offer),
+    /// It may do so no longer, and why.
+    DirectEnded(&'static str),
     /// The receiver's own transport is gone.
     MediaLost {
         /// Which transport: a peer can have a newer one meanwhile.

@@ -7,6 +7,8 @@ pub mod extension;
 pub mod fragment;
 pub mod offer;
 
+use crate::fault::Fault;
+use crate::id;
 pub use answer::{Answer, AnswerLine, Sending};
 pub use codec::{Codec, Fec};
 pub use extension::Extension;
@@ -23,6 +25,16 @@ pub struct IceCredentials {
 }
 
 impl IceCredentials {
+    /// Of our own making, which nobody can guess.
+    ///
+    /// # Errors
+    /// As [`id::letters`].
+    pub fn fresh() -> Result<Self, Fault> {
+        let (ufrag, pwd) = (id::letters()?, id::letters()?);
+        Self::new(ufrag.get(..8).unwrap_or_default(), &pwd)
+            .ok_or_else(|| Fault::internal("credentials of our own making were refused"))
+    }
+
     /// Takes credentials whose lengths and characters are as the RFC says.
     pub fn new(ufrag: &str, pwd: &str) -> Option<Self> {
         let fits = |text: &str, least: usize| {

@@ -55,6 +55,8 @@ pub struct Peer {
     pub id: PeerId,
     /// ICE and DTLS are done.
     pub connected: bool,
+    /// Where it is reached, once it is connected.
+    pub path: Option<Path>,
     /// Its path, if that was told instead of checked.
     pub fixed: Option<Path>,
     /// Its worker, if that is not its scope's.
@@ -375,7 +377,7 @@ pub(crate) mod testing {
 
     /// A peer at home.
     pub fn peer(id: u32) -> Peer {
-        Peer { id: PeerId(id), connected: true, fixed: None, away: None, plain: false }
+        Peer { id: PeerId(id), connected: true, path: None, fixed: None, away: None, plain: false }
     }
 
     /// A sound.

@@ -250,6 +250,7 @@ async fn a_snapshot_tells_all_and_events_follow() {
         connected: false,
         publication_ids: vec!["voice".into()],
         subscription_ids: vec!["s".into()],
+        ..v1::PeerState::default()
     };
     let scopes =
         vec![v1::ScopeState { scope_id: "room".into(), peers: vec![peer], ..Default::default() }];

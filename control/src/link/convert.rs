@@ -7,6 +7,7 @@ use strait_proto::v1 as relay;
 use crate::auth::{Reason, Scheme, Signed};
 use crate::fault::{Class, Fault};
 use crate::scope::allowed::{AllowSpec, Senders};
+use crate::scope::direct::Offer;
 use crate::scope::native::{Encoding, PublishSpec, formats};
 use crate::scope::{Kind, Notice, PeerView, PublicationView, Source};
 use crate::sdp::IceCredentials;
@@ -263,9 +264,27 @@ pub fn event(notice: &Notice) -> Option<Body> {
         Notice::MediaLost { reason, .. } => {
             Event::MediaLost(link::MediaLost { reason: reason.clone() })
         }
+        Notice::Direct(offer) => return Some(Body::Direct(direct(offer))),
+        Notice::DirectEnded(reason) => return Some(direct_ended(reason)),
         Notice::Quality(_) | Notice::Message(_) | Notice::Connected { .. } => return None,
     };
     Some(user(event))
+}
+
+/// The other of two.
+pub fn direct(offer: &Offer) -> link::Direct {
+    link::Direct {
+        peer_id: offer.peer.clone(),
+        endpoints: vec![offer.place.to_string()],
+        remote_ice: Some(credentials(&offer.remote)),
+        local_ice: Some(credentials(&offer.local)),
+        controlling: offer.controlling,
+    }
+}
+
+/// Media does not go directly any more.
+pub fn direct_ended(reason: &str) -> Body {
+    Body::DirectEnded(link::DirectEnded { reason: reason.into() })
 }
 
 /// Somebody speaks, or is silent.

@@ -46,6 +46,8 @@ pub(super) struct Session {
     /// Who else was there when it began, and the number of the request that began it.
     greeting: Option<(u32, Vec<PeerView>)>,
     missed: Missed,
+    /// The client was told of the other of two at some time.
+    was_direct: bool,
 }
 
 /// What happened while there was no link, and is not in the answer to `Auth`.
@@ -96,9 +98,18 @@ impl Session {
         let sink = Sink::new(notices_in, 0).with_messages();
         let peer = id::random("p")?;
         let scopes = &registration.links.scopes;
+        let directly = !auth.relay_only && registration.links.goes_directly(&identity.application);
         let (scope, profiles) = (auth.scope_id.as_str(), &auth.profiles);
-        let (native, peers) =
-            Native::enter(scopes, identity, scope, (&peer, &name), profiles, sink.clone()).await?;
+        let (native, peers) = Native::enter(
+            scopes,
+            identity,
+            scope,
+            (&peer, &name),
+            profiles,
+            sink.clone(),
+            directly,
+        )
+        .await?;
         info!(session = registration.session_id, peer, client = ?auth.client, "link session begins");
         Ok(Self {
             registration,
@@ -117,6 +128,7 @@ impl Session {
             tunnel_opened: None,
             greeting: Some((request, peers)),
             missed: Missed::default(),
+            was_direct: false,
         })
     }
 
@@ -308,6 +320,13 @@ impl Session {
         if let Some(reason) = missed.media_lost {
             self.restate(convert::user(Event::MediaLost(link::MediaLost { reason })));
         }
+        // What was told while the link broke may not have arrived. The same again changes nothing.
+        let offer = self.native.scope().roster().direct(self.native.peer());
+        if let Some(offer) = offer {
+            self.restate(Body::Direct(convert::direct(&offer)));
+        } else if self.was_direct {
+            self.restate(convert::direct_ended("it ended while there was no link"));
+        }
         for layers in missed.layers {
             self.restate(convert::user(Event::LayersWanted(layers)));
         }
@@ -375,6 +394,10 @@ impl Session {
                 self.missed.layers.retain(|missed| missed.publication_id != *publication);
                 let (publication_id, encodings) = (publication.clone(), encodings.clone());
                 self.missed.layers.push(link::LayersWanted { publication_id, encodings });
+            }
+            Notice::Direct(_) => {
+                self.was_direct = true;
+                count(&self.counters().direct);
             }
             Notice::Connected { is_tcp } => {
                 let state = match (&self.tunnel, is_tcp) {

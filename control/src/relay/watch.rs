@@ -8,7 +8,7 @@ use tonic::Request;
 use tracing::{info, warn};
 
 use super::{Relay, timed};
-use crate::scope::Scopes;
+use crate::scope::{Reached, Scopes};
 
 /// First pause after a lost connection; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(100);
@@ -111,11 +111,22 @@ fn on_event(relay: &Relay, scopes: &Arc<Scopes>, event: Event) {
                     .any(|scope| scope.peers.iter().any(|peer| peer.peer_id == peer_id))
             };
             scopes.reconcile(alive);
+            for scope in &snapshot.scopes {
+                for peer in scope.peers.iter().filter(|peer| !peer.protocol.is_empty()) {
+                    let reached = reached(&peer.protocol, &peer.remote_address);
+                    scopes.peer_reached(&scope.scope_id, &peer.peer_id, reached);
+                }
+            }
             let wanted = snapshot.scopes.into_iter().flat_map(|scope| scope.layers_wanted);
             wanted.for_each(|wanted| scopes.layers_wanted(wanted));
         }
         Event::PeerConnected(peer) => {
-            scopes.peer_connected(&peer.scope_id, &peer.peer_id, peer.protocol == "tcp");
+            let reached = reached(&peer.protocol, &peer.remote_address);
+            scopes.peer_reached(&peer.scope_id, &peer.peer_id, reached);
+        }
+        Event::PeerMoved(peer) => {
+            let reached = reached(&peer.protocol, &peer.remote_address);
+            scopes.peer_reached(&peer.scope_id, &peer.peer_id, reached);
         }
         Event::PeerLeft(peer) => {
             let reason = match peer.reason() {
@@ -150,4 +161,8 @@ fn on_event(relay: &Relay, scopes: &Arc<Scopes>, event: Event) {
             });
         }
     }
+}
+
+fn reached(protocol: &str, place: &str) -> Reached {
+    Reached { is_tcp: protocol == "tcp", place: place.parse().ok() }
 }

@@ -143,7 +143,8 @@ impl Natives {
 }
 
 impl Native {
-    /// Enters a scope, and opens a transport at the relay. Returns who else is there.
+    /// Enters a scope, and opens a transport at the relay. Returns who else is there. `directly`:
+    /// whether media may go to the other of two, who then knows the client's address.
     ///
     /// # Errors
     /// The credential is for another scope, a limit is reached, the scope's session key is for a
@@ -155,11 +156,15 @@ impl Native {
         (peer, name): (&str, &str),
         profiles: &[i32],
         sink: Sink,
+        directly: bool,
     ) -> Result<(Self, Vec<PeerView>), Fault> {
         identity.check_scope(scope)?;
         let key = ScopeKey { application: identity.application.clone(), scope: scope.into() };
         let admit = |scope: &Scope| scope.natives().admit(profiles);
         let (scope, others, rtcp_ssrc) = scopes.enter(key, (peer, name), sink, admit)?;
+        if directly {
+            scope.roster().let_go_directly(peer);
+        }
         let log_row = scopes.log_joined(&scope.key, peer, name).await;
         let mut native = Self {
             scopes: Arc::clone(scopes),
@@ -187,9 +192,7 @@ impl Native {
             return Ok(false);
         }
         let relay_peer = format!("{}.{}", self.peer, self.scopes.next_transport());
-        let (ufrag, pwd) = (id::letters()?, id::letters()?);
-        let remote_ice = IceCredentials::new(ufrag.get(..8).unwrap_or_default(), &pwd)
-            .ok_or_else(|| Fault::internal("credentials of our own making were refused"))?;
+        let remote_ice = IceCredentials::fresh()?;
         let request = v1::AddPeerRequest {
             scope_id: self.scope.relay_id.clone(),
             peer_id: relay_peer.clone(),

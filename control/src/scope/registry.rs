@@ -10,13 +10,13 @@ use tracing::warn;
 
 use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
-use super::{Message, Notice, PeerView, PublicationView, Roster, Sink};
+use super::{Message, Notice, PeerView, PublicationView, Reached, Roster, Sink, direct};
 use crate::config::{Limits, Media};
 use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
 use crate::relay::{Relay, Transport};
-use crate::sdp::Fec;
+use crate::sdp::{Fec, IceCredentials};
 use crate::store::Sessions;
 
 /// What names a scope: scopes of different applications never meet.
@@ -121,6 +121,7 @@ impl Scopes {
             if let Some(view) = roster.view(peer) {
                 tell(&roster, peer, Notice::Joined(view));
             }
+            settle(&mut roster);
             roster.others(peer)
         };
         // Under the lock of all scopes, so that the last leaver cannot remove it in between.
@@ -136,6 +137,7 @@ impl Scopes {
             let Some(publications) = roster.leave(peer) else { return };
             tell_ended(&roster, peer, publications);
             tell(&roster, peer, Notice::Left { peer: peer.into(), reason: reason.into() });
+            settle(&mut roster);
             if roster.is_empty() && scopes.get(&scope.key).is_some_and(|s| Arc::ptr_eq(s, scope)) {
                 scopes.remove(&scope.key);
             }
@@ -211,13 +213,15 @@ impl Scopes {
         }
     }
 
-    /// A peer's media path is up.
-    pub fn peer_connected(&self, relay_scope: &str, relay_peer: &str, is_tcp: bool) {
+    /// A peer's media path is up, or is another one.
+    pub fn peer_reached(&self, relay_scope: &str, relay_peer: &str, reached: Reached) {
         let Some(scope) = self.of_relay_id(relay_scope) else { return };
-        let roster = scope.roster();
-        if let Some(sink) = roster.of_relay_peer(relay_peer).and_then(|peer| roster.sink(peer)) {
-            sink.send(&Arc::new(Notice::Connected { is_tcp }));
+        let mut roster = scope.roster();
+        let Some((peer, is_news)) = roster.set_reached(relay_peer, reached) else { return };
+        if let Some(sink) = roster.sink(&peer).filter(|_| is_news) {
+            sink.send(&Arc::new(Notice::Connected { is_tcp: reached.is_tcp }));
         }
+        settle(&mut roster);
     }
 
     /// Somebody speaks, or is silent again.
@@ -420,6 +424,7 @@ impl Scope {
         let mut roster = self.roster();
         let publications = roster.lose_media(peer);
         tell_ended(&roster, peer, publications);
+        settle(&mut roster);
     }
 
     /// Sends a member's notices to another sink from now on. Returns who else is there.
@@ -443,6 +448,7 @@ impl Scope {
             let (relay_peer, reason) = (relay_peer.into(), reason.into());
             sink.send(&Arc::new(Notice::MediaLost { relay_peer, reason }));
         }
+        settle(&mut roster);
     }
 }
 
@@ -465,6 +471,19 @@ fn tell_ended(roster: &Roster<Sink>, peer: &str, publications: Vec<PublicationVi
     for publication in publications {
         let publication = publication.publication;
         tell(roster, peer, Notice::Unpublished { peer: peer.into(), publication });
+    }
+}
+
+/// Tells the two of a scope when their media may go directly, and when no longer.
+fn settle(roster: &mut Roster<Sink>) {
+    for (peer, told) in roster.settle(|| IceCredentials::fresh().ok()) {
+        let notice = match told {
+            direct::Told::Offered(offer) => Notice::Direct(offer),
+            direct::Told::Ended(reason) => Notice::DirectEnded(reason),
+        };
+        if let Some(sink) = roster.sink(&peer) {
+            sink.send(&Arc::new(notice));
+        }
     }
 }
 

@@ -1,15 +1,28 @@
 //! Presence: the members of a scope and what they publish. Pure state.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
+use super::direct::{self, Pair};
 use super::{PeerView, PublicationView, Speakers};
 use crate::fault::Fault;
+use crate::sdp::IceCredentials;
 
 /// The members of one scope; `S` is where a member's notices go.
 #[derive(Debug)]
 pub struct Roster<S> {
     members: BTreeMap<String, Member<S>>,
     speakers: Speakers,
+    pair: Pair,
+}
+
+/// How the relay reaches a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Over TCP, where `place` is that of whoever passes it on.
+    pub is_tcp: bool,
+    /// Where, as far as that was told.
+    pub place: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -17,13 +30,18 @@ struct Member<S> {
     name: String,
     /// The relay's name for the member's transport, while it has one.
     relay_peer: Option<String>,
+    /// How that is reached, while it is connected.
+    reached: Option<Reached>,
+    /// It may go directly, and the other of two may know its address.
+    goes_directly: bool,
     publications: Vec<PublicationView>,
     sink: S,
 }
 
 impl<S> Default for Roster<S> {
     fn default() -> Self {
-        Self { members: BTreeMap::new(), speakers: Speakers::default() }
+        let (speakers, pair) = Default::default();
+        Self { members: BTreeMap::new(), speakers, pair }
     }
 }
 
@@ -44,7 +62,14 @@ impl<S> Roster<S> {
             return Err(Fault::conflict(format!("peer {peer} is in this scope already")));
         }
         self.check_room(members_max)?;
-        let member = Member { name: name.into(), relay_peer: None, publications: Vec::new(), sink };
+        let member = Member {
+            name: name.into(),
+            relay_peer: None,
+            reached: None,
+            goes_directly: false,
+            publications: Vec::new(),
+            sink,
+        };
         self.members.insert(peer.into(), member);
         Ok(())
     }
@@ -90,7 +115,7 @@ impl<S> Roster<S> {
     /// Takes all publications of a member away, and its transport.
     pub fn lose_media(&mut self, peer: &str) -> Vec<PublicationView> {
         let Some(member) = self.members.get_mut(peer) else { return Vec::new() };
-        member.relay_peer = None;
+        (member.relay_peer, member.reached) = (None, None);
         let publications = std::mem::take(&mut member.publications);
         publications.iter().for_each(|p| self.forget_speaker(&p.publication));
         publications
@@ -142,8 +167,40 @@ impl<S> Roster<S> {
     /// Notes the relay's name for a member's transport.
     pub fn set_relay_peer(&mut self, peer: &str, relay_peer: Option<String>) {
         if let Some(member) = self.members.get_mut(peer) {
-            member.relay_peer = relay_peer;
+            (member.relay_peer, member.reached) = (relay_peer, None);
         }
+    }
+
+    /// Notes how the relay reaches a transport. Returns whose it is, and whether the protocol is
+    /// another than before, or the first.
+    pub fn set_reached(&mut self, relay_peer: &str, reached: Reached) -> Option<(String, bool)> {
+        let peer = self.of_relay_peer(relay_peer)?.to_owned();
+        let before = self.members.get_mut(&peer)?.reached.replace(reached);
+        Some((peer, before.map(|before| before.is_tcp) != Some(reached.is_tcp)))
+    }
+
+    /// Says that a member may go directly, and that the other of two may know its address.
+    pub fn let_go_directly(&mut self, peer: &str) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.goes_directly = true;
+        }
+    }
+
+    /// As [`Pair::settle`], with the members that are there.
+    pub fn settle(
+        &mut self,
+        fresh: impl FnMut() -> Option<IceCredentials>,
+    ) -> Vec<(String, direct::Told)> {
+        let members = self.members.iter().map(|(peer, member)| {
+            let reached = member.reached.filter(|at| member.goes_directly && !at.is_tcp);
+            direct::Member { peer, place: reached.and_then(|at| at.place) }
+        });
+        self.pair.settle(members, fresh)
+    }
+
+    /// What a member was told of the other of two; none while media does not go directly.
+    pub fn direct(&self, peer: &str) -> Option<direct::Offer> {
+        self.pair.offer(peer)
     }
 
     /// The member whose transport has this name.
@@ -256,6 +313,12 @@ mod tests {
         assert_eq!(roster.sinks_but("p-1").collect::<Vec<_>>(), [&2]);
         roster.set_relay_peer("p-1", Some("p-1.1".into()));
         assert_eq!(roster.of_relay_peer("p-1.1"), Some("p-1"));
+        let udp = Reached { is_tcp: false, place: "192.0.2.1:5".parse().ok() };
+        let tcp = Reached { is_tcp: true, place: None };
+        assert_eq!(roster.set_reached("p-9.1", udp), None);
+        for (reached, is_news) in [(udp, true), (udp, false), (tcp, true), (udp, true)] {
+            assert_eq!(roster.set_reached("p-1.1", reached), Some(("p-1".into(), is_news)));
+        }
         assert_eq!(roster.lose_media("p-1").len(), 1);
         assert_eq!(*roster.speakers(), Speakers::default());
         assert_eq!(roster.of_relay_peer("p-1.1"), None);

@@ -558,6 +558,7 @@ impl Session {
             Notice::Quality(payload) => payload.clone(),
             Notice::Message(message) => told(message),
             Notice::Connected { .. } => json!({"event": "connected"}),
+            Notice::Direct(_) | Notice::DirectEnded(_) => return, // of native clients
             Notice::MediaLost { reason, .. } if is_lost => {
                 json!({"event": "media-lost", "reason": reason})
             }

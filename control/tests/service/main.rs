@@ -2,6 +2,7 @@
 
 mod authentication;
 mod conference;
+mod direct;
 mod fake_relay;
 mod hostile;
 mod http;

@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use strait_link::v1::{
-    Auth, Authenticated, ClientMessage, Error, ErrorCode, ServerMessage, auth::Credential,
+    Auth, Authenticated, ClientMessage, Direct, Error, ErrorCode, ServerMessage, auth::Credential,
     client_message::Body as Request, server_message::Body, user_event::Body as Event,
 };
 use strait_link::{Frames, MESSAGE_BYTES, encode};
@@ -100,6 +100,19 @@ impl Native {
             match self.next().expect("an event") {
                 Body::Event(event) => return event.body.expect("a known event"),
                 Body::Ping(_) | Body::MessagesTaken(_) | Body::Media(_) => {}
+                Body::Direct(_) | Body::DirectEnded(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// What is said next of the other of two: who and where, or that it is over; events are passed over.
+    pub fn direct(&mut self) -> Result<Direct, String> {
+        loop {
+            match self.next().expect("a word on the other of two") {
+                Body::Direct(direct) => return Ok(direct),
+                Body::DirectEnded(ended) => return Err(ended.reason),
+                Body::Ping(_) | Body::Event(_) => {}
                 other => panic!("{other:?}"),
             }
         }

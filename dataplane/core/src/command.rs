@@ -418,6 +418,13 @@ pub enum Event {
         /// By which way.
         path: Path,
     },
+    /// A peer that is connected is reached elsewhere, or by the other protocol.
+    PeerMoved {
+        /// Who.
+        peer: PeerId,
+        /// By which way.
+        path: Path,
+    },
     /// The peer is gone with all that it had. Its number may be used again.
     PeerLeft {
         /// Who.

@@ -260,6 +260,9 @@ pub const REPORTS_BYTES: usize = 1000;
 
 /// How long a path lives without an ICE check (RFC 7675 section 5.1).
 pub const CONSENT: Duration = Duration::from_secs(30);
+/// Where a peer is reached is told at most so often: who has its credentials may nominate a path with each check, and
+/// whoever reads events must not drown in that.
+pub const PATH_TOLD_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a peer may take for ICE and DTLS.
 pub const SETUP: Duration = Duration::from_secs(30);
 /// Key-frame requests towards one encoding are at least this far apart; the first goes out at once.

@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) ice: Agent,
     pub(crate) keys: Option<Keys>,
     pub(crate) connected: bool,
+    /// Where it is reached, as that was told last, and when.
+    pub(crate) path_told: Option<(Path, Instant)>,
     pub(crate) created_at: Instant,
     pub(crate) publications: Vec<u32>,
     pub(crate) subscriptions: Vec<u32>,
@@ -71,6 +73,7 @@ impl Peer {
             ice,
             keys: None,
             connected: false,
+            path_told: None,
             created_at: now,
             publications: Vec::new(),
             subscriptions: Vec::new(),

@@ -10,7 +10,8 @@ use crate::hash::{Map, Seed};
 use crate::ice;
 use crate::keys::SessionKeys;
 use crate::limits::{
-    CONSENT, EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, EVENTS, HANDSHAKE_DATAGRAMS, SETUP,
+    CONSENT, EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, EVENTS, HANDSHAKE_DATAGRAMS,
+    PATH_TOLD_INTERVAL, SETUP,
 };
 use crate::parcel::Outbox;
 use crate::peer::Peer;
@@ -266,6 +267,7 @@ impl Worker {
         self.checked = Some(meta.path);
         self.arm(slot, now.at + CONSENT);
         self.check_connected(now, slot, egress);
+        self.tell_path(now, slot);
         Ok(())
     }
 
@@ -288,6 +290,7 @@ impl Worker {
             return;
         };
         peer.connected = true;
+        peer.path_told = Some((path, now.at));
         let event = Event::PeerConnected { peer: peer.id, path };
         for subscription in peer.subscriptions.clone() {
             self.want_key_frame(now, subscription, egress);
@@ -296,12 +299,29 @@ impl Worker {
         self.start_reports(now, slot);
     }
 
-    /// Looks after one peer: set-up, consent, reports, feedback, key frames.
+    /// Tells where a peer is reached, when that is elsewhere than was told last.
+    fn tell_path(&mut self, now: Now, slot: u32) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some((told, told_at)) = peer.path_told else { return };
+        let is_other = |path: &Path| (path.protocol, path.remote) != (told.protocol, told.remote);
+        let Some(path) = peer.ice.path().filter(is_other) else { return };
+        let due = told_at + PATH_TOLD_INTERVAL;
+        if due > now.at {
+            return self.arm(slot, due);
+        }
+        peer.path_told = Some((path, now.at));
+        let event = Event::PeerMoved { peer: peer.id, path };
+        self.emit(event);
+    }
+
+    /// Looks after one peer: set-up, consent, paths, reports, feedback, key frames.
     fn on_peer_timeout(&mut self, now: Now, slot: u32, egress: &mut Egress) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         while let Some(path) = peer.ice.expire(now.at) {
             self.flows.remove(&path);
         }
+        self.tell_path(now, slot);
+        let Some(peer) = self.peers.get_mut(slot) else { return };
         let setup_ends = peer.created_at + SETUP;
         let leaves = if peer.connected { peer.ice.path().is_none() } else { setup_ends <= now.at };
         if leaves && self.events.len() >= EVENTS {

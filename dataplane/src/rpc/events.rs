@@ -6,7 +6,7 @@ use crate::registry::Publication;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use strait_core::command::{Event, LeaveReason, PublicationId};
-use strait_core::port::Protocol;
+use strait_core::port::{Path, Protocol};
 use strait_proto::v1;
 use strait_proto::v1::event::Event as Told;
 use strait_proto::v1::peer_left::Reason;
@@ -65,16 +65,27 @@ pub(crate) async fn pump(state: Arc<State>, mut events: mpsc::Receiver<Event>) {
                 let Some(name) = contents.peer_named(peer).map(str::to_owned) else { continue };
                 if let Some(entry) = contents.peers.get_mut(&name) {
                     entry.connected = true;
+                    entry.path = Some(path);
                 }
-                let protocol = match path.protocol {
-                    Protocol::Udp => "udp",
-                    Protocol::Tcp => "tcp",
-                };
                 state.tell(Told::PeerConnected(v1::PeerConnected {
                     scope_id: scope.name.clone(),
                     peer_id: name,
                     remote_address: path.remote.to_string(),
-                    protocol: protocol.to_owned(),
+                    protocol: protocol(path),
+                }));
+            }
+            Event::PeerMoved { peer, path } => {
+                let Some(scope) = state.registry.scope_of_peer(peer) else { continue };
+                let mut contents = scope.state.lock().await;
+                let Some(name) = contents.peer_named(peer).map(str::to_owned) else { continue };
+                if let Some(entry) = contents.peers.get_mut(&name) {
+                    entry.path = Some(path);
+                }
+                state.tell(Told::PeerMoved(v1::PeerMoved {
+                    scope_id: scope.name.clone(),
+                    peer_id: name,
+                    remote_address: path.remote.to_string(),
+                    protocol: protocol(path),
                 }));
             }
             Event::PeerLeft { peer, reason, detail } => {
@@ -180,6 +191,13 @@ fn layers_wanted(
     }
 }
 
+fn protocol(path: Path) -> String {
+    match path.protocol {
+        Protocol::Udp => "udp".to_owned(),
+        Protocol::Tcp => "tcp".to_owned(),
+    }
+}
+
 async fn snapshot(state: &State) -> v1::Snapshot {
     let mut scopes = Vec::new();
     for scope in state.registry.scopes() {
@@ -197,6 +215,8 @@ async fn snapshot(state: &State) -> v1::Snapshot {
                 connected: peer.connected,
                 publication_ids: publications.map(|(name, _)| name.clone()).collect(),
                 subscription_ids: subscriptions.map(|(name, _)| name.clone()).collect(),
+                remote_address: peer.path.map(|path| path.remote.to_string()).unwrap_or_default(),
+                protocol: peer.path.map(protocol).unwrap_or_default(),
             }
         });
         let peers = peers.collect();

@@ -107,7 +107,7 @@ pub(super) async fn add(
         fixed.into_iter().for_each(|path| state.registry.release_path(path));
         return Err(of_mailbox(error));
     }
-    let peer = Peer { id, connected: false, fixed, away, plain };
+    let peer = Peer { id, connected: false, path: None, fixed, away, plain };
     contents.peers.insert(request.peer_id, peer);
     Ok(v1::AddPeerResponse {
         local_ice: local,

@@ -394,6 +394,8 @@ impl World {
                 }
             }
             Said::PeerLeft { peer, reason, detail } => self.left(peer, reason, &detail),
+            // Where members are is the plan's to say.
+            Said::PeerMoved { .. } => {}
             // Publishers here send what the plan says.
             Said::LayersWanted { .. } => {}
             Said::PublicationStarted { publication } => {

@@ -120,7 +120,7 @@ impl Client {
             loop {
                 match self.link.next().expect("a packet") {
                     Body::Media(media) => return Some(media.packet),
-                    Body::Event(_) | Body::Ping(_) => {}
+                    Body::Event(_) | Body::Ping(_) | Body::Direct(_) | Body::DirectEnded(_) => {}
                     other => panic!("{other:?}"),
                 }
             }

@@ -19,6 +19,7 @@ fn main() -> Result<(), Error> {
             name: name.clone(),
             client: "first/1".into(),
             profiles: Vec::new(),
+            relay_only: false,
         },
         trust: Trust::CaFile(certificate.into()),
         proxy: None,

@@ -68,6 +68,8 @@ impl Node {
                 name: "ann".into(),
                 client: "test/1".into(),
                 profiles: Vec::new(),
+                // Most tests here are of what the node does.
+                relay_only: true,
             },
             trust: Trust::CaFile(folder.path().join("certificate.pem")),
             proxy: None,
@@ -110,6 +112,14 @@ fn without_an_answer_over_quic_the_link_goes_over_tls() {
     let quic = Some(silent.local_addr().unwrap().port());
     let tried = Descriptor { quic, ..node.descriptor.clone() };
     call(&tried, &tried, State::UdpRelay);
+}
+
+#[test]
+fn a_call_that_goes_directly() {
+    let node = Node::start();
+    let mut directly = node.descriptor.clone();
+    directly.config.relay_only = false;
+    call(&directly, &directly, State::P2p);
 }
 
 #[test]

@@ -78,6 +78,7 @@ impl Server {
                 name: "ann".into(),
                 client: "test/1".into(),
                 profiles: Vec::new(),
+                relay_only: false,
             },
             trust: Trust::CaFile(self.certificate.path().into()),
             proxy: None,

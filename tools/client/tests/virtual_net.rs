@@ -98,6 +98,7 @@ impl World {
             name: format!("member {at}"),
             client: "test/1".into(),
             profiles: Vec::new(),
+            relay_only: false,
         };
         let mut client = Client::new(config, Seeded(self.rng.fork(at as u64)));
         let publish = v1::Publish {
@@ -133,18 +134,10 @@ impl World {
             // Everybody who can speaks every 20 ms.
             let spoken = self.now.as_millis().is_multiple_of(VOICE.as_millis());
             for at in 0..self.members.len() {
-                let member = &mut self.members[at];
-                if let Some(voice) = member.voice.filter(|_| spoken) {
-                    let payload = member.counter.to_be_bytes();
-                    let frame = Frame {
-                        payload: &payload,
-                        timestamp: member.counter * 960,
-                        marker: false,
-                        level: None,
-                    };
-                    member.counter += 1;
-                    let _away = member.client.send(self.now, voice, 0, &frame);
+                if spoken {
+                    self.say(at);
                 }
+                let member = &mut self.members[at];
                 if member.client.due().is_some_and(|due| due <= self.now) {
                     member.client.on_time(self.now);
                 }
@@ -158,6 +151,19 @@ impl World {
             }
             self.now += ms(1);
         }
+    }
+
+    /// A frame of a member's voice, if it is published.
+    pub fn say(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        if let Some(voice) = member.voice {
+            let payload = member.counter.to_be_bytes();
+            let timestamp = member.counter.wrapping_mul(960);
+            let frame = Frame { payload: &payload, timestamp, marker: false, level: None };
+            member.counter += 1;
+            let _away = member.client.send(self.now, voice, 0, &frame);
+        }
+        self.outputs(at);
     }
 
     fn deliver(&mut self, delivery: Delivery) {

@@ -1,7 +1,9 @@
 //! Who gets in, and who stays.
 
-use crate::command::{Command, Event, IceCredentials, LeaveReason};
+use crate::command::{Command, Event, IceCredentials, LeaveReason, PeerId};
 use crate::drop::DropReason;
+use crate::limits::PATH_TOLD_INTERVAL;
+use crate::port::{Path, Protocol};
 use crate::testing::{Bench, Client, ms, path};
 use crate::worker::HandshakeInput;
 use strait_wire::stun;
@@ -187,4 +189,32 @@ fn handshakes_are_bounded() {
         bench.receive(client.path, &DTLS);
     }
     bench.drops(DropReason::HandshakeQueueFull, |bench| bench.receive(client.path, &DTLS));
+}
+
+#[test]
+fn who_is_reached_elsewhere_is_told_so_but_not_at_every_check() {
+    let mut bench = Bench::new();
+    let mut client = Client::connected(&mut bench, 1);
+    bench.run(PATH_TOLD_INTERVAL);
+    client.check(&mut bench);
+    bench.events();
+    let moved = |path| [Event::PeerMoved { peer: PeerId(1), path }];
+    client.path = path(20_000);
+    client.check(&mut bench);
+    assert_eq!(bench.events(), moved(path(20_000)));
+    client.check(&mut bench);
+    assert_eq!(bench.events(), [], "nothing new");
+    // Back and forth with every check: told when it is due, and then what holds.
+    for port in [20_001, 20_002, 20_001, 20_003] {
+        client.path = path(port);
+        client.check(&mut bench);
+    }
+    assert_eq!(bench.events(), []);
+    bench.run(PATH_TOLD_INTERVAL);
+    assert_eq!(bench.events(), moved(path(20_003)));
+    let tcp = Path { protocol: Protocol::Tcp, ..path(20_003) };
+    bench.run(PATH_TOLD_INTERVAL);
+    client.path = tcp;
+    client.check(&mut bench);
+    assert_eq!(bench.events(), moved(tcp), "another protocol from the same place");
 }

@@ -44,6 +44,8 @@ pub struct Config {
     pub client: String,
     /// SRTP profiles, best first; none for AEAD_AES_128_GCM alone.
     pub profiles: Vec<v1::SrtpProfile>,
+    /// Media goes by the node also where it could go directly: the other of two is not to know this one's address.
+    pub relay_only: bool,
 }
 
 /// Names a request of the application in the events that follow. A publication keeps its handle over reconnects.
@@ -215,6 +217,7 @@ impl<R: Random> Client<R> {
             profiles: self.config.profiles.iter().map(|profile| (*profile).into()).collect(),
             messages_seen: self.seen,
             client: self.config.client.clone(),
+            relay_only: self.config.relay_only,
         };
         self.ask(Asked::Auth, client_message::Body::Auth(auth));
     }

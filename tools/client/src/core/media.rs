@@ -308,11 +308,14 @@ impl Media {
 
     /// A key frame of a subscription is wanted: the packet that asks for it.
     pub fn ask_key_frame(&mut self, subscription_id: &str) -> Option<Vec<u8>> {
-        let mut all = self.incoming.values();
-        let ssrc = all.find(|one| one.subscription_id == subscription_id && one.rtx_of == 0)?.ssrc;
+        let own = |one: &&Incoming| one.subscription_id == subscription_id && one.rtx_of == 0;
+        // Of the node, and of the publisher where media may come directly: each knows its own.
+        let ssrcs: Vec<_> = self.incoming.values().filter(own).map(|one| one.ssrc).collect();
         let sender = self.rtcp_ssrc;
         self.compound(|writer| {
-            let _full = writer.pli(sender, ssrc);
+            for ssrc in ssrcs {
+                let _full = writer.pli(sender, ssrc);
+            }
         })
     }
 

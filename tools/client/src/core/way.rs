@@ -15,6 +15,10 @@ const PATIENCE_TCP: u32 = 10;
 const PATIENCE_DIRECT: u32 = 3;
 /// What TCP is asked without an answer before it counts as failed.
 const TCP_PROBE: Duration = Duration::from_secs(4);
+/// While media goes directly, the packets of each stream whose numbers are divisible by this go to the node as well. It
+/// guesses the upper half of a packet's index from the last one it saw (RFC 3711 section 3.3.1), and would take one that
+/// is 2^15 ahead for an old one; three of these may be lost in a row.
+const MARK: u16 = 1 << 13;
 /// There is one place only over TCP, which needs no address.
 const OVER_TCP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -37,6 +41,8 @@ pub struct Transport {
     /// Since when TCP is asked.
     tcp_since: Option<Duration>,
     direct: Option<Checks>,
+    /// What it was made of.
+    offered: Option<v1::Direct>,
     /// What was reported last.
     reported: transport_report::State,
     out: VecDeque<Packet>,
@@ -67,7 +73,7 @@ impl Transport {
     /// The session is over.
     pub fn end(&mut self, now: Duration) {
         self.on(now, Event::Ended);
-        (self.udp, self.tcp, self.direct) = (None, None, None);
+        (self.udp, self.tcp, self.direct, self.offered) = (None, None, None, None);
     }
 
     /// The link broke, which carries what goes by TCP.
@@ -75,9 +81,13 @@ impl Transport {
         self.on(now, Event::TcpFailed);
     }
 
-    /// There are exactly two.
+    /// There are exactly two. The node may say so again, when it does not know whether it was heard.
     pub fn offer(&mut self, now: Duration, direct: &v1::Direct, random: &mut dyn Random) {
         let (Some(remote), Some(local)) = (&direct.remote_ice, &direct.local_ice) else { return };
+        if self.offered.as_ref() == Some(direct) {
+            return;
+        }
+        self.offered = Some(direct.clone());
         let mut checks = Checks::new(remote, local, direct.controlling, PATIENCE_DIRECT, random);
         let places = direct.endpoints.iter().filter_map(|place| place.parse().ok());
         places.for_each(|place| checks.add(Candidate::both(place)));
@@ -87,6 +97,7 @@ impl Transport {
 
     /// There are not.
     pub fn withdraw(&mut self, now: Duration) {
+        self.offered = None;
         self.on(now, Event::DirectEnded);
     }
 
@@ -188,15 +199,21 @@ impl Transport {
 
     /// Sends a packet of media by whatever ways it goes now.
     pub fn send(&mut self, kind: v1::Kind, packet: Vec<u8>) {
-        let ways = self.state.ways();
+        let seq = packet.get(2..4).and_then(|seq| seq.try_into().ok()).map(u16::from_be_bytes);
+        let is_mark = seq.is_some_and(|seq| seq.is_multiple_of(MARK));
+        let ways = if is_mark { self.all_ways() } else { self.state.ways() };
         self.send_by(ways, kind, packet);
     }
 
     /// Sends RTCP: by the ways of media, and to the node also while media goes directly, for it watches all streams.
     pub fn send_rtcp(&mut self, packet: Vec<u8>) {
+        self.send_by(self.all_ways(), v1::Kind::Audio, packet);
+    }
+
+    /// Those of media, and that to the node.
+    fn all_ways(&self) -> Ways {
         let relayed = State { direct: Direct::None, ..self.state }.ways();
-        let ways = Ways { direct: self.state.ways().direct, ..relayed };
-        self.send_by(ways, v1::Kind::Audio, packet);
+        Ways { direct: self.state.ways().direct, ..relayed }
     }
 
     fn send_by(&mut self, ways: Ways, kind: v1::Kind, packet: Vec<u8>) {

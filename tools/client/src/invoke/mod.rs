@@ -304,6 +304,7 @@ fn descriptor(request: Connect) -> Result<Descriptor, Failure> {
             name: request.name.unwrap_or_default(),
             client: request.client.unwrap_or_default(),
             profiles: profiles.into_iter().map(|profile| profile.0).collect(),
+            relay_only: request.relay_only.unwrap_or(false),
         },
         trust,
         proxy: proxy.transpose()?,

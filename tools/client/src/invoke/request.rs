@@ -33,6 +33,8 @@ records! { Deserialize:
         udp: Option<bool>,
         /// The node's port for links over QUIC, tried before TLS over TCP; none without.
         quic: Option<u16>,
+        /// Media never goes directly to the other of two, who would then know this client's address; false without.
+        relay_only: Option<bool>,
     }
     /// Publishes, now or as soon as the scope is joined, and again whenever it is joined anew.
     Publish "publish" => "`handle`; then `published` (each time), or `refused`." {
