@@ -158,6 +158,9 @@ pub struct Link {
     pub direct: bool,
     /// Applications whose clients never go directly.
     pub relayed_applications: Vec<String>,
+    /// Another node, "HOST:PORT", that clients are sent to instead of being let in: for one that is
+    /// to become empty. Sessions that there are go on. Empty: none.
+    pub redirect: String,
 }
 
 impl Default for Link {
@@ -168,7 +171,18 @@ impl Default for Link {
             quic_listen: Vec::new(),
             direct: true,
             relayed_applications: Vec::new(),
+            redirect: String::new(),
         }
+    }
+}
+
+impl Link {
+    /// Where new clients are sent: host and port.
+    pub fn redirect_to(&self) -> Option<(String, u16)> {
+        let (host, port) = self.redirect.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        (!host.is_empty()).then(|| (host.to_owned(), port))
     }
 }
 
@@ -343,6 +357,12 @@ impl Config {
         }
         if !(1..=600).contains(&self.link.ping_seconds) || self.link.reconnect_seconds > 600 {
             return fail("link: ping_seconds is 1 to 600, reconnect_seconds 0 to 600");
+        }
+        if !self.link.redirect.is_empty() && self.link.redirect_to().is_none() {
+            return fail(
+                "link.redirect: this is no \"HOST:PORT\"; give the name and the HTTPS port of the \
+                 other node, or nothing",
+            );
         }
         let name = &self.signal.websocket_subprotocol;
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);

@@ -54,6 +54,8 @@ pub struct Links {
     /// Whether two may send to one another, and of which applications they may not.
     direct: bool,
     relayed_applications: Vec<String>,
+    /// Where clients are sent that have no session here.
+    redirect: Option<(String, u16)>,
     /// Where the relay takes framed media.
     relay_tcp: Option<SocketAddr>,
     /// Places for connections to it, those of the front door among them.
@@ -138,6 +140,7 @@ impl Links {
             ping_time: Duration::from_secs(config.link.ping_seconds),
             direct: config.link.direct,
             relayed_applications: config.link.relayed_applications.clone(),
+            redirect: config.link.redirect_to(),
             relay_tcp: config.relay.ice_tcp,
             media_places: Admission::new(limits.spliced_connections, limits.sessions_per_address),
             sessions: Mutex::default(),
@@ -275,6 +278,10 @@ impl Links {
                 }
             }
         };
+        if let Some((host, port)) = &self.redirect {
+            self.redirect(link.wire, request, host, *port).await;
+            return None;
+        }
         match self.open((request, port), address, &auth, identity).await {
             Ok(session) => Some((Box::new(session), link)),
             Err(refusal) => {
@@ -342,6 +349,14 @@ impl Links {
         let session = Session::begin(registration, identity, reached, auth, attached).await?;
         self.lock().insert(session_id, handle);
         Ok(session)
+    }
+
+    /// Says where else to go, and ends the link.
+    async fn redirect(&self, mut wire: Wire, request: u32, host: &str, port: u16) {
+        count(&self.counters.redirected);
+        let redirect = link::Redirect { host: host.to_owned(), port: port.into() };
+        wire.send(&ServerMessage { request, body: Some(Body::Redirect(redirect)) });
+        wire.close().await;
     }
 
     /// Says why, and ends the link.

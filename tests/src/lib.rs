@@ -1,6 +1,8 @@
 //! What the tests over the whole share: where the tree is, its files, and how a test says that it was skipped.
 #![forbid(unsafe_code)]
 
+pub mod hosts;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -119,6 +119,7 @@ fn write_links(out: &mut String, links: &Links) {
         ("control_link_messages_total", "Messages sent to native clients.", &counters.messages),
         ("control_link_media_received_total", "Packets from clients.", &counters.media_in),
         ("control_link_media_sent_total", "Packets to clients.", &counters.media_out),
+        ("control_link_redirects_total", "Clients sent to another node.", &counters.redirected),
         ("control_link_direct_offers_total", "Clients told of the other of two.", &counters.direct),
         ("control_link_media_dropped_total", "Packets without room.", &counters.media_dropped),
     ];

@@ -44,6 +44,8 @@ pub struct Counters {
     pub resumed: AtomicU64,
     /// Messages handed to clients for the first time.
     pub messages: AtomicU64,
+    /// Clients that were sent to another node.
+    pub redirected: AtomicU64,
     /// Clients that were told of the other of two.
     pub direct: AtomicU64,
     /// Packets of media from clients, over links.

@@ -180,3 +180,19 @@ async fn addresses_are_told_only_where_node_and_clients_want_it() {
     while !matches!(bob.event(), Event::Connected(_)) {}
     nothing_said(&mut [&mut ann, &mut bob]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_to_become_empty_sends_newcomers_elsewhere() {
+    let service = Service::start_tls(|config| config.link.redirect = "[::1]:9".into()).await;
+    let mut link = service.link();
+    match link.ask(Request::Auth(auth("lobby", "Ann"))).unwrap() {
+        Body::Redirect(redirect) => assert_eq!((&*redirect.host, redirect.port), ("::1", 9)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(link.next(), None, "the node closes");
+    assert_eq!(service.metric("control_link_redirects_total").await, Some(1));
+    // Who may not come in is told that, and no more.
+    let mut stranger = service.link();
+    let stranger = stranger.ask(Request::Auth(Auth { credential: None, ..auth("lobby", "") }));
+    assert_eq!(stranger.unwrap_err().code(), strait_link::v1::ErrorCode::Unauthorized);
+}

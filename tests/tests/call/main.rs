@@ -8,7 +8,6 @@ mod jsonrtc;
 mod link_client;
 mod namespaces;
 mod native;
-mod netns;
 mod peer;
 mod person;
 mod secure;

@@ -8,9 +8,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use strait_tests::hosts::{Ends, Host, Hosts};
 
 use crate::jsonrtc::Link;
-use crate::netns::{Ends, Host, Hosts};
 use crate::peer::Traits;
 use crate::person::Person;
 use crate::secure;

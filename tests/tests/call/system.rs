@@ -7,9 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use strait_tests::hosts::Host;
 use tempfile::TempDir;
-
-use crate::netns::Host;
 
 /// How long the processes may take to be ready, on a machine that compiles beside.
 pub const START: Duration = Duration::from_secs(30);

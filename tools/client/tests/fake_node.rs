@@ -10,6 +10,7 @@ use strait_wire::demux::{Kind, classify};
 use strait_wire::{ext, stun};
 
 pub const OPUS: u32 = 111;
+pub const VP8: u32 = 96;
 const PASSWORD: &str = "0123456789012345678901";
 
 /// What it wants sent.
@@ -246,15 +247,27 @@ impl FakeNode {
             endpoints: self.endpoints.clone(),
             node_ice: Some(ice(format!("node{at}"))),
             client_ice: Some(ice(format!("client{at}"))),
-            codecs: vec![v1::Codec {
-                kind: v1::Kind::Audio.into(),
-                name: "opus".into(),
-                payload_type: OPUS,
-                clock_rate_hz: 48_000,
-                channels: 2,
-                ..v1::Codec::default()
-            }],
-            extensions: vec![v1::HeaderExtension { id: 3, uri: ext::TRANSPORT_CC.into() }],
+            codecs: vec![
+                v1::Codec {
+                    kind: v1::Kind::Audio.into(),
+                    name: "opus".into(),
+                    payload_type: OPUS,
+                    clock_rate_hz: 48_000,
+                    channels: 2,
+                    ..v1::Codec::default()
+                },
+                v1::Codec {
+                    kind: v1::Kind::Video.into(),
+                    name: "VP8".into(),
+                    payload_type: VP8,
+                    clock_rate_hz: 90_000,
+                    ..v1::Codec::default()
+                },
+            ],
+            extensions: vec![
+                v1::HeaderExtension { id: 3, uri: ext::TRANSPORT_CC.into() },
+                v1::HeaderExtension { id: 2, uri: ext::ABS_SEND_TIME.into() },
+            ],
             peers,
             limits: Some(v1::Limits {
                 message_bytes: 65_536,

@@ -1,7 +1,8 @@
 //! The client against a real node: strait-relay and strait-control in this process.
 
 use crate::sockets::{Member, PATIENCE, call, voice};
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use strait_client::v1::{self, auth::Credential, transport_report::State, user_event};
 use strait_client::{Config, Descriptor, Error, Event, Frame, Trust};
@@ -13,7 +14,7 @@ pub struct Node {
     runtime: tokio::runtime::Runtime,
     relay: Option<Relay>,
     _server: strait_control::server::Server,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Node {
@@ -24,13 +25,27 @@ impl Node {
     /// Whose clients are told that media goes to these addresses.
     fn start_at(announced: Vec<IpAddr>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let rpc_socket = folder.path().join("relay.sock");
+        let here = ["127.0.0.1".parse().unwrap()];
+        let mut node = Self::start_on(folder.path(), &here, announced, 0);
+        node._folder = Some(folder);
+        node
+    }
+
+    /// On these addresses and this port, 0 for free ones.
+    pub fn start_on(
+        folder: &Path,
+        addresses: &[IpAddr],
+        announced: Vec<IpAddr>,
+        port: u16,
+    ) -> Self {
+        let rpc_socket = folder.join("relay.sock");
+        let first = addresses[0];
         // The relay and the control plane are both told where framed media is taken.
-        let framed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let framed = TcpListener::bind((first, 0)).unwrap().local_addr().unwrap();
         let relay = strait_relay::Config {
             rpc_socket: rpc_socket.clone(),
-            listen: vec!["127.0.0.1".parse().unwrap()],
-            port: 0,
+            listen: addresses.to_vec(),
+            port,
             workers: 1,
             metrics_listen: None,
             ice_tcp_listen: Some(framed),
@@ -38,13 +53,15 @@ impl Node {
             ..strait_relay::Config::default()
         };
         let mut control = strait_control::Config::default();
-        control.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let listen = addresses.iter().map(|address| SocketAddr::new(*address, port));
+        control.http.https_listen = listen.collect();
+        control.http.certificate_names = addresses.iter().map(IpAddr::to_string).collect();
         control.http.http_listen.clear();
-        control.link.quic_listen = vec!["127.0.0.1:0".parse().unwrap()];
-        control.http.state_dir = folder.path().into();
+        control.link.quic_listen = vec![SocketAddr::new(first, 0)];
+        control.http.state_dir = folder.into();
         control.relay.rpc_socket = rpc_socket;
         control.relay.ice_tcp = Some(framed);
-        control.store.url = format!("sqlite:{}", folder.path().join("control.db").display());
+        control.store.url = format!("sqlite:{}", folder.join("control.db").display());
         control.auth.dev_tokens = vec!["dev".into()];
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -61,7 +78,7 @@ impl Node {
         });
         let descriptor = Descriptor {
             config: Config {
-                host: "127.0.0.1".into(),
+                host: first.to_string(),
                 port: server.https[0].port(),
                 credential: Credential::Token("dev".into()),
                 scope_id: "room".into(),
@@ -71,13 +88,13 @@ impl Node {
                 // Most tests here are of what the node does.
                 relay_only: true,
             },
-            trust: Trust::CaFile(folder.path().join("certificate.pem")),
+            trust: Trust::CaFile(folder.join("certificate.pem")),
             proxy: None,
             udp: true,
             quic: None,
         };
         let quic = server.quic[0].port();
-        Self { descriptor, quic, runtime, relay: Some(relay), _server: server, _folder: folder }
+        Self { descriptor, quic, runtime, relay: Some(relay), _server: server, _folder: None }
     }
 }
 

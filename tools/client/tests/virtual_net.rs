@@ -1,6 +1,6 @@
 //! Clients and a fake node on a network in virtual time, with lines that lose, and that are cut.
 
-use crate::fake_node::{FakeNode, Out};
+use crate::fake_node::{FakeNode, Out, VP8};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,6 +8,9 @@ use strait_client::Error;
 use strait_client::core::client::{Client, Config, Event, Handle, Output};
 use strait_client::core::path::Random;
 use strait_client::core::sending::Frame;
+use strait_client::core::uplink::Target;
+use strait_lab::link::{Bottleneck, Conditions, Queue};
+use strait_lab::pipe::Pipe;
 use strait_lab::rng::Rng;
 use strait_link::encode;
 use strait_link::v1::{self, auth::Credential, client_message, endpoint, user_event};
@@ -30,9 +33,14 @@ enum Delivery {
 pub struct Member {
     pub client: Client<Seeded>,
     pub events: Vec<(Duration, Event)>,
+    /// Where it connected to.
+    pub hosts: Vec<String>,
     link: Option<usize>,
     address: SocketAddr,
     pub voice: Option<Handle>,
+    camera: Option<Handle>,
+    /// What its encoder of pictures is to keep to.
+    pub target: Option<Target>,
     counter: u32,
     /// Counters of others' frames, in the order in which they came.
     pub heard: Vec<(Duration, u32)>,
@@ -53,13 +61,20 @@ pub struct World {
     pub direct_blocked: bool,
     /// New links are refused.
     pub node_away: bool,
+    /// Links to this host are.
+    pub away: Option<String>,
     /// Share of datagrams lost.
     pub loss: f64,
+    /// What goes directly from the first member to the second goes over it, where it is there.
+    line: Option<Pipe<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    /// When something came over it, and for how long it had waited there.
+    pub waited: Vec<(Duration, Duration)>,
 }
 
 pub const NODE: &str = "10.0.0.100:8443";
 const LINE: Duration = Duration::from_millis(20);
 const VOICE: Duration = Duration::from_millis(20);
+const PICTURE: Duration = Duration::from_millis(40);
 
 pub fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -84,7 +99,29 @@ impl World {
             udp_blocked: false,
             direct_blocked: false,
             node_away: false,
+            away: None,
             loss: 0.0,
+            line: None,
+            waited: Vec::new(),
+        }
+    }
+
+    /// A member publishes pictures too, as many bits as it is told.
+    pub fn film(&mut self, at: usize) {
+        let (kind, codec) = (v1::Kind::Video.into(), "VP8".into());
+        let publish = v1::Publish { kind, codec, ..v1::Publish::default() };
+        self.members[at].camera = Some(self.members[at].client.publish(publish).unwrap());
+        self.outputs(at);
+    }
+
+    /// The direct way from the first member to the second carries so much, and a second of that waits at most.
+    pub fn narrow(&mut self, rate_bps: u64) {
+        let queue = Queue::Time(ms(1000));
+        let bottleneck = Some(Bottleneck { rate_bps, queue });
+        let conditions = Conditions { delay: LINE, bottleneck, ..Conditions::CLEAR };
+        match &mut self.line {
+            Some(line) => line.change(self.now, conditions),
+            None => self.line = Some(Pipe::new(conditions, self.rng.fork(1000))),
         }
     }
 
@@ -110,9 +147,12 @@ impl World {
         self.members.push(Member {
             client,
             events: Vec::new(),
+            hosts: Vec::new(),
             link: None,
             address: SocketAddr::from(([10, 0, 0, 1 + at as u8], 5000)),
             voice: None,
+            camera: None,
+            target: None,
             counter: 0,
             heard: Vec::new(),
             direct: Vec::new(),
@@ -137,6 +177,9 @@ impl World {
                 if spoken {
                     self.say(at);
                 }
+                if self.now.as_millis().is_multiple_of(PICTURE.as_millis()) {
+                    self.show(at);
+                }
                 let member = &mut self.members[at];
                 if member.client.due().is_some_and(|due| due <= self.now) {
                     member.client.on_time(self.now);
@@ -148,6 +191,12 @@ impl World {
             {
                 let delivery = entry.remove();
                 self.deliver(delivery);
+            }
+            while let Some((waited, (from, to, bytes))) =
+                self.line.as_mut().and_then(|line| line.pop(self.now))
+            {
+                self.waited.push((self.now, waited));
+                self.deliver(Delivery::Datagram { from, to, bytes });
             }
             self.now += ms(1);
         }
@@ -162,6 +211,23 @@ impl World {
             let frame = Frame { payload: &payload, timestamp, marker: false, level: None };
             member.counter += 1;
             let _away = member.client.send(self.now, voice, 0, &frame);
+        }
+        self.outputs(at);
+    }
+
+    /// A picture of a member's camera, if that is published.
+    fn show(&mut self, at: usize) {
+        let Some((camera, target)) = self.members[at].camera.zip(self.members[at].target) else {
+            return;
+        };
+        let mut left = (target.bitrate_bps as u128 * PICTURE.as_millis() / 8000) as usize;
+        let timestamp = (self.now.as_millis() * 90) as u32;
+        while left > 0 {
+            let bytes = left.min(1100);
+            left -= bytes;
+            let payload = vec![0; bytes];
+            let frame = Frame { payload: &payload, timestamp, marker: left == 0, level: None };
+            let _away = self.members[at].client.send(self.now, camera, 0, &frame);
         }
         self.outputs(at);
     }
@@ -214,10 +280,12 @@ impl World {
     fn outputs(&mut self, at: usize) {
         while let Some(output) = self.members[at].client.poll() {
             match output {
-                Output::Connect { .. } if self.node_away => {
-                    self.members[at].client.on_link_lost(self.now, Error::LinkLost);
-                }
-                Output::Connect { .. } => {
+                Output::Connect { host, .. } => {
+                    self.members[at].hosts.push(host.clone());
+                    if self.node_away || self.away.as_ref() == Some(&host) {
+                        self.members[at].client.on_link_lost(self.now, Error::LinkLost);
+                        continue;
+                    }
                     self.links += 1;
                     self.push(Delivery::LinkUp(at, self.links));
                 }
@@ -252,7 +320,10 @@ impl World {
         let member = &mut self.members[at];
         let mut wanted = Vec::new();
         match &event {
-            Event::Published { handle, .. } => member.voice = Some(*handle),
+            Event::Published { handle, .. } if member.camera != Some(*handle) => {
+                member.voice = Some(*handle);
+            }
+            Event::Target(target) => member.target = Some(*target),
             Event::Joined { resumed: false, peers, .. } => {
                 let all = peers.iter().flat_map(|peer| &peer.publications);
                 wanted.extend(all.map(|one| one.publication_id.clone()));
@@ -260,6 +331,7 @@ impl World {
             Event::Scope(user_event::Body::Started(started)) => {
                 wanted.extend(started.publication.iter().map(|one| one.publication_id.clone()));
             }
+            Event::Payload(payload) if u32::from(payload.payload_type) == VP8 => return,
             Event::Payload(payload) => {
                 let counter = payload.payload.as_slice().try_into().map(u32::from_be_bytes);
                 member.heard.push((self.now, counter.unwrap()));
@@ -277,7 +349,10 @@ impl World {
         let node: SocketAddr = NODE.parse().unwrap();
         let blocked =
             if from == node || to == node { self.udp_blocked } else { self.direct_blocked };
-        if !blocked && !self.rng.chance(self.loss) {
+        let is_direct = from == self.members[0].address && to != node;
+        if let Some(line) = self.line.as_mut().filter(|_| is_direct) {
+            line.push(self.now, bytes.len(), (from, to, bytes));
+        } else if !blocked && !self.rng.chance(self.loss) {
             self.push(Delivery::Datagram { from, to, bytes });
         }
     }

@@ -166,6 +166,40 @@ fn a_direct_way_that_dies_is_left_within_two_seconds() {
 }
 
 #[test]
+fn who_sends_directly_keeps_to_what_the_line_of_the_other_carries() {
+    for seed in 0..5 {
+        let mut world = two(seed);
+        world.film(0);
+        world.run(ms(3000));
+        world.narrow(4_000_000);
+        world.node.offer_direct();
+        world.run(ms(20_000));
+        assert_eq!(world.members[0].transport(), State::P2p, "seed {seed}");
+        let bps = |world: &World| world.members[0].target.unwrap().bitrate_bps;
+        assert!(bps(&world) > 1_000_000, "seed {seed}: {} where nothing waits", bps(&world));
+        world.narrow(400_000);
+        let cut = world.now;
+        world.run(ms(30_000));
+        let after = |from: u64| world.waited.iter().filter(move |(at, _)| *at > cut + ms(from));
+        let first = after(0).map(|(_, waited)| *waited).max().unwrap();
+        assert!(first > ms(200), "seed {seed}: it was too narrow, yet {first:?} at most");
+        let (settled, all) =
+            (after(5000).filter(|(_, w)| *w < ms(100)).count(), after(5000).count());
+        let most = after(5000).map(|(_, waited)| *waited).max().unwrap();
+        assert!(
+            settled * 100 >= all * 99,
+            "seed {seed}: {settled} of {all} within 100 ms, {most:?}"
+        );
+        assert!((200_000..=400_000).contains(&bps(&world)), "seed {seed}: {}", bps(&world));
+        // Sound is lost in the beginning alone.
+        assert_eq!(world.members[1].lost_since(cut + ms(5000)), 0, "seed {seed}");
+        world.narrow(4_000_000);
+        world.run(ms(30_000));
+        assert!(bps(&world) > 1_000_000, "seed {seed}: {} when it is wide again", bps(&world));
+    }
+}
+
+#[test]
 fn where_no_direct_way_works_the_relay_goes_on() {
     let mut world = two(3);
     world.direct_blocked = true;
@@ -279,6 +313,18 @@ fn refusals_end_it_or_are_tried_again_as_the_node_says() {
     assert!(world.node.peers.is_empty());
     world.run(ms(2000));
     assert_eq!(world.node.peers.len(), 1, "after as long as the node said, and up to a second");
+}
+
+#[test]
+fn who_is_sent_to_a_node_that_is_away_asks_again() {
+    let redirect = || Some(v1::Redirect { host: "other.example".into(), port: 443 });
+    let mut world = World::new(9);
+    world.node.redirect = redirect();
+    world.away = Some("other.example".into());
+    world.join();
+    world.run(ms(5000));
+    assert_eq!(world.node.peers.len(), 1, "let in where it came first");
+    assert_eq!(world.members[0].hosts, ["node.example", "other.example", "node.example"]);
 }
 
 #[test]

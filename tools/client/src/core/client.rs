@@ -1,6 +1,8 @@
 //! The client: the link and its requests, with media and ways beside it.
 
-use super::media::{Came, Media, Payload};
+mod packets;
+
+use super::media::{Media, Payload};
 use super::outbox::Outbox;
 use super::path::Random;
 use super::receiving::Received;
@@ -13,7 +15,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use strait_link::v1::{self, auth::Credential, client_message, server_message, user_event};
 use strait_link::{Frames, MESSAGE_BYTES, STRANGER_BYTES, VERSION, encode};
-use strait_wire::demux::{Kind, classify};
 
 /// Before a link is tried again it is waited so long, and up to as long once more by chance: nodes that come back must not
 /// meet everybody at once.
@@ -124,6 +125,8 @@ pub struct Statistics {
     pub received: Vec<(String, u32, Received)>,
     /// Packets that were not taken: of another key, doubles, of no subscription.
     pub dropped: u64,
+    /// Packets that came from the other of two, directly.
+    pub direct_packets: u64,
 }
 
 enum Link {
@@ -159,6 +162,8 @@ pub struct Client<R> {
     asked: HashMap<u32, Asked>,
     session: Option<v1::Authenticated>,
     failed: String,
+    /// The node that the application named, while another one sent us elsewhere.
+    home: Option<(String, u16)>,
     redirects: u32,
     heard: Duration,
     pinged: bool,
@@ -187,6 +192,7 @@ impl<R: Random> Client<R> {
             asked: HashMap::new(),
             session: None,
             failed: String::new(),
+            home: None,
             redirects: 0,
             heard: Duration::ZERO,
             pinged: false,
@@ -278,14 +284,10 @@ impl<R: Random> Client<R> {
         }
         if self.session.is_some() {
             self.transport.on_time(now, &mut self.random);
-            for packet in self.media.on_time(now) {
-                self.transport.send_rtcp(packet);
+            for (to, packet) in self.media.on_time(now) {
+                self.transport.send_rtcp(to, packet);
             }
-            let pictures =
-                self.publications.iter().any(|one| one.request.kind() == v1::Kind::Video);
-            if let Some(target) = self.media.target(now).filter(|_| pictures) {
-                self.event(Event::Target(target));
-            }
+            self.retarget(now);
         }
         self.flush();
     }
@@ -416,7 +418,8 @@ impl<R: Random> Client<R> {
         let id = one.id.as_ref().ok_or(Error::NotJoined)?;
         let kind = one.request.kind();
         let packet = self.media.send(now, id, encoding, frame);
-        self.transport.send(kind, packet.ok_or(Error::Unknown("encoding"))?);
+        let (number, packet) = packet.ok_or(Error::Unknown("encoding"))?;
+        self.transport_send(kind, number, packet);
         self.flush();
         Ok(())
     }
@@ -427,7 +430,7 @@ impl<R: Random> Client<R> {
     /// There is no such subscription.
     pub fn ask_key_frame(&mut self, subscription_id: &str) -> Result<(), Error> {
         let packet = self.media.ask_key_frame(subscription_id);
-        self.transport.send_rtcp(packet.ok_or(Error::Unknown("subscription"))?);
+        self.transport.send_rtcp(None, packet.ok_or(Error::Unknown("subscription"))?);
         self.flush();
         Ok(())
     }
@@ -443,6 +446,7 @@ impl<R: Random> Client<R> {
             sent: sent.collect(),
             received: received.collect(),
             dropped: self.media.dropped,
+            direct_packets: self.media.direct_packets,
         }
     }
 
@@ -632,28 +636,6 @@ impl<R: Random> Client<R> {
         self.tell(client_message::Body::MessageSeen(v1::MessageSeen { number: self.seen }));
     }
 
-    fn on_packet(&mut self, now: Duration, from: Option<SocketAddr>, bytes: Vec<u8>) {
-        if classify(&bytes) == Kind::Stun {
-            self.transport.on_stun(now, from, &bytes);
-        } else {
-            let mut again = Vec::new();
-            for came in self.media.on_packet(now, bytes, &mut again) {
-                self.event(match came {
-                    Came::Payload(payload) => Event::Payload(payload),
-                    Came::KeyFrameWanted(ssrc) => {
-                        let Some((publication_id, encoding)) = self.media.publication_of(ssrc)
-                        else {
-                            continue;
-                        };
-                        Event::KeyFrameWanted { publication_id, encoding }
-                    }
-                });
-            }
-            again.into_iter().for_each(|packet| self.transport.send(v1::Kind::Video, packet));
-        }
-        self.flush();
-    }
-
     fn redirected(&mut self, now: Duration, redirect: v1::Redirect) {
         self.redirects += 1;
         let Some(port) = u16::try_from(redirect.port).ok().filter(|_| self.redirects <= REDIRECTS)
@@ -662,7 +644,9 @@ impl<R: Random> Client<R> {
             return self.lose(now, Error::Protocol(why.into()));
         };
         self.out.push_back(Output::CloseLink);
-        (self.config.host, self.config.port) = (redirect.host, port);
+        let before = (std::mem::replace(&mut self.config.host, redirect.host), self.config.port);
+        self.config.port = port;
+        self.home.get_or_insert(before);
         self.forget_session(now);
         self.link = Link::Waiting(now);
     }
@@ -694,6 +678,11 @@ impl<R: Random> Client<R> {
         let retry_in = wait.unwrap_or(RECONNECT) + more;
         self.link = Link::Waiting(now + retry_in);
         self.failed = format!("{}:{}", self.config.host, self.config.port);
+        // Who was sent to a node that does not let it in asks again where to go.
+        if let Some(home) = self.home.take_if(|_| self.session.is_none()) {
+            (self.config.host, self.config.port) = home;
+            self.redirects = 0;
+        }
         self.transport.link_lost(now);
         for (_, asked) in self.asked.drain().collect::<Vec<_>>() {
             if let Asked::Other(handle) | Asked::Subscribe(handle, _) = asked {

@@ -1,5 +1,6 @@
 //! Media of a session: keys, streams in both directions, RTCP.
 
+use super::downlink::Downlink;
 use super::path::Random;
 use super::receiving::{Received, Receiving};
 use super::sending::{Extensions, Frame, Sending, Sent, Stream};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use strait_crypt::srtp::{Error, Inbound, Outbound, Profile, RTCP_OVERHEAD_MAX, SharedKey};
 use strait_link::v1;
 use strait_wire::demux::{Kind, classify};
+use strait_wire::ext::AbsSendTime;
 use strait_wire::rtcp::{self, Arrival, Packet as Rtcp, ReportBlock, Writer};
 use strait_wire::{ext, rtp};
 
@@ -20,10 +22,21 @@ const FEEDBACK: Duration = Duration::from_millis(50);
 const ARRIVALS: usize = 512;
 /// Streams of each direction, retransmissions apart.
 const STREAMS: usize = 256;
+/// What a packet has on its way beside its payload: RTP with extensions, the tag of GCM, UDP and IPv4.
+const HEADERS: u64 = 24 + 16 + 28;
 /// An RTCP compound.
 const RTCP_BYTES: usize = 1200;
 /// A round trip until one was measured.
 const ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// Whom a packet comes from or goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The node.
+    Node,
+    /// The other of two, directly.
+    Other,
+}
 
 /// A packet of a subscription, as the application gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +74,19 @@ struct Incoming {
     receiving: Receiving,
 }
 
+/// How what is sent to one side fares.
+#[derive(Default)]
+struct Towards {
+    uplink: Uplink,
+    /// What it asked for at most.
+    remb_bps: Option<u64>,
+    /// Transport-wide numbers that went there and were not told about yet, as a set. None before the first.
+    numbers: Option<Box<[u64; NUMBERS]>>,
+}
+
+/// Words of a set of all 16-bit numbers.
+const NUMBERS: usize = 1 << 10;
+
 /// See above.
 #[derive(Default)]
 pub struct Media {
@@ -72,14 +98,22 @@ pub struct Media {
     transport_seq: u16,
     sending: Vec<(String, Sending)>,
     incoming: HashMap<u32, Incoming>,
-    arrivals: Vec<Arrival>,
+    /// From the node, and directly.
+    arrivals: (Vec<Arrival>, Vec<Arrival>),
     feedback_count: u8,
     feedback_due: Option<Duration>,
     reports_due: Option<Duration>,
-    uplink: Uplink,
-    bytes_before: u64,
+    to_node: Towards,
+    to_other: Towards,
+    /// Media goes directly alone, as far as targets know.
+    is_direct: bool,
+    downlink: Downlink,
+    /// When it was looked at what sound takes, how many bytes that was by then, and how much a second.
+    sound: (Duration, u64, u64),
     /// Packets that were not taken: not of this key, doubles, of no subscription.
     pub dropped: u64,
+    /// RTP packets that came directly.
+    pub direct_packets: u64,
 }
 
 impl Media {
@@ -92,8 +126,11 @@ impl Media {
             let found = session.extensions.iter().find(|extension| extension.uri == uri);
             found.and_then(|extension| u8::try_from(extension.id).ok()).unwrap_or(0)
         };
-        self.ids =
-            Extensions { transport_cc: id(ext::TRANSPORT_CC), audio_level: id(ext::AUDIO_LEVEL) };
+        self.ids = Extensions {
+            transport_cc: id(ext::TRANSPORT_CC),
+            audio_level: id(ext::AUDIO_LEVEL),
+            abs_send_time: id(ext::ABS_SEND_TIME),
+        };
         self.rtcp_ssrc = session.rtcp_ssrc;
         self.reports_due.get_or_insert(now + REPORTS);
         if !session.resumed {
@@ -170,38 +207,50 @@ impl Media {
         self.incoming.retain(|_, incoming| incoming.subscription_id != subscription_id);
     }
 
-    /// The packet for a frame of a publication's encoding, protected. None where there is no such, or it does not fit.
+    /// The packet for a frame of a publication's encoding, protected, and its transport-wide number. None where there is no
+    /// such, or it does not fit.
     pub fn send(
         &mut self,
         now: Duration,
         publication_id: &str,
         encoding: usize,
         frame: &Frame<'_>,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<(u16, Vec<u8>)> {
         let mut of_it = self.sending.iter_mut().filter(|(id, _)| id == publication_id);
         let (_, sending) = of_it.nth(encoding)?;
         let key = self.outbound.as_mut()?;
-        let packet = sending.protect(now, frame, self.ids, self.transport_seq, key)?;
-        self.transport_seq = self.transport_seq.wrapping_add(1);
-        Some(packet)
+        let number = self.transport_seq;
+        let packet = sending.protect(now, frame, self.ids, number, key)?;
+        self.transport_seq = number.wrapping_add(1);
+        Some((number, packet))
+    }
+
+    /// The packet with this number went to the node, to the other of two, or to both: each tells about its own.
+    pub fn went(&mut self, number: u16, to_node: bool, to_other: bool) {
+        for (went, sent) in [(to_node, &mut self.to_node), (to_other, &mut self.to_other)] {
+            if went || sent.numbers.is_some() {
+                sent.note(number, went);
+            }
+        }
     }
 
     /// Takes RTP or RTCP, protected; what is to be sent again goes to `again`.
     pub fn on_packet(
         &mut self,
         now: Duration,
+        from: Side,
         mut bytes: Vec<u8>,
-        again: &mut Vec<Vec<u8>>,
+        again: &mut Vec<(u16, Vec<u8>)>,
     ) -> Vec<Came> {
         let Some(inbound) = &mut self.inbound else { return Vec::new() };
         let came = match classify(&bytes) {
             Kind::Rtp => inbound.unprotect_rtp(&mut bytes).ok().and_then(|len| {
                 bytes.truncate(len);
-                self.on_rtp(now, &bytes).map(|payload| vec![Came::Payload(payload)])
+                self.on_rtp(now, from, &bytes).map(|payload| vec![Came::Payload(payload)])
             }),
             Kind::Rtcp => inbound.unprotect_rtcp(&mut bytes).ok().map(|len| {
                 bytes.truncate(len);
-                self.on_rtcp(now, &bytes, again)
+                self.on_rtcp(now, from, &bytes, again)
             }),
             _ => None,
         };
@@ -209,12 +258,23 @@ impl Media {
         came.unwrap_or_default()
     }
 
-    fn on_rtp(&mut self, now: Duration, bytes: &[u8]) -> Option<Payload> {
+    fn on_rtp(&mut self, now: Duration, from: Side, bytes: &[u8]) -> Option<Payload> {
         let packet = rtp::Packet::parse(bytes).ok()?;
-        if let Some(seq) = packet.extension(self.ids.transport_cc).and_then(ext::parse_transport_cc)
-            && self.arrivals.len() < ARRIVALS
+        self.direct_packets += u64::from(from == Side::Other);
+        if from == Side::Other
+            && let Some(sent) =
+                packet.extension(self.ids.abs_send_time).and_then(AbsSendTime::parse)
         {
-            self.arrivals.push(Arrival { seq, at_us: now.as_micros() as u64 });
+            self.downlink.on_packet(now, sent, bytes.len() + 16 + 28);
+        }
+        let arrivals = match from {
+            Side::Node => &mut self.arrivals.0,
+            Side::Other => &mut self.arrivals.1,
+        };
+        if let Some(seq) = packet.extension(self.ids.transport_cc).and_then(ext::parse_transport_cc)
+            && arrivals.len() < ARRIVALS
+        {
+            arrivals.push(Arrival { seq, at_us: now.as_micros() as u64 });
             self.feedback_due.get_or_insert(now + FEEDBACK);
         }
         let incoming = self.incoming.get(&packet.ssrc())?;
@@ -249,10 +309,19 @@ impl Media {
         })
     }
 
-    fn on_rtcp(&mut self, now: Duration, bytes: &[u8], again: &mut Vec<Vec<u8>>) -> Vec<Came> {
+    fn on_rtcp(
+        &mut self,
+        now: Duration,
+        from: Side,
+        bytes: &[u8],
+        again: &mut Vec<(u16, Vec<u8>)>,
+    ) -> Vec<Came> {
         let mut came = Vec::new();
         for packet in rtcp::packets(bytes).flatten() {
             match packet {
+                // Of what goes past it the node knows nothing.
+                Rtcp::Nack(_) | Rtcp::ReceiverReport(_) if self.is_direct && from == Side::Node => {
+                }
                 Rtcp::SenderReport(report) => {
                     if let Some(incoming) = self.incoming.get_mut(&report.ssrc) {
                         incoming.receiving.on_sender_report(now, report.ntp_middle());
@@ -264,21 +333,24 @@ impl Media {
                 }
                 Rtcp::Nack(nack) => {
                     for seq in nack.seqs().take(64) {
-                        again.extend(self.again(nack.media_ssrc, seq));
+                        again.extend(self.again(now, nack.media_ssrc, seq));
                     }
                 }
                 Rtcp::Pli(pli) => came.push(Came::KeyFrameWanted(pli.media_ssrc)),
                 Rtcp::Fir(fir) => {
                     came.extend(fir.entries().map(|entry| Came::KeyFrameWanted(entry.ssrc)));
                 }
-                Rtcp::Remb(remb) => self.uplink.cap(remb.bitrate),
+                Rtcp::Remb(remb) => self.sent_to(from).remb_bps = Some(remb.bitrate),
                 Rtcp::TransportCc(feedback) => {
                     let (mut told, mut lost) = (0, 0);
-                    for (_, arrived) in feedback.statuses().take(4096) {
-                        told += 1;
-                        lost += u64::from(arrived.is_none());
+                    let sent = self.sent_to(from);
+                    for (seq, arrived) in feedback.statuses().take(4096) {
+                        // What lies between went another way, or was told about before.
+                        let own = u64::from(sent.note(seq, false));
+                        told += own;
+                        lost += own * u64::from(arrived.is_none());
                     }
-                    self.uplink.told(told, lost);
+                    sent.uplink.told(told, lost);
                 }
                 _ => {}
             }
@@ -290,13 +362,21 @@ impl Media {
         came
     }
 
-    fn again(&mut self, ssrc: u32, seq: u16) -> Option<Vec<u8>> {
+    fn sent_to(&mut self, side: Side) -> &mut Towards {
+        match side {
+            Side::Node => &mut self.to_node,
+            Side::Other => &mut self.to_other,
+        }
+    }
+
+    fn again(&mut self, now: Duration, ssrc: u32, seq: u16) -> Option<(u16, Vec<u8>)> {
         let mut all = self.sending.iter_mut().map(|(_, sending)| sending);
         let sending = all.find(|sending| sending.stream.ssrc == ssrc)?;
         let key = self.outbound.as_mut()?;
-        let packet = sending.again(seq, self.ids, self.transport_seq, key)?;
-        self.transport_seq = self.transport_seq.wrapping_add(1);
-        Some(packet)
+        let number = self.transport_seq;
+        let packet = sending.again(now, seq, self.ids, number, key)?;
+        self.transport_seq = number.wrapping_add(1);
+        Some((number, packet))
     }
 
     fn on_block(&mut self, now: Duration, block: &ReportBlock) {
@@ -319,8 +399,8 @@ impl Media {
         })
     }
 
-    /// RTCP that is due now, protected.
-    pub fn on_time(&mut self, now: Duration) -> Vec<Vec<u8>> {
+    /// RTCP that is due now, protected; to one side where that alone can make something of it.
+    pub fn on_time(&mut self, now: Duration) -> Vec<(Option<Side>, Vec<u8>)> {
         let mut out = Vec::new();
         let sender = self.rtcp_ssrc;
         let trip = self.sending.iter().find_map(|(_, sending)| sending.sent().round_trip);
@@ -332,30 +412,44 @@ impl Media {
             .filter(|(_, missing)| !missing.is_empty())
             .collect();
         for (ssrc, seqs) in missing {
-            out.extend(self.compound(|writer| {
+            let nack = self.compound(|writer| {
                 let _full = writer.nack(sender, ssrc, seqs);
-            }));
+            });
+            out.extend(nack.map(|nack| (None, nack)));
+        }
+        if let Some(bps) = self.downlink.poll(now) {
+            let remb = self.compound(|writer| {
+                let _full = writer.remb(sender, bps, &[]);
+            });
+            out.extend(remb.map(|remb| (Some(Side::Other), remb)));
         }
         if self.feedback_due.is_some_and(|due| due <= now) {
             self.feedback_due = None;
-            let mut arrivals = std::mem::take(&mut self.arrivals);
-            // Feedback is in ascending order; numbers wrap, and those of one turn lie close together.
-            let origin = arrivals.first().map_or(0, |first| first.seq.wrapping_sub(1 << 15));
-            arrivals.sort_by_key(|arrival| arrival.seq.wrapping_sub(origin));
-            arrivals.dedup_by_key(|arrival| arrival.seq);
-            let mut rest = arrivals.as_slice();
-            while !rest.is_empty() {
-                let (count, mut told) = (self.feedback_count, 0);
-                self.feedback_count = count.wrapping_add(1);
-                out.extend(self.compound(|writer| {
-                    told = writer.transport_cc(sender, 0, count, rest).unwrap_or(0);
-                }));
-                rest = rest.get(told.max(1)..).unwrap_or_default();
-            }
+            let (node, other) = std::mem::take(&mut self.arrivals);
+            out.extend(self.feedback(node).into_iter().map(|packet| (Some(Side::Node), packet)));
+            out.extend(self.feedback(other).into_iter().map(|packet| (Some(Side::Other), packet)));
         }
         if self.reports_due.is_some_and(|due| due <= now) {
             self.reports_due = Some(now + REPORTS);
-            out.extend(self.reports(now));
+            out.extend(self.reports(now).into_iter().map(|packet| (None, packet)));
+        }
+        out
+    }
+
+    fn feedback(&mut self, mut arrivals: Vec<Arrival>) -> Vec<Vec<u8>> {
+        let (sender, mut out) = (self.rtcp_ssrc, Vec::new());
+        // Feedback is in ascending order; numbers wrap, and those of one turn lie close together.
+        let origin = arrivals.first().map_or(0, |first| first.seq.wrapping_sub(1 << 15));
+        arrivals.sort_by_key(|arrival| arrival.seq.wrapping_sub(origin));
+        arrivals.dedup_by_key(|arrival| arrival.seq);
+        let mut rest = arrivals.as_slice();
+        while !rest.is_empty() {
+            let (count, mut told) = (self.feedback_count, 0);
+            self.feedback_count = count.wrapping_add(1);
+            out.extend(self.compound(|writer| {
+                told = writer.transport_cc(sender, 0, count, rest).unwrap_or(0);
+            }));
+            rest = rest.get(told.max(1)..).unwrap_or_default();
         }
         out
     }
@@ -393,18 +487,43 @@ impl Media {
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
         let missing = self.incoming.values().filter_map(|incoming| incoming.receiving.due());
-        missing.chain(self.feedback_due).chain(self.reports_due).min()
+        missing.chain(self.feedback_due).chain(self.reports_due).chain(self.downlink.due()).min()
     }
 
-    /// What the encoder of pictures is to keep to from now on, where that changes. Once a second.
-    pub fn target(&mut self, now: Duration) -> Option<Target> {
+    /// What the encoder of pictures is to keep to from now on, where that changes. `is_direct`: media goes directly alone.
+    pub fn target(&mut self, now: Duration, is_direct: bool) -> Option<Target> {
         let bytes = self.sending.iter().map(|(_, sending)| sending.sent().bytes).sum::<u64>();
         if bytes == 0 {
             return None;
         }
-        let target = self.uplink.decide(now, bytes.saturating_sub(self.bytes_before) * 8);
-        self.bytes_before = bytes;
-        target
+        if std::mem::replace(&mut self.is_direct, is_direct) != is_direct {
+            if is_direct {
+                self.to_other.uplink = Uplink::after(&self.to_node.uplink);
+                self.to_other.remb_bps = None;
+                self.downlink = Downlink::default();
+            } else {
+                self.to_node.uplink.resume(&self.to_other.uplink);
+            }
+        }
+        let (at, before, sound_bps) = self.sound;
+        let passed = now.saturating_sub(at);
+        if passed >= REPORTS {
+            let sent = self.sending.iter().filter(|(_, one)| one.stream.clock_rate_hz != 90_000);
+            let sent = sent.map(|(_, one)| one.sent());
+            let sent = sent.map(|sent| sent.bytes + sent.packets * HEADERS).sum::<u64>();
+            let bps = sent.saturating_sub(before) * 8_000
+                / u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+            self.sound = (now, sent, bps);
+        }
+        let side = if is_direct { Side::Other } else { Side::Node };
+        let sent = self.sent_to(side);
+        // The other one says what its line carries. Sound goes first, and headers take their part.
+        let cap = sent.remb_bps.map(|bps| match side {
+            Side::Node => bps,
+            Side::Other => bps.saturating_sub(sound_bps) / 16 * 15,
+        });
+        cap.into_iter().for_each(|bps| sent.uplink.cap(bps));
+        sent.uplink.decide(now, bytes)
     }
 
     /// Publication and number of the encoding with this SSRC.
@@ -443,5 +562,17 @@ impl Media {
         let len = self.outbound.as_mut()?.protect_rtcp(&mut bytes, len).ok()?;
         bytes.truncate(len);
         Some(bytes)
+    }
+}
+
+impl Towards {
+    /// Notes whether a number is to be told about. Returns whether it was.
+    fn note(&mut self, number: u16, is_open: bool) -> bool {
+        let numbers = self.numbers.get_or_insert_with(|| Box::new([0; NUMBERS]));
+        let Some(word) = numbers.get_mut(usize::from(number >> 6)) else { return false };
+        let bit = 1 << (number & 63);
+        let was_open = *word & bit != 0;
+        *word = if is_open { *word | bit } else { *word & !bit };
+        was_open
     }
 }

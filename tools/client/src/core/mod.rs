@@ -1,6 +1,7 @@
 //! The client without a socket, a clock or randomness of its own.
 
 pub mod client;
+pub mod downlink;
 pub mod media;
 pub mod outbox;
 pub mod path;

@@ -138,6 +138,13 @@ impl Checks {
         self.chosen
     }
 
+    /// Whether the other side is at that place, as far as is known.
+    #[must_use]
+    pub fn is_of(&self, place: SocketAddr) -> bool {
+        let is_it = |known: &Candidate| known.audio == place || known.video == place;
+        self.candidates.iter().any(|(known, _)| is_it(known))
+    }
+
     /// The last round trip.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 use strait_crypt::srtp::{Outbound, TAG_MAX};
-use strait_wire::ext::AudioLevel;
+use strait_wire::ext::{AbsSendTime, AudioLevel};
 use strait_wire::rtcp::{ReportBlock, Writer};
 use strait_wire::rtp::{HeaderBuilder, Packet};
 
@@ -34,6 +34,8 @@ pub struct Extensions {
     pub transport_cc: u8,
     /// Audio level.
     pub audio_level: u8,
+    /// When it was sent.
+    pub abs_send_time: u8,
 }
 
 /// What one encoding is sent with.
@@ -118,7 +120,9 @@ impl Sending {
         let number = (ids.transport_cc != 0).then_some((ids.transport_cc, &number[..]));
         let level = level.as_ref().filter(|_| ids.audio_level != 0);
         let level = level.map(|level| (ids.audio_level, &level[..]));
-        let extensions = number.into_iter().chain(level);
+        let sent = AbsSendTime::from_ntp(ntp(now)).bytes();
+        let sent = (ids.abs_send_time != 0).then_some((ids.abs_send_time, &sent[..]));
+        let extensions = number.into_iter().chain(level).chain(sent);
         let mut packet = vec![0; OVERHEAD + frame.payload.len()];
         let head = header.write(&[], extensions, &mut packet).ok()?;
         let len = head + frame.payload.len();
@@ -140,6 +144,7 @@ impl Sending {
     /// A packet once more: as RTX (RFC 4588) where the node takes that, as it was otherwise.
     pub fn again(
         &mut self,
+        now: Duration,
         seq: u16,
         ids: Extensions,
         transport_seq: u16,
@@ -161,8 +166,10 @@ impl Sending {
         };
         let number = transport_seq.to_be_bytes();
         let number = (ids.transport_cc != 0).then_some((ids.transport_cc, &number[..]));
+        let sent = AbsSendTime::from_ntp(ntp(now)).bytes();
+        let sent = (ids.abs_send_time != 0).then_some((ids.abs_send_time, &sent[..]));
         let mut out = vec![0; OVERHEAD + packet.payload().len()];
-        let head = header.write(&[], number, &mut out).ok()?;
+        let head = header.write(&[], number.into_iter().chain(sent), &mut out).ok()?;
         let len = head + 2 + packet.payload().len();
         out.get_mut(head..head + 2)?.copy_from_slice(&seq.to_be_bytes());
         out.get_mut(head + 2..len)?.copy_from_slice(packet.payload());

@@ -1,5 +1,6 @@
 //! The state machine at work: its timers, and the checks that tell it what happens.
 
+use super::media::Side;
 use super::path::{Candidate, Checks, Heard, Random};
 use super::transport::{Action, Direct, Event, OVERLAP, PROBE, State, TCP_RETRY, Timer, Ways};
 use std::collections::VecDeque;
@@ -197,17 +198,38 @@ impl Transport {
         way.and_then(Checks::round_trip)
     }
 
-    /// Sends a packet of media by whatever ways it goes now.
-    pub fn send(&mut self, kind: v1::Kind, packet: Vec<u8>) {
+    /// Media goes directly, and to the node no more.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.state.direct == Direct::Alone
+    }
+
+    /// Whether what comes from there comes from the other of two.
+    #[must_use]
+    pub fn is_other(&self, from: SocketAddr) -> bool {
+        let is_of = |checks: &Option<Checks>| checks.as_ref().is_some_and(|way| way.is_of(from));
+        !is_of(&self.udp) && is_of(&self.direct)
+    }
+
+    /// Sends a packet of media by whatever ways it goes now, which are returned.
+    pub fn send(&mut self, kind: v1::Kind, packet: Vec<u8>) -> Ways {
         let seq = packet.get(2..4).and_then(|seq| seq.try_into().ok()).map(u16::from_be_bytes);
         let is_mark = seq.is_some_and(|seq| seq.is_multiple_of(MARK));
         let ways = if is_mark { self.all_ways() } else { self.state.ways() };
         self.send_by(ways, kind, packet);
+        ways
     }
 
-    /// Sends RTCP: by the ways of media, and to the node also while media goes directly, for it watches all streams.
-    pub fn send_rtcp(&mut self, packet: Vec<u8>) {
-        self.send_by(self.all_ways(), v1::Kind::Audio, packet);
+    /// Sends RTCP: by the ways of media, and to the node also while media goes directly, for it watches all streams; or to
+    /// one side alone.
+    pub fn send_rtcp(&mut self, to: Option<Side>, packet: Vec<u8>) {
+        let all = self.all_ways();
+        let ways = match to {
+            None => all,
+            Some(Side::Node) => Ways { direct: false, ..all },
+            Some(Side::Other) => Ways { direct: all.direct, ..Ways::default() },
+        };
+        self.send_by(ways, v1::Kind::Audio, packet);
     }
 
     /// Those of media, and that to the node.

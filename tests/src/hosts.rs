@@ -1,4 +1,4 @@
-//! Network namespaces, gone when dropped.
+//! Hosts to test with: network namespaces, gone when dropped.
 
 use std::net::IpAddr;
 use std::process::{Command, Output};
@@ -6,8 +6,11 @@ use std::process::{Command, Output};
 /// Three hosts: `relay` has a link to `left` and one to `right`, who have none to each other. No host
 /// has a loopback device that is up.
 pub struct Hosts {
+    /// The one in the middle.
     pub relay: Host,
+    /// On one side.
     pub left: Host,
+    /// On the other.
     pub right: Host,
 }
 
@@ -20,7 +23,10 @@ pub struct Host {
 pub type Ends = (IpAddr, IpAddr);
 
 impl Hosts {
-    /// Makes them; an error says why that cannot be done here.
+    /// Makes them. `test`: a few letters that no other test has.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
     pub fn new(test: &str, left: Ends, right: Ends) -> Result<Self, String> {
         let id = std::process::id();
         let host = |role: &str| Host::new(format!("strait-{id}-{test}-{role}"));
@@ -46,6 +52,54 @@ impl Hosts {
         Ok(hosts)
     }
 
+    /// Lets `left` and `right` reach each other through `relay`'s host.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn connect_sides(&self, [left, right]: [Ends; 2]) -> Result<(), String> {
+        // What its programs say to one another.
+        ip(&["-n", &self.relay.name, "link", "set", "lo", "up"])?;
+        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+        match self.relay.command("sh").args(["-c", forward]).status() {
+            Ok(status) if status.success() => {}
+            other => return Err(format!("{forward}: {other:?}")),
+        }
+        for (host, ends) in [(&self.left, left), (&self.right, right)] {
+            ip(&["-n", &host.name, "route", "replace", "default", "via", &ends.0.to_string()])?;
+        }
+        Ok(())
+    }
+
+    /// All UDP between `left` and anybody is lost, or no longer, and nobody is told.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn block_udp_of_left(&self, on: bool) -> Result<(), String> {
+        for (host, device) in [(&self.left, "relay"), (&self.relay, "left")] {
+            let rule = |words: &[&str]| {
+                let all = ["-n", &host.name, "rule"].into_iter().chain(words.iter().copied());
+                ip(&all.collect::<Vec<_>>())
+            };
+            let blocked = ["iif", device, "ipproto", "udp", "blackhole", "pref", "10"];
+            // What is for the host itself is looked at first, unless it is moved behind.
+            let (local, first) =
+                (["lookup", "local", "pref", "100"], ["lookup", "local", "pref", "0"]);
+            let add = |words: &[&str]| rule(&[&["add"], words].concat());
+            let remove = |words: &[&str]| rule(&[&["del"], words].concat());
+            if on {
+                add(&local)?;
+                remove(&first)?;
+                add(&blocked)?;
+            } else {
+                remove(&blocked)?;
+                add(&first)?;
+                remove(&local)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All three.
     pub fn all(&self) -> [&Host; 3] {
         [&self.relay, &self.left, &self.right]
     }
@@ -65,6 +119,9 @@ impl Host {
     }
 
     /// Its IPv4 addresses, as `ip` lists them.
+    ///
+    /// # Panics
+    /// When `ip` does not say.
     pub fn ipv4(&self) -> String {
         ip(&["-n", &self.name, "-4", "address", "show"]).expect("its addresses")
     }

@@ -1,0 +1,338 @@
+//! Real clients and a real node, each on a host of its own: going directly and back, and UDP that is blocked. This test's
+//! program runs again on each host.
+
+use crate::real::Node;
+use crate::sockets::voice;
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use strait_client::v1::{auth::Credential, transport_report::State, user_event};
+use strait_client::{Client, Config, Descriptor, Event, Frame, Trust};
+use strait_tests::hosts::Hosts;
+
+/// Holds the part of a host, where this program is one.
+const PART: &str = "STRAIT_TEST_PART";
+const PORT: u16 = 8443;
+/// How long anything may take that has no bound of its own.
+const PATIENCE: Duration = Duration::from_secs(30);
+const FRAME: Duration = Duration::from_millis(20);
+/// What may wait to be looked at: minutes of it.
+const LINES: usize = 65_536;
+
+/// Bounds of docs/specification.md; other things run on machines that test.
+fn bound(ms: u64) -> u64 {
+    if std::env::var_os("STRAIT_STRICT").is_some() { ms } else { 3 * ms }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+/// The ends of the lines between the node's host and the others, of a test's own network.
+fn ends(net: u8) -> [(IpAddr, IpAddr); 2] {
+    [1, 2].map(|line| {
+        let end = |host| IpAddr::from([10, net, line, host]);
+        (end(1), end(2))
+    })
+}
+
+/// What a client says, with the time in milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+enum Said {
+    Joined,
+    State(State),
+    /// The first packet that came directly since none did for a second.
+    Direct,
+    /// A frame of another: who, and which.
+    Heard(u8, u32),
+}
+
+/// A client's process, or the node's.
+struct Part {
+    child: Child,
+    lines: Receiver<(u64, Said)>,
+    said: Vec<(u64, Said)>,
+}
+
+impl Part {
+    fn start(host: &strait_tests::hosts::Host, test: &str, part: &str) -> Self {
+        let mut child = host
+            .command(std::env::current_exe().unwrap())
+            .args([test, "--exact", "--nocapture"])
+            .env(PART, part)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = child.stdout.take().unwrap();
+        let (to, lines) = sync_channel(LINES);
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let mut words = line.strip_prefix("@ ").into_iter().flat_map(str::split_whitespace);
+                let Some(at) = words.next().and_then(|at| at.parse().ok()) else { continue };
+                let mut number = || words.next().and_then(|word| word.parse::<u32>().ok());
+                let said = match number() {
+                    Some(0) => Said::Joined,
+                    Some(1) => Said::State(State::try_from(number().unwrap() as i32).unwrap()),
+                    Some(2) => Said::Direct,
+                    Some(3) => Said::Heard(number().unwrap() as u8, number().unwrap()),
+                    other => panic!("{other:?}"),
+                };
+                let _ended = to.send((at, said));
+            }
+        });
+        Self { child, lines, said: Vec::new() }
+    }
+
+    /// When it says so, not before `since`.
+    fn wait(&mut self, since: u64, wanted: impl Fn(&Said) -> bool) -> u64 {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            self.said.extend(self.lines.try_iter());
+            let found = self.said.iter().find(|(at, said)| *at >= since && wanted(said));
+            if let Some((at, _)) = found {
+                return *at;
+            }
+            assert!(Instant::now() < end, "not said, but {:?}", self.states());
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: see above");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn wait_for(&mut self, since: u64, state: State) -> u64 {
+        self.wait(since, |said| *said == Said::State(state))
+    }
+
+    fn states(&self) -> Vec<&(u64, Said)> {
+        self.said.iter().filter(|(_, said)| !matches!(said, Said::Heard(..))).collect()
+    }
+
+    /// Which frames of another came, and when each first did.
+    fn heard(&mut self, from: u8) -> BTreeMap<u32, u64> {
+        self.said.extend(self.lines.try_iter());
+        let mut heard = BTreeMap::new();
+        for (at, said) in &self.said {
+            if let Said::Heard(who, frame) = said
+                && *who == from
+            {
+                heard.entry(*frame).or_insert(*at);
+            }
+        }
+        heard
+    }
+
+    /// Frames of another that did not come, between the first and the last that did within these times.
+    fn lost(&mut self, from: u8, since: u64, until: u64) -> usize {
+        let mut heard = self.heard(from);
+        heard.retain(|_, at| (since..until).contains(at));
+        let (first, last) = (heard.first_key_value().unwrap(), heard.last_key_value().unwrap());
+        (last.0 - first.0) as usize + 1 - heard.len()
+    }
+
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success(), "it failed: see above");
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+/// Plays a part, where this program is one. `part`: "node FOLDER LEFT RIGHT", or "client WHO HOST FOLDER RELAYED".
+fn play(part: &str) {
+    let words: Vec<&str> = part.split_whitespace().collect();
+    match words.as_slice() {
+        ["node", folder, left, right] => {
+            let addresses = [left, right].map(|address| address.parse().unwrap());
+            let _node = Node::start_on(Path::new(folder), &addresses, Vec::new(), PORT);
+            println!("\n@ {} 0", now_ms());
+            let _end = std::io::stdin().read_to_end(&mut Vec::new());
+        }
+        ["client", who, host, folder, relayed] => {
+            client(who.parse().unwrap(), host, Path::new(folder), *relayed == "relayed");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Talks and listens until its standard input ends.
+fn client(who: u8, host: &str, folder: &Path, relay_only: bool) {
+    let descriptor = Descriptor {
+        config: Config {
+            host: host.into(),
+            port: PORT,
+            credential: Credential::Token("dev".into()),
+            scope_id: "room".into(),
+            name: who.to_string(),
+            client: "test/1".into(),
+            profiles: Vec::new(),
+            relay_only,
+        },
+        trust: Trust::CaFile(folder.join("certificate.pem")),
+        proxy: None,
+        udp: true,
+        quic: None,
+    };
+    println!();
+    let (to, events) = sync_channel(LINES);
+    let client = Client::connect(descriptor, move |event| drop(to.try_send(event))).unwrap();
+    let voice = client.publish(voice()).unwrap();
+    let (ended, end) = sync_channel::<()>(1);
+    std::thread::spawn(move || {
+        let _end = std::io::stdin().read_to_end(&mut Vec::new());
+        drop(ended);
+    });
+    let (mut next, mut frame, mut is_published) = (Instant::now(), 0u32, false);
+    let mut direct = (0, Instant::now() - PATIENCE);
+    while end.try_recv() != Err(TryRecvError::Disconnected) {
+        let left = next.saturating_duration_since(Instant::now());
+        if let Ok(event) = events.recv_timeout(left) {
+            let publications = match event {
+                Event::Joined { peers, .. } => {
+                    println!("@ {} 0", now_ms());
+                    peers.into_iter().flat_map(|peer| peer.publications).collect()
+                }
+                Event::Scope(user_event::Body::Started(started)) => {
+                    started.publication.into_iter().collect()
+                }
+                Event::Transport(state) => {
+                    println!("@ {} 1 {}", now_ms(), i32::from(state));
+                    Vec::new()
+                }
+                Event::Published { .. } => {
+                    is_published = true;
+                    Vec::new()
+                }
+                Event::Payload(payload) => {
+                    let (from, number) = payload.payload.split_first().unwrap();
+                    let number = u32::from_be_bytes(number.try_into().unwrap());
+                    println!("@ {} 3 {from} {number}", now_ms());
+                    Vec::new()
+                }
+                _ => Vec::new(),
+            };
+            for publication in publications {
+                client.subscribe(&publication.publication_id, true).unwrap();
+            }
+        }
+        let came = client.statistics().direct_packets;
+        if came > direct.0 {
+            if direct.1.elapsed() > Duration::from_secs(1) {
+                println!("@ {} 2", now_ms());
+            }
+            direct = (came, Instant::now());
+        }
+        if Instant::now() >= next {
+            next += FRAME;
+            if is_published {
+                let mut payload = vec![who];
+                payload.extend(frame.to_be_bytes());
+                let timestamp = frame * 960;
+                let frame_of_voice =
+                    Frame { payload: &payload, timestamp, marker: frame == 0, level: None };
+                let _away = client.send(voice, 0, &frame_of_voice);
+                frame += 1;
+            }
+        }
+    }
+}
+
+/// The hosts of a test, with a node on the one in the middle.
+struct Net {
+    hosts: Hosts,
+    ends: [(IpAddr, IpAddr); 2],
+    folder: tempfile::TempDir,
+    name: &'static str,
+    _node: Part,
+}
+
+impl Net {
+    /// None where this machine gives no hosts.
+    fn start(name: &'static str, net: u8) -> Option<Self> {
+        let ends = ends(net);
+        let made = Hosts::new(&format!("d{net}"), ends[0], ends[1]);
+        let hosts = match made.and_then(|hosts| hosts.connect_sides(ends).map(|()| hosts)) {
+            Ok(hosts) => hosts,
+            Err(reason) => {
+                strait_tests::skip(name, &reason);
+                return None;
+            }
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let part = format!("node {} {} {}", folder.path().display(), ends[0].0, ends[1].0);
+        let mut node = Part::start(&hosts.relay, name, &part);
+        node.wait(0, |said| *said == Said::Joined);
+        Some(Self { hosts, ends, folder, name, _node: node })
+    }
+
+    /// A client on the left (0) or right (1) host.
+    fn client(&self, side: usize, who: u8, relayed: &str) -> Part {
+        let host = [&self.hosts.left, &self.hosts.right][side];
+        let folder = self.folder.path().display();
+        let part = format!("client {who} {} {folder} {relayed}", self.ends[side].0);
+        Part::start(host, self.name, &part)
+    }
+}
+
+fn settle() {
+    // Long enough for what is under way to arrive, and for some frames to be judged by.
+    std::thread::sleep(Duration::from_secs(1));
+}
+
+#[test]
+fn two_on_hosts_of_their_own_go_directly() {
+    if let Ok(part) = std::env::var(PART) {
+        return play(&part);
+    }
+    let name = "hosts::two_on_hosts_of_their_own_go_directly";
+    let Some(net) = Net::start(name, 91) else { return };
+    let mut ann = net.client(0, 1, "direct");
+    ann.wait_for(0, State::UdpRelay);
+    let mut bob = net.client(1, 2, "direct");
+    let joined = bob.wait(0, |said| *said == Said::Joined);
+    for member in [&mut ann, &mut bob] {
+        let direct = member.wait(0, |said| *said == Said::Direct) - joined;
+        assert!(direct <= bound(1000), "the first direct packet after {direct} ms");
+        member.wait_for(joined, State::P2p);
+    }
+    ann.end();
+    bob.end();
+}
+
+#[test]
+fn where_udp_is_blocked_media_goes_by_tcp_and_comes_back() {
+    if let Ok(part) = std::env::var(PART) {
+        return play(&part);
+    }
+    let name = "hosts::where_udp_is_blocked_media_goes_by_tcp_and_comes_back";
+    let Some(net) = Net::start(name, 92) else { return };
+    let mut bob = net.client(1, 2, "relayed");
+    bob.wait_for(0, State::UdpRelay);
+    net.hosts.block_udp_of_left(true).unwrap();
+    let began = now_ms();
+    let mut ann = net.client(0, 1, "relayed");
+    for (member, other) in [(&mut ann, 2), (&mut bob, 1)] {
+        let first = member.wait(0, |said| matches!(said, Said::Heard(who, _) if *who == other));
+        assert!(first - began <= bound(3000), "the first sound after {} ms", first - began);
+    }
+    assert_eq!(ann.wait_for(0, State::Link).min(now_ms()), ann.wait_for(0, State::Link));
+    settle();
+    net.hosts.block_udp_of_left(false).unwrap();
+    let released = now_ms();
+    let back = ann.wait_for(released, State::UdpRelay) - released;
+    assert!(back <= bound(10_000), "back on UDP after {back} ms");
+    settle();
+    let now = now_ms();
+    let (at_ann, at_bob) = (ann.lost(2, released, now), bob.lost(1, released, now));
+    assert!(at_ann.max(at_bob) <= 5, "100 ms of sound: {at_ann} and {at_bob} frames lost");
+    ann.end();
+    bob.end();
+}
