@@ -170,8 +170,33 @@ pub const LINK_MESSAGES: Promise =
         name: "link_messages_per_core", bound: Bound::AtLeast(50_000.0), unit: "1/(s·core)"
     };
 
+/// From the second join to the first packet that came directly.
+pub const LINK_DIRECT_FIRST: Promise =
+    Promise { name: "link_direct_first", bound: Bound::AtMost(1.0), unit: "s" };
+/// Frames of sound lost at the moves to the direct way and back.
+pub const LINK_DIRECT_LOST: Promise =
+    Promise { name: "link_direct_lost", bound: Bound::AtMost(0.0), unit: "frames" };
+/// From the start of a client without UDP to sound.
+pub const LINK_BLOCKED_FIRST: Promise =
+    Promise { name: "link_blocked_first", bound: Bound::AtMost(3.0), unit: "s" };
+/// From the release of UDP to media on UDP alone.
+pub const LINK_BLOCKED_BACK: Promise =
+    Promise { name: "link_blocked_back", bound: Bound::AtMost(10.0), unit: "s" };
+/// Sound lost at that change.
+pub const LINK_BLOCKED_LOST: Promise =
+    Promise { name: "link_blocked_lost", bound: Bound::AtMost(100.0), unit: "ms" };
+
 /// What `./dev figures link` prints.
-pub const LINK: &[Promise] = &[LINK_JOINS, LINK_CLIENT_MEMORY, LINK_MESSAGES];
+pub const LINK: &[Promise] = &[
+    LINK_JOINS,
+    LINK_CLIENT_MEMORY,
+    LINK_MESSAGES,
+    LINK_DIRECT_FIRST,
+    LINK_DIRECT_LOST,
+    LINK_BLOCKED_FIRST,
+    LINK_BLOCKED_BACK,
+    LINK_BLOCKED_LOST,
+];
 
 /// A line of the report.
 #[derive(Clone, Debug, Serialize)]

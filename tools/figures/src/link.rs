@@ -1,5 +1,8 @@
 //! The figures of the link: joins, memory, messages, by clients that speak it over TLS.
 
+mod gate;
+mod ways;
+
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -17,7 +20,10 @@ use strait_link::v1::{
 use strait_link::{ALPN, Frames, MESSAGE_BYTES, VERSION, encode};
 use tokio::task::spawn_blocking;
 
-use crate::figure::{Figure, LINK, LINK_CLIENT_MEMORY, LINK_JOINS, LINK_MESSAGES, Promise};
+use crate::figure::{
+    Figure, LINK, LINK_BLOCKED_BACK, LINK_BLOCKED_FIRST, LINK_BLOCKED_LOST, LINK_CLIENT_MEMORY,
+    LINK_DIRECT_FIRST, LINK_DIRECT_LOST, LINK_JOINS, LINK_MESSAGES, Promise,
+};
 use crate::setup::{Setup, TOKEN};
 
 /// Clients that join and stay.
@@ -53,6 +59,18 @@ pub async fn measure(only: &str) -> Vec<Figure> {
     if wanted(&[LINK_MESSAGES]) {
         eprintln!("==> {MESSAGES} messages");
         figures.push(messages().await.unwrap_or_else(|error| LINK_MESSAGES.missed(error)));
+    }
+    const DIRECT: [Promise; 2] = [LINK_DIRECT_FIRST, LINK_DIRECT_LOST];
+    if wanted(&DIRECT) {
+        eprintln!("==> two clients go directly, and come back");
+        let missed = |error: io::Error| DIRECT.map(|promise| promise.missed(&error));
+        figures.extend(ways::direct().await.unwrap_or_else(missed));
+    }
+    const BLOCKED: [Promise; 3] = [LINK_BLOCKED_FIRST, LINK_BLOCKED_BACK, LINK_BLOCKED_LOST];
+    if wanted(&BLOCKED) {
+        eprintln!("==> UDP is blocked, and is not any more");
+        let missed = |error: io::Error| BLOCKED.map(|promise| promise.missed(&error));
+        figures.extend(ways::blocked().await.unwrap_or_else(missed));
     }
     figures.retain(|figure| figure.name.contains(only));
     debug_assert!(figures.len() <= LINK.len());
