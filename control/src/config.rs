@@ -80,6 +80,7 @@ pub struct Relay {
     pub rpc_socket: PathBuf,
     /// ICE-TCP listener of the relay. When given, the HTTPS listeners pass connections that open
     /// with a framed STUN message (RFC 4571) on to it, so that media and HTTPS share one TCP port.
+    /// Framed media over TLS is handed over to the relay by the socket beside that of its RPC.
     pub ice_tcp: Option<SocketAddr>,
 }
 

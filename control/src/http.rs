@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod cors;
 pub mod front_door;
+pub mod handover;
 pub mod health;
 pub mod metrics;
 pub mod page;

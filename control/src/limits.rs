@@ -77,6 +77,9 @@ pub const WRITE_TIME: Duration = Duration::from_secs(10);
 pub const RELAY_CALL: Duration = Duration::from_secs(5);
 /// How long a connection may take to say what it is (TLS or framed STUN).
 pub const FRONT_DOOR_TIME: Duration = Duration::from_secs(10);
+/// Most of a ClientHello that is looked at for framed media: one with post-quantum keys is 1.7 KiB.
+/// A longer one is none of a client of ours.
+pub const HELLO_BYTES: usize = 4 << 10;
 /// How long a client may take for the headers of a request, and idle between two of them.
 pub const HEADER_TIME: Duration = Duration::from_secs(30);
 /// How long a client may take for the body of a request.

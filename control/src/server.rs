@@ -19,7 +19,10 @@ use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::fault::Fault;
-use crate::http::{App, front_door::FrontDoor, metrics::Metrics, page, router, sessions::Sessions};
+use crate::http::{
+    App, front_door::FrontDoor, handover::Handover, metrics::Metrics, page, router,
+    sessions::Sessions,
+};
 use crate::limits;
 use crate::link::{Links, door::LinkDoor, quic};
 use crate::relay::{Relay, watch as relay_watch};
@@ -148,21 +151,28 @@ impl Server {
 
     fn listen(&mut self) -> Result<(), Fault> {
         let config = self.app.config.clone();
-        let tls = match config.http.https_listen.is_empty() && config.link.quic_listen.is_empty() {
-            true => None,
-            false => Some(certificate::tls(&config.http)?),
-        };
-        if let Some(tls) = &tls {
-            self.listen_quic(tls)?;
-            let tls = RustlsConfig::from_config(Arc::clone(tls));
+        let certificate =
+            match config.http.https_listen.is_empty() && config.link.quic_listen.is_empty() {
+                true => None,
+                false => Some(certificate::load(&config.http)?),
+            };
+        if let Some(certificate) = &certificate {
+            let tls = certificate.tls()?;
+            self.listen_quic(&tls)?;
+            let tls = RustlsConfig::from_config(tls);
             let places = Arc::clone(self.app.links.media_places());
-            let door = FrontDoor::new(config.relay.ice_tcp, places);
+            let mut door = FrontDoor::new(config.relay.ice_tcp, places);
+            if config.relay.ice_tcp.is_some() {
+                let handover = Handover::new(&config.relay.rpc_socket, &certificate.pem());
+                let fault = |error| Fault::internal(format!("http.certificate: {error}"));
+                door = door.with_handover(handover.map_err(fault)?);
+            }
             for address in &config.http.https_listen {
                 let acceptor = RustlsAcceptor::new(tls.clone())
                     .handshake_timeout(limits::FRONT_DOOR_TIME)
                     .acceptor(door.clone());
                 let links = Arc::clone(&self.app.links);
-                let acceptor = LinkDoor::new(acceptor, door.clone(), links);
+                let acceptor = LinkDoor::new(acceptor, links);
                 let Some((listener, address)) = bind(*address, "http.https_listen")? else {
                     continue;
                 };

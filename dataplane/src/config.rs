@@ -26,7 +26,8 @@ pub struct Config {
     pub port: u16,
     /// Addresses to tell peers instead of those listened on, for a host behind a one-to-one NAT.
     pub announced: Vec<IpAddr>,
-    /// Whether to take peers over TCP (ICE-TCP) as well, for networks that let no UDP through.
+    /// Whether to take peers over TCP as well, for networks that let no UDP through: ICE-TCP, and framed media over TLS that a
+    /// control plane hands over (at `rpc_socket` with ".tcp" at its end).
     pub ice_tcp: bool,
     /// Address and port for ICE-TCP, such as "127.0.0.1:18443" behind a front door that shares the port with HTTPS.
     /// Empty: the addresses and the port of UDP.

@@ -8,6 +8,7 @@ mod error;
 pub mod extensions;
 #[doc(hidden)]
 pub mod fault;
+mod framed;
 pub mod handshake;
 pub mod limits;
 pub mod mailbox;

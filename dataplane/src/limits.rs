@@ -53,6 +53,26 @@ pub const HANDSHAKE_INPUTS: usize = 2048;
 /// New and removed peers that the handshake thread does not know yet.
 pub const HANDSHAKE_ORDERS: usize = 4096;
 
+/// Connections of framed media over TLS: as many as the control plane passes on. Four files and some 30 KiB each.
+pub const FRAMED_CONNECTIONS: usize = 4096;
+/// Files of each: to the peer, to the control plane, and both ends of the one to the worker.
+pub const FRAMED_FILES: usize = 4;
+/// How long a control plane may take for the message that hands a connection over. It writes it at once.
+pub const FRAMED_HANDOVER: Duration = Duration::from_secs(2);
+/// How long a peer may take for TLS and a check that passes: as long as a link for `Auth`.
+pub const FRAMED_UNKNOWN: Duration = Duration::from_secs(5);
+/// Bytes that wait for a slow reader: a third of a second of 1.5 Mbit/s. The oldest frames go first.
+pub const FRAMED_QUEUE_BYTES: usize = 64 << 10;
+/// Bytes of frames in one TLS record: the most that one holds (RFC 8446 section 5.1).
+pub const FRAMED_RECORD_BYTES: usize = 16 << 10;
+/// Bytes that the kernel takes beyond what is on its way: one record; what waits more can still be dropped.
+pub const FRAMED_UNSENT_BYTES: u32 = 16 << 10;
+/// Bytes of one read: one record.
+pub const FRAMED_READ_BYTES: usize = 16 << 10;
+/// Reads from one connection, of each of its sides, before the others have their turn.
+pub const FRAMED_READS_PER_TURN: usize = 4;
+const _: () = assert!(FRAMED_QUEUE_BYTES >= 2 * FRAMED_RECORD_BYTES);
+
 /// Events that wait for the slowest reader of `WatchEvents`; beyond, it loses the oldest and is told how many.
 pub const EVENTS: usize = 4096;
 /// Readers of `WatchEvents`: a control plane, its successor, and some people looking on.

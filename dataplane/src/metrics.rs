@@ -170,6 +170,27 @@ const METRICS: &[(&str, &str, &str)] = &[
         "counter",
         "ICE-TCP connections closed for breaking rules, by worker.",
     ),
+    ("relay_framed_connections", "gauge", "Connections of framed media over TLS that are open."),
+    (
+        "relay_framed_accepted_total",
+        "counter",
+        "Connections of framed media that control planes handed over.",
+    ),
+    (
+        "relay_framed_refused_total",
+        "counter",
+        "Connections that were handed over and not taken: too many, or without what belongs to them.",
+    ),
+    (
+        "relay_framed_failed_total",
+        "counter",
+        "Connections of framed media without TLS or a check that passed within 5 s, or with broken TLS.",
+    ),
+    (
+        "relay_framed_packets_dropped_total",
+        "counter",
+        "Packets that waited for a slow reader of framed media until 64 KiB did; the oldest went.",
+    ),
     ("relay_handshakes_open", "gauge", "DTLS handshakes under way."),
     ("relay_handshake_drops_total", "counter", "DTLS datagrams that found no room."),
     ("relay_event_readers", "gauge", "Readers of WatchEvents: control planes."),
@@ -285,6 +306,15 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_tcp_accepted_total", |report| report.sockets.tcp_accepted);
     page.each("relay_tcp_refused_total", |report| report.sockets.tcp_refused);
     page.each("relay_tcp_expelled_total", |report| report.sockets.tcp_expelled);
+    for (name, count) in [
+        ("relay_framed_connections", &state.framed.open),
+        ("relay_framed_accepted_total", &state.framed.accepted),
+        ("relay_framed_refused_total", &state.framed.refused),
+        ("relay_framed_failed_total", &state.framed.failed),
+        ("relay_framed_packets_dropped_total", &state.framed.dropped),
+    ] {
+        page.one(name, "", count.load(Ordering::Relaxed));
+    }
     page.one("relay_handshakes_open", "", state.handshakes.half_open());
     page.one("relay_handshake_drops_total", "", state.handshakes.dropped());
     page.one("relay_event_readers", "", state.watchers.load(Ordering::Relaxed));

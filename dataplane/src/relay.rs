@@ -4,8 +4,12 @@ use crate::candidates::{self, Sources};
 use crate::config::{self, Config};
 use crate::error::RelayError;
 use crate::fault::Fault;
+use crate::framed;
 use crate::handshake;
-use crate::limits::{FILES_MIN, STOP, WORKER_EVENTS, WORKER_QUALITY};
+use crate::limits::{
+    FILES_MIN, FRAMED_CONNECTIONS, FRAMED_FILES, RPC_CONNECTIONS, STOP, WORKER_EVENTS,
+    WORKER_QUALITY,
+};
 use crate::mailbox::{Mailbox, Request, mailbox};
 use crate::metrics;
 use crate::random;
@@ -26,6 +30,7 @@ use strait_crypt::dtls::Certificate;
 use strait_io::limits::TCP_CONNECTIONS;
 use strait_io::steering::Kernel;
 use strait_io::{Backend, Sockets, affinity, interfaces, process};
+use strait_proto::handover;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -116,6 +121,14 @@ impl Relay {
                 ));
             }
         }
+        let framed_most = files.map_or(FRAMED_CONNECTIONS, framed_connections);
+        let framed = match framed_socket(config, framed_most) {
+            Ok(socket) => socket,
+            Err(why) => {
+                degradations.push(format!("framed media over TLS is not taken: {why}"));
+                None
+            }
+        };
         let certificate = Certificate::generate()?;
         let identity = Identity {
             instance_id: random::instance_id()?,
@@ -174,8 +187,22 @@ impl Relay {
             let pin = (workers <= pins.len()).then(|| pins.get(me).copied()).flatten();
             threads.push(run(me, pin, turner, last("a worker")).map_err(RelayError::Thread)?);
         }
+        let (rpc_end, mut end) = watch::channel(false);
+        let carried = match framed {
+            Some(socket) => {
+                let incoming = socket.incoming(allowed(config), framed_most + RPC_CONNECTIONS);
+                let (end, last) = (end.clone(), last("the TLS thread"));
+                let (carried, thread, taking) =
+                    framed::start(incoming, letterboxes, framed_most, end, last)
+                        .map_err(RelayError::Thread)?;
+                threads.push(thread);
+                tokio::spawn(taking);
+                carried
+            }
+            None => Arc::default(),
+        };
 
-        let state = Arc::new(State::new(
+        let state = State::new(
             identity,
             mailboxes,
             handshakes,
@@ -183,7 +210,8 @@ impl Relay {
             health.clone(),
             subscribers_asked,
             config.scope_subscriptions_per_worker,
-        ));
+        );
+        let state = Arc::new(State { framed: carried, ..state });
         held(last("the pump of events"), rpc::pump(state.clone(), happened));
         held(last("the pump of quality"), rpc::pump_quality(state.clone(), told));
         held(last("the sweep of scopes"), rpc::sweep(state.clone()));
@@ -196,10 +224,9 @@ impl Relay {
             let router = metrics::router(state.clone(), health.clone());
             held(last("the server of metrics"), async move { axum::serve(listener, router).await });
         }
-        let (rpc_end, mut end) = watch::channel(false);
         let rpc = tokio::spawn(rpc::builder().serve_with_incoming_shutdown(
             Service(state.clone()).server(),
-            socket.incoming(allowed(config)),
+            socket.incoming(allowed(config), RPC_CONNECTIONS),
             async move { drop(end.wait_for(|end| *end).await) },
         ));
         Ok(Self { state, health, metrics, threads, died, rpc_end, rpc })
@@ -348,6 +375,26 @@ fn tcp_connections(files: u64, workers: usize) -> Option<usize> {
     let free = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(open);
     let connections = (free / 2 / workers.max(1)).max(1);
     (connections < TCP_CONNECTIONS).then_some(connections)
+}
+
+/// Where connections of framed media are handed over, if they are to be taken.
+fn framed_socket(config: &Config, most: usize) -> Result<Option<rpc::socket::Socket>, String> {
+    if !config.ice_tcp {
+        return Ok(None);
+    }
+    if most == 0 {
+        return Err("too few files may be open: raise LimitNOFILE= or `ulimit -n`".into());
+    }
+    let path = handover::socket_of(&config.rpc_socket);
+    rpc::socket::Socket::bind(&path).map(Some).map_err(|error| error.to_string())
+}
+
+/// How many connections of framed media there may be at most: strangers open them too. A quarter of the files that are not
+/// open yet.
+fn framed_connections(files: u64) -> usize {
+    let open = process::open_files().unwrap_or(0);
+    let free = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(open);
+    (free / 4 / FRAMED_FILES).min(FRAMED_CONNECTIONS)
 }
 
 /// Who may call: root, ourselves, and whom the configuration names.

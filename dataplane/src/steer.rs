@@ -175,7 +175,7 @@ impl Letterbox {
     }
 
     /// `false`: no room, and the connection is closed.
-    fn put_connection(&self, connection: Connection) -> bool {
+    pub(crate) fn put_connection(&self, connection: Connection) -> bool {
         let fits = self.connections.push(connection).is_ok();
         self.waker.wake();
         fits

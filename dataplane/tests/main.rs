@@ -3,6 +3,7 @@
 mod call;
 mod common;
 mod faults;
+mod framed;
 mod latency;
 mod movement;
 mod program;

@@ -3,6 +3,7 @@
 //! What a connection is shows in its first bytes: a TLS record (0x16 0x03), or a STUN message in
 //! RFC 4571 framing (two bytes of length, 0x00 0x01, and the magic cookie at offset 6). The latter
 //! is spliced to the relay, which then sees a loopback address: ICE takes a path as it sees it.
+//! TLS whose ClientHello names framed media is handed over to the relay, which speaks it itself.
 
 use std::future::Future;
 use std::io;
@@ -13,11 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum_server::accept::Accept;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use super::handover::Handover;
 use crate::admission::Admission;
 use crate::limits;
 
@@ -28,6 +31,7 @@ const DRAIN_TIME: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct FrontDoor {
     relay: Option<SocketAddr>,
+    handover: Option<Arc<Handover>>,
     places: Arc<Admission>,
 }
 
@@ -38,6 +42,8 @@ pub enum Opening {
     Unclear,
     /// TLS.
     Tls,
+    /// TLS for framed media.
+    Media,
     /// A framed STUN request.
     Stun,
     /// HTTP without TLS, by mistake.
@@ -50,15 +56,35 @@ impl FrontDoor {
     /// Passes ICE-TCP on to `relay`, as many connections as have `places`: the relay, which sees
     /// one address, cannot tell whose they are. Without a relay, TLS only.
     pub fn new(relay: Option<SocketAddr>, places: Arc<Admission>) -> Self {
-        Self { relay, places }
+        Self { relay, handover: None, places }
+    }
+
+    /// Hands framed media over TLS to the relay as well, among the same places.
+    #[must_use]
+    pub fn with_handover(self, handover: Handover) -> Self {
+        Self { handover: Some(Arc::new(handover)), ..self }
+    }
+
+    /// Hands a connection of a client at `address` over to the relay. The error says that it was
+    /// done, or why not.
+    fn hand_over(&self, handover: &Arc<Handover>, stream: TcpStream, address: IpAddr) -> io::Error {
+        let Ok(place) = self.places.enter(address) else {
+            return refused("too many connections of framed media");
+        };
+        let handover = Arc::clone(handover);
+        tokio::spawn(async move {
+            if let Err(error) = handover.carry(stream).await {
+                // Clients send media over their links instead.
+                debug!("the relay did not take a connection over: {error}");
+            }
+            drop(place);
+        });
+        refused("handed over to the relay")
     }
 
     /// Passes framed media of a client at `address` on to the relay. The error says that it was
     /// done, or why not.
-    pub fn pass_on<S>(&self, stream: S, address: IpAddr) -> io::Error
-    where
-        S: AsyncRead + AsyncWrite + Send + 'static,
-    {
+    fn pass_on(&self, stream: TcpStream, address: IpAddr) -> io::Error {
         let Some(relay) = self.relay else { return refused("ICE-TCP is not served here") };
         let Ok(place) = self.places.enter(address) else {
             return refused("too many ICE-TCP connections");
@@ -71,11 +97,43 @@ impl FrontDoor {
         refused("passed on to the relay")
     }
 
+    /// Looks at what came without taking it.
+    async fn peek(&self, stream: &TcpStream) -> io::Result<Opening> {
+        let mut bytes = [0; limits::HELLO_BYTES];
+        loop {
+            let length = stream.peek(&mut bytes).await?;
+            if length == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let seen = bytes.get(..length).unwrap_or_default();
+            let opening = match (judge(seen), &self.handover) {
+                (Opening::Tls, Some(_)) => match names_media(seen) {
+                    Some(true) => Opening::Media,
+                    None if length < bytes.len() => Opening::Unclear,
+                    Some(false) | None => Opening::Tls,
+                },
+                (opening, _) => opening,
+            };
+            match opening {
+                // The socket stays readable, so there is nothing to wait for but time.
+                Opening::Unclear => sleep(Duration::from_millis(10)).await,
+                opening => return Ok(opening),
+            }
+        }
+    }
+
     async fn admit(self, stream: TcpStream) -> io::Result<TcpStream> {
         stream.set_nodelay(true)?;
-        let opening = timeout(limits::FRONT_DOOR_TIME, peek(&stream)).await;
+        let opening = timeout(limits::FRONT_DOOR_TIME, self.peek(&stream)).await;
         match opening.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
             Opening::Tls => Ok(stream),
+            Opening::Media => {
+                let address = stream.peer_addr()?.ip().to_canonical();
+                Err(match &self.handover {
+                    Some(handover) => self.hand_over(handover, stream, address),
+                    None => refused("framed media is not served here"),
+                })
+            }
             Opening::Stun => {
                 let address = stream.peer_addr()?.ip().to_canonical();
                 Err(self.pass_on(stream, address))
@@ -128,30 +186,28 @@ pub fn judge(bytes: &[u8]) -> Opening {
     }
 }
 
-async fn peek(stream: &TcpStream) -> io::Result<Opening> {
-    let mut bytes = [0; 16];
-    loop {
-        let length = stream.peek(&mut bytes).await?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match judge(bytes.get(..length).unwrap_or_default()) {
-            // The socket stays readable, so there is nothing to wait for but time.
-            Opening::Unclear => sleep(Duration::from_millis(10)).await,
-            opening => return Ok(opening),
+/// Whether a ClientHello names framed media; none when it is not complete.
+fn names_media(mut hello: &[u8]) -> Option<bool> {
+    let mut acceptor = Acceptor::default();
+    while !hello.is_empty() {
+        if acceptor.read_tls(&mut hello).is_err() {
+            return Some(false);
         }
     }
+    // What is no ClientHello is told so by TLS itself.
+    let Ok(accepted) = acceptor.accept() else { return Some(false) };
+    let accepted = accepted?;
+    let hello = accepted.client_hello();
+    let mut names = hello.alpn().into_iter().flatten();
+    Some(names.any(|name| name == strait_link::MEDIA_ALPN))
 }
 
 /// Carries bytes both ways until either side ends or both are silent. What is read is written
 /// before more is read: a slow side slows the other.
-async fn splice<S>(client: S, relay: SocketAddr) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Send + 'static,
-{
+async fn splice(client: TcpStream, relay: SocketAddr) -> io::Result<()> {
     let relay = timeout(limits::RELAY_CALL, TcpStream::connect(relay)).await??;
     relay.set_nodelay(true)?;
-    let (client_read, client_write) = tokio::io::split(client);
+    let (client_read, client_write) = client.into_split();
     let (relay_read, relay_write) = relay.into_split();
     let activity = Activity { start: Instant::now(), last_ms: AtomicU64::new(0) };
     tokio::select! {
@@ -174,8 +230,6 @@ async fn copy(
         }
         activity.note();
         to.write_all(buffer.get(..length).unwrap_or_default()).await?;
-        // TLS may hold back what the socket did not take at once.
-        to.flush().await?;
     }
 }
 

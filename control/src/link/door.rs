@@ -1,4 +1,5 @@
-//! What a TLS connection on the one port turns out to be: a link, framed media, or HTTPS.
+//! What a TLS connection on the one port turns out to be: a link, or HTTPS. Framed media was taken
+//! out before.
 //!
 //! ALPN tells it (RFC 7301). A client that names no protocol is told by its first bytes: those of a
 //! link are a length below 16 KiB, so zero, and HTTP begins with a letter.
@@ -29,7 +30,6 @@ type Tls = <RustlsAcceptor as Accept<TcpStream, ()>>::Stream;
 #[derive(Clone)]
 pub struct LinkDoor {
     tls: RustlsAcceptor<FrontDoor>,
-    front: FrontDoor,
     links: Arc<Links>,
 }
 
@@ -40,9 +40,9 @@ pub struct Opened {
 }
 
 impl LinkDoor {
-    /// Takes links out of what `tls` lets in, and passes framed media on through `front`.
-    pub fn new(tls: RustlsAcceptor<FrontDoor>, front: FrontDoor, links: Arc<Links>) -> Self {
-        Self { tls, front, links }
+    /// Takes links out of what `tls` lets in.
+    pub fn new(tls: RustlsAcceptor<FrontDoor>, links: Arc<Links>) -> Self {
+        Self { tls, links }
     }
 
     async fn sort(self, mut stream: Tls) -> io::Result<Opened> {
@@ -52,7 +52,6 @@ impl LinkDoor {
             (socket.peer_addr()?.ip().to_canonical(), socket.local_addr()?.port());
         let first = match protocol.as_deref() {
             Some(strait_link::ALPN) => None,
-            Some(strait_link::MEDIA_ALPN) => return Err(self.front.pass_on(stream, address)),
             Some(_) => return Ok(Opened { first: None, stream }),
             None => {
                 let first = timeout(limits::FRONT_DOOR_TIME, stream.read_u8()).await;

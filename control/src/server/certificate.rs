@@ -10,35 +10,57 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::info;
+use zeroize::Zeroizing;
 
 use crate::config::Http;
 use crate::fault::Fault;
 
-/// TLS with the certificate of the configuration, or with a self-signed one.
+/// A certificate chain and its key, each in PEM.
+pub struct Certificate {
+    chain: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+/// The certificate of the configuration, or a self-signed one.
 ///
 /// # Errors
-/// A file cannot be read or written, or does not hold what it should; the sentence names it.
-pub fn tls(config: &Http) -> Result<Arc<ServerConfig>, Fault> {
-    let (certificate, key) = match config.certificate.as_os_str().is_empty() {
+/// A file cannot be read or written; the sentence names it.
+pub fn load(config: &Http) -> Result<Certificate, Fault> {
+    let (chain, key) = match config.certificate.as_os_str().is_empty() {
         true => self_signed(config)?,
         false => (read(&config.certificate)?, read(&config.key)?),
     };
-    let unusable =
-        |error: &dyn std::fmt::Display| Fault::internal(format!("certificate or key: {error}"));
-    let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&certificate)
-        .collect::<Result<_, _>>()
-        .map_err(|error| unusable(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| unusable(&error))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(&error))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| unusable(&error))?;
-    let protocols = [&b"h2"[..], b"http/1.1", strait_link::ALPN, strait_link::MEDIA_ALPN];
-    tls.alpn_protocols = protocols.map(<[u8]>::to_vec).to_vec();
-    Ok(Arc::new(tls))
+    Ok(Certificate { chain, key: Zeroizing::new(key) })
+}
+
+impl Certificate {
+    /// TLS for HTTPS and links.
+    ///
+    /// # Errors
+    /// It is no certificate, or the key is not its own.
+    pub fn tls(&self) -> Result<Arc<ServerConfig>, Fault> {
+        let unusable =
+            |error: &dyn std::fmt::Display| Fault::internal(format!("certificate or key: {error}"));
+        let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&self.chain)
+            .collect::<Result<_, _>>()
+            .map_err(|error| unusable(&error))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| unusable(&error))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&error))?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(|error| unusable(&error))?;
+        let protocols = [&b"h2"[..], b"http/1.1", strait_link::ALPN];
+        tls.alpn_protocols = protocols.map(<[u8]>::to_vec).to_vec();
+        Ok(Arc::new(tls))
+    }
+
+    /// Both, one after the other.
+    pub fn pem(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new([self.chain.as_slice(), b"\n", &self.key].concat())
+    }
 }
 
 /// The self-signed certificate in the state directory, made when absent: kept, so that an

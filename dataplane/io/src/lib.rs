@@ -29,4 +29,4 @@ pub use clock::Clock;
 pub use counters::{Counters, Drop};
 pub use epoll::Waker;
 pub use sockets::Sockets;
-pub use sockopt::set_traffic_class;
+pub use sockopt::{limit_unsent, set_traffic_class};

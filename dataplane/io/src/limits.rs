@@ -22,6 +22,8 @@ pub const TCP_READ_BYTES: usize = 2 * (2 + DATAGRAM_BYTES);
 /// Bytes that wait for a slow reader: half a second of 1 Mbit/s. Beyond, whole frames are dropped.
 pub const TCP_WRITE_BYTES: usize = 64 << 10;
 const _: () = assert!(TCP_WRITE_BYTES >= 2 * (2 + DATAGRAM_BYTES));
+/// Bytes of frames for one connection that leave by one call: what TLS makes one record of.
+pub const TCP_TURN_BYTES: usize = 16 << 10;
 /// How long a new connection may take for its first frame.
 pub const TCP_FIRST_FRAME: Duration = Duration::from_secs(10);
 /// How long a connection may be silent. ICE checks come every few seconds (RFC 7675), consent ends after 30 s.

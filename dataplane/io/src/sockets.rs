@@ -289,6 +289,7 @@ impl Port for Sockets {
         for (path, bytes) in egress.iter().filter(|(path, _)| path.protocol == Protocol::Tcp) {
             self.tcp.send(path, bytes, &self.epoll, &mut self.counters);
         }
+        self.tcp.flush(&self.epoll, &mut self.counters);
         egress.clear();
     }
 

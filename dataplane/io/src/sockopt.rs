@@ -3,7 +3,7 @@
 use crate::limits::SOCKET_BUFFER_BYTES;
 use crate::sockaddr::Name;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Connections that wait to be accepted.
@@ -67,6 +67,16 @@ pub fn set_traffic_class(socket: &UdpSocket, class: u8) -> io::Result<()> {
         true => set(socket, libc::IPPROTO_IP, libc::IP_TOS, class.into()),
         false => set(socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, class.into()),
     }
+}
+
+/// Has a connection take no more than so many bytes beyond those that are on their way: what waits, waits where it can
+/// still be dropped.
+///
+/// # Errors
+/// What the system says.
+pub fn limit_unsent(socket: &TcpStream, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
 }
 
 /// A non-blocking TCP listener that shares its address with the other workers'.

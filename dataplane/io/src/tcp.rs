@@ -1,17 +1,19 @@
 //! ICE-TCP, the passive side (RFC 6544), frames of RFC 4571. For peers whose network lets no UDP through.
 //!
 //! A connection proves itself by a STUN message within ten seconds, may be silent for a minute at most, and gets whole
-//! frames or nothing when it reads too slowly.
+//! frames or nothing when it reads too slowly. Whoever speaks TLS for us holds the other end of a local one.
 
 use crate::counters::{Counters, Drop};
 use crate::epoll::{Epoll, Interest};
 use crate::limits::{
     ADDRESSES, TCP_ACCEPTS_PER_TURN, TCP_CONNECTIONS, TCP_CONNECTIONS_PER_ADDRESS, TCP_FIRST_FRAME,
-    TCP_IDLE, TCP_READ_BYTES, TCP_SWEEP, TCP_WRITE_BYTES,
+    TCP_IDLE, TCP_READ_BYTES, TCP_SWEEP, TCP_TURN_BYTES, TCP_WRITE_BYTES,
 };
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use strait_core::limits::DATAGRAM_BYTES;
 use strait_core::port::{Meta, Path, Protocol};
 use strait_core::time::Instant;
@@ -23,12 +25,14 @@ pub(crate) const CONNECTION_TOKENS: u64 = 64;
 // A waker, two UDP sockets and a listener for each address.
 const _: () = assert!(LISTENER_TOKENS as usize > 2 * ADDRESSES);
 const _: () = assert!((CONNECTION_TOKENS - LISTENER_TOKENS) as usize >= ADDRESSES);
+/// Bytes of a frame's length (RFC 4571 section 2).
+const LENGTH_BYTES: usize = 2;
 const STUN_COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
 
 /// One connection with what it read and did not write yet. Can be handed to another worker's port.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     path: Path,
     read: Box<[u8]>,
     /// What of `read` is not worked on yet.
@@ -41,7 +45,82 @@ pub struct Connection {
     ready: bool,
 }
 
+#[derive(Debug)]
+enum Stream {
+    /// To the peer.
+    Tcp(TcpStream),
+    /// To a thread of this process, which has the connection to the peer.
+    Local(UnixStream),
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(into),
+            Self::Local(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Local(stream) => stream.write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write_vectored(parts),
+            Self::Local(stream) => stream.write_vectored(parts),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Local(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
 impl Connection {
+    fn new(stream: Stream, path: Path, now: Instant) -> Self {
+        Self {
+            stream,
+            path,
+            read: vec![0; TCP_READ_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            write: VecDeque::new(),
+            proven: false,
+            heard: now,
+            ready: false,
+        }
+    }
+
+    /// One whose frames come and go by `stream`, whose other end is this process's own. It counts as the peer's at `path`,
+    /// and not among those that its address may have: who let it in bounds these.
+    ///
+    /// # Errors
+    /// The stream cannot be told not to block.
+    pub fn local(stream: UnixStream, path: Path, now: Instant) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self::new(Stream::Local(stream), path, now))
+    }
+
+    /// Whether it is one of those that its address may have.
+    fn is_counted(&self) -> bool {
+        matches!(self.stream, Stream::Tcp(_))
+    }
+
     /// Its two ends.
     #[must_use]
     pub fn path(&self) -> Path {
@@ -60,6 +139,9 @@ pub(crate) struct Tcp {
     by_path: HashMap<Path, u32>,
     per_address: HashMap<IpAddr, u32>,
     ready: VecDeque<u32>,
+    /// Frames of this turn for one connection, which leave by one call.
+    turn: Vec<u8>,
+    turn_path: Option<Path>,
     swept: Instant,
     /// Accepting waits until the next sweep, for want of file descriptors.
     paused: bool,
@@ -120,17 +202,7 @@ impl Tcp {
                     if stream.set_nonblocking(true).is_err() || stream.set_nodelay(true).is_err() {
                         continue;
                     }
-                    let connection = Connection {
-                        stream,
-                        path,
-                        read: vec![0; TCP_READ_BYTES].into_boxed_slice(),
-                        start: 0,
-                        end: 0,
-                        write: VecDeque::new(),
-                        proven: false,
-                        heard: now,
-                        ready: false,
-                    };
+                    let connection = Connection::new(Stream::Tcp(stream), path, now);
                     if self.insert(connection, epoll) {
                         counters.tcp_accepted += 1;
                     } else {
@@ -229,7 +301,8 @@ impl Tcp {
         handed
     }
 
-    /// Sends one frame, or queues it whole, or drops it whole.
+    /// Sends one frame, or queues it whole, or drops it whole; at the latest with [`Tcp::flush`]. Frames for one connection
+    /// that follow each other leave together.
     pub(crate) fn send(
         &mut self,
         path: Path,
@@ -237,44 +310,64 @@ impl Tcp {
         epoll: &Epoll,
         counters: &mut Counters,
     ) {
-        let slot = self.by_path.get(&path).copied();
-        let found = slot.and_then(|slot| self.slots.get_mut(slot as usize));
-        let (Some(slot), Some(Slot { generation, connection: Some(connection) })) = (slot, found)
-        else {
-            counters.add_drops(Drop::TcpClosed, 1);
-            return;
-        };
         let Ok(length) = u16::try_from(bytes.len()) else {
             counters.add_drops(Drop::SendTooBig, 1);
             return;
         };
-        let header = length.to_be_bytes();
-        let frame = header.len() + bytes.len();
+        if self.turn_path != Some(path) || self.turn.len() + bytes.len() > TCP_TURN_BYTES {
+            self.flush(epoll, counters);
+        }
+        self.turn_path = Some(path);
+        self.turn.extend_from_slice(&length.to_be_bytes());
+        self.turn.extend_from_slice(bytes);
+    }
+
+    /// Sends what [`Tcp::send`] kept.
+    pub(crate) fn flush(&mut self, epoll: &Epoll, counters: &mut Counters) {
+        let Some(path) = self.turn_path.take() else { return };
+        let mut turn = std::mem::take(&mut self.turn);
+        self.write(path, &turn, epoll, counters);
+        turn.clear();
+        self.turn = turn;
+    }
+
+    /// Sends frames.
+    fn write(&mut self, path: Path, turn: &[u8], epoll: &Epoll, counters: &mut Counters) {
+        let slot = self.by_path.get(&path).copied();
+        let found = slot.and_then(|slot| self.slots.get_mut(slot as usize));
+        let (Some(slot), Some(Slot { generation, connection: Some(connection) })) = (slot, found)
+        else {
+            counters.add_drops(Drop::TcpClosed, frames(turn).count() as u64);
+            return;
+        };
         let mut written = 0;
-        if connection.write.is_empty() {
-            match connection.stream.write_vectored(&[IoSlice::new(&header), IoSlice::new(bytes)]) {
+        let was_empty = connection.write.is_empty();
+        if was_empty {
+            match connection.stream.write(turn) {
                 Ok(count) => written = count,
                 Err(error) if is_transient(&error) => {}
                 Err(_) => {
-                    counters.add_drops(Drop::TcpClosed, 1);
+                    counters.add_drops(Drop::TcpClosed, frames(turn).count() as u64);
                     self.remove(slot, epoll);
                     return;
                 }
             }
         }
-        if written < frame {
-            if connection.write.len() + frame - written > TCP_WRITE_BYTES {
+        for frame in frames(turn) {
+            let rest = frame.get(written.min(frame.len())..).unwrap_or_default();
+            written = written.saturating_sub(frame.len());
+            if connection.write.len() + rest.len() > TCP_WRITE_BYTES {
                 counters.add_drops(Drop::TcpQueueFull, 1);
-                return;
+                continue;
             }
-            if connection.write.is_empty() {
-                let token = token_of(slot, *generation);
-                let _ = epoll.modify(&connection.stream, token, Interest::ReadWrite);
-            }
-            connection.write.extend(header.iter().chain(bytes).skip(written));
+            connection.write.extend(rest);
+            counters.packets_sent += 1;
+            counters.bytes_sent += (frame.len() - LENGTH_BYTES) as u64;
         }
-        counters.packets_sent += 1;
-        counters.bytes_sent += bytes.len() as u64;
+        if was_empty && !connection.write.is_empty() {
+            let token = token_of(slot, *generation);
+            let _ = epoll.modify(&connection.stream, token, Interest::ReadWrite);
+        }
     }
 
     /// Closes what is silent, at most once in [`TCP_SWEEP`].
@@ -320,7 +413,8 @@ impl Tcp {
         }
         let key = limit_key(connection.path.remote.ip());
         let siblings = self.per_address.get(&key).copied().unwrap_or(0);
-        let crowded = siblings >= TCP_CONNECTIONS_PER_ADDRESS && !key.is_loopback();
+        let is_counted = connection.is_counted();
+        let crowded = is_counted && siblings >= TCP_CONNECTIONS_PER_ADDRESS && !key.is_loopback();
         if self.by_path.len() + self.withheld >= TCP_CONNECTIONS || crowded {
             return false;
         }
@@ -342,7 +436,9 @@ impl Tcp {
             self.ready.push_back(slot);
         }
         self.by_path.insert(connection.path, slot);
-        *self.per_address.entry(key).or_default() += 1;
+        if is_counted {
+            *self.per_address.entry(key).or_default() += 1;
+        }
         place.connection = Some(connection);
         true
     }
@@ -353,7 +449,9 @@ impl Tcp {
         self.free.push(slot);
         self.by_path.remove(&connection.path);
         let key = limit_key(connection.path.remote.ip());
-        if let Some(siblings) = self.per_address.get_mut(&key) {
+        if connection.is_counted()
+            && let Some(siblings) = self.per_address.get_mut(&key)
+        {
             *siblings -= 1;
             if *siblings == 0 {
                 self.per_address.remove(&key);
@@ -425,6 +523,16 @@ fn hand_over(
     Ok(handed)
 }
 
+/// The frames in whole ones, each with its length.
+fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = u16::from_be_bytes(*bytes.first_chunk()?);
+        let (frame, rest) = bytes.split_at_checked(LENGTH_BYTES + usize::from(length))?;
+        bytes = rest;
+        Some(frame)
+    })
+}
+
 fn flush(connection: &mut Connection) -> io::Result<()> {
     while !connection.write.is_empty() {
         let (front, back) = connection.write.as_slices();
@@ -468,17 +576,8 @@ mod tests {
     fn connection_from(listener: &TcpListener, remote: SocketAddr) -> Connection {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.set_nonblocking(true).unwrap();
-        Connection {
-            path: Path { protocol: Protocol::Tcp, local: [192, 0, 2, 1].into(), remote },
-            stream,
-            read: vec![0; TCP_READ_BYTES].into_boxed_slice(),
-            start: 0,
-            end: 0,
-            write: VecDeque::new(),
-            proven: false,
-            heard: Instant(0),
-            ready: false,
-        }
+        let path = Path { protocol: Protocol::Tcp, local: [192, 0, 2, 1].into(), remote };
+        Connection::new(Stream::Tcp(stream), path, Instant(0))
     }
 
     #[test]
@@ -501,6 +600,51 @@ mod tests {
         assert!(tcp.detach(gone, &epoll).is_none());
         assert!(tcp.adopt(connection_from(&listener, remote(1000)), &epoll));
         assert!(!tcp.adopt(connection_from(&listener, remote(1001)), &epoll));
+
+        let (near, _far) = UnixStream::pair().unwrap();
+        let path = Path { remote: remote(1002), ..gone };
+        let local = Connection::local(near, path, Instant(0)).unwrap();
+        assert!(tcp.adopt(local, &epoll), "who let it in counts");
+    }
+
+    #[test]
+    fn frames_of_one_turn_leave_together_and_whole() {
+        let epoll = Epoll::new().unwrap();
+        let mut counters = Counters::default();
+        let mut tcp = Tcp::default();
+        let remote = "192.0.2.7:1".parse().unwrap();
+        let path = Path { protocol: Protocol::Tcp, local: [192, 0, 2, 1].into(), remote };
+        let (near, mut far) = UnixStream::pair().unwrap();
+        assert!(tcp.adopt(Connection::local(near, path, Instant(0)).unwrap(), &epoll));
+        far.set_nonblocking(true).unwrap();
+        for n in 0..3 {
+            tcp.send(path, &[n; 5], &epoll, &mut counters);
+        }
+        let mut bytes = [0; 100];
+        assert!(far.read(&mut bytes).is_err(), "nothing before the end of the turn");
+        tcp.flush(&epoll, &mut counters);
+        let whole = [[0, 5, 0, 0, 0, 0, 0], [0, 5, 1, 1, 1, 1, 1], [0, 5, 2, 2, 2, 2, 2]].concat();
+        assert_eq!((far.read(&mut bytes).unwrap(), &bytes[..21]), (21, whole.as_slice()));
+        assert_eq!((counters.packets_sent, counters.bytes_sent), (3, 15));
+        // Much more than the socket and the queue take: what comes is whole frames, in order.
+        for n in 0..1000_u16 {
+            let mut frame = [7; 1000];
+            frame[..2].copy_from_slice(&n.to_be_bytes());
+            tcp.send(path, &frame, &epoll, &mut counters);
+        }
+        tcp.flush(&epoll, &mut counters);
+        let dropped = counters.drops(Drop::TcpQueueFull);
+        assert_eq!((counters.packets_sent + dropped, dropped > 100), (1003, true));
+        let (mut came, mut part) = (Vec::new(), vec![0; 1 << 16]);
+        while let Ok(length) = far.read(&mut part) {
+            came.extend_from_slice(&part[..length]);
+            tcp.on_event(token_of(0, 1), true, &epoll);
+        }
+        let numbers: Vec<_> =
+            frames(&came).map(|frame| (frame.len(), frame[2], frame[3])).collect();
+        assert_eq!(numbers.len() * 1002, came.len(), "no part of one");
+        assert_eq!(numbers.len() as u64, counters.packets_sent - 3);
+        assert!(numbers.is_sorted() && numbers.iter().all(|(length, ..)| *length == 1002));
     }
 
     #[test]
@@ -511,11 +655,11 @@ mod tests {
         let remote = "192.0.2.7:1".parse().unwrap();
         assert!(tcp.adopt(connection_from(&listener, remote), &epoll));
         let second = connection_from(&listener, remote);
-        let (path, local) = (second.path(), second.stream.local_addr().unwrap());
+        let (path, number) = (second.path(), second.stream.as_raw_fd());
         assert!(tcp.adopt(second, &epoll));
         assert_eq!((tcp.open(), tcp.per_address.values().sum::<u32>()), (1, 1));
         let held = tcp.detach(path, &epoll).unwrap();
-        assert_eq!(held.stream.local_addr().unwrap(), local);
+        assert_eq!(held.stream.as_raw_fd(), number);
         assert!(tcp.slots.iter().all(|slot| slot.connection.is_none()), "nothing is left behind");
     }
 

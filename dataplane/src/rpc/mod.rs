@@ -14,6 +14,7 @@ mod validate;
 
 pub use socket::SocketError;
 
+use crate::framed;
 use crate::handshake::{Handshakes, TooManyHalfOpen};
 use crate::limits::{EVENTS, QUALITY, RPC_CALLS, RPC_REQUEST_BYTES};
 use crate::mailbox::{self, Mailbox, MailboxError};
@@ -59,6 +60,8 @@ pub(crate) struct State {
     pub(crate) registry: Registry,
     /// Which workers answer.
     pub(crate) health: Arc<Health>,
+    /// Framed media over TLS.
+    pub(crate) framed: Arc<framed::Shared>,
     /// Subscriptions of a scope that a worker carries.
     pub(crate) subscriptions_per_worker: u32,
     /// To every reader of `WatchEvents`.
@@ -90,6 +93,7 @@ impl State {
             kernel,
             registry: Registry::new(workers.len()),
             health,
+            framed: Arc::default(),
             subscriptions_per_worker,
             workers,
             handshakes,

@@ -1,6 +1,5 @@
-//! The Unix socket of the RPC: who may connect, and how many.
+//! The Unix sockets of the control plane: who may connect, and how many.
 
-use crate::limits::RPC_CONNECTIONS;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -71,10 +70,15 @@ impl Socket {
         Ok(Self { listener, path: path.to_owned(), identity })
     }
 
-    /// Accepts those whose user is among `uids`, for as long as the stream is read.
-    pub(crate) fn incoming(self, uids: Vec<u32>) -> ReceiverStream<io::Result<Connection>> {
+    /// Accepts those whose user is among `uids`, so many at a time, for as long as the stream is read.
+    pub(crate) fn incoming(
+        self,
+        uids: Vec<u32>,
+        connections: usize,
+    ) -> ReceiverStream<io::Result<Connection>> {
         let (accepted, incoming) = mpsc::channel(1);
-        let places = Arc::new(Semaphore::new(RPC_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(connections));
+        let name = self.path.display().to_string();
         tokio::spawn(async move {
             loop {
                 let connection = tokio::select! {
@@ -85,7 +89,7 @@ impl Socket {
                     Ok((stream, _)) => stream,
                     Err(error) => {
                         // Out of file descriptors, most likely: accepting again at once would spin.
-                        tracing::warn!("RPC socket: {error}: raise the limit of open files");
+                        tracing::warn!("{name}: {error}: raise the limit of open files");
                         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                         continue;
                     }
@@ -94,20 +98,18 @@ impl Socket {
                     Ok(peer) if uids.contains(&peer.uid()) => {}
                     Ok(peer) => {
                         tracing::warn!(
-                            "RPC socket: refused user {}: not this relay's own, root, or one of `rpc_allowed_uids`",
+                            "{name}: refused user {}: not this relay's own, root, or one of `rpc_allowed_uids`",
                             peer.uid()
                         );
                         continue;
                     }
                     Err(error) => {
-                        tracing::warn!("RPC socket: refused a peer without credentials: {error}");
+                        tracing::warn!("{name}: refused a peer without credentials: {error}");
                         continue;
                     }
                 }
                 let Ok(place) = places.clone().try_acquire_owned() else {
-                    tracing::warn!(
-                        "RPC socket: {RPC_CONNECTIONS} connections are open: one more refused"
-                    );
+                    tracing::warn!("{name}: {connections} connections are open: one more refused");
                     continue;
                 };
                 if accepted.send(Ok(Connection { stream, _place: place })).await.is_err() {
@@ -131,7 +133,7 @@ impl Drop for Socket {
 /// An accepted connection, counted for as long as it is open.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: UnixStream,
+    pub(crate) stream: UnixStream,
     _place: OwnedSemaphorePermit,
 }
 

@@ -1,6 +1,7 @@
-//! A peer: ICE checks, DTLS, SRTP over one UDP socket or one TCP connection. Blocking.
+//! A peer: ICE checks, DTLS, SRTP over one UDP socket, one TCP connection, or that with TLS. Blocking.
 
 use super::Client;
+use rustls::{ClientConnection, StreamOwned};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ pub struct Peer {
 enum Wire {
     Udp(UdpSocket, SocketAddr),
     Tcp(TcpStream, Vec<u8>),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>, Vec<u8>),
 }
 
 /// A packet as the peer sees it after decryption.
@@ -105,6 +107,11 @@ impl Peer {
         let remote = answer.local_ice.unwrap();
         let theirs = fingerprint_of(&answer.fingerprint_sha256);
         Self { wire, certificate, local, remote, theirs, inbound: None, outbound: None }
+    }
+
+    /// Goes by this connection from now on.
+    pub fn go_by(&mut self, tls: StreamOwned<ClientConnection, TcpStream>) {
+        self.wire = Wire::Tls(Box::new(tls), Vec::new());
     }
 
     /// Marks what it sends from now on with an ECN code point.
@@ -303,10 +310,8 @@ impl Peer {
     pub fn send(&mut self, datagram: &[u8]) {
         match &mut self.wire {
             Wire::Udp(socket, to) => drop(socket.send_to(datagram, *to).unwrap()),
-            Wire::Tcp(stream, _) => {
-                let header = (datagram.len() as u16).to_be_bytes();
-                stream.write_all(&[&header, datagram].concat()).unwrap();
-            }
+            Wire::Tcp(stream, _) => stream.write_all(&framed(datagram)).unwrap(),
+            Wire::Tls(tls, _) => tls.write_all(&framed(datagram)).unwrap(),
         }
     }
 
@@ -321,24 +326,36 @@ impl Peer {
             }
             Wire::Tcp(stream, waiting) => {
                 stream.set_read_timeout(Some(patience)).unwrap();
-                loop {
-                    if let Some((header, rest)) = waiting.split_first_chunk::<2>() {
-                        let length = usize::from(u16::from_be_bytes(*header));
-                        if let Some(frame) = rest.get(..length) {
-                            let frame = frame.to_vec();
-                            waiting.drain(..2 + length);
-                            return Some(frame);
-                        }
-                    }
-                    let mut bytes = [0; 2048];
-                    match stream.read(&mut bytes) {
-                        Ok(0) => return None,
-                        Ok(length) => waiting.extend_from_slice(&bytes[..length]),
-                        Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                        Err(_) => return None,
-                    }
-                }
+                frame(stream, waiting)
             }
+            Wire::Tls(tls, waiting) => {
+                tls.sock.set_read_timeout(Some(patience)).unwrap();
+                frame(tls, waiting)
+            }
+        }
+    }
+}
+
+fn framed(datagram: &[u8]) -> Vec<u8> {
+    [&(datagram.len() as u16).to_be_bytes(), datagram].concat()
+}
+
+fn frame(stream: &mut impl Read, waiting: &mut Vec<u8>) -> Option<Vec<u8>> {
+    loop {
+        if let Some((header, rest)) = waiting.split_first_chunk::<2>() {
+            let length = usize::from(u16::from_be_bytes(*header));
+            if let Some(frame) = rest.get(..length) {
+                let frame = frame.to_vec();
+                waiting.drain(..2 + length);
+                return Some(frame);
+            }
+        }
+        let mut bytes = [0; 2048];
+        match stream.read(&mut bytes) {
+            Ok(0) => return None,
+            Ok(length) => waiting.extend_from_slice(&bytes[..length]),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Native clients through a real relay: SRTP under the scope's session key, over UDP and over the
-//! link.
+//! Native clients through a real relay: SRTP under the scope's session key, over UDP, over framed
+//! media, and over the link.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -64,6 +65,21 @@ impl Node {
         let answer = link.authenticate(auth("stage", name)).unwrap();
         Client::new(link, answer)
     }
+
+    /// A connection for framed media.
+    fn framed(&self) -> Over {
+        let certificate = self.folder.path().join("certificate.pem");
+        let tls = trusting(&certificate, Some(strait_link::MEDIA_ALPN));
+        Over::Framed(Box::new(Native::open(self.server.https[0], tls)), Vec::new())
+    }
+}
+
+/// How a client's media goes.
+enum Over {
+    Udp,
+    Link,
+    /// What came of a frame is kept.
+    Framed(Box<Native>, Vec<u8>),
 }
 
 /// Where the relay takes ICE-TCP.
@@ -85,8 +101,7 @@ struct Client {
     link: Native,
     answer: Authenticated,
     udp: UdpSocket,
-    /// Media goes over the link.
-    over_link: bool,
+    over: Over,
     inbound: Inbound,
     outbound: Outbound,
 }
@@ -105,18 +120,37 @@ impl Client {
         udp.connect((endpoint.address.as_str(), endpoint.port as u16)).unwrap();
         udp.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let (inbound, outbound) = (key.inbound().unwrap(), key.outbound().unwrap());
-        Self { link, answer, udp, over_link: false, inbound, outbound }
+        Self { link, answer, udp, over: Over::Udp, inbound, outbound }
     }
 
     fn send(&mut self, packet: &[u8]) {
-        match self.over_link {
-            true => self.link.tell(Request::Media(Media { packet: packet.to_vec() })),
-            false => drop(self.udp.send(packet)),
+        match &mut self.over {
+            Over::Link => self.link.tell(Request::Media(Media { packet: packet.to_vec() })),
+            Over::Udp => drop(self.udp.send(packet)),
+            Over::Framed(native, _) => {
+                let length = (packet.len() as u16).to_be_bytes();
+                native.tls.write_all(&[&length, packet].concat()).unwrap();
+            }
         }
     }
 
     fn receive(&mut self) -> Option<Vec<u8>> {
-        if self.over_link {
+        if let Over::Framed(native, came) = &mut self.over {
+            loop {
+                if let Some((length, rest)) = came.split_first_chunk()
+                    && let Some(packet) = rest.get(..u16::from_be_bytes(*length).into())
+                {
+                    let packet = packet.to_vec();
+                    came.drain(..2 + packet.len());
+                    return Some(packet);
+                }
+                let mut bytes = [0; 2048];
+                let length = native.tls.read(&mut bytes).expect("a frame");
+                assert_ne!(length, 0, "the node closed it");
+                came.extend_from_slice(&bytes[..length]);
+            }
+        }
+        if let Over::Link = self.over {
             loop {
                 match self.link.next().expect("a packet") {
                     Body::Media(media) => return Some(media.packet),
@@ -204,16 +238,20 @@ impl Client {
     }
 }
 
-/// Both ways between two, of whom `over_link` says whether the second has media over its link.
-async fn a_call_of_two(over_link: bool) {
+/// Both ways between two; the second has media as `over` says.
+async fn a_call_of_two(over: impl FnOnce(&Node) -> Over) {
     let node = Node::start().await;
     let (mut ann, mut bob) = (node.join("Ann"), node.join("Bob"));
-    bob.over_link = over_link;
+    bob.over = over(&node);
     tokio::task::spawn_blocking(move || {
         ann.check();
         bob.check();
-        let wanted = if over_link { State::Link } else { State::UdpRelay };
-        if !over_link {
+        let wanted = match bob.over {
+            Over::Udp => State::UdpRelay,
+            Over::Link => State::Link,
+            Over::Framed(..) => State::TcpRelay,
+        };
+        if wanted != State::Link {
             while !matches!(bob.link.event(), Event::Connected(c) if c.state() == wanted) {}
         }
         let (voice_of_ann, voice_of_bob) =
@@ -247,10 +285,15 @@ async fn a_call_of_two(over_link: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn native_clients_talk_over_udp() {
-    a_call_of_two(false).await;
+    a_call_of_two(|_| Over::Udp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn native_clients_talk_over_the_link() {
-    a_call_of_two(true).await;
+    a_call_of_two(|_| Over::Link).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn native_clients_talk_over_framed_media() {
+    a_call_of_two(Node::framed).await;
 }
