@@ -91,6 +91,10 @@ pub const SPLICE_IDLE: Duration = Duration::from_secs(60);
 pub const SPLICE_BYTES: usize = 16 << 10;
 /// Rows of the session log that are kept; the oldest go first.
 pub const SESSION_LOG_ROWS: i64 = 100_000;
+/// Notes of the session log that wait for the disk: all sessions of a node come or go at once.
+pub const SESSION_NOTES: usize = 32 << 10;
+/// Notes that are written in one transaction.
+pub const SESSION_NOTES_AT_ONCE: usize = 1024;
 /// Largest message from peer to peer: a WebSocket frame holds it also in base 64.
 pub const MESSAGE_BYTES: usize = 64 << 10;
 const _: () = assert!(MESSAGE_BYTES * 4 / 3 + 1024 < FRAME_BYTES);

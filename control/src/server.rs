@@ -142,6 +142,7 @@ impl Server {
             while self.app.scopes.counts().1 > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            self.app.store.sessions().settle().await;
         };
         if tokio::time::timeout(GRACE + limits::RELAY_CALL, rest).await.is_err() {
             warn!("some sessions did not end in time");

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{SqlSafeStr, SqlitePool};
 
 pub use applications::Applications;
-pub use sessions::{SessionRow, Sessions};
+pub use sessions::{SessionRow, Sessions, Stay};
 
 use crate::fault::Fault;
 
@@ -19,6 +19,7 @@ use crate::fault::Fault;
 #[derive(Clone)]
 pub struct Store {
     pool: SqlitePool,
+    sessions: Sessions,
 }
 
 impl Store {
@@ -75,7 +76,7 @@ impl Store {
 
     /// The session log.
     pub fn sessions(&self) -> Sessions {
-        Sessions::new(self.pool.clone())
+        self.sessions.clone()
     }
 
     async fn start(options: SqliteConnectOptions, connections: u32) -> Result<Self, Fault> {
@@ -88,7 +89,8 @@ impl Store {
             .await
             .map_err(|error| broken(&error))?;
         migrator().run(&pool).await.map_err(|error| broken(&error))?;
-        Ok(Self { pool })
+        let sessions = Sessions::new(pool.clone());
+        Ok(Self { pool, sessions })
     }
 }
 

@@ -82,6 +82,9 @@ pub async fn write(app: &App) -> String {
         line(out, name, "", value as u64);
     }
     write_links(out, &app.links);
+    let name = "control_session_log_lost_total";
+    header(out, name, "counter", "Stays that the session log lacks, or their ends.");
+    line(out, name, "", app.store.sessions().lost());
     let statistics = app.scopes.relay().statistics(Vec::new()).await;
     header(out, "control_relay_up", "gauge", "Whether the relay answers.");
     line(out, "control_relay_up", "", u64::from(statistics.is_ok()));

@@ -19,6 +19,7 @@ use crate::id;
 use crate::limits;
 use crate::relay::{self, Transport};
 use crate::sdp::IceCredentials;
+use crate::store::Stay;
 
 /// What the native clients of a scope share.
 #[derive(Default)]
@@ -76,7 +77,7 @@ pub struct Native {
     scope: Arc<Scope>,
     identity: Identity,
     peer: String,
-    log_row: Option<i64>,
+    stay: Stay,
     rtcp_ssrc: u32,
     media: Option<Media>,
     allowed: Allowed,
@@ -165,13 +166,13 @@ impl Native {
         if directly {
             scope.roster().let_go_directly(peer);
         }
-        let log_row = scopes.log_joined(&scope.key, peer, name).await;
+        let stay = scopes.log_joined(&scope.key, peer, name);
         let mut native = Self {
             scopes: Arc::clone(scopes),
             scope,
             identity,
             peer: peer.into(),
-            log_row,
+            stay,
             rtcp_ssrc,
             media: None,
             allowed: Allowed::default(),
@@ -214,7 +215,7 @@ impl Native {
     pub async fn leave(mut self, reason: &str) {
         self.close_media().await;
         self.scopes.exit(&self.scope, &self.peer, reason).await;
-        self.scopes.log_left(self.log_row, reason).await;
+        self.scopes.log_left(self.stay, reason);
     }
 
     /// The scope.

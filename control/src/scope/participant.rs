@@ -20,6 +20,7 @@ use crate::relay::{self, Transport};
 use crate::sdp::{
     Answer, AnswerLine, Direction, Fingerprint, IceCredentials, Offer, Sending, Setup,
 };
+use crate::store::Stay;
 
 /// A publication as its publisher describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -69,7 +70,7 @@ pub struct Participant {
     identity: Identity,
     role: Role,
     peer: String,
-    log_row: Option<i64>,
+    stay: Stay,
     media: Option<Media>,
     /// From whom it takes what.
     allowed: Allowed,
@@ -125,14 +126,14 @@ impl Participant {
         identity.check_scope(scope)?;
         let key = ScopeKey { application: identity.application.clone(), scope: scope.into() };
         let (scope, others, ()) = scopes.enter(key, (peer, name), sink, |_| Ok(()))?;
-        let log_row = scopes.log_joined(&scope.key, peer, name).await;
+        let stay = scopes.log_joined(&scope.key, peer, name);
         let participant = Self {
             scopes: Arc::clone(scopes),
             scope,
             identity,
             role,
             peer: peer.into(),
-            log_row,
+            stay,
             media: None,
             allowed: Allowed::default(),
             uplink_wish_bps: 0,
@@ -144,7 +145,7 @@ impl Participant {
     pub async fn leave(mut self, reason: &str) {
         self.close_media().await;
         self.scopes.exit(&self.scope, &self.peer, reason).await;
-        self.scopes.log_left(self.log_row, reason).await;
+        self.scopes.log_left(self.stay, reason);
     }
 
     /// The scope.

@@ -17,7 +17,7 @@ use crate::id;
 use crate::limits;
 use crate::relay::{Relay, Transport};
 use crate::sdp::{Fec, IceCredentials};
-use crate::store::Sessions;
+use crate::store::{Sessions, Stay};
 
 /// What names a scope: scopes of different applications never meet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -199,18 +199,13 @@ impl Scopes {
     }
 
     /// Notes a stay in the log. A log that fails is no reason to refuse a call.
-    pub(super) async fn log_joined(&self, key: &ScopeKey, peer: &str, name: &str) -> Option<i64> {
-        let row = self.log.joined(&key.application, &key.scope, peer, name, unix_now()).await;
-        row.inspect_err(|fault| warn!("session log: {fault}")).ok()
+    pub(super) fn log_joined(&self, key: &ScopeKey, peer: &str, name: &str) -> Stay {
+        self.log.joined(&key.application, &key.scope, peer, name, unix_now())
     }
 
     /// Notes the end of a stay.
-    pub(super) async fn log_left(&self, row: Option<i64>, reason: &str) {
-        if let Some(row) = row
-            && let Err(fault) = self.log.left(row, reason, unix_now()).await
-        {
-            warn!("session log: {fault}");
-        }
+    pub(super) fn log_left(&self, stay: Stay, reason: &str) {
+        self.log.left(stay, reason, unix_now());
     }
 
     /// A peer's media path is up, or is another one.
