@@ -20,6 +20,8 @@ pub(crate) struct Rate {
     bps: Option<u64>,
     /// What that was at the look before.
     before: Option<u64>,
+    /// What it was when it was last seen to carry something for nearly [`RATE_WINDOW`].
+    lasting: Option<u64>,
 }
 
 impl Rate {
@@ -55,9 +57,12 @@ impl Rate {
         let bits = u128::from(bytes.saturating_sub(before)) * 8_000_000;
         let bps = bits / now.since(at).as_micros().max(1);
         let mut bps = u64::try_from(bps).unwrap_or(u64::MAX);
-        // It has begun anew just now, some time after the look before: what it carried in an earlier time says more.
+        // It has begun anew just now, some time after the look before: what it carried in an earlier time says more. But not what
+        // it did in another such moment, or the worst of many would be remembered for ever.
         if now.since(at) < RATE_WINDOW * 3 / 4 {
-            bps = bps.max(self.bps.unwrap_or_default());
+            bps = bps.max(self.lasting.unwrap_or_default());
+        } else {
+            self.lasting = Some(bps);
         }
         self.before = self.bps.replace(bps);
         true
@@ -140,6 +145,30 @@ mod tests {
         assert_eq!(rate.bps(), Some(1_000_000));
         flow(&mut rate, &mut bytes, (20_000, 24_000), 400_000);
         assert_eq!(rate.bps(), Some(400_000), "it carries less now");
+    }
+
+    #[test]
+    fn the_worst_moment_of_one_that_pauses_all_the_time_is_forgotten() {
+        for stopped in [false, true] {
+            let (mut rate, mut bytes, mut worst) = (Rate::default(), 0, 0);
+            flow(&mut rate, &mut bytes, (0, 4000), 400_000);
+            // It is told to stop, and does not: a moment of pictures, and a pause, over and over.
+            let pause = if stopped { 250 } else { 2000 };
+            let mut ms = 4000;
+            for n in 0..30 {
+                let bps = if n == 5 { 4_000_000 } else { 400_000 };
+                for (lasts, bps) in [(750, bps), (pause, 0)] {
+                    for at_ms in (ms..ms + lasts).step_by(250) {
+                        rate.sample(at(at_ms), bytes, stopped);
+                        bytes += bps / 8 / 4;
+                    }
+                    ms += lasts;
+                }
+                worst = worst.max(rate.bps().unwrap());
+            }
+            assert!(worst > 1_000_000, "{worst}");
+            assert!(rate.bps().unwrap() <= 450_000, "{:?}, stopped: {stopped}", rate.bps());
+        }
     }
 
     #[test]
