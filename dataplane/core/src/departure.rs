@@ -6,7 +6,7 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::fan_out::Group;
 use crate::gather::{Gather, Packets, bit};
-use crate::limits::{DATAGRAM_BYTES, EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, PACER_ROOM};
+use crate::limits::{EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, PACER_ROOM};
 use crate::pacer::{Gate, Next, Pacer, Repair, Waiting};
 use crate::packet::Packet;
 use crate::peer::Peer;
@@ -54,7 +54,6 @@ pub(crate) fn pace(
 ) -> Paced {
     let mut paced = Paced::default();
     let limit_bps = peer.limit_bps();
-    let fits = limit_bps.is_none_or(|limit| peer.spending.spent_bps() <= limit);
     let Some(pacer) = peer.pacer.as_mut() else { return paced };
     pacer.settle(now, limit_bps, peer.sent.bytes);
     let dropped = pacer.total().dropped;
@@ -62,12 +61,11 @@ pub(crate) fn pace(
         let (Some(held), Some(Some(packet))) = (gather.held().get(at), packets.get(at)) else {
             continue;
         };
-        let gate = pacer.gate(now, slot, (subscription, group.active, fits), held, packet);
+        let gate = pacer.gate(now, slot, (subscription, group.active), held, packet);
         match gate {
             Gate::Open => {}
-            Gate::Shut { awaits, given_up } => {
+            Gate::Shut { awaits, .. } => {
                 paced.awaits |= if awaits { bit(at) } else { 0 };
-                paced.given_up += u64::from(given_up);
                 continue;
             }
             Gate::Anew { skipped } => {
@@ -79,16 +77,11 @@ pub(crate) fn pace(
             Gate::Cut => {
                 let first = pacer.give_up_picture(slot, now, subscription.rewriter.floor());
                 subscription.give_up(first);
-                paced.given_up += 1;
                 continue;
             }
             Gate::Full => {
-                // What is due of the picture already, as it overtook what it leaves out, is not waited for.
-                let due = pacer.after(slot).filter(|after| subscription.rewriter.is_due(*after));
-                if due.is_some() {
-                    subscription.give_up(due);
-                }
-                paced.given_up += 1;
+                // What waits is sent, and what is due after that, as it was overtaken by what it leaves out, not waited for.
+                subscription.give_up(Some(pacer.after(slot).unwrap_or(0)));
                 continue;
             }
         }
@@ -116,20 +109,20 @@ pub(crate) fn pace(
             enqueue(now, pacer, to, source, received, &packet);
         }
     }
-    paced.given_up += pacer.total().dropped - dropped;
+    paced.given_up = pacer.total().dropped - dropped;
     paced
 }
 
 /// What became of a packet that may wait.
 #[derive(Clone, Copy, Debug, Default)]
-struct Entry {
+pub(crate) struct Entry {
     waits: bool,
     /// A key frame is needed to go on.
     awaits: bool,
 }
 
 /// Selects and numbers a packet, and queues it if it is to go out.
-fn enqueue(
+pub(crate) fn enqueue(
     now: Instant,
     pacer: &mut Pacer,
     (slot, subscription, publication, active): (u32, &mut Subscription, &Publication, Active),
@@ -165,26 +158,33 @@ fn enqueue(
 }
 
 impl Peer {
-    /// Queues a packet that is asked for again, if its line is busy. When to look at it.
+    /// Queues a packet that is asked for again, if its line is busy. When to look at it, and whether no other wish had to go for
+    /// it.
     pub(crate) fn defer(
         &mut self,
         (now, slot, subscription): (Instant, u32, &Subscription),
         ssrc: u32,
         seq: u16,
-    ) -> Option<Instant> {
+    ) -> Option<(Instant, bool)> {
         let limit_bps = self.limit_bps();
         let pacer = self.pacer.as_mut().filter(|_| subscription.kind == Kind::Video)?;
         pacer.settle(now, limit_bps, self.sent.bytes);
         if !pacer.is_busy() {
             return None;
         }
-        pacer.repair(Repair { subscription: slot, ssrc, seq });
-        pacer.due(now)
+        let all = pacer.repair(Repair { subscription: slot, ssrc, seq });
+        Some((pacer.due(now)?, all))
+    }
+
+    /// Whether its line carries what it takes.
+    fn fits(&self) -> bool {
+        self.limit_bps().is_none_or(|limit| self.spending.spent_bps() <= limit)
     }
 }
 
 impl Worker {
-    /// Sends what waits for the line of a peer, as far as that is free. When there is more to send.
+    /// Sends what waits for the line of a peer, as far as that is free, and asks for the key frames of what was given up. When
+    /// there is more to do.
     pub(crate) fn release(&mut self, now: Now, slot: u32, egress: &mut Egress) -> Option<Instant> {
         let mut pacer = self.peers.get_mut(slot)?.pacer.take()?;
         let before = pacer.total();
@@ -194,28 +194,48 @@ impl Worker {
         {
             pacer.await_key_frame(late, now.at);
             subscription.give_up(Some(first));
-            self.drops.add(DropReason::PacerFull, pacer.total().dropped - before.dropped);
         }
         while egress.bytes() <= EGRESS_FLUSH_BYTES && egress.len() <= EGRESS_FLUSH_DATAGRAMS {
             let Some(peer) = self.peers.get(slot) else { break };
-            pacer.settle(now.at, peer.limit_bps(), peer.sent.bytes);
+            let sent = peer.sent.bytes;
+            pacer.settle(now.at, peer.limit_bps(), sent);
             match pacer.next(now.at) {
                 Some(Next::Repair(Repair { subscription, ssrc, seq })) => {
                     self.on_nack(now, subscription, ssrc, std::iter::once(seq), egress);
-                    pacer.left(now.at);
                 }
                 Some(Next::Media(waiting)) => self.depart(now, &mut pacer, &waiting, egress),
                 None => break,
             }
+            // What cannot be sent takes no other's turn.
+            if self.peers.get(slot).is_some_and(|peer| peer.sent.bytes != sent) {
+                pacer.left(now.at);
+            }
         }
-        self.pacing.grow(before, pacer.total());
-        let due = pacer.due(now.at);
+        let total = pacer.total();
+        self.pacing.grow(before, total);
+        self.drops.add(DropReason::PacerFull, total.dropped - before.dropped);
         let peer = self.peers.get_mut(slot)?;
-        // Whose line is not known any more needs none.
-        if !pacer.is_empty() || peer.limit_bps().is_some() {
-            peer.pacer = Some(pacer);
+        if pacer.is_empty() && peer.limit_bps().is_none() {
+            // Whose line is not known any more needs none.
+            for subscription in pacer.skipping() {
+                self.want_key_frame(now, subscription, egress);
+            }
+            return None;
         }
-        due
+        peer.pacer = Some(pacer);
+        self.ask_for_skipped(now, slot, egress)
+    }
+
+    /// Asks for the key frames without which streams of a peer do not go on, if it is time to: their publishers may have
+    /// nothing to send until somebody does. When there is more to send, or to ask for.
+    fn ask_for_skipped(&mut self, now: Now, slot: u32, egress: &mut Egress) -> Option<Instant> {
+        let fits = self.peers.get(slot)?.fits();
+        while let Some(subscription) = self.peers.get_mut(slot)?.pacer.as_mut()?.ask(now.at, fits) {
+            self.want_key_frame(now, subscription, egress);
+        }
+        let pacer = self.peers.get(slot)?.pacer.as_ref()?;
+        let due = [pacer.due(now.at), pacer.asks_at(now.at, fits)];
+        due.into_iter().flatten().min()
     }
 
     /// Sends what has come to wait for the lines of peers, as far as those are free.
@@ -244,7 +264,9 @@ impl Worker {
         let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
         let peer = self.peers.get_mut(subscription.peer);
         let Some(pacer) = peer.and_then(|peer| peer.pacer.as_mut()) else { return };
-        if let Some(first) = pacer.forget(slot) {
+        let (first, forgotten) = pacer.forget(slot);
+        self.drops.add(DropReason::PacerForgotten, forgotten);
+        if let Some(first) = first {
             subscription.rewriter.give_up(first);
         }
     }
@@ -254,34 +276,37 @@ impl Worker {
         let slot = waiting.subscription;
         let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
         let publication = subscription.publication.and_then(|slot| self.publications.get(slot));
-        let Some(publication) = publication else { return };
         let Some(peer) = self.peers.get_mut(subscription.peer) else { return };
-        // One whose publisher began anew, or that was overwritten by what came since, cannot be sent.
-        let encoding = publication.encodings.get(usize::from(waiting.encoding));
-        let encoding = encoding.filter(|encoding| encoding.source == waiting.source);
-        let parsed = encoding.filter(|_| peer.is_ready()).and_then(|encoding| {
+        let parsed = publication.filter(|_| peer.is_ready()).and_then(|publication| {
+            // One whose publisher began anew, or that was overwritten by what came since, cannot be sent.
+            let encoding = publication.encodings.get(usize::from(waiting.encoding));
+            let encoding = encoding.filter(|encoding| encoding.source == waiting.source)?;
             let Kept { received, peek, bytes } = encoding.cache.get(waiting.seq)?;
             let packet = Packet::parse(bytes, waiting.seq, &publication.leg, peek).ok()?;
             Some((received, packet, subscription.route(packet.pt)?))
         });
         let Some((received, packet, route)) = parsed else {
-            // What follows it cannot be shown either.
-            let dropped = pacer.total().dropped;
-            pacer.skip(slot, waiting.encoding, now.at);
-            subscription.give_up(Some(waiting.rewrite.seq));
-            self.drops.add(DropReason::PacerFull, 1 + pacer.total().dropped - dropped);
+            // What follows it cannot be shown either, but for what another source begins with.
+            let (from, rewriter) = (waiting.rewrite.seq, &mut subscription.rewriter);
+            if let Some(to) = rewriter.close_over(waiting.source, from) {
+                pacer.close_over(waiting, to);
+            } else {
+                pacer.miss(waiting, now.at, from.max(rewriter.floor()));
+                subscription.give_up(Some(from));
+            }
             return;
         };
         subscription.rewriter.leaves(waiting.rewrite.seq);
-        let mut room = [0; DATAGRAM_BYTES];
-        let packet =
-            if waiting.fills { packet.emptied() } else { pad(packet, waiting.padding, &mut room) };
+        let packet = if waiting.fills {
+            packet.emptied()
+        } else {
+            pad(packet, waiting.padding, &mut self.padded)
+        };
         // The time that a packet says it left at: what may be repeated as it was says when it came, as that does not change.
         let times = (now.at, if route.repeats { received } else { now });
         let to = (peer, &mut self.session_keys);
         let way = (route, waiting.rewrite);
         let sent = subscription.send(times, to, &packet, way, Sending::First, egress);
-        pacer.left(now.at);
         sent.unwrap_or_else(|reason| self.drops.count(reason));
     }
 }
@@ -289,11 +314,11 @@ impl Worker {
 /// The packet with the padding that makes it as long as its neighbours in a run.
 fn pad<'a>(packet: Packet<'a>, padding: u8, room: &'a mut [u8]) -> Packet<'a> {
     let len = packet.payload.len();
-    let Some(room) = room.get_mut(..len + usize::from(padding)).filter(|_| padding > 0) else {
-        return packet;
-    };
+    let room = room.get_mut(..len + usize::from(padding)).filter(|_| padding > 0);
+    let Some(room) = room else { return packet };
     if let Some((payload, rest)) = room.split_at_mut_checked(len) {
         payload.copy_from_slice(packet.payload);
+        rest.fill(0);
         //= rfc3550#5.1: the last octet of the padding is its count.
         rest.last_mut().into_iter().for_each(|count| *count = padding);
     }

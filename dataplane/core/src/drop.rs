@@ -97,6 +97,9 @@ reasons! {
     /// A picture, or what follows it up to the next key frame, while too much waits for the subscriber's line: it wants more than
     /// its line carries, and there is no lower layer to give it. Remedy: a publisher that sends layers.
     PacerFull = "pacer_full",
+    /// A picture that waited for the subscriber's line when its stream was paused, muted, ended, bound to another or lowered, or
+    /// when a newer key frame was shown instead. Normal.
+    PacerForgotten = "pacer_forgotten",
     /// A copy for the subscribers on another worker, or their wish on its way back, while that worker's queue is full: it is
     /// overloaded. More workers, or smaller scopes.
     MirrorFull = "mirror_full",

@@ -2,12 +2,13 @@
 //! for retransmission anyway. The publisher is not asked, however many join.
 
 use crate::cache::Kept;
+use crate::departure::enqueue;
+use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::limits::{
     EGRESS_BYTES, EGRESS_DATAGRAMS, KEY_FRAME_AGE, KEY_FRAME_BYTES, KEY_FRAME_PACKETS,
     KEY_FRAME_SHARE_MS,
 };
-use crate::pacer::Waiting;
 use crate::packet::Packet;
 use crate::publication::Encoding;
 use crate::subscription::{Selected, Sending};
@@ -120,42 +121,35 @@ impl Worker {
             return None;
         }
         // All at once is what a line that is known cannot take: it waits, and instead of what waited.
-        let mut pacer = peer.pacer.take_if(|_| subscription.waits(publication));
-        if let Some(first) = pacer.as_mut().and_then(|pacer| pacer.forget(slot)) {
-            subscription.give_up(Some(first));
-        }
-        if pacer.as_ref().is_some_and(|pacer| burst.clone().count() > pacer.room()) {
-            peer.pacer = pacer;
+        let waits = subscription.waits(publication);
+        let pacer = peer.pacer.as_ref().filter(|_| waits);
+        if pacer.is_some_and(|pacer| burst.clone().count() > pacer.room_instead_of(slot)) {
             return None;
+        }
+        let mut pacer = peer.pacer.take_if(|_| waits);
+        if let Some(pacer) = &mut pacer {
+            let (first, forgotten) = pacer.begin(slot, now.at);
+            self.drops.add(DropReason::PacerForgotten, forgotten);
+            if first.is_some() {
+                subscription.give_up(first);
+            }
         }
         for seq in burst {
             let Some(Kept { received, peek, bytes }) = encoding.cache.get(seq) else { continue };
             let Ok(packet) = Packet::parse(bytes, seq, &publication.leg, peek) else { continue };
-            let aligned = |from| publication.align(from, source, &packet);
-            let selected =
-                subscription.select(received, (source, target), active, &packet, aligned);
-            let (packet, way, fills) = match selected {
-                Selected::Forward(way) => (packet, way, false),
-                Selected::Fill(way) => (packet.emptied(), way, true),
-                Selected::HandOn | Selected::AwaitKeyFrame | Selected::Decline => continue,
-            };
+            let source = (source, target);
             if let Some(pacer) = &mut pacer {
-                subscription.rewriter.wait_for();
-                pacer.wait_for(Waiting {
-                    subscription: slot,
-                    source,
-                    encoding: target,
-                    seq,
-                    timestamp: packet.timestamp,
-                    len: packet.payload.len().min(usize::from(u16::MAX)) as u16,
-                    padding: 0,
-                    key_frame: peek.key_frame,
-                    rewrite: way.1,
-                    fills,
-                    since: now.at,
-                });
+                let to = (slot, &mut *subscription, &*publication, active);
+                enqueue(now.at, pacer, to, source, received, &packet);
                 continue;
             }
+            let aligned = |from| publication.align(from, source.0, &packet);
+            let selected = subscription.select(received, source, active, &packet, aligned);
+            let (packet, way) = match selected {
+                Selected::Forward(way) => (packet, way),
+                Selected::Fill(way) => (packet.emptied(), way),
+                Selected::HandOn | Selected::AwaitKeyFrame | Selected::Decline => continue,
+            };
             let to = (&mut *peer, &mut self.session_keys);
             let times = (now.at, received);
             let sent = subscription.send(times, to, &packet, way, Sending::First, egress);

@@ -26,6 +26,7 @@ mod keyframe;
 mod keyframe_cache;
 mod keys;
 mod ladder;
+mod lane;
 mod layer;
 pub mod limits;
 mod measure;

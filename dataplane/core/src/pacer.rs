@@ -7,10 +7,10 @@
 //! on with a key frame.
 
 use crate::gather::Held;
+use crate::lane::Lanes;
 use crate::limits::{
-    PACER_BACKOFF_MAX, PACER_BACKOFF_MIN, PACER_BURST, PACER_DEBT, PACER_KEY_FRAME, PACER_PACKETS,
-    PACER_PERCENT, PACER_PICTURE, PACER_REPAIRS, PACER_ROOM, PACER_STALE, PACER_STEADY, PACER_STEP,
-    PACER_TRICKLE, PACER_WAIT,
+    PACER_BURST, PACER_DEBT, PACER_KEY_FRAME, PACER_PACKETS, PACER_PERCENT, PACER_PICTURE,
+    PACER_REPAIRS, PACER_ROOM, PACER_STALE, PACER_STEP, PACER_TRICKLE, PACER_WAIT,
 };
 use crate::packet::Packet;
 use crate::rewrite::{Rewrite, Source};
@@ -35,7 +35,7 @@ pub(crate) struct Pacer {
     waiting: VecDeque<Waiting>,
     bytes: u64,
     repairs: VecDeque<Repair>,
-    lanes: Vec<Lane>,
+    lanes: Lanes,
     statistics: PacingStatistics,
 }
 
@@ -81,7 +81,8 @@ pub(crate) enum Next {
 pub(crate) enum Gate {
     /// Its subscription decides.
     Open,
-    /// It is given up. `awaits`: a key frame of its encoding is needed; `given_up`: it would have gone out otherwise.
+    /// It is given up. `awaits`: a key frame of its encoding, to which the stream goes now, is needed; `given_up`: it would
+    /// have gone out otherwise.
     Shut { awaits: bool, given_up: bool },
     /// A key frame, or what decoding can begin with: what waits of the stream is stale. `skipped`: what came before was given
     /// up already.
@@ -90,75 +91,6 @@ pub(crate) enum Gate {
     Cut,
     /// Too much waits for another picture: what follows is given up, too, until a key frame.
     Full,
-}
-
-/// The packets of one subscription.
-#[derive(Clone, Copy, Debug)]
-struct Lane {
-    /// Slot.
-    subscription: u32,
-    packets: u32,
-    bytes: u64,
-    /// How many of those that wait are of key frames.
-    key_frames: u32,
-    /// The newest picture that left or waits, and whether that is a key frame.
-    picture: Option<(u8, u32, bool)>,
-    /// The highest number that left or waits, and its encoding.
-    newest: u64,
-    on: u8,
-    /// The picture that has begun to leave.
-    leaves: Option<(u8, u32)>,
-    /// The number after the highest that left.
-    next: u64,
-    /// Something was given up: nothing can be shown before the next key frame.
-    skips: bool,
-    /// The encoding that was.
-    skipped: u8,
-    /// What was given up last is a key frame: the next one will be as long.
-    too_long: bool,
-    /// No key frame is asked for before this.
-    again_at: Instant,
-    backoff: Duration,
-    begun_at: Instant,
-}
-
-impl Lane {
-    fn new(subscription: u32, now: Instant) -> Self {
-        Self {
-            subscription,
-            packets: 0,
-            bytes: 0,
-            key_frames: 0,
-            picture: None,
-            newest: 0,
-            on: 0,
-            leaves: None,
-            next: 0,
-            skips: false,
-            skipped: 0,
-            too_long: false,
-            again_at: now,
-            backoff: PACER_BACKOFF_MIN,
-            begun_at: now,
-        }
-    }
-
-    /// Whether the newest picture is this one.
-    fn is_in(&self, encoding: u8, timestamp: u32) -> bool {
-        self.picture.is_some_and(|(e, at, _)| (e, at) == (encoding, timestamp))
-    }
-
-    /// Goes on with the next key frame. What was given up soon after it had gone on waits longer the next time: each key
-    /// frame costs everybody who watches.
-    fn skip(&mut self, encoding: u8, now: Instant) {
-        (self.skipped, self.too_long) = (encoding, false);
-        if !std::mem::replace(&mut self.skips, true) {
-            let steady = now.since(self.begun_at) >= PACER_STEADY;
-            let longer = (2 * self.backoff).min(PACER_BACKOFF_MAX);
-            self.backoff = if steady { PACER_BACKOFF_MIN } else { longer };
-            self.again_at = now + self.backoff;
-        }
-    }
 }
 
 impl Pacer {
@@ -174,7 +106,7 @@ impl Pacer {
             waiting: VecDeque::new(),
             bytes: 0,
             repairs: VecDeque::new(),
-            lanes: Vec::new(),
+            lanes: Lanes::default(),
             statistics: PacingStatistics::default(),
         }
     }
@@ -238,9 +170,39 @@ impl Pacer {
         (!self.is_empty()).then(|| free_at.min(self.left_at + PACER_TRICKLE))
     }
 
+    /// When a key frame is to be asked for. What others have waiting may hold that up: it is looked at whenever that leaves.
+    /// `fits` says that the line carries what its peer takes.
+    pub(crate) fn asks_at(&self, now: Instant, fits: bool) -> Option<Instant> {
+        let asks_at = self.lanes.iter().filter_map(|lane| lane.asks_at(fits));
+        asks_at.filter(|at| *at > now).min()
+    }
+
+    /// A subscription whose key frame is to be asked for now: something of it was given up, and nothing of it waits any more.
+    pub(crate) fn ask(&mut self, now: Instant, fits: bool) -> Option<u32> {
+        // It would have to wait itself.
+        if self.lag(now) > PACER_WAIT {
+            return None;
+        }
+        let due = |at: Instant| at <= now;
+        let mut lanes = self.lanes.iter_mut();
+        let lane = lanes.find(|lane| lane.asks_at(fits).is_some_and(due))?;
+        lane.asked(now);
+        Some(lane.subscription)
+    }
+
+    /// The subscriptions of which something was given up, and that wait for a key frame.
+    pub(crate) fn skipping(&self) -> impl Iterator<Item = u32> {
+        self.lanes.iter().filter(|lane| lane.skips).map(|lane| lane.subscription)
+    }
+
     /// How many packets more find room.
     pub(crate) fn room(&self) -> usize {
         PACER_PACKETS.saturating_sub(self.waiting.len())
+    }
+
+    /// The same, instead of those that wait of a subscription.
+    pub(crate) fn room_instead_of(&self, slot: u32) -> usize {
+        self.room() + self.lanes.get(slot).map_or(0, |lane| lane.packets as usize)
     }
 
     /// What leaves next, if the line is free for it: first what was asked for again, which somebody waits for.
@@ -253,13 +215,13 @@ impl Pacer {
         }
         let waiting = self.waiting.pop_front()?;
         self.bytes = self.bytes.saturating_sub(waiting.len.into());
-        if let Some(lane) = self.lanes.iter_mut().find(|l| l.subscription == waiting.subscription) {
+        if let Some(lane) = self.lanes.get_mut(waiting.subscription) {
             lane.packets = lane.packets.saturating_sub(1);
             lane.bytes = lane.bytes.saturating_sub(waiting.len.into());
             lane.key_frames = lane.key_frames.saturating_sub(waiting.key_frame.into());
             if waiting.rewrite.seq >= lane.next {
                 lane.next = waiting.rewrite.seq + 1;
-                lane.leaves = Some((waiting.encoding, waiting.timestamp));
+                lane.leaves = Some((waiting.encoding, waiting.timestamp, waiting.key_frame));
             }
         }
         let waited = now.since(waiting.since);
@@ -273,35 +235,52 @@ impl Pacer {
         (self.left_at, self.trickles) = (now, false);
     }
 
-    /// A packet is asked for again while the line is busy. The oldest wish goes when there are too many.
-    pub(crate) fn repair(&mut self, repair: Repair) {
+    /// A packet is asked for again while the line is busy. The oldest wish goes when there are too many: `false`.
+    pub(crate) fn repair(&mut self, repair: Repair) -> bool {
         if self.repairs.contains(&repair) {
-            return;
+            return true;
         }
-        if self.repairs.len() >= PACER_REPAIRS {
+        let full = self.repairs.len() >= PACER_REPAIRS;
+        if full {
             self.repairs.pop_front();
         }
         self.repairs.push_back(repair);
+        !full
     }
 
-    /// Whether a packet of a subscription may wait. `fits` says that the line carries what its peer takes.
+    /// Whether a packet of a subscription may wait.
     pub(crate) fn gate(
         &mut self,
         now: Instant,
         slot: u32,
-        (subscription, active, fits): (&Subscription, Active, bool),
+        (subscription, active): (&Subscription, Active),
         held: &Held,
         packet: &Packet<'_>,
     ) -> Gate {
-        let Some(at) = self.lane(slot, now) else { return Gate::Open };
-        let (idle, wait, room) = (self.is_empty(), self.lag(now), self.room());
-        let lanes = self.lanes.iter().filter(|lane| lane.packets > 0).count();
-        let Some(lane) = self.lanes.get_mut(at) else { return Gate::Open };
-        let (encoding, peek) = (held.stream.encoding, &packet.peek);
-        let target = subscription.selector.target(active) == Some(encoding);
+        let gate = self.look(now, slot, (subscription, active), held, packet);
+        let given_up = match gate {
+            Gate::Open | Gate::Anew { .. } => false,
+            Gate::Shut { given_up, .. } => given_up,
+            Gate::Cut | Gate::Full => true,
+        };
+        self.statistics.dropped += u64::from(given_up);
+        gate
+    }
+
+    fn look(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        (subscription, active): (&Subscription, Active),
+        held: &Held,
+        packet: &Packet<'_>,
+    ) -> Gate {
+        let (room, rate_bps, wait) = (self.room(), self.rate_bps, self.lag(now));
+        let Some(lane) = self.lanes.of(slot, now) else { return Gate::Open };
+        let encoding = held.stream.encoding;
         let on = subscription.selector.current() == Some(encoding);
         let shut = |awaits, given_up| Gate::Shut { awaits, given_up };
-        if subscription.selector.is_paused() || packet.payload.is_empty() {
+        if subscription.selector.is_paused() {
             return Gate::Open;
         }
         // What is older than the newest fills a hole.
@@ -309,46 +288,50 @@ impl Pacer {
             return if room == 0 { shut(false, true) } else { Gate::Open };
         }
         if on && lane.is_in(encoding, packet.timestamp) {
-            let wait = time(lane.bytes.saturating_mul(8), self.rate_bps);
+            let wait = time(lane.bytes.saturating_mul(8), rate_bps);
             let is_key = lane.picture.is_some_and(|(.., key_frame)| key_frame);
             let most = if is_key { PACER_KEY_FRAME } else { PACER_PICTURE };
             let long = room == 0 || (lane.packets > 0 && wait > most);
             return if long { Gate::Cut } else { Gate::Open };
         }
+        let target = subscription.selector.target(active) == Some(encoding);
+        // A packet without payload gives a decoder nothing to start with.
+        let enters = target && packet.peek.enters && !packet.payload.is_empty();
+        let waits = lane.keeps_key_frame(encoding);
         if lane.skips {
-            // A picture that stands by itself: what waits before it is stale. But each must get its turn.
-            let fresh = peek.key_frame && lane.key_frames == 0;
-            let full = lane.key_frames > 0 || (wait >= PACER_WAIT / 2 && !fresh);
-            if !target || !peek.enters || full {
-                let hurries = fits && !lane.too_long;
-                let sooner =
-                    if hurries { lane.backoff - PACER_BACKOFF_MIN } else { Duration::ZERO };
-                let again = idle && now >= lane.again_at - sooner;
-                return shut(target && (again || encoding != lane.skipped), target);
+            // A picture that stands by itself: what waits before it is stale.
+            let fresh = packet.peek.key_frame && !waits;
+            if !enters || waits || (wait >= PACER_WAIT / 2 && !fresh) {
+                return shut(target && encoding != lane.skipped, target);
             }
-            (lane.skips, lane.begun_at) = (false, now);
+            lane.begin(now);
             return Gate::Anew { skipped: true };
         }
-        let goes_out = on || (target && peek.enters);
-        if !goes_out {
+        if !on && !enters {
             return Gate::Open;
         }
-        let stale = wait > PACER_STALE && (lane.key_frames == 0 || !on);
-        if target && peek.enters && peek.key_frame && lane.packets > 0 && stale {
+        let stale = wait > PACER_STALE && !(on && lane.key_frames > 0);
+        if enters && packet.peek.key_frame && lane.packets > 0 && stale {
             return Gate::Anew { skipped: false };
         }
-        let most = lane.bytes.saturating_mul(lanes as u64) >= self.bytes;
-        if (wait > PACER_WAIT && (most || wait > 2 * PACER_WAIT)) || room < PACER_ROOM {
-            lane.skip(encoding, now);
+        let bytes = lane.bytes;
+        if room < PACER_ROOM || (wait > PACER_WAIT && self.is_too_much(wait, bytes)) {
+            self.lanes.get_mut(slot).into_iter().for_each(|lane| lane.skip(encoding, now));
             return Gate::Full;
         }
         Gate::Open
     }
 
+    /// Whether the next picture of a subscription of which so much waits is given up: who sends most gives way first.
+    fn is_too_much(&self, wait: Duration, bytes: u64) -> bool {
+        let lanes = self.lanes.iter().filter(|lane| lane.packets > 0).count();
+        let most = bytes.saturating_mul(lanes as u64) >= self.bytes;
+        most || wait > 2 * PACER_WAIT
+    }
+
     /// Queues a packet: behind those with lower numbers of its stream. [`Pacer::room`] is the caller's to look at.
     pub(crate) fn wait_for(&mut self, mut waiting: Waiting) {
-        let Some(at) = self.lane(waiting.subscription, waiting.since) else { return };
-        let Some(lane) = self.lanes.get_mut(at) else { return };
+        let Some(lane) = self.lanes.of(waiting.subscription, waiting.since) else { return };
         let number = waiting.rewrite.seq;
         let in_order = lane.packets == 0 || number > lane.newest;
         if lane.is_in(waiting.encoding, waiting.timestamp) {
@@ -375,7 +358,7 @@ impl Pacer {
     /// Gives up what waits of a subscription from number `floor` on, but for a picture that has begun to leave. The first
     /// number of it.
     pub(crate) fn give_up_stale(&mut self, slot: u32, floor: u64) -> Option<u64> {
-        let leaves = self.lanes.iter().find(|lane| lane.subscription == slot)?.leaves;
+        let leaves = self.lanes.get(slot)?.leaves.map(|(encoding, at, _)| (encoding, at));
         let of = |waiting: &&Waiting| {
             waiting.subscription == slot && Some((waiting.encoding, waiting.timestamp)) == leaves
         };
@@ -390,20 +373,20 @@ impl Pacer {
         if now.since(first.since) > PACER_PICTURE {
             return Some(first.subscription);
         }
-        let most = self.lanes.iter().max_by_key(|lane| lane.bytes)?;
-        (self.time(self.bytes.saturating_mul(8)) > PACER_KEY_FRAME).then_some(most.subscription)
+        let too_much = self.time(self.bytes.saturating_mul(8)) > PACER_KEY_FRAME;
+        let lanes = too_much.then(|| self.lanes.iter())?;
+        lanes.max_by_key(|lane| lane.bytes).map(|lane| lane.subscription)
     }
 
     /// A subscription waits for a key frame.
     pub(crate) fn await_key_frame(&mut self, slot: u32, now: Instant) {
-        let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot);
-        lane.into_iter().for_each(|lane| lane.skip(lane.on, now));
+        self.lanes.get_mut(slot).into_iter().for_each(|lane| lane.skip(lane.on, now));
     }
 
     /// Gives up what waits of a picture from number `floor` on, the newest of a subscription; that waits for a key frame then.
     /// The first number of it.
     pub(crate) fn give_up_picture(&mut self, slot: u32, now: Instant, floor: u64) -> Option<u64> {
-        let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot)?;
+        let lane = self.lanes.get_mut(slot)?;
         let (encoding, timestamp, key_frame) = lane.picture?;
         lane.skip(encoding, now);
         lane.too_long = key_frame;
@@ -415,30 +398,64 @@ impl Pacer {
         self.give_up(slot, first.max(floor))
     }
 
-    /// Gives up all that waits of a subscription, which waits for a key frame then. The first number of it.
-    pub(crate) fn skip(&mut self, slot: u32, encoding: u8, now: Instant) -> Option<u64> {
-        let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot)?;
-        lane.skip(encoding, now);
-        self.give_up(slot, 0)
+    /// A packet that was due cannot be sent: it is given up with all that waits of its subscription, which waits for a key
+    /// frame then. From number `from` on none was sent.
+    pub(crate) fn miss(&mut self, missed: &Waiting, now: Instant, from: u64) {
+        self.statistics.dropped += 1;
+        self.give_up(missed.subscription, 0);
+        let Some(lane) = self.lanes.get_mut(missed.subscription) else { return };
+        lane.skip(missed.encoding, now);
+        lane.newest = from.saturating_sub(1);
+        (lane.next, lane.leaves) = (lane.next.min(from), None);
+    }
+
+    /// The same, but with number `to` another source begins: what waits of that goes on under the numbers from there.
+    pub(crate) fn close_over(&mut self, missed: &Waiting, to: u64) {
+        let (slot, from) = (missed.subscription, missed.rewrite.seq);
+        let (_, rest) = self.remove(slot, |number| number < to);
+        self.statistics.dropped += 1 + rest;
+        let Some(lane) = self.lanes.get_mut(slot) else { return };
+        let less = to.saturating_sub(from);
+        let waiting = self.waiting.iter_mut().filter(|waiting| waiting.subscription == slot);
+        waiting.for_each(|waiting| waiting.rewrite.seq -= less.min(waiting.rewrite.seq));
+        if lane.newest < to {
+            (lane.newest, lane.picture) = (to - 1, None);
+        }
+        lane.newest -= less.min(lane.newest);
+        (lane.next, lane.leaves) = (lane.next.min(from), None);
     }
 
     /// The number after the highest that waits of a subscription.
     pub(crate) fn after(&self, slot: u32) -> Option<u64> {
-        let mut lanes = self.lanes.iter();
-        Some(lanes.find(|lane| lane.subscription == slot && lane.packets > 0)?.newest + 1)
+        Some(self.lanes.get(slot).filter(|lane| lane.packets > 0)?.newest + 1)
     }
 
     /// Whether a subscription waits for a key frame because something was given up.
     pub(crate) fn skips(&self, slot: u32) -> bool {
-        self.lanes.iter().any(|lane| lane.subscription == slot && lane.skips)
+        self.lanes.get(slot).is_some_and(|lane| lane.skips)
     }
 
-    /// Forgets a subscription, and what waits of it. The first number of it.
-    pub(crate) fn forget(&mut self, slot: u32) -> Option<u64> {
-        let first = self.give_up(slot, 0);
+    /// Forgets a subscription, and what waits of it. The first number of it, and how many packets that is.
+    pub(crate) fn forget(&mut self, slot: u32) -> (Option<u64>, u64) {
+        let forgotten = self.forget_waiting(slot);
+        self.lanes.remove(slot);
+        forgotten
+    }
+
+    /// A subscription is shown a key frame instead of what waits of it, which is forgotten. The same of that.
+    pub(crate) fn begin(&mut self, slot: u32, now: Instant) -> (Option<u64>, u64) {
+        let forgotten = self.forget_waiting(slot);
+        if let Some(lane) = self.lanes.get_mut(slot) {
+            lane.begin(now);
+            (lane.picture, lane.leaves) = (None, None);
+            lane.newest = forgotten.0.map_or(lane.newest, |first| first.saturating_sub(1));
+        }
+        forgotten
+    }
+
+    fn forget_waiting(&mut self, slot: u32) -> (Option<u64>, u64) {
         self.repairs.retain(|repair| repair.subscription != slot);
-        self.lanes.retain(|lane| lane.subscription != slot);
-        first
+        self.remove(slot, |_| true)
     }
 
     /// The subscriptions have other slots now.
@@ -452,7 +469,7 @@ impl Pacer {
         };
         self.waiting.retain_mut(|waiting| renumber(&mut waiting.subscription));
         self.repairs.retain_mut(|repair| renumber(&mut repair.subscription));
-        self.lanes.retain_mut(|lane| renumber(&mut lane.subscription));
+        self.lanes.renumber(renumber);
         self.bytes = self.waiting.iter().map(|waiting| u64::from(waiting.len)).sum();
     }
 
@@ -471,39 +488,36 @@ impl Pacer {
         self.statistics
     }
 
-    /// Removes what waits of a subscription with this number or a later one. The first of those.
+    /// Gives up what waits of a subscription with this number or a later one. The first of those.
     fn give_up(&mut self, slot: u32, from: u64) -> Option<u64> {
-        let lane = self.lanes.iter_mut().find(|lane| lane.subscription == slot)?;
+        let (first, count) = self.remove(slot, |number| number >= from);
+        self.statistics.dropped += count;
+        let first = first?;
+        if let Some(lane) = self.lanes.get_mut(slot) {
+            (lane.newest, lane.picture) = (lane.newest.min(first.saturating_sub(1)), None);
+        }
+        Some(first)
+    }
+
+    /// Removes what waits of a subscription with numbers like this. The first of those, and how many they are.
+    fn remove(&mut self, slot: u32, goes: impl Fn(u64) -> bool) -> (Option<u64>, u64) {
+        let Some(lane) = self.lanes.get_mut(slot) else { return (None, 0) };
         let (mut first, mut bytes, mut packets) = (None, 0, 0);
         self.waiting.retain(|waiting| {
             let number = waiting.rewrite.seq;
-            let stays = waiting.subscription != slot || number < from;
-            if !stays {
+            let goes = waiting.subscription == slot && goes(number);
+            if goes {
                 first = Some(first.unwrap_or(number).min(number));
                 packets += 1;
                 bytes += u64::from(waiting.len);
                 lane.key_frames = lane.key_frames.saturating_sub(waiting.key_frame.into());
             }
-            stays
+            !goes
         });
         lane.packets = lane.packets.saturating_sub(packets);
         lane.bytes = lane.bytes.saturating_sub(bytes);
         self.bytes = self.bytes.saturating_sub(bytes);
-        self.statistics.dropped += u64::from(packets);
-        if let Some(first) = first {
-            lane.newest = lane.newest.min(first.saturating_sub(1));
-            lane.picture = None;
-        }
-        first
-    }
-
-    /// The place of a subscription's lane.
-    fn lane(&mut self, slot: u32, now: Instant) -> Option<usize> {
-        let found = self.lanes.iter().position(|lane| lane.subscription == slot);
-        found.or_else(|| {
-            self.lanes.push(Lane::new(slot, now));
-            self.lanes.len().checked_sub(1)
-        })
+        (first, packets.into())
     }
 }
 

@@ -184,6 +184,7 @@ impl Worker {
                 let paced = pace(leaves, peer, to, (publication, group), gather, &packets);
                 outcome.forwarded |= paced.waits;
                 outcome.awaited |= paced.awaits;
+                self.pacing.dropped += paced.given_up;
                 self.drops.add(DropReason::PacerFull, paced.given_up);
                 if self.paced.last() != Some(&step.peer) {
                     self.paced.push(step.peer);

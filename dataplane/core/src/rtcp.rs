@@ -246,7 +246,8 @@ impl Worker {
                 continue;
             }
             // What is not here yet comes by itself: only what is waits for the line.
-            if let Some(at) = peer.defer((now.at, slot, subscription), ssrc, outgoing) {
+            if let Some((at, all)) = peer.defer((now.at, slot, subscription), ssrc, outgoing) {
+                self.drops.add(DropReason::ResendLimited, u64::from(!all));
                 self.timers.arm(&mut peer.alarm, subscription.peer, at);
                 continue;
             }

@@ -105,14 +105,10 @@ impl Worker {
 
     /// A peer's budget changed. Less than is spent is acted upon at once, more when it is looked at next.
     pub(crate) fn on_budget(&mut self, now: Now, slot: u32, egress: &mut Egress) {
-        #[cfg(test)]
-        let reported = self.paces_reported;
-        #[cfg(not(test))]
-        let reported = false;
         let Some(peer) = self.peers.get_mut(slot) else { return };
         // What a receiver says by itself (REMB, loss) follows what it gets: held to that, it would say less and less.
         let estimated = peer.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.is_proven());
-        if peer.pacer.is_none() && peer.limit_bps().is_some() && (estimated || reported) {
+        if peer.pacer.is_none() && peer.limit_bps().is_some() && estimated {
             peer.pacer = Some(Box::new(Pacer::new(now.at, peer.sent.bytes)));
         }
         let spending = &peer.spending;
@@ -224,16 +220,24 @@ impl Worker {
             if subscription.selector.limit() == limit {
                 continue;
             }
+            let went_out = subscription.selector.current().is_some();
             subscription.selector.permit(limit);
             subscription.aim();
             if limit.paused {
                 subscription.display.interrupt();
             }
-            if subscription.selector.current().is_none() {
+            let goes_out = subscription.selector.current().is_some();
+            if !goes_out {
                 subscription.rewriter.close();
+            }
+            if limit.paused || (went_out && !goes_out) {
                 self.forget_waiting(claim.subscription);
             }
-            self.want_key_frame(now, claim.subscription, egress);
+            // What was given up is asked for when its turn comes.
+            let pacer = self.peers.get(slot).and_then(|peer| peer.pacer.as_ref());
+            if !pacer.is_some_and(|pacer| pacer.skips(claim.subscription)) {
+                self.want_key_frame(now, claim.subscription, egress);
+            }
         }
         claims.clear();
         self.allocator.claims = claims;

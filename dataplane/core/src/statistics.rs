@@ -210,7 +210,7 @@ pub struct PacingStatistics {
     pub packets: u64,
     /// How long they did, all together.
     pub delay: Duration,
-    /// Packets that waited and were given up, because too much did.
+    /// Packets that were given up, because too much waited: each counts as `pacer_full`, too.
     pub dropped: u64,
 }
 

@@ -7,12 +7,13 @@ use crate::command::{
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::port::{Meta, Path, Protocol};
-use crate::time::{Duration, Now};
+use crate::time::{Duration, Instant, Now};
 use crate::worker::{Worker, WorkerConfig};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use strait_crypt::StunKey;
 use strait_crypt::srtp::{Inbound, Outbound, Profile, SessionKeys};
-use strait_wire::{rtcp, rtp, stun};
+use strait_wire::rtcp::{self, Arrival};
+use strait_wire::{rtp, stun};
 
 /// The only scope.
 pub(crate) const SCOPE: ScopeId = ScopeId(1);
@@ -132,6 +133,8 @@ pub(crate) struct Client {
     outbound: Outbound,
     inbound: Inbound,
     transactions: u8,
+    /// How often it told when packets came.
+    told: u8,
 }
 
 /// A path from this port of the loopback.
@@ -165,6 +168,7 @@ impl Client {
             outbound: Outbound::new(profile, &keys.remote_key, &keys.remote_salt).unwrap(),
             inbound: Inbound::new(profile, &keys.local_key, &keys.local_salt).unwrap(),
             transactions: 0,
+            told: 0,
         }
     }
 
@@ -248,6 +252,15 @@ impl Client {
         write(&mut writer);
         let len = writer.len();
         self.send_raw_rtcp(bench, &bytes[..len]);
+    }
+
+    /// Tells when packets came (transport-wide feedback).
+    pub(crate) fn tell(&mut self, bench: &mut Bench, arrivals: &[Arrival]) {
+        let count = self.told;
+        self.told = count.wrapping_add(1);
+        self.send_rtcp(bench, |rtcp| {
+            rtcp.transport_cc(1, 1010, count, arrivals).unwrap();
+        });
     }
 
     /// Sends what may not be RTCP, but is protected as such.
@@ -371,6 +384,37 @@ pub(crate) fn vp8(picture: u16, tl0: u8, key_frame: bool) -> Vec<u8> {
 /// The header of a packet, for assertions.
 pub(crate) fn read(bytes: &[u8]) -> rtp::Packet<'_> {
     rtp::Packet::parse(bytes).expect("well-formed")
+}
+
+/// When a packet came, for [`Client::tell`]; `None` of one without a transport-wide number.
+pub(crate) fn arrival(bytes: &[u8], at_us: u64) -> Option<Arrival> {
+    let number = read(bytes).extension(IDS.transport_cc)?.try_into().ok()?;
+    Some(Arrival { seq: u16::from_be_bytes(number), at_us })
+}
+
+/// The line of a peer that tells when packets came: a queue in it grows when it is to, so that it is believed to be full. From
+/// then on a REMB below what went through says how much it carries.
+#[derive(Default)]
+pub(crate) struct Line {
+    arrivals: Vec<Arrival>,
+    told_at: Instant,
+    pub(crate) queue: Duration,
+}
+
+impl Line {
+    /// A packet came through it.
+    pub(crate) fn carry(&mut self, now: Now, bytes: &[u8]) {
+        let at = now.at + self.queue;
+        self.arrivals.extend(arrival(bytes, at.0 / 1000));
+    }
+
+    /// The peer behind it tells what came, every 50 ms.
+    pub(crate) fn tell(&mut self, bench: &mut Bench, client: &mut Client) {
+        if bench.now.at.since(self.told_at) >= ms(50) && !self.arrivals.is_empty() {
+            self.told_at = bench.now.at;
+            client.tell(bench, &std::mem::take(&mut self.arrivals));
+        }
+    }
 }
 
 /// A point in time.

@@ -10,8 +10,8 @@ use crate::hash::{Map, Seed};
 use crate::ice;
 use crate::keys::SessionKeys;
 use crate::limits::{
-    CONSENT, EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, EVENTS, HANDSHAKE_DATAGRAMS,
-    PATH_TOLD_INTERVAL, SETUP,
+    CONSENT, DATAGRAM_BYTES, EGRESS_FLUSH_BYTES, EGRESS_FLUSH_DATAGRAMS, EVENTS,
+    HANDSHAKE_DATAGRAMS, PATH_TOLD_INTERVAL, SETUP,
 };
 use crate::parcel::Outbox;
 use crate::peer::Peer;
@@ -83,9 +83,8 @@ pub struct Worker {
     pub(crate) pacing: PacingStatistics,
     /// Peers for whose lines something came to wait in this turn.
     pub(crate) paced: Vec<u32>,
-    /// Lines are paced that are known by what receivers report alone.
-    #[cfg(test)]
-    pub(crate) paces_reported: bool,
+    /// Where what waited gets its padding. Its memory is used again.
+    pub(crate) padded: Box<[u8]>,
     events: VecDeque<Event>,
     pub(crate) quality: Quality,
     handshakes: VecDeque<HandshakeInput>,
@@ -130,8 +129,7 @@ impl Worker {
             fec: FecStatistics::default(),
             pacing: PacingStatistics::default(),
             paced: Vec::new(),
-            #[cfg(test)]
-            paces_reported: false,
+            padded: [0; DATAGRAM_BYTES].into(),
             events: VecDeque::new(),
             quality: Quality::default(),
             handshakes: VecDeque::new(),

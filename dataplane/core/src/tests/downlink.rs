@@ -1,7 +1,7 @@
 //! Subscribers behind lines that narrow and widen, in a closed loop with the whole worker: estimate, allocation, selection.
 
 use crate::command::{Encoding, Kind, PeerId};
-use crate::testing::{Bench, Client, IDS, VP8, VP8_RTX, ms, packet, read, vp8};
+use crate::testing::{Bench, Client, VP8, VP8_RTX, arrival, ms, packet, read, vp8};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use strait_wire::rtcp::{self, Arrival};
 
@@ -42,7 +42,6 @@ struct Viewer {
     flying: VecDeque<(u64, Vec<u8>)>,
     arrivals: Vec<Arrival>,
     feedback: VecDeque<(u64, Vec<Arrival>)>,
-    count: u8,
     bytes: usize,
     padding: usize,
     waits: Vec<f64>,
@@ -132,7 +131,6 @@ impl Call {
                 flying: VecDeque::new(),
                 arrivals: Vec::new(),
                 feedback: VecDeque::new(),
-                count: 0,
                 bytes: 0,
                 padding: 0,
                 waits: Vec::new(),
@@ -219,11 +217,7 @@ impl Call {
             }
             while viewer.feedback.front().is_some_and(|(at, _)| *at <= self.now_ms) {
                 let Some((_, arrivals)) = viewer.feedback.pop_front() else { break };
-                let count = viewer.count;
-                viewer.count = count.wrapping_add(1);
-                viewer.client.send_rtcp(&mut self.bench, |rtcp| {
-                    rtcp.transport_cc(1, 1010, count, &arrivals).unwrap();
-                });
+                viewer.client.tell(&mut self.bench, &arrivals);
             }
         }
     }
@@ -273,9 +267,7 @@ impl Viewer {
         while self.flying.front().is_some_and(|(at, _)| *at <= now_ms) {
             let Some((at, bytes)) = self.flying.pop_front() else { break };
             let packet = read(&bytes);
-            let number = packet.extension(IDS.transport_cc).and_then(|data| data.try_into().ok());
-            let seq = number.map(u16::from_be_bytes).expect("numbered");
-            self.arrivals.push(Arrival { seq, at_us: at * 1000 });
+            self.arrivals.push(arrival(&bytes, at * 1000).expect("numbered"));
             self.bytes += bytes.len();
             let payload = packet.payload();
             if packet.pt() != VP8_RTX + 10 {

@@ -3,7 +3,7 @@
 use super::streams::{Frame, Kind, Made, Stream};
 use crate::command::{self, Command, Preferences, PublicationId, SubscriptionId};
 use crate::drop::DropReason;
-use crate::testing::{Bench, Client, IDS, ms, read};
+use crate::testing::{Bench, Client, IDS, Line, ms, read};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use strait_wire::codec::{dependency, vp8, vp9};
@@ -30,15 +30,21 @@ struct Call {
     /// The publisher was asked for a key frame.
     asked: bool,
     late: Vec<Vec<u8>>,
-    /// Pictures of which packets came late.
     /// Numbers that came as retransmissions.
     again: BTreeSet<i64>,
+    /// The subscriber tells when packets came.
+    tells: bool,
+    line: Line,
 }
 
 impl Call {
     fn new(kind: Kind, start: u16) -> Self {
+        Self::telling(kind, start, false)
+    }
+
+    /// One whose subscriber tells when packets came, perhaps.
+    fn telling(kind: Kind, start: u16, tells: bool) -> Self {
         let mut bench = Bench::new();
-        bench.worker.paces_reported = true;
         let publisher = Client::connected(&mut bench, 1);
         let subscriber = Client::connected(&mut bench, 2);
         let codec = command::Codec {
@@ -50,7 +56,7 @@ impl Call {
             nack: true,
             pli: true,
             fir: false,
-            transport_cc: false,
+            transport_cc: tells,
             remb: false,
             ccfb: false,
             reduced_size: false,
@@ -94,7 +100,24 @@ impl Call {
             asked: false,
             late: Vec::new(),
             again: BTreeSet::new(),
+            tells,
+            line: Line::default(),
         }
+    }
+
+    /// A queue grows in the line of the subscriber, until the relay takes it for full.
+    fn prove(&mut self) {
+        self.stream.filler = 1100;
+        for n in 0..300 {
+            let told = self.bench.worker.peer_statistics(self.subscriber.id).unwrap();
+            if told.pacer.is_some() {
+                self.line.queue = ms(0);
+                return;
+            }
+            self.line.queue += ms(if n > 30 { 10 } else { 0 });
+            self.picture(3, 0, 0);
+        }
+        panic!("{:?}: it is not known to be full", self.kind);
     }
 
     fn prefer(&mut self, spatial: u8, temporal: u8) {
@@ -128,18 +151,29 @@ impl Call {
             }
         }
         due.iter().for_each(|bytes| self.bench.receive(self.publisher.path, bytes));
-        self.bench.run(ms(33));
-        self.collect();
+        self.pass();
         self.ask();
     }
 
-    /// Asks for what is missing.
+    /// The time of a picture.
+    fn pass(&mut self) {
+        self.collect();
+        for _ in 0..11 {
+            self.bench.run(ms(3));
+            self.collect();
+            if self.tells {
+                self.line.tell(&mut self.bench, &mut self.subscriber);
+            }
+        }
+    }
+
     /// Of the newest hundred numbers those that did not come.
     fn missing(&self) -> Vec<u16> {
         let due = (self.newest - 100..self.newest).filter(|seq| *seq >= 100);
         due.filter(|seq| !self.got.contains_key(seq)).map(|seq| seq as u16).collect()
     }
 
+    /// Asks for what is missing.
     fn ask(&mut self) {
         let missing = self.missing();
         if !missing.is_empty() {
@@ -156,8 +190,13 @@ impl Call {
         let mut packets = reports.iter().flat_map(|report| rtcp::packets(report));
         self.asked |= packets.any(|packet| matches!(packet, Ok(rtcp::Packet::Pli(_))));
         for mut bytes in self.subscriber.open(&sent).0 {
+            self.line.carry(self.bench.now, &bytes);
             let mut number = read(&bytes).seq();
             let again = read(&bytes).ssrc() == RTX;
+            if again && read(&bytes).payload().is_empty() {
+                // A probe of the line.
+                continue;
+            }
             if again {
                 let at = read(&bytes).payload_range().start;
                 number = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
@@ -255,8 +294,7 @@ impl Call {
         // What was asked for goes at a share of the line, too: of a narrow one each packet takes a second.
         let mut idle = 0;
         for _ in 0..1000 {
-            self.bench.run(ms(33));
-            self.collect();
+            self.pass();
             self.ask();
             let peer = self.bench.worker.peer_statistics(self.subscriber.id).unwrap();
             let waits = peer.pacer.is_some_and(|pacer| pacer.waiting.packets > 0);
@@ -513,15 +551,19 @@ fn run(kind: Kind, start: u16, steps: &[Step]) -> Call {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// The same, with layers that follow from budgets.
+    /// The same, with layers that follow from budgets, and pictures that wait for a line that is known to be narrow.
     #[test]
     fn whatever_a_budget_leaves_can_be_decoded(
+        tells in any::<bool>(),
         steps in any::<bool>().prop_flat_map(steps),
         budgets in prop::collection::vec(prop::option::weighted(0.2, 30_000..600_000_u64), 140),
         start in any::<u16>(),
     ) {
         for kind in Kind::ALL {
-            let mut call = Call::new(kind, start);
+            let mut call = Call::telling(kind, start, tells);
+            if tells {
+                call.prove();
+            }
             call.stream.filler = FILLER;
             (0..70).for_each(|_| call.picture(1, 0, 0));
             for ((packets, lost, late, _), budget) in steps.iter().zip(&budgets) {

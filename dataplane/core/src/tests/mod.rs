@@ -4,6 +4,7 @@ mod allocate;
 mod audio;
 mod bandwidth;
 mod demand;
+mod departure;
 mod downlink;
 mod fec;
 mod feedback;

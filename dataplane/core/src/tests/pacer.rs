@@ -1,12 +1,12 @@
 //! Sound and pictures on lines that are too narrow for both, in a closed loop with the whole worker.
 
 use crate::bandwidth::line::Chance;
-use crate::command::{Encoding, Kind, PeerId, Preferences, SubscriptionId};
+use crate::command::{Encoding, Kind, PeerId};
 use crate::drop::DropReason;
-use crate::limits::{PACER_PACKETS, PACER_WAIT};
+use crate::limits::PACER_WAIT;
 use crate::statistics::PacerStatistics;
 use crate::testing::{
-    Bench, Client, IDS, OPUS, SCOPE, VP8, VP8_RTX, encoding, ms, packet, read, vp8,
+    Bench, Client, IDS, OPUS, VP8, VP8_RTX, arrival, encoding, ms, packet, read, vp8,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use strait_wire::rtcp::{self, Arrival};
@@ -44,7 +44,6 @@ struct Viewer {
     flying: VecDeque<(u64, Vec<u8>)>,
     arrivals: Vec<Arrival>,
     feedback: VecDeque<(u64, Vec<Arrival>, Vec<u16>)>,
-    count: u8,
     /// Millisecond and wait of each packet at the line.
     waits: Vec<(u64, f64)>,
     /// Millisecond at which each packet of sound left the relay, and those that arrived.
@@ -122,7 +121,6 @@ impl Call {
     /// With layers of so many kbit/s.
     fn new(layers: &[usize], capacity_bps: f64, seed: u64) -> Self {
         let mut bench = Bench::gathering(ms(2));
-        bench.worker.paces_reported = true;
         let publisher = Client::connected(&mut bench, 1);
         let frame = |kbps: usize| kbps * FRAME_MS as usize / 8;
         let layers: Vec<(u32, usize)> =
@@ -149,7 +147,6 @@ impl Call {
             flying: VecDeque::new(),
             arrivals: Vec::new(),
             feedback: VecDeque::new(),
-            count: 0,
             waits: Vec::new(),
             sound: Vec::new(),
             heard: BTreeSet::new(),
@@ -247,14 +244,12 @@ impl Call {
         viewer.receive(self.now_ms);
         while viewer.feedback.front().is_some_and(|(at, ..)| *at <= self.now_ms) {
             let Some((_, arrivals, missing)) = viewer.feedback.pop_front() else { break };
-            let count = viewer.count;
-            viewer.count = count.wrapping_add(1);
-            viewer.client.send_rtcp(&mut self.bench, |rtcp| {
-                rtcp.transport_cc(1, 1010, count, &arrivals).unwrap();
-                if !missing.is_empty() {
+            viewer.client.tell(&mut self.bench, &arrivals);
+            if !missing.is_empty() {
+                viewer.client.send_rtcp(&mut self.bench, |rtcp| {
                     rtcp.nack(1, 1010, missing).unwrap();
-                }
-            });
+                });
+            }
         }
     }
 
@@ -304,9 +299,7 @@ impl Viewer {
         while self.flying.front().is_some_and(|(at, _)| *at <= now_ms) {
             let Some((at, bytes)) = self.flying.pop_front() else { break };
             let packet = read(&bytes);
-            let number = packet.extension(IDS.transport_cc).and_then(|data| data.try_into().ok());
-            let seq = number.map(u16::from_be_bytes).expect("numbered");
-            self.arrivals.push(Arrival { seq, at_us: at * 1000 });
+            self.arrivals.push(arrival(&bytes, at * 1000).expect("numbered"));
             let payload = packet.payload();
             if packet.pt() == OPUS + 10 {
                 self.heard.insert(packet.seq());
@@ -376,303 +369,4 @@ fn what_the_line_loses_is_repaired_ahead_of_what_waits() {
         assert!(shown > 400, "{shown} of 500 frames");
         assert!(call.sound_lost(3_000, 19_000) < 0.04, "what is lost by chance");
     }
-}
-
-/// A publisher (video SSRC 5, sound SSRC 7), who gets all at once (peer 2) and who is limited (peer 3).
-struct Pair {
-    bench: Bench,
-    publisher: Client,
-    free: Client,
-    limited: Client,
-    seq: u16,
-    sounds: u16,
-}
-
-/// A number, a timestamp, and what is carried.
-type Got = (u16, u32, Vec<u8>);
-
-impl Pair {
-    fn new(limit_bps: u64) -> Self {
-        let mut bench = Bench::gathering(ms(2));
-        bench.worker.paces_reported = true;
-        let publisher = Client::connected(&mut bench, 1);
-        publisher.publish(&mut bench, 1, Kind::Video, &[encoding(5)]);
-        publisher.publish(&mut bench, 2, Kind::Audio, &[encoding(7)]);
-        let [free, mut limited] = [2, 3].map(|id| {
-            let client = Client::connected(&mut bench, id);
-            client.subscribe(&mut bench, id, Kind::Video, Some(1));
-            client.subscribe(&mut bench, 100 + id, Kind::Audio, Some(2));
-            client
-        });
-        limited.send_rtcp(&mut bench, |rtcp| {
-            rtcp.remb(1, limit_bps, &[1003]).unwrap();
-        });
-        bench.run(ms(1500));
-        bench.sent();
-        let mut pair = Self { bench, publisher, free, limited, seq: 0, sounds: 0 };
-        assert_eq!(pair.waiting(), Some(0), "what it says limits it");
-        let free = pair.bench.worker.peer_statistics(PeerId(2)).unwrap();
-        assert_eq!(free.pacer, None, "whose line is not known is not kept waiting");
-        pair.frame(1, true);
-        pair.pass(100);
-        pair
-    }
-
-    /// One frame.
-    fn frame(&mut self, packets: u8, key_frame: bool) {
-        let made = self.made(packets, key_frame);
-        self.publish(&made);
-    }
-
-    /// The packets of one frame.
-    fn made(&mut self, packets: u8, key_frame: bool) -> Vec<Vec<u8>> {
-        let timestamp = (self.bench.now.at.0 / 1_000_000) as u32 * 90;
-        let make = |at| {
-            self.seq += 1;
-            let mut payload = vp8(self.seq, self.seq as u8, key_frame);
-            payload[0] &= if at == 0 { 0xff } else { 0xef };
-            payload.resize(1000 + usize::from(at % 3), at);
-            let mut bytes = packet((5, VP8, self.seq, timestamp), &[(IDS.mid, b"1")], &payload);
-            bytes[1] = (bytes[1] & 0x7f) | (u8::from(at + 1 == packets) << 7);
-            bytes
-        };
-        (0..packets).map(make).collect()
-    }
-
-    fn publish(&mut self, packets: &[Vec<u8>]) {
-        packets.iter().for_each(|bytes| self.publisher.send(&mut self.bench, bytes));
-        self.forward();
-    }
-
-    fn sound(&mut self) {
-        self.sounds += 1;
-        let sound = packet((7, OPUS, self.sounds, u32::from(self.sounds) * 960), &[], &[1; 80]);
-        self.publisher.send(&mut self.bench, &sound);
-        self.forward();
-    }
-
-    fn forward(&mut self) {
-        let Bench { worker, egress, now, .. } = &mut self.bench;
-        worker.forward(*now, egress, |_| panic!("far from full"));
-    }
-
-    fn pass(&mut self, for_ms: u64) -> [Vec<Got>; 2] {
-        self.bench.run(ms(for_ms));
-        self.got()
-    }
-
-    /// What came to both since the last time, and how many runs that were to the limited one.
-    fn got(&mut self) -> [Vec<Got>; 2] {
-        let sent = self.bench.sent();
-        [&mut self.free, &mut self.limited].map(|client| {
-            let media = client.open(&sent).0;
-            let of = |bytes: &Vec<u8>| {
-                let packet = read(bytes);
-                (packet.seq(), packet.timestamp(), packet.payload().to_vec())
-            };
-            media.iter().map(of).collect()
-        })
-    }
-
-    fn waiting(&self) -> Option<u64> {
-        let peer = self.bench.worker.peer_statistics(PeerId(3));
-        peer.unwrap().pacer.map(|pacer| pacer.waiting.packets)
-    }
-}
-
-#[test]
-fn what_waits_leaves_in_order_at_the_rate_of_the_line_and_as_it_would_have_at_once() {
-    let mut pair = Pair::new(800_000);
-    pair.frame(20, false);
-    let [free, limited] = pair.got();
-    assert_eq!(free.len(), 20, "at once");
-    assert!((3..=6).contains(&limited.len()), "a burst: {}", limited.len());
-    let mut all = limited;
-    pair.sound();
-    let [_, sound] = pair.got();
-    assert_eq!(sound.len(), 1, "sound waits for no picture");
-    // 20 packets of some 1,050 bytes at 880 kbit/s take 190 ms, the first 40 ms of it at once.
-    let [_, later] = pair.pass(90);
-    assert!((8..=12).contains(&later.len()), "{}", later.len());
-    all.extend(later);
-    pair.frame(2, false);
-    let [more, none] = pair.got();
-    assert_eq!((more.len(), none.len()), (2, 0), "behind what waits");
-    all.extend(pair.pass(120).into_iter().nth(1).unwrap());
-    assert_eq!(all, [free, more].concat(), "the same packets in the same order");
-    assert_eq!(pair.waiting(), Some(0));
-    assert_eq!(pair.bench.dropped(DropReason::PacerFull), 0);
-}
-
-#[test]
-fn what_is_asked_for_again_goes_before_what_waits() {
-    let mut pair = Pair::new(300_000);
-    pair.frame(12, false);
-    let [_, first] = pair.got();
-    let asked = first.first().unwrap().0;
-    for _ in 0..2 {
-        pair.limited.send_rtcp(&mut pair.bench, |rtcp| rtcp.nack(1, 1003, [asked]).unwrap());
-    }
-    let [_, later] = pair.pass(100);
-    let again = later.first().unwrap();
-    assert_eq!(again.2[..2], asked.to_be_bytes(), "wrapped in RTX");
-    let others = &later[1..];
-    assert!(others.iter().all(|(_, _, payload)| payload[..2] != asked.to_be_bytes()), "once");
-    assert!(others.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "in order");
-}
-
-#[test]
-fn too_much_is_given_up_to_the_next_key_frame_and_leaves_no_hole() {
-    let mut pair = Pair::new(200_000);
-    let (mut got, mut most) = (Vec::new(), 0);
-    for n in 0..200 {
-        pair.frame(4, n == 100);
-        got.extend(pair.pass(33).into_iter().nth(1).unwrap());
-        most = most.max(pair.waiting().unwrap());
-    }
-    got.extend(pair.pass(2000).into_iter().nth(1).unwrap());
-    assert!(most < 30, "{most}: more than {PACER_WAIT:?}");
-    assert!(pair.bench.dropped(DropReason::PacerFull) > 400);
-    assert!(got.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "numbers count on");
-    let times: BTreeSet<u32> = got.iter().map(|(_, at, _)| *at).collect();
-    for at in &times {
-        let packets = got.iter().filter(|(_, time, _)| time == at).count();
-        assert_eq!(packets, 4, "frames are whole");
-    }
-    // The first ones until too much waits, and again from the key frame on.
-    assert!((8..60).contains(&times.len()), "{} frames", times.len());
-}
-
-/// The numbers of the packets.
-fn numbers(got: &[Got]) -> Vec<u16> {
-    got.iter().map(|(seq, ..)| *seq).collect()
-}
-
-#[test]
-fn what_comes_late_leaves_in_its_place() {
-    let mut pair = Pair::new(800_000);
-    let (first, mut second) = (pair.made(16, false), pair.made(8, false));
-    let late = [second.remove(3)];
-    pair.publish(&first);
-    pair.publish(&second);
-    let [_, mut all] = pair.got();
-    assert!(all.len() < 8, "the others wait");
-    pair.publish(&late);
-    all.extend(pair.pass(500).into_iter().nth(1).unwrap());
-    assert_eq!(all.len(), 24);
-    assert!(numbers(&all).is_sorted(), "{:?}", numbers(&all));
-}
-
-#[test]
-fn a_key_frame_goes_before_what_waits_but_for_the_frame_that_has_begun_to_leave() {
-    let mut pair = Pair::new(400_000);
-    pair.frame(10, false);
-    let [_, mut all] = pair.pass(33);
-    assert!((1..10).contains(&all.len()), "begun");
-    pair.frame(6, false);
-    let [free, more] = pair.pass(33);
-    all.extend(more);
-    let stale = free.first().unwrap().1;
-    pair.frame(3, true);
-    all.extend(pair.pass(1000).into_iter().nth(1).unwrap());
-    assert_eq!(all.len(), 13, "ten of the first, and the key frame");
-    assert!(all.iter().all(|(_, at, _)| *at != stale));
-    assert!(numbers(&all).windows(2).all(|pair| pair[0] + 1 == pair[1]), "no hole");
-    assert_eq!(pair.bench.dropped(DropReason::PacerFull), 6);
-    // Nobody can have what was never sent.
-    let asked = all.last().unwrap().0 + 2;
-    pair.limited.send_rtcp(&mut pair.bench, |rtcp| rtcp.nack(1, 1003, [asked]).unwrap());
-    assert_eq!(pair.pass(300)[1], []);
-}
-
-#[test]
-fn a_key_frame_that_is_too_long_for_the_line_is_given_up_before_it_begins() {
-    let mut pair = Pair::new(150_000);
-    for _ in 0..3 {
-        pair.frame(60, true);
-        let [free, limited] = pair.pass(1000);
-        assert_eq!((free.len(), limited.len()), (60, 0));
-    }
-    pair.frame(4, true);
-    let [_, limited] = pair.pass(1000);
-    assert_eq!(limited.len(), 4, "one that fits");
-}
-
-#[test]
-fn a_key_frame_of_nearly_two_seconds_is_shown_and_what_follows_goes_on_with_the_next() {
-    let mut pair = Pair::new(1_000_000);
-    pair.frame(4, true);
-    pair.pass(1000);
-    for n in 0..3 {
-        let mut got = [Vec::new(), Vec::new()];
-        for part in pair.made(180, true).chunks(60) {
-            pair.publish(part);
-            got.iter_mut().zip(pair.got()).for_each(|(all, more)| all.extend(more));
-        }
-        let [free, mut limited] = got;
-        for _ in 0..70 {
-            limited.extend(pair.pass(33).into_iter().nth(1).unwrap());
-            pair.frame(1, false);
-        }
-        limited.extend(pair.pass(33).into_iter().nth(1).unwrap());
-        let stamp = free.first().unwrap().1;
-        let shown = limited.iter().filter(|(_, at, _)| *at == stamp).count();
-        assert_eq!((free.len(), shown), (180, 180), "{n}");
-    }
-}
-
-#[test]
-fn packets_that_wait_are_bounded_whatever_comes() {
-    let mut pair = Pair::new(30_000);
-    for n in 0..60 {
-        pair.frame(60, n % 2 == 0);
-        pair.pass(1);
-        assert!(pair.waiting().unwrap() <= PACER_PACKETS as u64);
-    }
-}
-
-#[test]
-fn what_waits_moves_with_its_scope_and_goes_with_its_subscription() {
-    let mut pair = Pair::new(300_000);
-    pair.frame(12, false);
-    let [free, mut all] = pair.got();
-    let mut there = Bench::new();
-    there.worker.paces_reported = true;
-    there.command(crate::command::Command::DisposeScope { scope: SCOPE });
-    let moved = pair.bench.worker.take_scope(pair.bench.now, SCOPE, &mut pair.bench.egress);
-    there.now = pair.bench.now;
-    there.worker.adopt_scope(there.now, moved.unwrap(), &mut there.egress);
-    pair.bench = there;
-    all.extend(pair.pass(500).into_iter().nth(1).unwrap());
-    assert_eq!(all, free);
-
-    pair.frame(12, false);
-    pair.got();
-    assert!(pair.waiting() > Some(0));
-    let subscription = SubscriptionId(3);
-    pair.bench.command(crate::command::Command::Unsubscribe { subscription });
-    assert_eq!(pair.waiting(), Some(0));
-    pair.frame(1, false);
-    let [_, limited] = pair.pass(300);
-    assert_eq!(limited, []);
-}
-
-#[test]
-fn a_key_frame_out_of_the_cache_leaves_at_the_rate_of_the_line() {
-    let mut pair = Pair::new(800_000);
-    pair.frame(20, true);
-    let [free, _] = pair.pass(400);
-    let preferences = |paused| Preferences { paused, ..Preferences::default() };
-    for paused in [true, false] {
-        let (subscription, preferences) = (SubscriptionId(3), preferences(paused));
-        pair.bench.command(crate::command::Command::SetPreferences { subscription, preferences });
-        pair.frame(20, true);
-        let at_once = pair.got()[1].len();
-        assert!(at_once < 8, "{at_once}");
-        pair.bench.advance(ms(300 * u64::from(paused)));
-    }
-    let [_, shown] = pair.pass(1000);
-    let numbers: Vec<u16> = shown.iter().map(|(seq, ..)| *seq).collect();
-    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
-    assert!(!shown.is_empty() && !free.is_empty());
 }
