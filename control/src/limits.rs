@@ -89,6 +89,11 @@ pub const BODY_TIME: Duration = Duration::from_secs(15);
 pub const SPLICE_IDLE: Duration = Duration::from_secs(60);
 /// Bytes in flight per direction of a spliced connection.
 pub const SPLICE_BYTES: usize = 16 << 10;
+/// How long one who opens the store waits for others who do: they bring its tables up to date, which
+/// is done in milliseconds.
+pub const STORE_OPEN_TIME: Duration = Duration::from_secs(10);
+/// Pause before it looks again.
+pub const STORE_OPEN_PAUSE: Duration = Duration::from_millis(5);
 /// Rows of the session log that are kept; the oldest go first.
 pub const SESSION_LOG_ROWS: i64 = 100_000;
 /// Notes of the session log that wait for the disk: all sessions of a node come or go at once.
@@ -138,6 +143,12 @@ pub const MEDIA_PACKET_BYTES: usize = 2048;
 pub const PUBLICATIONS_PER_PEER: usize = 16;
 /// Streams that a native client gets.
 pub const SUBSCRIPTIONS_PER_PEER: usize = 200;
-/// SSRCs that are given out under one session key: none comes twice, or nonces would. Thrice what a
-/// scope of 500 with all its publications takes.
-pub const SSRCS_PER_KEY: usize = 65_536;
+/// SSRCs from here on are the relay's own under a session key; those below are given out to native
+/// clients, none twice, or nonces would come again. Of 2^30 at least, a client that publishes as
+/// fast as it may uses up a few thousand a second.
+pub const SSRCS_END: u32 = 1 << 31;
+/// Between two changes of a scope's session key: those who leave together cost one, and no client
+/// is asked to keep up with more keys than two at a time.
+pub const KEY_CHANGE_PAUSE: Duration = Duration::from_secs(2);
+/// Statistics of a scope are asked of the relay as often as this at most, whoever wants to know.
+pub const STATISTICS_AGE: Duration = Duration::from_millis(500);

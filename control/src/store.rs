@@ -3,7 +3,9 @@
 mod applications;
 mod sessions;
 
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::str::FromStr;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -14,6 +16,7 @@ pub use applications::Applications;
 pub use sessions::{SessionRow, Sessions, Stay};
 
 use crate::fault::Fault;
+use crate::limits;
 
 /// The store. Cheap to clone.
 #[derive(Clone)]
@@ -42,8 +45,9 @@ impl Store {
             // A key that was removed is overwritten.
             .pragma("secure_delete", "ON")
             .journal_mode(SqliteJournalMode::Wal);
-        if let Some(folder) = options.get_filename().parent() {
-            std::fs::create_dir_all(folder).map_err(|error| fail(&error))?;
+        let folder = options.get_filename().parent().map(Path::to_path_buf).unwrap_or_default();
+        if !folder.as_os_str().is_empty() {
+            std::fs::create_dir_all(&folder).map_err(|error| fail(&error))?;
         }
         // The applications' secrets are in it: nobody else may read it. SQLite gives its journals
         // the same permissions. `file:` is how a database in memory is called.
@@ -52,7 +56,10 @@ impl Store {
             file.append(true).create(true).mode(0o600);
             file.open(options.get_filename()).map_err(|error| fail(&error))?;
         }
-        Self::start(options, 4).await.map_err(|error| fail(&error))
+        let turn = turn(&folder).await;
+        let store = Self::start(options, 4).await.map_err(|error| fail(&error));
+        drop(turn);
+        store
     }
 
     /// A store that is gone with the process, for tests.
@@ -94,12 +101,31 @@ impl Store {
     }
 }
 
+/// The folder's lock, so that one opens a store in it at a time: neither the change to a write-ahead
+/// log nor a step of the tables waits for who does the same at this moment, SQLite refuses it. None
+/// where a folder cannot be locked, or when whoever has it does not come to an end.
+async fn turn(folder: &Path) -> Option<File> {
+    let here = Path::new(".");
+    let folder = File::open(if folder.as_os_str().is_empty() { here } else { folder }).ok()?;
+    let since = tokio::time::Instant::now();
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(TryLockError::WouldBlock) if since.elapsed() < limits::STORE_OPEN_TIME => {
+                tokio::time::sleep(limits::STORE_OPEN_PAUSE).await;
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
 /// What brings the tables up to date, step by step. What was released is never changed: sqlx refuses a store that took
 /// another step of the same number.
 fn migrator() -> Migrator {
     let steps = [
         (1, "initial", include_str!("../migrations/0001_initial.sql")),
         (2, "application keys", include_str!("../migrations/0002_application_keys.sql")),
+        (3, "key changes", include_str!("../migrations/0003_key_changes.sql")),
     ];
     let step = |(version, what, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, what.into(), MigrationType::Simple, sql.into_sql_str(), false)
@@ -110,4 +136,28 @@ fn migrator() -> Migrator {
 /// A store's failure in the middle of work.
 fn broken(error: &dyn std::fmt::Display) -> Fault {
     Fault::internal(format!("the store failed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_open_a_new_store_at_once() {
+        for round in 0..6 {
+            let folder = tempfile::tempdir().unwrap();
+            let url = format!("sqlite:{}/control.db", folder.path().display());
+            let all: Vec<_> = (0..16)
+                .map(|_| {
+                    let url = url.clone();
+                    tokio::spawn(async move { Store::open(&url).await })
+                })
+                .collect();
+            for (number, store) in all.into_iter().enumerate() {
+                let store = store.await.unwrap();
+                let store = store.unwrap_or_else(|fault| panic!("{round}, {number}: {fault}"));
+                assert!(store.is_reachable().await);
+            }
+        }
+    }
 }
