@@ -19,6 +19,7 @@ pub mod registry;
 mod relay;
 pub mod report;
 mod rpc;
+pub mod ssrcs;
 pub mod steer;
 pub mod trace;
 mod watchdog;

@@ -45,19 +45,6 @@ pub fn worker_of(ufrag: &[u8]) -> Option<usize> {
     Some(value(high)? << 5 | value(low)?)
 }
 
-/// A random SSRC, never 0.
-///
-/// # Errors
-/// The random source failed.
-pub fn ssrc() -> Result<u32, NoRandomness> {
-    loop {
-        let ssrc = u32::from_ne_bytes(bytes()?);
-        if ssrc != 0 {
-            return Ok(ssrc);
-        }
-    }
-}
-
 /// A random first sequence number, in the lower half (RFC 3711 section 3.3.1: away from the first rollover).
 ///
 /// # Errors
@@ -106,11 +93,10 @@ mod tests {
     }
 
     #[test]
-    fn credentials_and_ssrcs_differ() {
+    fn credentials_differ() {
         let made: std::collections::HashSet<_> =
             (0..1000).map(|_| credentials(3).unwrap().ufrag).collect();
         assert_eq!(made.len(), 1000);
-        assert_ne!(ssrc().unwrap(), ssrc().unwrap());
         assert!((0..1000).all(|_| first_seq().unwrap() < 1 << 15));
     }
 }

@@ -3,6 +3,7 @@
 //! One lock per scope is held over a whole call, its worker's answer included: calls to one scope are done one after
 //! the other, and those to different scopes side by side.
 
+use crate::ssrcs::Ssrcs;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,8 @@ pub struct Contents {
     pub ended: Vec<(PublicationId, usize)>,
     /// So many audio streams are forwarded to each subscriber, the loudest; 0 is all.
     pub audio_streams_max: usize,
+    /// What the relay itself sends from.
+    pub ssrcs: Ssrcs,
     /// Since when it has no peers.
     pub empty_since: Instant,
 }
@@ -126,6 +129,7 @@ impl Contents {
             spread: BTreeSet::new(),
             ended: Vec::new(),
             audio_streams_max: 0,
+            ssrcs: Ssrcs::default(),
             empty_since: Instant::now(),
         }
     }

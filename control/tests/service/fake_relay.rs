@@ -43,6 +43,8 @@ pub struct State {
     pub scopes: BTreeMap<String, Scope>,
     pub ssrcs: u32,
     pub refuse_peers: Option<Status>,
+    /// How often it was asked for statistics.
+    pub statistics_calls: u32,
 }
 
 #[derive(Default, Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Scope {
     pub publications: BTreeMap<String, v1::PublishRequest>,
     pub subscriptions: BTreeMap<String, v1::SubscribeRequest>,
     pub restarts: u32,
+    /// Session keys that it was given in place of the one before.
+    pub key_changes: Vec<v1::SessionKey>,
     /// Caps that are set, by peer.
     pub uplinks: BTreeMap<String, u64>,
 }
@@ -209,6 +213,17 @@ impl Relay for FakeRelay {
                 candidates: candidates(),
                 fingerprint_sha256: "AA:BB".into(),
             })
+        })
+    }
+
+    async fn change_session_key(
+        &self,
+        request: Request<v1::ChangeSessionKeyRequest>,
+    ) -> Result<Response<v1::ChangeSessionKeyResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.scope_id, |scope| {
+            scope.key_changes.extend(request.session_key);
+            Ok(v1::ChangeSessionKeyResponse {})
         })
     }
 
@@ -371,7 +386,8 @@ impl Relay for FakeRelay {
         &self,
         request: Request<v1::GetStatisticsRequest>,
     ) -> Result<Response<v1::GetStatisticsResponse>, Status> {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
+        state.statistics_calls += 1;
         let ids = request.into_inner().scope_ids.into_iter();
         let scopes = ids.filter_map(|scope_id| {
             let peers = state.scopes.get(&scope_id)?.peers.keys();

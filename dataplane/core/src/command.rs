@@ -22,12 +22,19 @@ pub struct SubscriptionId(pub u32);
 pub struct WorkerId(pub u16);
 
 /// ICE short-term credentials of one side (RFC 8445 section 5.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct IceCredentials {
     /// User fragment.
     pub ufrag: String,
     /// Password.
     pub pwd: String,
+}
+
+impl std::fmt::Debug for IceCredentials {
+    // Commands are logged by this; who has the password can answer for the peer.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IceCredentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
+    }
 }
 
 /// Audio or video.
@@ -216,6 +223,14 @@ pub enum Command {
         /// The key.
         key: srtp::SharedKey,
     },
+    /// Another session key for a scope that has one, and for all its peers that have it: the relay sends under it from now
+    /// on, and takes what comes under the one before for [`crate::limits::KEY_OVERLAP`] more.
+    ChangeKey {
+        /// Whose.
+        scope: ScopeId,
+        /// The key, of the same profile.
+        key: srtp::SharedKey,
+    },
     /// Caps what a peer sends altogether, as far as it obeys REMB.
     LimitUplink {
         /// Whose.
@@ -255,7 +270,7 @@ pub enum Command {
         encodings: Vec<Encoding>,
         /// Not forwarded.
         muted: bool,
-        /// Our SSRC for reports and feedback towards this publisher.
+        /// Our SSRC for reports and feedback towards this publisher. Under a session key it is greater than all before.
         report_ssrc: u32,
     },
     /// Takes up a publication of another worker, so that peers of this one can subscribe to it. `Unpublish` ends it,
@@ -322,9 +337,9 @@ pub enum Command {
         codecs: Vec<Codec>,
         /// Extension ids of this leg.
         extensions: Extensions,
-        /// The outgoing SSRC.
+        /// The outgoing SSRC. Under a session key it is greater than all that were given for the scope before.
         ssrc: u32,
-        /// The outgoing SSRC of RTX.
+        /// The outgoing SSRC of RTX, under a session key greater again.
         rtx_ssrc: u32,
         /// First sequence number.
         first_seq: u16,

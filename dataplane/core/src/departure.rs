@@ -304,9 +304,8 @@ impl Worker {
         };
         // The time that a packet says it left at: what may be repeated as it was says when it came, as that does not change.
         let times = (now.at, if route.repeats { received } else { now });
-        let to = (peer, &mut self.session_keys);
         let way = (route, waiting.rewrite);
-        let sent = subscription.send(times, to, &packet, way, Sending::First, egress);
+        let sent = subscription.send(times, peer, &packet, way, Sending::First, egress);
         sent.unwrap_or_else(|reason| self.drops.count(reason));
     }
 }

@@ -8,11 +8,11 @@ use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::fec;
 use crate::ice::Agent;
-use crate::keys::{Keys, SessionKey};
+use crate::keys::{Keys, SessionKey, wrong_key};
 use crate::layer::Layers;
 use crate::limits::{
-    ENCODINGS_PER_PUBLICATION, PEERS, PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, SCOPES, SETUP,
-    SUBSCRIPTIONS_PER_PEER, SUBSCRIPTIONS_PER_PUBLICATION,
+    ENCODINGS_PER_PUBLICATION, PEERS, PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, RELAY_SSRCS, SCOPES,
+    SETUP, SUBSCRIPTIONS_PER_PEER, SUBSCRIPTIONS_PER_PUBLICATION,
 };
 use crate::mirror::Mirrors;
 use crate::peer::Peer;
@@ -86,6 +86,7 @@ impl Worker {
                 self.set_keys(now, slot, keys, egress)
             }
             Command::ShareKey { peer, key } => self.share_key(now, peer, &key, egress),
+            Command::ChangeKey { scope, key } => self.change_key(now, scope, &key),
             Command::LimitUplink { peer, bps_max } => self.limit_uplink(now, peer, bps_max),
             Command::SetPlain { peer } => {
                 let slot = self.peer_slot(peer)?;
@@ -219,19 +220,44 @@ impl Worker {
         egress: &mut Egress,
     ) -> Result<(), CommandError> {
         let slot = self.peer_slot(id)?;
-        let scope = self.peers.get(slot).ok_or(CommandError::NotFound("peer"))?.scope;
-        let keys = Keys::shared(key).map_err(wrong_key)?;
-        match self.session_keys.get(&scope) {
-            Some(held) if !held.is(key) => {
+        let peer = self.peers.get(slot).ok_or(CommandError::NotFound("peer"))?;
+        if !peer.subscriptions.is_empty() || !peer.publications.is_empty() {
+            return Err(CommandError::Invalid(
+                "a session key comes before publications and subscriptions",
+            ));
+        }
+        let scope = peer.scope;
+        let keys = match self.session_keys.get(&scope) {
+            Some(held) if !held.is(now.at, key) => {
                 return Err(CommandError::Exists("scope's session key, and it is another:"));
             }
-            Some(_) => {}
+            Some(held) => held.for_peer(now.at),
             None => {
-                let held = SessionKey::new(key.clone()).map_err(wrong_key)?;
+                let held = SessionKey::new(key).map_err(wrong_key)?;
+                let keys = held.for_peer(now.at);
                 self.session_keys.insert(scope, held);
+                keys
+            }
+        };
+        self.set_keys(now, slot, keys, egress)
+    }
+
+    fn change_key(
+        &mut self,
+        now: Now,
+        scope: ScopeId,
+        key: &srtp::SharedKey,
+    ) -> Result<(), CommandError> {
+        let peers = self.scopes.get(&scope).ok_or(CommandError::NotFound("scope"))?;
+        let held =
+            self.session_keys.get_mut(&scope).ok_or(CommandError::NotFound("session key"))?;
+        if held.change(now.at, key)? {
+            for slot in peers {
+                let keys = self.peers.get_mut(*slot).and_then(|peer| peer.keys.as_mut());
+                keys.into_iter().for_each(|keys| keys.change(held));
             }
         }
-        self.set_keys(now, slot, keys, egress)
+        Ok(())
     }
 
     fn set_keys(
@@ -320,12 +346,21 @@ impl Worker {
         limit("publications of this peer", peer.publications.len(), PUBLICATIONS_PER_PEER)?;
         let ssrcs = encodings.iter().flat_map(|encoding| [encoding.ssrc, encoding.rtx_ssrc]);
         let mut ssrcs: Vec<u32> = ssrcs.filter(|ssrc| *ssrc != 0).collect();
+        let is_shared = matches!(peer.keys, Some(Keys::Shared { .. }));
+        if is_shared && ssrcs.iter().any(|ssrc| *ssrc >= RELAY_SSRCS) {
+            return Err(CommandError::Invalid(
+                "under a session key peers send from SSRCs below 2^31: the others are the relay's",
+            ));
+        }
         if ssrcs.iter().any(|s| peer.streams.find(*s).is_some() || self.clashes(peer, *s)) {
             return Err(CommandError::Exists("SSRC"));
         }
         ssrcs.sort_unstable();
         if ssrcs.windows(2).any(|pair| pair.first() == pair.last()) {
             return Err(CommandError::Exists("SSRC"));
+        }
+        if is_shared {
+            self.take_ssrcs(peer.scope, &[report_ssrc])?;
         }
         let mut states: Vec<Encoding> =
             encodings.iter().map(|e| Encoding::new(e, kind, self.next_source())).collect();
@@ -450,19 +485,18 @@ impl Worker {
             return Err(CommandError::Exists("SSRC"));
         }
         let subscriptions = peer.subscriptions.len();
-        let (scope, keys) = (peer.scope, peer.keys.as_mut());
-        if as_sent && !keys.as_ref().is_some_and(|keys| keys.is_common()) {
+        let (scope, keys) = (peer.scope, peer.keys.as_ref());
+        if as_sent && !keys.is_some_and(Keys::is_common) {
             return Err(CommandError::Invalid(AS_SENT));
         }
+        let is_shared = matches!(keys, Some(Keys::Shared { .. }));
         if let Some(keys) = keys {
             // Each subscription retires up to two when it ends. Reserved now, because what cannot be retired fills the
             // table, and then new streams would stay black without a word.
-            let protection = keys.protection(scope, &mut self.session_keys);
-            let protection = protection.ok_or(CommandError::NotFound("session key"))?;
-            if !protection.takes_streams(2 * subscriptions) {
+            if !keys.takes_streams(2 * subscriptions) {
                 return Err(CommandError::KeysUsedUp { limit: RETIRED_SSRCS });
             }
-            if protection.is_retired(ssrc) || protection.is_retired(rtx_ssrc) {
+            if keys.is_retired(ssrc) || keys.is_retired(rtx_ssrc) {
                 return Err(CommandError::Exists("SSRC"));
             }
         }
@@ -508,6 +542,9 @@ impl Worker {
             publication.map(|publication| self.publication_slot(publication)).transpose()?;
         if let Some(source) = source {
             subscription.routes = self.routes(source, &subscription)?;
+        }
+        if is_shared && !as_sent {
+            self.take_ssrcs(scope, &[ssrc, rtx_ssrc])?;
         }
         let slot = self.subscriptions.insert(subscription);
         self.subscription_ids.insert(id, slot);
@@ -587,8 +624,13 @@ impl Worker {
     /// Whether an SSRC of this peer's would be used twice under the session key.
     pub(crate) fn clashes(&self, peer: &Peer, ssrc: u32) -> bool {
         matches!(peer.keys, Some(Keys::Shared { .. }))
-            && (self.is_sent_under_session_key(peer.scope, ssrc)
-                || self.session_keys.get(&peer.scope).is_some_and(|key| key.is_used(ssrc)))
+            && (ssrc >= RELAY_SSRCS || self.is_sent_under_session_key(peer.scope, ssrc))
+    }
+
+    /// Takes SSRCs for what the relay itself sends to a peer with the session key.
+    fn take_ssrcs(&mut self, scope: ScopeId, ssrcs: &[u32]) -> Result<(), CommandError> {
+        let key = self.session_keys.get_mut(&scope).ok_or(CommandError::NotFound("session key"))?;
+        key.take(ssrcs)
     }
 
     /// Whether a peer of the scope sends from this SSRC under the key that the relay sends under as well.
@@ -636,11 +678,8 @@ impl Worker {
         self.subscription_ids.remove(&subscription.id);
         if let Some(peer) = self.peers.get_mut(subscription.peer) {
             peer.subscriptions.retain(|other| *other != slot);
-            let keys = peer.keys.as_mut();
-            if let Some(protection) =
-                keys.and_then(|keys| keys.protection(peer.scope, &mut self.session_keys))
-            {
-                protection.retire([subscription.ssrc, subscription.rtx_ssrc]);
+            if let Some(keys) = &mut peer.keys {
+                keys.retire([subscription.ssrc, subscription.rtx_ssrc]);
             }
         }
     }
@@ -697,8 +736,4 @@ impl Worker {
 
 pub(crate) fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), CommandError> {
     if count >= limit { Err(CommandError::Limit { what, limit }) } else { Ok(()) }
-}
-
-fn wrong_key(_: srtp::Error) -> CommandError {
-    CommandError::Invalid("a key or salt has not the length that its profile asks for")
 }

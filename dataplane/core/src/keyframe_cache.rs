@@ -150,9 +150,8 @@ impl Worker {
                 Selected::Fill(way) => (packet.emptied(), way),
                 Selected::HandOn | Selected::AwaitKeyFrame | Selected::Decline => continue,
             };
-            let to = (&mut *peer, &mut self.session_keys);
             let times = (now.at, received);
-            let sent = subscription.send(times, to, &packet, way, Sending::First, egress);
+            let sent = subscription.send(times, peer, &packet, way, Sending::First, egress);
             sent.unwrap_or_else(|reason| self.drops.count(reason));
         }
         if pacer.is_some() {

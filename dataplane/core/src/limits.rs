@@ -67,6 +67,12 @@ pub const PARCELS: usize = 64;
 const _: () = assert!(PARCEL_BYTES >= 2 * DATAGRAM_BYTES);
 /// Network paths that a peer can hold at a time: each is an address that passed an ICE check.
 pub const PATHS_PER_PEER: usize = 8;
+/// Under a session key SSRCs from here on are the relay's own, those below its peers': so that neither sends from one that
+/// the other ever used, which would repeat nonces.
+pub const RELAY_SSRCS: u32 = 1 << 31;
+/// How long packets under the session key before are taken after a new one: those on their way, and those of peers who did
+/// not hear of it yet, also over a line that stood still for some seconds.
+pub const KEY_OVERLAP: Duration = Duration::from_secs(5);
 /// SSRCs of a peer whose SRTP state outlives their stream: with those in use, they leave half of the room to others.
 pub const PAST_SSRCS: usize = 160;
 /// Packets kept for retransmission per encoding of video: half a second at 10 Mbit/s.

@@ -39,7 +39,7 @@ impl Worker {
         let peer = self.peers.get_mut(sender).ok_or(DropReason::PathUnknown)?;
         let common = peer.keys.as_ref().is_some_and(|keys| keys.is_common());
         let sealed = if common { self.gather.keep_sealed(bytes) } else { 0..0 };
-        let bytes = match peer.unprotect_rtp(bytes) {
+        let bytes = match peer.unprotect_rtp(now.at, bytes) {
             Err(DropReason::SrtpReplay) => {
                 self.came_again(sender, bytes);
                 return Err(DropReason::SrtpReplay);
@@ -202,15 +202,14 @@ impl Worker {
                 let aligned = |from| publication.align(from, held.source, packet);
                 match subscription.select(held.received, source, group.active, packet, aligned) {
                     Selected::Forward(way) => {
-                        let to = (&mut *peer, &mut self.session_keys);
                         let first = Sending::First;
                         let times = (leaves, held.received);
                         let result = if way.0.red == Red::AsIs {
-                            subscription.send(times, to, packet, way, first, egress)
+                            subscription.send(times, peer, packet, way, first, egress)
                         } else {
                             let kept = publication.encodings.get(held.stream.encoding as usize);
                             let packet = (packet, kept.map(|encoding| &encoding.cache));
-                            subscription.send_red(times, to, packet, way, first, egress)
+                            subscription.send_red(times, peer, packet, way, first, egress)
                         };
                         match result {
                             Ok(()) => outcome.forwarded |= bit(at),
@@ -221,10 +220,9 @@ impl Worker {
                         }
                     }
                     Selected::Fill(way) => {
-                        let to = (&mut *peer, &mut self.session_keys);
                         let (empty, first) = (packet.emptied(), Sending::First);
                         let times = (leaves, held.received);
-                        let sent = subscription.send(times, to, &empty, way, first, egress);
+                        let sent = subscription.send(times, peer, &empty, way, first, egress);
                         sent.unwrap_or_else(|reason| self.drops.count(reason));
                     }
                     Selected::HandOn => as_sent |= bit(at),

@@ -7,7 +7,7 @@ use crate::echo::Echoes;
 use crate::egress::Egress;
 use crate::feedback::Feedback;
 use crate::ice::Agent;
-use crate::keys::{Keys, Protection, SessionKeys};
+use crate::keys::{Keys, Protection};
 use crate::limits::{DATAGRAM_BYTES, PAST_SSRCS};
 use crate::measure::ClockOffset;
 use crate::pacer::Pacer;
@@ -102,20 +102,24 @@ impl Peer {
     /// Decrypts an SRTP packet in place.
     pub(crate) fn unprotect_rtp<'a>(
         &mut self,
+        now: Instant,
         bytes: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
         let keys = self.keys.as_mut().ok_or(DropReason::NoKeys)?;
-        let len = keys.unprotect_rtp(bytes).map_err(|e| reason(e, DropReason::RtpMalformed))?;
+        let len = keys.unprotect_rtp(now, bytes);
+        let len = len.map_err(|e| reason(e, DropReason::RtpMalformed))?;
         bytes.get_mut(..len).ok_or(DropReason::RtpMalformed)
     }
 
     /// Decrypts an SRTCP packet in place.
     pub(crate) fn unprotect_rtcp<'a>(
         &mut self,
+        now: Instant,
         bytes: &'a mut [u8],
     ) -> Result<&'a [u8], DropReason> {
         let keys = self.keys.as_mut().ok_or(DropReason::NoKeys)?;
-        let len = keys.unprotect_rtcp(bytes).map_err(|e| reason(e, DropReason::RtcpMalformed))?;
+        let len = keys.unprotect_rtcp(now, bytes);
+        let len = len.map_err(|e| reason(e, DropReason::RtcpMalformed))?;
         bytes.get(..len).ok_or(DropReason::RtcpMalformed)
     }
 
@@ -159,24 +163,19 @@ impl Peer {
     }
 
     /// Where packets go and what protects them, once it is connected.
-    pub(crate) fn outgoing<'a>(
-        &'a mut self,
-        session_keys: &'a mut SessionKeys,
-    ) -> Result<(Path, Protection<'a>), DropReason> {
+    pub(crate) fn outgoing(&mut self) -> Result<(Path, Protection<'_>), DropReason> {
         let path = self.ice.path().ok_or(DropReason::SubscriberNotReady)?;
         let keys = self.keys.as_mut().ok_or(DropReason::SubscriberNotReady)?;
-        let protection = keys.protection(self.scope, session_keys);
-        Ok((path, protection.ok_or(DropReason::SubscriberNotReady)?))
+        Ok((path, keys.protection()))
     }
 
     /// Queues one RTCP compound that `write` fills.
     pub(crate) fn send_rtcp(
         &mut self,
-        session_keys: &mut SessionKeys,
         egress: &mut Egress,
         write: impl FnOnce(&mut rtcp::Writer<'_>) -> Result<(), Full>,
     ) -> Result<(), DropReason> {
-        let (path, protection) = self.outgoing(session_keys)?;
+        let (path, protection) = self.outgoing()?;
         let room = egress.reserve(DATAGRAM_BYTES).ok_or(DropReason::EgressFull)?;
         let clear = room.len().saturating_sub(srtp::RTCP_OVERHEAD_MAX);
         let mut writer = rtcp::Writer::new(room.get_mut(..clear).unwrap_or_default());

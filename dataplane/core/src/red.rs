@@ -8,7 +8,6 @@ use crate::cache::Cache;
 use crate::command::{Codec, CodecKind};
 use crate::drop::DropReason;
 use crate::egress::Egress;
-use crate::keys::SessionKeys;
 use crate::limits::{DATAGRAM_BYTES, REDUNDANT_BYTES, REDUNDANT_PACKETS};
 use crate::packet::Packet;
 use crate::peer::Peer;
@@ -79,14 +78,14 @@ impl Subscription {
     pub(crate) fn send_red(
         &mut self,
         times: (Instant, Now),
-        to: (&mut Peer, &mut SessionKeys),
+        peer: &mut Peer,
         (packet, kept): (&Packet<'_>, Option<&Cache>),
         way: (Route, Rewrite),
         sending: Sending,
         egress: &mut Egress,
     ) -> Result<(), DropReason> {
         if way.0.red == Red::AsIs {
-            return self.send(times, to, packet, way, sending, egress);
+            return self.send(times, peer, packet, way, sending, egress);
         }
         let mut room = [0; DATAGRAM_BYTES];
         let payload = match way.0.red {
@@ -108,7 +107,7 @@ impl Subscription {
             }
         };
         let packet = Packet { payload, padded: payload, ..*packet };
-        self.send(times, to, &packet, way, sending, egress)
+        self.send(times, peer, &packet, way, sending, egress)
     }
 }
 

@@ -73,7 +73,7 @@ impl Worker {
         let mut feedback = std::mem::take(&mut peer.feedback);
         feedback.flush(|media_ssrc, count, arrivals| {
             let mut told = 0;
-            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
+            let result = peer.send_rtcp(egress, |rtcp| {
                 begin_feedback(ssrc, reduced, rtcp)?;
                 told = rtcp.transport_cc(ssrc, media_ssrc, count, arrivals)?;
                 Ok(())
@@ -83,7 +83,7 @@ impl Worker {
         let (now_us, stamp) = (now.at.0 / 1000, (now.ntp >> 16) as u32);
         feedback.flush_streams(|outcomes| {
             let mut told = 0;
-            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
+            let result = peer.send_rtcp(egress, |rtcp| {
                 begin_feedback(ssrc, reduced, rtcp)?;
                 rtcp.limit(FEEDBACK_BYTES);
                 told = rtcp.congestion_control(ssrc, now_us, stamp, outcomes)?;
@@ -105,7 +105,7 @@ impl Worker {
         let ssrcs = [subscription.ssrc, subscription.rtx_ssrc];
         let used = ssrcs.get(..1 + usize::from(subscription.rtx_ssrc != 0)).unwrap_or_default();
         if let Some(peer) = self.peers.get_mut(subscription.peer).filter(|peer| peer.is_ready()) {
-            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
+            let result = peer.send_rtcp(egress, |rtcp| {
                 // A goodbye is never alone, whatever was agreed (RFC 5506 section 3.4.2).
                 begin_feedback(subscription.ssrc, false, rtcp)?;
                 rtcp.bye(used)
@@ -124,7 +124,7 @@ impl Worker {
         let mut asks = first.map(|publication| publication.report_ssrc);
         let mut rest = slots.iter().peekable();
         while rest.peek().is_some() {
-            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
+            let result = peer.send_rtcp(egress, |rtcp| {
                 while let Some(slot) = rest.next_if(|_| rtcp.len() < REPORTS_BYTES) {
                     if let Some(publication) = publications.get_mut(*slot) {
                         write_receiver_report(now, publication, uplink, rtcp)?;
@@ -157,7 +157,7 @@ impl Worker {
         let mut echoes = std::mem::take(&mut peer.echoes);
         let mut rest = reports.iter().peekable();
         while let Some(ssrc) = rest.peek().map(|report| report.ssrc) {
-            let result = peer.send_rtcp(&mut self.session_keys, egress, |rtcp| {
+            let result = peer.send_rtcp(egress, |rtcp| {
                 while let Some(report) = rest.next_if(|_| rtcp.len() < REPORTS_BYTES) {
                     report.write(now, rtcp)?;
                 }

@@ -3,7 +3,6 @@
 use crate::command::Event;
 use crate::drop::DropReason;
 use crate::egress::Egress;
-use crate::keys::SessionKeys;
 use crate::peer::Peer;
 use crate::publication::{Encoding, Stream};
 use crate::report::begin_feedback;
@@ -70,7 +69,6 @@ impl Worker {
         let active = publication.active(now.at);
         let (pli, _) = publication.leg.asks_key_frames();
         let from = (publication.report_ssrc, publication.leg.reduced_size());
-        let session_keys = &mut self.session_keys;
         let mut next: Option<Instant> = None;
         for number in 0..publication.encodings.len() {
             let is_due = |e: &Encoding| e.requests.due(now.at) == Some(now.at);
@@ -82,11 +80,11 @@ impl Worker {
                 encoding.requests.satisfy();
             }
             if encoding.requests.take(now.at) {
-                let result = ask_key_frame(peer, session_keys, egress, encoding, from, pli);
+                let result = ask_key_frame(peer, egress, encoding, from, pli);
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             if encoding.missing.is_due(now.at) {
-                let result = ask_missing(now, peer, session_keys, egress, encoding, from);
+                let result = ask_missing(now, peer, egress, encoding, from);
                 result.unwrap_or_else(|reason| self.drops.count(reason));
             }
             let due = [encoding.requests.due(now.at), encoding.missing.due()];
@@ -106,7 +104,6 @@ pub(crate) const RETRY: Duration = Duration::from_millis(5);
 
 fn ask_key_frame(
     peer: &mut Peer,
-    session_keys: &mut SessionKeys,
     egress: &mut Egress,
     encoding: &mut Encoding,
     (report_ssrc, reduced_size): (u32, bool),
@@ -114,7 +111,7 @@ fn ask_key_frame(
 ) -> Result<(), DropReason> {
     encoding.key_frame_requests += 1;
     let fir_seq = if pli { 0 } else { encoding.requests.next_fir_seq() };
-    peer.send_rtcp(session_keys, egress, |rtcp| {
+    peer.send_rtcp(egress, |rtcp| {
         begin_feedback(report_ssrc, reduced_size, rtcp)?;
         if pli {
             rtcp.pli(report_ssrc, encoding.ssrc)
@@ -127,14 +124,13 @@ fn ask_key_frame(
 fn ask_missing(
     now: Now,
     peer: &mut Peer,
-    session_keys: &mut SessionKeys,
     egress: &mut Egress,
     encoding: &mut Encoding,
     (report_ssrc, reduced_size): (u32, bool),
 ) -> Result<(), DropReason> {
     let (ssrc, missing) = (encoding.ssrc, &mut encoding.missing);
     let round_trip = peer.round_trip();
-    peer.send_rtcp(session_keys, egress, |rtcp| {
+    peer.send_rtcp(egress, |rtcp| {
         begin_feedback(report_ssrc, reduced_size, rtcp)?;
         rtcp.nack(report_ssrc, ssrc, missing.ask(now.at, round_trip))
     })

@@ -32,7 +32,7 @@ impl Worker {
             room.copy_from_slice(bytes);
             &*room
         });
-        let bytes = peer.unprotect_rtcp(bytes)?;
+        let bytes = peer.unprotect_rtcp(now.at, bytes)?;
         peer.received.count(bytes.len());
         if let Some(sealed) = sealed {
             self.hand_reports_on(slot, sealed, bytes, egress);
@@ -254,10 +254,9 @@ impl Worker {
             let (sending, received) =
                 if rtx { (Sending::Rtx, now) } else { (Sending::Again, received) };
             let result = peer.resend.spend(bytes.len()).and_then(|()| {
-                let to = (&mut *peer, &mut self.session_keys);
                 let times = (now.at, received);
                 let (packet, way) = ((&packet, None), (route, rewrite));
-                subscription.send_red(times, to, packet, way, sending, egress)
+                subscription.send_red(times, peer, packet, way, sending, egress)
             });
             match result {
                 Ok(()) => subscription.resent_lately.note(now.at, outgoing),

@@ -5,7 +5,6 @@ use crate::display::Display;
 use crate::drop::DropReason;
 use crate::egress::Egress;
 use crate::gather::{Gather, Packets};
-use crate::keys::SessionKeys;
 use crate::layer::Layers;
 use crate::limits::DATAGRAM_BYTES;
 use crate::packet::{Carried, Packet};
@@ -246,7 +245,7 @@ impl Subscription {
     pub(crate) fn send(
         &mut self,
         (at, received): (Instant, Now),
-        (peer, session_keys): (&mut Peer, &mut SessionKeys),
+        peer: &mut Peer,
         packet: &Packet<'_>,
         (route, rewrite): (Route, Rewrite),
         sending: Sending,
@@ -256,7 +255,7 @@ impl Subscription {
         let again = sending == Sending::Again;
         // What may be repeated as it was cannot carry a number of its own.
         let number = self.number(peer).filter(|_| !route.repeats);
-        let (path, protection) = peer.outgoing(session_keys)?;
+        let (path, protection) = peer.outgoing()?;
         // What may be repeated as it was must not depend on its neighbours.
         let pads = sending == Sending::First && !route.repeats;
         let payload = if pads { packet.padded } else { packet.payload };
@@ -341,12 +340,12 @@ impl Subscription {
     pub(crate) fn pad(
         &mut self,
         now: Now,
-        (peer, session_keys): (&mut Peer, &mut SessionKeys),
+        peer: &mut Peer,
         bytes: usize,
         egress: &mut Egress,
     ) -> Result<(), DropReason> {
         let number = self.number(peer);
-        let (path, protection) = peer.outgoing(session_keys)?;
+        let (path, protection) = peer.outgoing()?;
         let room = egress.reserve(HEADER_BYTES + PADDING.len() + TAG_MAX);
         let room = room.ok_or(DropReason::EgressFull)?;
         let pt = self.routes.iter().find_map(|route| route.to_rtx);

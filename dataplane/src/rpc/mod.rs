@@ -315,6 +315,7 @@ calls! {
     dispose_scope(DisposeScopeRequest) -> DisposeScopeResponse = scopes::dispose;
     move_scope(MoveScopeRequest) -> MoveScopeResponse = scopes::relocate;
     add_peer(AddPeerRequest) -> AddPeerResponse = peers::add;
+    change_session_key(ChangeSessionKeyRequest) -> ChangeSessionKeyResponse = peers::change_key;
     restart_ice(RestartIceRequest) -> RestartIceResponse = peers::restart_ice;
     limit_uplink(LimitUplinkRequest) -> LimitUplinkResponse = peers::limit_uplink;
     remove_peer(RemovePeerRequest) -> RemovePeerResponse = peers::remove;

@@ -148,6 +148,22 @@ async fn carry_out(
     result
 }
 
+/// Another session key for a scope. Its peers with one live on its own worker.
+pub(super) async fn change_key(
+    state: Arc<State>,
+    request: v1::ChangeSessionKeyRequest,
+) -> Result<v1::ChangeSessionKeyResponse, Status> {
+    let key = request.session_key.ok_or_else(|| {
+        Status::invalid_argument("session_key: is missing: make a new one of the same profile")
+    })?;
+    let key = validate::session_key(key)?;
+    let scope = state.scope(&request.scope_id)?;
+    let _contents = lock(&scope).await?;
+    let command = Command::ChangeKey { scope: scope.id, key };
+    state.worker(&scope)?.command(command).await.map_err(of_mailbox)?;
+    Ok(v1::ChangeSessionKeyResponse {})
+}
+
 pub(super) async fn restart_ice(
     state: Arc<State>,
     request: v1::RestartIceRequest,

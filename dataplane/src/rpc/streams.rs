@@ -13,9 +13,6 @@ use strait_core::command::{Command, CommandError, PublicationId, SubscriptionId}
 use strait_proto::v1;
 use tonic::Status;
 
-/// How often another random SSRC is tried when one is taken: twice in a row is a one in 10^13 chance.
-const SSRC_ATTEMPTS: usize = 3;
-
 pub(super) async fn publish(
     state: Arc<State>,
     request: v1::PublishRequest,
@@ -45,7 +42,7 @@ pub(super) async fn publish(
         extensions,
         encodings,
         muted: request.muted,
-        report_ssrc: random::ssrc().map_err(of_random)?,
+        report_ssrc: next_ssrc(&mut contents)?,
     };
     let worker = state.worker_of(&scope, &contents, &request.peer_id)?;
     if let Err(error) = worker.command(command).await {
@@ -125,31 +122,22 @@ pub(super) async fn subscribe(
     let home = contents.worker_of(&request.peer_id, scope.worker());
     spread::mirror(&state, &scope, &mut contents, source.as_deref(), home).await?;
     let worker = state.numbered(home)?;
-    let mut attempts = 0;
-    let (ssrc, rtx_ssrc) = loop {
-        let (ssrc, rtx_ssrc) =
-            (random::ssrc().map_err(of_random)?, random::ssrc().map_err(of_random)?);
-        let command = Command::Subscribe {
-            peer,
-            subscription: id,
-            kind,
-            mid: request.mid.clone(),
-            codecs: codecs.clone(),
-            extensions,
-            ssrc,
-            rtx_ssrc,
-            first_seq: random::first_seq().map_err(of_random)?,
-            as_sent,
-            publication: bound,
-            preferences,
-        };
-        attempts += 1;
-        match worker.command(command).await {
-            Ok(()) => break (ssrc, rtx_ssrc),
-            Err(MailboxError::Refused(CommandError::Exists(_))) if attempts < SSRC_ATTEMPTS => {}
-            Err(error) => return Err(of_mailbox(error)),
-        }
+    let (ssrc, rtx_ssrc) = (next_ssrc(&mut contents)?, next_ssrc(&mut contents)?);
+    let command = Command::Subscribe {
+        peer,
+        subscription: id,
+        kind,
+        mid: request.mid,
+        codecs,
+        extensions,
+        ssrc,
+        rtx_ssrc,
+        first_seq: random::first_seq().map_err(of_random)?,
+        as_sent,
+        publication: bound,
+        preferences,
     };
+    worker.command(command).await.map_err(of_mailbox)?;
     let subscription = Subscription { id, peer: request.peer_id, publication: source, kind };
     contents.subscriptions.insert(request.subscription_id, subscription);
     let (ssrc, rtx_ssrc) = if as_sent { (0, 0) } else { (ssrc, rtx_ssrc) };
@@ -213,6 +201,16 @@ fn number_of(contents: &Contents, source: Option<&str>) -> Result<Option<Publica
         .map(|name| contents.publications.get(name).ok_or_else(|| missing("publication", name)))
         .transpose()
         .map(|found| found.map(|publication| publication.id))
+}
+
+/// An SSRC that nobody in the scope was ever sent from.
+fn next_ssrc(contents: &mut Contents) -> Result<u32, Status> {
+    let start = u32::from_ne_bytes(random::bytes().map_err(of_random)?);
+    contents.ssrcs.next(start).ok_or_else(|| {
+        Status::resource_exhausted(
+            "the scope gave out all SSRCs that it has, a thousand million: dispose of it and create it anew",
+        )
+    })
 }
 
 /// What its worker does not know any more has ended: its peer left a moment ago.

@@ -57,6 +57,17 @@ pub mod v1 {
         }
     }
 
+    impl fmt::Debug for Authenticated {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Authenticated")
+                .field("peer_id", &self.peer_id)
+                .field("resumed", &self.resumed)
+                .field("endpoints", &self.endpoints)
+                .field("peers", &self.peers)
+                .finish_non_exhaustive()
+        }
+    }
+
     impl fmt::Debug for auth::Credential {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             match self {

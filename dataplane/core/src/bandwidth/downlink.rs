@@ -140,7 +140,6 @@ impl Worker {
         let subscription = *subscriptions.rev().find(takes_padding).ok_or(None)?;
         let subscription = self.subscriptions.get_mut(subscription).ok_or(None)?;
         let before = peer.sent.bytes;
-        let to = (&mut *peer, &mut self.session_keys);
         let media = back.filter(|_| missing >= SMALL_BYTES);
         let source = subscription.publication.and_then(|slot| self.publications.get(slot));
         let sent = media.zip(source).and_then(|(back, publication)| {
@@ -158,9 +157,9 @@ impl Worker {
             Some((packet, way)) => {
                 let times = (now.at, now);
                 let packet = (&packet, None);
-                subscription.send_red(times, to, packet, way, Sending::Probe, egress)
+                subscription.send_red(times, peer, packet, way, Sending::Probe, egress)
             }
-            None => subscription.pad(now, to, missing, egress),
+            None => subscription.pad(now, peer, missing, egress),
         };
         let bytes = peer.sent.bytes.saturating_sub(before) as usize;
         result.map_err(Some)?;

@@ -2,6 +2,7 @@
 
 use crate::command::{Codec, CodecKind, Command, CommandError, Event, Kind, PeerId};
 use crate::drop::DropReason;
+use crate::limits::{KEY_OVERLAP, RELAY_SSRCS};
 use crate::port::Path;
 use crate::testing::{
     Bench, Client, IDS, SCOPE, VP8, encoding, ms, packet, path, publish, read, subscribe, vp8,
@@ -83,6 +84,15 @@ fn as_sent(peer: PeerId, id: u32) -> Command {
     *codecs = crate::testing::codecs(Kind::Video, 0);
     *as_sent = true;
     *mid = "1".into();
+    command
+}
+
+/// A subscription of a peer with the session key, with SSRC `RELAY_SSRCS + 2 * id`.
+fn rewritten(peer: PeerId, id: u32, to: u32) -> Command {
+    let mut command = subscribe(peer, id, Kind::Video, Some(to));
+    if let Command::Subscribe { ssrc, rtx_ssrc, .. } = &mut command {
+        (*ssrc, *rtx_ssrc) = (RELAY_SSRCS + 2 * id, RELAY_SSRCS + 2 * id + 1);
+    }
     command
 }
 
@@ -223,8 +233,8 @@ fn peers_with_the_key_and_browsers_see_each_other() {
     bench.command(publish(native.id, 1, Kind::Video, &[encoding(5)]));
     browser.publish(&mut bench, 2, Kind::Video, &[encoding(50)]);
     browser.subscribe(&mut bench, 1, Kind::Video, Some(1));
-    bench.command(subscribe(native.id, 2, Kind::Video, Some(2)));
-    bench.command(subscribe(watcher.id, 3, Kind::Video, Some(2)));
+    bench.command(rewritten(native.id, 2, 2));
+    bench.command(rewritten(watcher.id, 3, 2));
     bench.sent();
 
     let sealed = native.seal(&video(1, true));
@@ -236,7 +246,7 @@ fn peers_with_the_key_and_browsers_see_each_other() {
     browser.send(&mut bench, &from_browser);
     let sent = bench.sent();
     bench.egress.clear();
-    for (peer, ssrc) in [(&mut native, 1002), (&mut watcher, 1003)] {
+    for (peer, ssrc) in [(&mut native, RELAY_SSRCS + 4), (&mut watcher, RELAY_SSRCS + 6)] {
         let to = sent.iter().find(|sent| sent.path == peer.path).expect("rewritten for each");
         let mut bytes = to.bytes.clone();
         let len = peer.inbound.as_mut().unwrap().unprotect_rtp(&mut bytes).expect("opens");
@@ -273,13 +283,27 @@ fn no_two_packets_of_a_key_share_a_nonce() {
     }
     let refused = bench.worker.on_command(bench.now, clash, &mut bench.egress);
     assert_eq!(refused, Err(CommandError::Exists("SSRC")));
-    // Reports of the relay to all peers of the key count in one row.
+    // One that is the relay's.
+    let clash = publish(second.id, 10, Kind::Video, &[encoding(RELAY_SSRCS + 77)]);
+    let refused = bench.worker.on_command(bench.now, clash, &mut bench.egress);
+    assert!(matches!(refused, Err(CommandError::Invalid(why)) if why.contains("2^31")));
+    // A stream or a report of the relay's with a number that one before it may have had.
+    bench.command(rewritten(second.id, 80, 1));
+    for command in [
+        rewritten(second.id, 79, 1),
+        subscribe(second.id, 81, Kind::Video, Some(1)),
+        publish(second.id, 11, Kind::Video, &[encoding(11)]),
+    ] {
+        let refused = bench.worker.on_command(bench.now, command, &mut bench.egress);
+        assert!(matches!(refused, Err(CommandError::Invalid(why)) if why.contains("ascend")));
+    }
+    // Reports of the relay count in one row for each SSRC that they come from.
     drop(publisher);
     bench.run(ms(3000));
     let mut indices = Vec::new();
     for sent in bench.sent().iter().filter(|sent| (192..=223).contains(&sent.bytes[1])) {
         let (_, index) = sent.bytes.split_last_chunk::<4>().unwrap();
-        indices.push(u32::from_be_bytes(*index) & 0x7fff_ffff);
+        indices.push((sent.bytes[4..8].to_vec(), u32::from_be_bytes(*index) & 0x7fff_ffff));
     }
     assert!(indices.len() > 1, "reports were sent");
     let count = indices.len();
@@ -296,20 +320,162 @@ fn another_key_for_the_scope_is_refused_and_the_first_stays() {
     let other = Command::ShareKey { peer, key: key(8) };
     let refused = bench.worker.on_command(bench.now, other, &mut bench.egress);
     assert!(matches!(refused, Err(CommandError::Exists(_))), "{refused:?}");
-    let mut short = key(7);
-    short.key.truncate(5);
-    let refused = bench.worker.on_command(
-        bench.now,
-        Command::ShareKey { peer, key: short },
-        &mut bench.egress,
-    );
-    assert!(matches!(refused, Err(CommandError::Invalid(_))), "{refused:?}");
     let taken = Command::AddFixedPeer { scope: SCOPE, peer: PeerId(10), path };
     let refused = bench.worker.on_command(bench.now, taken, &mut bench.egress);
     assert!(matches!(refused, Err(CommandError::Exists(_))), "{refused:?}");
     let sealed = publisher.seal(&video(1, true));
     bench.receive(publisher.path, &sealed);
     assert_eq!(subscribers[0].media(&mut bench).len(), 1);
+    let (mut bench, mut short) = (Bench::new(), key(7));
+    short.key.truncate(5);
+    bench.command(Command::AddFixedPeer { scope: SCOPE, peer, path });
+    let short = Command::ShareKey { peer, key: short };
+    let refused = bench.worker.on_command(bench.now, short, &mut bench.egress);
+    assert!(matches!(refused, Err(CommandError::Invalid(_))), "{refused:?}");
+    let nobody = Command::ChangeKey { scope: SCOPE, key: key(7) };
+    let refused = bench.worker.on_command(bench.now, nobody, &mut bench.egress);
+    assert_eq!(refused, Err(CommandError::NotFound("session key")));
+}
+
+/// More streams than one table for the key held once: what found no room stayed black without a word.
+#[test]
+fn a_scope_full_of_peers_with_the_key_that_all_see_each_other() {
+    const PEERS: u32 = 70;
+    let (mut bench, key) = (Bench::new(), key(7));
+    let mut natives: Vec<_> =
+        (1..=PEERS).map(|id| Native::fixed(&mut bench, id, Some(&key))).collect();
+    for native in &natives {
+        let id = native.id.0;
+        bench.command(publish(native.id, id, Kind::Video, &[encoding(10 * id)]));
+    }
+    let pairs = (1..=PEERS).flat_map(|to| (1..=PEERS).map(move |of| (to, of)));
+    let pairs = pairs.filter(|(to, of)| to != of);
+    for (number, (to, of)) in (1..).zip(pairs) {
+        bench.command(rewritten(PeerId(to), number, of));
+    }
+    bench.sent();
+    for native in &mut natives {
+        let id = native.id.0;
+        let mid = id.to_string();
+        let picture =
+            packet((10 * id, VP8, 1, 3000), &[(IDS.mid, mid.as_bytes())], &vp8(1, 0, true));
+        let sealed = native.seal(&picture);
+        bench.receive(native.path, &sealed);
+        let sent = bench.sent();
+        let media = sent.iter().filter(|sent| !(192..=223).contains(&sent.bytes[1]));
+        assert_eq!(media.count() as u32, PEERS - 1, "{id}");
+    }
+    assert_eq!(bench.dropped(DropReason::ProtectFailed), 0);
+    let slot = bench.worker.peer_ids[&PeerId(1)];
+    let keys = bench.worker.peers.get(slot).and_then(|peer| peer.keys.as_ref()).unwrap();
+    println!("keys of a peer with {} streams: {} bytes", PEERS - 1, keys.bytes());
+    assert!(keys.bytes() < 16 << 10, "{}", keys.bytes());
+}
+
+#[test]
+fn streams_under_the_key_may_come_and_go_without_end() {
+    let (mut bench, mut publisher, subscribers) = call(Some(&key(7)));
+    let viewer = subscribers[0].id;
+    let slot = bench.worker.peer_ids[&viewer];
+    let mut bytes = 0;
+    for round in 1..=10_000_u32 {
+        let id = 100 + round;
+        bench.command(rewritten(viewer, id, 1));
+        let sealed = publisher.seal(&video(round as u16, true));
+        bench.receive(publisher.path, &sealed);
+        // As it came to three, and rewritten to one.
+        assert!(bench.sent().len() >= 4, "{round}");
+        bench.command(Command::Unsubscribe { subscription: crate::command::SubscriptionId(id) });
+        bench.sent();
+        let peer = bench.worker.peers.get(slot).unwrap();
+        bytes = bytes.max(peer.keys.as_ref().unwrap().bytes());
+    }
+    assert_eq!(bench.dropped(DropReason::ProtectFailed), 0);
+    assert!(bytes < 8 << 10, "{bytes}");
+}
+
+#[test]
+fn a_new_key_goes_to_all_and_who_left_opens_nothing_more() {
+    let (old, new) = (key(7), key(8));
+    let (mut bench, mut publisher, mut subscribers) = call(Some(&old));
+    let mut viewer = subscribers.pop().unwrap();
+    let mut gone = subscribers.pop().unwrap();
+    let mut watcher = subscribers.pop().unwrap();
+    bench.command(rewritten(viewer.id, 50, 1));
+    bench.sent();
+    let mut seq = 0;
+    let mut show = |bench: &mut Bench, publisher: &mut Native| {
+        seq += 1;
+        let sealed = publisher.seal(&video(seq, seq == 1));
+        bench.receive(publisher.path, &sealed);
+    };
+    let media = |native: &mut Native, bench: &mut Bench| native.media(bench).len();
+    show(&mut bench, &mut publisher);
+    assert_eq!(media(&mut viewer, &mut bench), 2);
+
+    bench.command(Command::RemovePeer { peer: gone.id });
+    let prepared = new.prepare().unwrap();
+    bench.command(Command::ChangeKey { scope: SCOPE, key: new.clone() });
+    bench.command(Command::ChangeKey { scope: SCOPE, key: new.clone() });
+    // It is told a moment later than the relay, and so are the others.
+    show(&mut bench, &mut publisher);
+    viewer.inbound.as_mut().unwrap().change_key(&prepared);
+    watcher.inbound.as_mut().unwrap().change_key(&prepared);
+    let sent = bench.sent();
+    let to = |native: &Native| {
+        let to = sent.iter().filter(|sent| sent.path == native.path);
+        to.map(|sent| sent.bytes.clone()).collect::<Vec<_>>()
+    };
+    let open = |native: &mut Native, mut bytes: Vec<u8>| {
+        native.inbound.as_mut().unwrap().unprotect_rtp(&mut bytes).is_ok()
+    };
+    let (as_sent, of_relay): (Vec<_>, Vec<_>) =
+        to(&viewer).into_iter().partition(|bytes| bytes[8..12] == 5_u32.to_be_bytes());
+    assert_eq!((as_sent.len(), of_relay.len()), (1, 1));
+    assert!(open(&mut gone, as_sent[0].clone()), "what was on its way is of the key before");
+    assert!(!open(&mut gone, of_relay[0].clone()), "the relay changed at once");
+    assert!(open(&mut viewer, as_sent[0].clone()) && open(&mut viewer, of_relay[0].clone()));
+
+    publisher.outbound.as_mut().unwrap().change_key(&prepared);
+    for _ in 0..20 {
+        show(&mut bench, &mut publisher);
+        let sent = bench.sent();
+        let path = viewer.path;
+        for bytes in sent.iter().filter(|sent| sent.path == path) {
+            assert!(!open(&mut gone, bytes.bytes.clone()), "nobody who left");
+            assert!(open(&mut viewer, bytes.bytes.clone()), "everybody who stayed");
+        }
+    }
+    // Who asked to join just before has the key before: it is told as the others are.
+    let late = Native::fixed(&mut bench, 60, Some(&old));
+    bench.command(rewritten(late.id, 60, 1));
+    let mut slow = old.outbound().unwrap();
+    let mut command = publish(late.id, 60, Kind::Video, &[encoding(60)]);
+    if let Command::Publish { report_ssrc, .. } = &mut command {
+        *report_ssrc = RELAY_SSRCS + 999;
+    }
+    bench.command(command);
+    let mut say = |bench: &mut Bench, seq| {
+        let mut bytes = packet((60, VP8, seq, 0), &[(IDS.mid, b"60")], &vp8(1, 0, true));
+        let len = bytes.len();
+        bytes.resize(len + 16, 0);
+        slow.protect_rtp(&mut bytes, len).unwrap();
+        bench.receive(late.path, &bytes);
+    };
+    say(&mut bench, 1);
+    assert_eq!(bench.dropped(DropReason::SrtpAuthentication), 0);
+    bench.run(KEY_OVERLAP);
+    bench.drops(DropReason::SrtpAuthentication, |bench| say(bench, 2));
+    let path = path(30_001);
+    bench.command(Command::AddFixedPeer { scope: SCOPE, peer: PeerId(61), path });
+    for refused in [
+        Command::ShareKey { peer: PeerId(61), key: old.clone() },
+        Command::ChangeKey { scope: SCOPE, key: old },
+        Command::ChangeKey { scope: crate::command::ScopeId(99), key: new },
+    ] {
+        let refused = bench.worker.on_command(bench.now, refused, &mut bench.egress);
+        assert!(refused.is_err(), "{refused:?}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::{Error, Profile, wipe};
 use crate::integrity::hmac_parts;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{cipher::EncryptingKey, constant_time, hmac};
+use std::sync::Arc;
 
 /// Marks an SRTCP packet as encrypted (RFC 3711 section 3.4).
 pub(crate) const E_FLAG: u32 = 1 << 31;
@@ -18,6 +19,27 @@ const GCM_HEAP_BYTES: usize = 592;
 pub(crate) enum Cipher {
     Gcm(Gcm),
     Cm(Box<Cm>),
+}
+
+/// The ciphers of a master key and salt. Contexts of one session key share them: a scope with a thousand peers has their
+/// schedules once, and a new key is handed to all of them by reference.
+pub(crate) struct Ciphers {
+    pub(crate) profile: Profile,
+    pub(crate) rtp: Cipher,
+    pub(crate) rtcp: Cipher,
+}
+
+impl Ciphers {
+    pub(crate) fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Arc<Self>, Error> {
+        let kdf = Kdf::new(profile, key, salt)?;
+        let (rtp, rtcp) = (Cipher::rtp(profile, &kdf)?, Cipher::rtcp(profile, &kdf)?);
+        Ok(Arc::new(Self { profile, rtp, rtcp }))
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of::<Self>() + self.rtp.heap_bytes() + self.rtcp.heap_bytes()
+    }
 }
 
 pub(crate) struct Gcm {

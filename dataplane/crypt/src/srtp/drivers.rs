@@ -116,6 +116,79 @@ fn loss_and_lateness_around_the_wrap() {
 }
 
 #[test]
+fn a_new_key_goes_on_where_the_one_before_was() {
+    for profile in Profile::ALL {
+        let key = |fill: u8| {
+            let (key, salt) = (vec![fill; profile.key_len()], vec![fill; profile.salt_len()]);
+            SharedKey { profile, key, salt }.prepare().unwrap()
+        };
+        let (old, new) = (key(1), key(2));
+        let (mut send, mut receive) = (old.outbound(), old.inbound());
+        // Who left keeps the key that it had.
+        let mut gone = old.inbound();
+        let packet = |index: u64| rtp(SSRC, index as u16, &index.to_be_bytes());
+        let seal = |send: &mut Outbound, index| protect(send, &packet(index)).unwrap();
+        // Over a wrap, so that the rollover counter is not 0 when the key changes.
+        for index in (60_000..70_000).step_by(100) {
+            let sealed = seal(&mut send, index);
+            assert_eq!(unprotect(&mut receive, &sealed), Ok(packet(index)));
+            assert_eq!(unprotect(&mut gone, &sealed), Ok(packet(index)));
+        }
+        let (late, later) = (seal(&mut send, 70_000), seal(&mut send, 70_001));
+        let report = protect_rtcp(&mut send, &rtcp(SSRC, &[1; 24])).unwrap();
+        send.change_key(&new);
+        let sealed = seal(&mut send, 70_002);
+        let last = protect_rtcp(&mut send, &rtcp(SSRC, &[2; 24])).unwrap();
+        assert_eq!(unprotect(&mut receive, &sealed), Err(Error::Unauthentic), "it has no key yet");
+        receive.change_key(&new);
+        // In whichever order, and each once.
+        for (bytes, index) in [(&sealed, 70_002), (&late, 70_000)] {
+            assert_eq!(unprotect(&mut receive, bytes), Ok(packet(index)), "{profile:?}");
+            assert_eq!(unprotect(&mut receive, bytes), Err(Error::Replayed));
+        }
+        assert_eq!(unprotect_rtcp(&mut receive, &last), Ok(rtcp(SSRC, &[2; 24])));
+        assert_eq!(unprotect_rtcp(&mut receive, &report), Ok(rtcp(SSRC, &[1; 24])));
+        // What was sent before is sent again under the new key.
+        let again = packet(70_000);
+        let mut bytes = again.clone();
+        bytes.resize(again.len() + TAG_MAX, 0);
+        let len = send.resend_rtp(&mut bytes, again.len()).unwrap();
+        bytes.truncate(len);
+        assert_ne!(bytes, late);
+        assert_eq!(unprotect(&mut receive, &bytes), Err(Error::Replayed), "it has that");
+        receive.forget_key();
+        assert_eq!(unprotect(&mut receive, &later), Err(Error::Unauthentic), "its time is over");
+        for index in (70_003..140_000).step_by(1000) {
+            let sealed = seal(&mut send, index);
+            assert_eq!(unprotect(&mut receive, &sealed), Ok(packet(index)));
+            // Far ahead of what it heard last it guesses another rollover counter.
+            let opened = unprotect(&mut gone, &sealed);
+            assert!(matches!(opened, Err(Error::Unauthentic | Error::TooOld)), "{opened:?}");
+        }
+    }
+}
+
+#[test]
+fn contexts_of_one_session_key_share_its_ciphers() {
+    let profile = Profile::AeadAes128Gcm;
+    let key = SharedKey { profile, key: vec![1; 16], salt: vec![2; 12] }.prepare().unwrap();
+    let (mut receive, mut all) = (key.inbound(), Vec::new());
+    for ssrc in 1..=300 {
+        let mut send = key.outbound();
+        let sealed = protect(&mut send, &rtp(ssrc, 7, b"payload")).unwrap();
+        assert_eq!(unprotect(&mut receive, &sealed), Ok(rtp(ssrc, 7, b"payload")));
+        all.push(send);
+    }
+    let own: usize = all.iter().map(Outbound::bytes).sum::<usize>() / all.len();
+    let ciphers = all.iter().map(|send| send.ciphers.heap_bytes()).max().unwrap();
+    assert!(own - ciphers < 512, "{own} bytes, {ciphers} of them shared");
+    let first = &mut all[0];
+    assert!(first.is_used(1));
+    first.forget(1);
+    assert!(!first.is_used(1));
+}
+
+#[test]
 fn the_sender_follows_late_packets_and_resends_over_the_wrap() {
     for profile in Profile::ALL {
         let (mut send, mut receive) = pair(profile);

@@ -17,6 +17,9 @@ pub use header::rtp_header_len;
 pub use inbound::Inbound;
 pub use outbound::Outbound;
 
+use cipher::Ciphers;
+use std::sync::Arc;
+
 /// The most bytes that protecting an RTP packet adds.
 pub const TAG_MAX: usize = 16;
 /// The most bytes that protecting an RTCP packet adds: tag and index.
@@ -33,8 +36,6 @@ pub const RESEND_DISTANCE_MAX: usize = REPLAY_WINDOW;
 pub const INBOUND_SSRCS: usize = 512;
 /// SSRCs that we may send from to one peer at a time: 200 subscriptions with RTX, and some to spare.
 pub const OUTBOUND_SSRCS: usize = 512;
-/// SSRCs that we may send from at a time under one key that many peers share.
-pub const OUTBOUND_SSRCS_SHARED: usize = 4096;
 /// SSRCs that we may have retired towards one peer (see [`Outbound::retire`]).
 pub const RETIRED_SSRCS: usize = 8192;
 
@@ -166,15 +167,24 @@ impl SharedKey {
     /// # Errors
     /// [`Error::Key`] if a length is not the profile's.
     pub fn inbound(&self) -> Result<Inbound, Error> {
-        Inbound::new(self.profile, &self.key, &self.salt)
+        self.prepare().map(|key| key.inbound())
     }
 
-    /// The context for all that we send, to whichever peer. One per key: two of them would use the same nonces.
+    /// A context for what we send. See [`PreparedKey::outbound`].
     ///
     /// # Errors
     /// [`Error::Key`] if a length is not the profile's.
     pub fn outbound(&self) -> Result<Outbound, Error> {
-        Outbound::shared(self.profile, &self.key, &self.salt)
+        self.prepare().map(|key| key.outbound())
+    }
+
+    /// The key with its schedules done, for any number of contexts.
+    ///
+    /// # Errors
+    /// [`Error::Key`] if a length is not the profile's.
+    pub fn prepare(&self) -> Result<PreparedKey, Error> {
+        let ciphers = Ciphers::new(self.profile, &self.key, &self.salt)?;
+        Ok(PreparedKey { material: self.clone(), ciphers })
     }
 }
 
@@ -188,6 +198,42 @@ impl Drop for SharedKey {
     fn drop(&mut self) {
         wipe(&mut self.key);
         wipe(&mut self.salt);
+    }
+}
+
+/// A [`SharedKey`] whose schedules are done: contexts made of it share them.
+#[derive(Clone)]
+pub struct PreparedKey {
+    material: SharedKey,
+    ciphers: Arc<Ciphers>,
+}
+
+impl PreparedKey {
+    /// The context for what one peer sends.
+    #[must_use]
+    pub fn inbound(&self) -> Inbound {
+        Inbound::of(Arc::clone(&self.ciphers))
+    }
+
+    /// A context for what we send. Any number of them may be in use under a key, as long as no two send from the same
+    /// SSRC, be it RTP or RTCP: nothing else keeps their nonces apart.
+    #[must_use]
+    pub fn outbound(&self) -> Outbound {
+        Outbound::of(Arc::clone(&self.ciphers))
+    }
+
+    /// Master key and salt.
+    #[must_use]
+    pub fn material(&self) -> &SharedKey {
+        &self.material
+    }
+}
+
+impl std::fmt::Debug for PreparedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PreparedKey")
+            .field("profile", &self.material.profile)
+            .finish_non_exhaustive()
     }
 }
 

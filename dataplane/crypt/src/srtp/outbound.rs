@@ -1,11 +1,11 @@
 //! Protecting what we send to a peer.
 
-use super::cipher::{Cipher, RTCP_CLEAR};
+use super::cipher::{Ciphers, RTCP_CLEAR};
 use super::header::{rtcp_ssrc, rtp_header_len, rtp_seq_ssrc};
-use super::kdf::Kdf;
 use super::table::{Slot, Table, Vacancy};
 use super::window::{RTP_WORDS, Window};
-use super::{Error, OUTBOUND_SSRCS, OUTBOUND_SSRCS_SHARED, Profile, RETIRED_SSRCS};
+use super::{Error, OUTBOUND_SSRCS, PreparedKey, Profile, RETIRED_SSRCS};
+use std::sync::Arc;
 
 /// The keys and the state of one direction, from us to a peer.
 ///
@@ -17,9 +17,7 @@ use super::{Error, OUTBOUND_SSRCS, OUTBOUND_SSRCS_SHARED, Profile, RETIRED_SSRCS
 /// number is protected once; [`Outbound::resend_rtp`] is the only way to do it again, and
 /// [`Outbound::retire`] keeps an SSRC from starting anew.
 pub struct Outbound {
-    profile: Profile,
-    rtp: Cipher,
-    rtcp: Cipher,
+    pub(super) ciphers: Arc<Ciphers>,
     windows: Table<Window<RTP_WORDS>>,
     /// Sorted.
     retired: Vec<u32>,
@@ -34,27 +32,17 @@ impl Outbound {
     /// # Errors
     /// [`Error::Key`] if a length is not the profile's.
     pub fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Self, Error> {
-        Self::with_room(profile, key, salt, OUTBOUND_SSRCS)
+        Ciphers::new(profile, key, salt).map(Self::of)
     }
 
-    /// From the master key and salt that many peers share, for what goes to any of them.
-    ///
-    /// # Errors
-    /// [`Error::Key`] if a length is not the profile's.
-    pub fn shared(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Self, Error> {
-        Self::with_room(profile, key, salt, OUTBOUND_SSRCS_SHARED)
+    pub(super) fn of(ciphers: Arc<Ciphers>) -> Self {
+        Self { ciphers, windows: Table::new(OUTBOUND_SSRCS), retired: Vec::new(), rtcp_index: 0 }
     }
 
-    fn with_room(profile: Profile, key: &[u8], salt: &[u8], ssrcs: usize) -> Result<Self, Error> {
-        let kdf = Kdf::new(profile, key, salt)?;
-        Ok(Self {
-            profile,
-            rtp: Cipher::rtp(profile, &kdf)?,
-            rtcp: Cipher::rtcp(profile, &kdf)?,
-            windows: Table::new(ssrcs),
-            retired: Vec::new(),
-            rtcp_index: 0,
-        })
+    /// Goes on with another key. Rollover counters and indices go on as well (RFC 3711 section 3.3.1), so that a receiver
+    /// follows whether it heard of the new key before or after; nothing was sent under that, so no nonce repeats.
+    pub fn change_key(&mut self, key: &PreparedKey) {
+        self.ciphers = Arc::clone(&key.ciphers);
     }
 
     /// Protects the RTP packet in the first `len` bytes of `buffer` in place; the new length, which is
@@ -138,7 +126,7 @@ impl Outbound {
         if self.rtcp_index >= 1 << 31 {
             return Err(Error::KeyExhausted);
         }
-        let total = self.rtcp.seal_rtcp(ssrc, self.rtcp_index, buffer, len)?;
+        let total = self.ciphers.rtcp.seal_rtcp(ssrc, self.rtcp_index, buffer, len)?;
         self.rtcp_index += 1;
         Ok(total)
     }
@@ -159,6 +147,11 @@ impl Outbound {
         self.retired.insert(at, ssrc);
         self.windows.remove(ssrc);
         Ok(())
+    }
+
+    /// Frees the state of an SSRC that ended, and remembers nothing: for who gives out no SSRC twice under a key.
+    pub fn forget(&mut self, ssrc: u32) {
+        self.windows.remove(ssrc);
     }
 
     /// How many SSRCs were retired.
@@ -182,15 +175,14 @@ impl Outbound {
     /// The profile.
     #[must_use]
     pub fn profile(&self) -> Profile {
-        self.profile
+        self.ciphers.profile
     }
 
-    /// Bytes that this context holds, with what it points to.
+    /// Bytes that this context holds, with what it points to; also ciphers that it shares with others.
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
-            + self.rtp.heap_bytes()
-            + self.rtcp.heap_bytes()
+            + self.ciphers.heap_bytes()
             + self.windows.heap_bytes()
             + self.retired.capacity() * size_of::<u32>()
     }
@@ -201,7 +193,7 @@ impl Outbound {
         buffer: &'a mut [u8],
         len: usize,
     ) -> Result<(&'a mut [u8], &'a mut [u8], usize), Error> {
-        let total = len.checked_add(self.rtp.tag_len()).ok_or(Error::NoRoom)?;
+        let total = len.checked_add(self.ciphers.rtp.tag_len()).ok_or(Error::NoRoom)?;
         let (packet, tag) = buffer
             .get_mut(..total)
             .and_then(|room| room.split_at_mut_checked(len))
@@ -249,7 +241,7 @@ impl Outbound {
     fn seal(&self, turn: Turn, packet: &mut [u8], tag: &mut [u8]) -> Result<(), Error> {
         let header_len = rtp_header_len(packet).ok_or(Error::Malformed)?;
         let (header, payload) = packet.split_at_mut_checked(header_len).ok_or(Error::Malformed)?;
-        self.rtp.seal_rtp(turn.ssrc, turn.index, header, payload, tag)
+        self.ciphers.rtp.seal_rtp(turn.ssrc, turn.index, header, payload, tag)
     }
 
     fn seal_from(
@@ -264,7 +256,7 @@ impl Outbound {
         if rtp_header_len(header) != Some(header_len) {
             return Err(Error::Malformed);
         }
-        self.rtp.seal_rtp_from(turn.ssrc, turn.index, header, plaintext, payload, tag)
+        self.ciphers.rtp.seal_rtp_from(turn.ssrc, turn.index, header, plaintext, payload, tag)
     }
 
     fn commit(&mut self, turn: Turn) {
@@ -281,7 +273,7 @@ impl Outbound {
 
 impl std::fmt::Debug for Outbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbound").field("profile", &self.profile).finish_non_exhaustive()
+        f.debug_struct("Outbound").field("profile", &self.profile()).finish_non_exhaustive()
     }
 }
 
