@@ -193,6 +193,7 @@ impl Authenticator {
             subscribe: true,
             message: true,
             admin: false,
+            changes_keys: application.changes_keys,
             counters: Arc::clone(&self.counters),
         };
         Ok((kind, Admitted { identity, pass }))
@@ -208,6 +209,7 @@ impl Authenticator {
             subscribe: true,
             message: true,
             admin: true,
+            changes_keys: false,
             counters: Arc::clone(&self.counters),
         };
         Admitted { identity, pass: Pass::default() }

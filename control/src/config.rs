@@ -162,6 +162,11 @@ pub struct Link {
     /// Another node, "HOST:PORT", that clients are sent to instead of being let in: for one that is
     /// to become empty. Sessions that there are go on. Empty: none.
     pub redirect: String,
+    /// Requests and messages of one client, media and confirmations apart, each second; twice as
+    /// many in a burst. What comes faster is read later. 0 is no limit.
+    pub messages_per_second: u32,
+    /// KiB of messages of one client each second, in the same way. 0 is no limit.
+    pub kibibytes_per_second: u32,
 }
 
 impl Default for Link {
@@ -173,6 +178,8 @@ impl Default for Link {
             direct: true,
             relayed_applications: Vec::new(),
             redirect: String::new(),
+            messages_per_second: 200,
+            kibibytes_per_second: 1024,
         }
     }
 }
@@ -365,6 +372,10 @@ impl Config {
                  other node, or nothing",
             );
         }
+        // The largest message takes a second of it: a link is never held up for long.
+        if (1..64).contains(&self.link.kibibytes_per_second) {
+            return fail("link.kibibytes_per_second: at least 64, or 0 for no limit");
+        }
         let name = &self.signal.websocket_subprotocol;
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         if name.is_empty() || !name.chars().all(token) {
@@ -449,6 +460,7 @@ mod tests {
             "[auth]\nexpires_ahead_seconds_max = 0",
             "[limits]\nuplink_bps_per_peer = 1000",
             "[link]\nping_seconds = 0",
+            "[link]\nkibibytes_per_second = 63",
             "[signal]\nwebsocket_subprotocol = 'a b'",
             "[[signal.ice_servers]]\nurl = 'http://x'",
         ] {

@@ -74,7 +74,12 @@ pub fn token(data: &[u8]) {
         let public = PublicKey::from_pem(PUBLIC_KEY).map(Material::Es256);
         let keys = public.into_iter().chain([Material::Secret("secret".into())]);
         let keys = keys.map(|material| Key::new("key", material, 0)).collect();
-        let application = Application { id: token.application.clone(), concatenated: false, keys };
+        let application = Application {
+            id: token.application.clone(),
+            concatenated: false,
+            changes_keys: false,
+            keys,
+        };
         let _ = token.verify(text, &application, &Arc::default(), 0);
     }
 }

@@ -12,6 +12,14 @@ pub fn random(prefix: &str) -> Result<String, Fault> {
     Ok([prefix, "-", &letters()?].concat())
 }
 
+/// How an identifier of [`random`] begins, for logs: enough to tell it from others, too little to go
+/// on with a session that has it.
+pub fn short(id: &str) -> &str {
+    const LETTERS: usize = 6;
+    let dash = id.find('-').unwrap_or_default();
+    id.get(..dash + 1 + LETTERS).unwrap_or_default()
+}
+
 /// 26 characters of base 32 that carry 130 random bits.
 ///
 /// # Errors
@@ -65,6 +73,8 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(a.len(), 28);
         assert!(a.starts_with("p-"));
+        assert!(a.starts_with(short(&a)) && short(&a).len() == 8);
+        assert_eq!(short("x"), "");
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod convert;
 pub mod counters;
 pub mod door;
 mod mailbox;
+mod pace;
 pub mod quic;
 mod session;
 mod tunnel;
@@ -35,6 +36,7 @@ use crate::scope::Scopes;
 use crate::{id, limits, scope};
 use convert::{code, error};
 use counters::{Counters, count};
+use pace::Rates;
 use session::Session;
 use wire::{End, Stream, Wire};
 
@@ -56,6 +58,8 @@ pub struct Links {
     relayed_applications: Vec<String>,
     /// Where clients are sent that have no session here.
     redirect: Option<(String, u16)>,
+    /// How fast a client may speak.
+    rates: Rates,
     /// Where the relay takes framed media.
     relay_tcp: Option<SocketAddr>,
     /// Places for connections to it, those of the front door among them.
@@ -141,6 +145,7 @@ impl Links {
             direct: config.link.direct,
             relayed_applications: config.link.relayed_applications.clone(),
             redirect: config.link.redirect_to(),
+            rates: Rates::new(config.link.messages_per_second, config.link.kibibytes_per_second),
             relay_tcp: config.relay.ice_tcp,
             media_places: Admission::new(limits.spliced_connections, limits.sessions_per_address),
             sessions: Mutex::default(),

@@ -109,6 +109,21 @@ impl Relay {
         Ok(())
     }
 
+    /// Gives a scope another session key.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`]; [`Class::NotFound`] when nobody there has a session key.
+    pub async fn change_session_key(
+        &self,
+        scope_id: &str,
+        session_key: v1::SessionKey,
+    ) -> Result<(), Fault> {
+        let session_key = Some(session_key);
+        let request = v1::ChangeSessionKeyRequest { scope_id: scope_id.into(), session_key };
+        self.client.clone().change_session_key(timed(request)).await.map_err(|s| self.fault(s))?;
+        Ok(())
+    }
+
     /// Restarts a peer's ICE.
     ///
     /// # Errors

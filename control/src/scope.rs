@@ -13,6 +13,7 @@ pub mod plan;
 pub mod quality;
 mod registry;
 mod roster;
+mod rotation;
 pub mod statistics;
 
 use std::collections::BTreeSet;
@@ -167,6 +168,8 @@ pub enum Notice {
     Direct(direct::Offer),
     /// It may do so no longer, and why.
     DirectEnded(&'static str),
+    /// The session key of native clients is another.
+    KeyChanged,
     /// The receiver's own transport is gone.
     MediaLost {
         /// Which transport: a peer can have a newer one meanwhile.

@@ -24,6 +24,8 @@ pub struct Identity {
     pub message: bool,
     /// Whether it may act on others in the scope.
     pub admin: bool,
+    /// Whether the session key of its scope changes when it leaves.
+    pub changes_keys: bool,
     pub(super) counters: Arc<Counters>,
 }
 

@@ -163,7 +163,8 @@ impl Unverified {
                 break;
             }
         }
-        Ok((self.kind, admit(claims?, counters, now)?))
+        let identity = admit(claims?, counters, now)?;
+        Ok((self.kind, Identity { changes_keys: application.changes_keys, ..identity }))
     }
 }
 
@@ -219,6 +220,7 @@ fn admit(claims: Claims, counters: &Arc<Counters>, now: u64) -> Result<Identity,
         subscribe: claims.subscribe,
         message: claims.message,
         admin: claims.admin,
+        changes_keys: false,
         counters: Arc::clone(counters),
     })
 }
@@ -258,7 +260,7 @@ mod tests {
     }
 
     fn application(keys: Vec<Key>) -> Application {
-        Application { id: "acme".into(), concatenated: false, keys }
+        Application { id: "acme".into(), concatenated: false, changes_keys: false, keys }
     }
 
     fn claims() -> Claims {

@@ -232,6 +232,8 @@ pub struct Application {
     pub id: String,
     /// Whether signatures over concatenated fields are taken.
     pub concatenated: bool,
+    /// Whether the session key of a scope changes when a native client leaves.
+    pub changes_keys: bool,
     /// Its keys, the oldest first.
     pub keys: Vec<Key>,
 }

@@ -119,6 +119,7 @@ fn write_links(out: &mut String, links: &Links) {
         ),
         ("control_links_resumed_total", "Links that went on with a session.", &counters.resumed),
         ("control_link_unknown_messages_total", "Messages of unknown kinds.", &counters.unknown),
+        ("control_link_held_total", "Messages after which a fast client waited.", &counters.held),
         ("control_link_messages_total", "Messages sent to native clients.", &counters.messages),
         ("control_link_media_received_total", "Packets from clients.", &counters.media_in),
         ("control_link_media_sent_total", "Packets to clients.", &counters.media_out),

@@ -155,7 +155,7 @@ impl Create {
         let session =
             self.app.sessions.add(ids, participant, self.identity.clone(), wish, notices, permit);
         let kind = if self.role == Role::Player { "whep" } else { "whip" };
-        info!(kind, scope = self.scope, session = session_id, "session created");
+        info!(kind, scope = self.scope, session = id::short(&session_id), "session created");
         let location = format!("/{kind}/{}/{session_id}", encode_segment(&self.scope));
         Ok((location, session.etag(), answer))
     }

@@ -97,7 +97,7 @@ impl Sessions {
             if let Some(participant) = follower.participant.lock().await.take() {
                 participant.leave(&reason).await;
             }
-            info!(session = id, reason, "WHIP or WHEP session ended");
+            info!(session = id::short(&id), reason, "WHIP or WHEP session ended");
         });
         session
     }

@@ -8,6 +8,7 @@ use crate::auth::{Reason, Scheme, Signed};
 use crate::fault::{Class, Fault};
 use crate::scope::allowed::{AllowSpec, Senders};
 use crate::scope::direct::Offer;
+use crate::scope::key::SessionKey;
 use crate::scope::native::{Encoding, PublishSpec, formats};
 use crate::scope::{Kind, Notice, PeerView, PublicationView, Source};
 use crate::sdp::IceCredentials;
@@ -158,6 +159,15 @@ pub fn encoding(encoding: &Encoding) -> link::Encoding {
     link::Encoding { ssrc: encoding.ssrc, rtx_ssrc: encoding.rtx_ssrc }
 }
 
+/// The session key.
+pub fn session_key(key: &SessionKey) -> link::SessionKey {
+    link::SessionKey {
+        profile: key.profile().number(),
+        key: key.key().to_vec(),
+        salt: key.salt().to_vec(),
+    }
+}
+
 /// ICE credentials.
 pub fn credentials(ice: &IceCredentials) -> link::IceCredentials {
     link::IceCredentials { ufrag: ice.ufrag.clone(), pwd: ice.pwd.clone() }
@@ -266,7 +276,9 @@ pub fn event(notice: &Notice) -> Option<Body> {
         }
         Notice::Direct(offer) => return Some(Body::Direct(direct(offer))),
         Notice::DirectEnded(reason) => return Some(direct_ended(reason)),
-        Notice::Quality(_) | Notice::Message(_) | Notice::Connected { .. } => return None,
+        Notice::Quality(_) | Notice::Message(_) | Notice::Connected { .. } | Notice::KeyChanged => {
+            return None;
+        }
     };
     Some(user(event))
 }

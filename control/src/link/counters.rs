@@ -36,6 +36,8 @@ pub struct Counters {
     refusals: [AtomicU64; CODES],
     /// Messages of clients that this version does not know.
     pub unknown: AtomicU64,
+    /// Messages of clients after which they were read later, because they speak too fast.
+    pub held: AtomicU64,
     /// Links that were served, refused ones included.
     pub opened: AtomicU64,
     /// QUIC connections asked to show that their address is theirs.

@@ -16,6 +16,7 @@ use tracing::{debug, info};
 
 use super::counters::{Counters, count};
 use super::mailbox::{Inbox, Outbox};
+use super::pace::Pace;
 use super::tunnel::Tunnel;
 use super::wire::{End, Wire};
 use super::{Attach, Link, Links, Refusal, Registration, convert, unreadable};
@@ -41,6 +42,7 @@ pub(super) struct Session {
     pings: u64,
     inbox: Inbox,
     outbox: Outbox,
+    pace: Pace,
     tunnel: Option<Tunnel>,
     tunnel_opened: Option<Instant>,
     /// Who else was there when it began, and the number of the request that began it.
@@ -110,8 +112,10 @@ impl Session {
             directly,
         )
         .await?;
-        info!(session = registration.session_id, peer, client = ?auth.client, "link session begins");
+        info!(peer, client = ?auth.client, "link session begins");
+        let pace = Pace::new(registration.links.rates, Instant::now());
         Ok(Self {
+            pace,
             registration,
             native,
             sink,
@@ -172,7 +176,7 @@ impl Session {
     }
 
     async fn end(mut self: Box<Self>, ending: Ending) {
-        info!(session = self.registration.session_id, reason = ending.reason, "link session ends");
+        info!(peer = self.native.peer(), reason = ending.reason, "link session ends");
         if self.lost.is_some() {
             self.links().waiting.fetch_sub(1, Ordering::Relaxed);
         }
@@ -231,7 +235,7 @@ impl Session {
     fn on_end(&mut self, end: End) {
         match end {
             End::Closed(error) => {
-                debug!(session = self.registration.session_id, "link lost: {error}");
+                debug!(peer = self.native.peer(), "link lost: {error}");
                 self.lose_link(None);
             }
             End::Unreadable(error) => {
@@ -250,6 +254,7 @@ impl Session {
         let silence = self.links().ping_time * if self.is_pinged { 3 } else { 1 };
         let others = [
             wire.blocked().map(|since| since + limits::WRITE_TIME),
+            wire.held(),
             self.tunnel.as_ref().map(|tunnel| tunnel.used() + limits::LINK_MEDIA_IDLE),
         ];
         others.into_iter().flatten().fold(wire.heard() + silence, Instant::min)
@@ -304,14 +309,14 @@ impl Session {
     /// Goes on with another link.
     async fn resume(&mut self, attach: Box<Attach>) {
         let Attach { link, request, messages_seen, refused: _ } = *attach;
-        info!(session = self.registration.session_id, "link session resumed");
+        info!(peer = self.native.peer(), "link session resumed");
         count(&self.counters().resumed);
         if self.wire.is_some() {
             let text = "the client came back over another link";
             self.lose_link(Some(convert::error(ErrorCode::Conflict, text)));
         }
         if let Err(fault) = self.native.connect().await {
-            debug!(session = self.registration.session_id, "no transport for now: {fault}");
+            debug!(peer = self.native.peer(), "no transport for now: {fault}");
         }
         self.take_link(link);
         let peers = self.native.scope().roster().others(self.native.peer());
@@ -399,6 +404,7 @@ impl Session {
                 self.was_direct = true;
                 count(&self.counters().direct);
             }
+            Notice::KeyChanged => self.tell_key(),
             Notice::Connected { is_tcp } => {
                 let state = match (&self.tunnel, is_tcp) {
                     (Some(_), true) => State::Link,
@@ -427,7 +433,7 @@ impl Session {
             }
             (Ok(_), None) => count(&links.counters.media_dropped),
             (Err(error), _) => {
-                debug!(session = self.registration.session_id, "media over the link: {error}");
+                debug!(peer = self.native.peer(), "media over the link: {error}");
                 self.tunnel = None;
             }
         }

@@ -59,6 +59,8 @@ pub struct Wire {
     /// Since when nothing of what waits could be written.
     blocked: Option<Instant>,
     heard: Instant,
+    /// Until when nothing is read: its client spoke too fast.
+    held: Option<Instant>,
 }
 
 impl Wire {
@@ -76,6 +78,7 @@ impl Wire {
             is_flushed: true,
             blocked: None,
             heard: Instant::now(),
+            held: None,
         }
     }
 
@@ -92,11 +95,29 @@ impl Wire {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Reads nothing until then: what the client says meanwhile fills its own buffers.
+    pub fn hold(&mut self, until: Instant) {
+        self.held = Some(until);
+    }
+
+    /// Until when nothing is read.
+    pub fn held(&self) -> Option<Instant> {
+        self.held
+    }
+
+    fn is_held(&mut self) -> bool {
+        self.held.take_if(|until| *until <= Instant::now());
+        self.held.is_some()
+    }
+
     /// A message that came already.
     ///
     /// # Errors
     /// [`End::Unreadable`].
     pub fn try_next(&mut self) -> Result<Option<ClientMessage>, End> {
+        if self.is_held() {
+            return Ok(None);
+        }
         self.frames.next(self.most).map_err(End::Unreadable)
     }
 
@@ -157,7 +178,8 @@ impl Wire {
         if let Poll::Ready(Err(error)) = self.poll_out(cx) {
             return Poll::Ready(Err(End::Closed(error)));
         }
-        loop {
+        // Media beside the stream is not what is held up.
+        while !self.is_held() {
             match self.try_next() {
                 Ok(Some(message)) => return Poll::Ready(Ok(message)),
                 Ok(None) => {}
@@ -286,6 +308,31 @@ mod tests {
         }
         assert_eq!(order, [1, 7, 2]);
         assert_eq!(wire.blocked(), None);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_while_it_is_held_and_what_waits_is_written() {
+        let (mut client, node) = tokio::io::duplex(4096);
+        let mut wire = Wire::new(Box::new(node));
+        let mut said = Vec::new();
+        for token in [1, 2] {
+            let body = Some(strait_link::v1::client_message::Body::Ping(Ping { token }));
+            encode(&ClientMessage { request: 0, body }, &mut said);
+        }
+        client.write_all(&said).await.unwrap();
+        wire.next().await.unwrap();
+        let until = Instant::now() + std::time::Duration::from_secs(3600);
+        wire.hold(until);
+        assert!(wire.send(&ping(7)));
+        assert!(matches!(wire.try_next(), Ok(None)));
+        let mut got = Frames::new();
+        pass(&mut wire, &mut client, &mut got).await;
+        assert!(matches!(message(&mut got), Some(Body::Ping(ping)) if ping.token == 7));
+        // Whoever waits for it has to know when it goes on: nothing that comes wakes it.
+        assert_eq!(wire.held(), Some(until));
+        wire.hold(Instant::now());
+        wire.next().await.unwrap();
+        assert_eq!(wire.held(), None);
     }
 
     #[tokio::test]

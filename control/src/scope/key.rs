@@ -85,6 +85,18 @@ impl SessionKey {
                 )
             })?,
         };
+        Self::random(profile)
+    }
+
+    /// Another key of the same profile.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn renewed(&self) -> Result<Self, Fault> {
+        Self::random(self.profile)
+    }
+
+    fn random(profile: Profile) -> Result<Self, Fault> {
         let (key, salt) = profile.lengths();
         let mut secret = Zeroizing::new(vec![0; key + salt]);
         id::fill(&mut secret)?;
@@ -167,8 +179,12 @@ mod tests {
 
     #[test]
     fn keys_differ() {
-        let [a, b] = [(); 2].map(|()| SessionKey::for_client(&[]).unwrap());
-        assert_ne!(a.key(), b.key());
-        assert_ne!(a.salt(), b.salt());
+        let [a, b] = [(); 2].map(|()| SessionKey::for_client(&[8]).unwrap());
+        let c = b.renewed().unwrap();
+        assert_eq!(c.profile(), b.profile());
+        for (one, other) in [(&a, &b), (&b, &c)] {
+            assert_ne!(one.key(), other.key());
+            assert_ne!(one.salt(), other.salt());
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 pub mod formats;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use strait_proto::v1;
@@ -12,6 +12,7 @@ use tracing::warn;
 use super::allowed::{AllowSpec, Allowed};
 use super::key::SessionKey;
 use super::registry::{Scope, ScopeKey, Scopes};
+use super::rotation::KeyChanges;
 use super::{Kind, PeerView, PublicationView, Sink, Source};
 use crate::auth::Identity;
 use crate::fault::Fault;
@@ -25,9 +26,10 @@ use crate::store::Stay;
 #[derive(Default)]
 pub struct Natives {
     key: Option<SessionKey>,
-    /// All that anybody ever sent from under the key: one that comes back would begin its packet
-    /// index anew, and a nonce would be used twice.
-    ssrcs: HashSet<u32>,
+    pub(super) changes: KeyChanges,
+    /// The last SSRC that was given out, 0 before the first. They ascend: one that came back would
+    /// begin its packet index anew, and a nonce would be used twice.
+    ssrc: u32,
     /// What native publishers send with, by publication.
     encodings: HashMap<String, Vec<Encoding>>,
 }
@@ -110,31 +112,38 @@ impl Natives {
         self.ssrc()
     }
 
-    /// An SSRC that nobody sent from under the key.
+    /// An SSRC that nobody in the scope ever sent from.
     ///
     /// # Errors
-    /// [`crate::fault::Class::TooMany`] when the key has seen too many.
+    /// [`crate::fault::Class::TooMany`] when all were given out.
     fn ssrc(&mut self) -> Result<u32, Fault> {
-        if self.ssrcs.len() >= limits::SSRCS_PER_KEY {
-            return Err(Fault::too_many(format!(
-                "{} SSRCs were given out under the scope's session key, all it may have; end the \
-                 scope and begin anew",
-                self.ssrcs.len()
-            )));
-        }
-        loop {
-            let mut bytes = [0; 4];
-            id::fill(&mut bytes)?;
-            let ssrc = u32::from_ne_bytes(bytes);
-            if ssrc != 0 && self.ssrcs.insert(ssrc) {
-                return Ok(ssrc);
+        self.ssrc = match self.ssrc {
+            0 => {
+                let mut start = [0; 4];
+                id::fill(&mut start)?;
+                // In the lower half of what there is: so many are left.
+                u32::from_ne_bytes(start) % (limits::SSRCS_END / 2) + 1
             }
-        }
+            last if last + 1 < limits::SSRCS_END => last + 1,
+            _ => {
+                return Err(Fault::too_many(
+                    "all SSRCs of the scope were given out, a thousand million; end it and begin \
+                     anew",
+                ));
+            }
+        };
+        Ok(self.ssrc)
     }
 
     /// The session key, once there was a native client.
     pub fn key(&self) -> Option<&SessionKey> {
         self.key.as_ref()
+    }
+
+    /// Goes on with another key, where there is one. SSRCs go on: none comes twice.
+    pub(super) fn set_key(&mut self, key: SessionKey) -> bool {
+        let before = self.key.as_mut();
+        before.map(|before| *before = key).is_some()
     }
 
     /// Forgets the key: the scope ended.
@@ -198,10 +207,9 @@ impl Native {
             scope_id: self.scope.relay_id.clone(),
             peer_id: relay_peer.clone(),
             remote_ice: Some(relay::credentials(&remote_ice)),
-            session_key: self.scope.natives().key().map(SessionKey::for_relay),
             ..v1::AddPeerRequest::default()
         };
-        let (local, _) = self.scopes.add_peer(&self.scope, request).await?;
+        let local = self.scopes.add_native(&self.scope, request).await?;
         self.scope.roster().set_relay_peer(&self.peer, Some(relay_peer.clone()));
         let (publications, subscriptions) = Default::default();
         self.media = Some(Media { relay_peer, local, remote_ice, publications, subscriptions });
@@ -215,6 +223,9 @@ impl Native {
     pub async fn leave(mut self, reason: &str) {
         self.close_media().await;
         self.scopes.exit(&self.scope, &self.peer, reason).await;
+        if self.identity.changes_keys {
+            self.scopes.change_key_soon(&self.scope);
+        }
         self.scopes.log_left(self.stay, reason);
     }
 
@@ -533,4 +544,35 @@ impl Native {
 
 fn no_transport() -> Fault {
     Fault::conflict("the transport at the relay is gone; publish and subscribe anew")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_ssrc_is_given_out_twice_whatever_is_published() {
+        let mut natives = Natives::default();
+        natives.admit(&[]).unwrap();
+        let first = natives.ssrc().unwrap();
+        let mut last = first;
+        // Far more than one table could remember, and a new key in between.
+        for number in 0..200_000 {
+            let next = natives.ssrc().unwrap();
+            assert!(next > last && next < limits::SSRCS_END);
+            last = next;
+            if number == 100_000 {
+                let key = natives.key().unwrap().renewed().unwrap();
+                assert!(natives.set_key(key));
+            }
+        }
+        assert!(first <= limits::SSRCS_END / 2, "many are left");
+        natives.ssrc = limits::SSRCS_END - 2;
+        assert_eq!(natives.ssrc().unwrap(), limits::SSRCS_END - 1);
+        let fault = natives.ssrc().unwrap_err();
+        assert_eq!(fault.class, crate::fault::Class::TooMany);
+        natives.clear();
+        let key = SessionKey::for_client(&[]).unwrap();
+        assert!(!natives.set_key(key) && natives.key().is_none(), "a scope that ended has none");
+    }
 }

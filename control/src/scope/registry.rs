@@ -10,12 +10,13 @@ use tracing::warn;
 
 use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
+use super::rotation::AtRelay;
 use super::{Message, Notice, PeerView, PublicationView, Reached, Roster, Sink, direct};
 use crate::config::{Limits, Media};
 use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
-use crate::relay::{Relay, Transport};
+use crate::relay::Relay;
 use crate::sdp::{Fec, IceCredentials};
 use crate::store::{Sessions, Stay};
 
@@ -49,9 +50,10 @@ pub struct Scope {
     roster: Mutex<Roster<Sink>>,
     viewers: Mutex<Viewers>,
     natives: Mutex<Natives>,
-    /// Whether the relay was told of it, and must be told of its end: it may have forgotten it
-    /// since, which shows when a peer is added. Held while that changes.
-    pub(super) is_created: tokio::sync::Mutex<bool>,
+    /// What the relay knows of it. Held while that changes, and while its session key does.
+    pub(super) at_relay: tokio::sync::Mutex<AtRelay>,
+    /// The relay's counters of its transports, while they are fresh.
+    statistics: tokio::sync::Mutex<Option<HashMap<String, v1::PeerStatistics>>>,
 }
 
 impl Scopes {
@@ -81,6 +83,11 @@ impl Scopes {
     /// What each peer may send altogether, in bits per second; 0 is no cap.
     pub(super) fn uplink_bps_max(&self) -> u64 {
         self.limits.uplink_bps_per_peer
+    }
+
+    /// Limits.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The relay.
@@ -144,8 +151,8 @@ impl Scopes {
         }
         if scope.roster().is_empty() {
             scope.natives().clear();
-            let mut is_created = scope.is_created.lock().await;
-            if std::mem::take(&mut *is_created)
+            let mut at_relay = scope.at_relay.lock().await;
+            if std::mem::take(&mut at_relay.is_created)
                 && let Err(fault) = self.relay.dispose_scope(&scope.relay_id).await
                 && fault.class != Class::NotFound
             {
@@ -154,48 +161,32 @@ impl Scopes {
         }
     }
 
-    /// Adds a transport at the relay, which is told of the scope before. Also returns the SHA-256
-    /// fingerprint of the relay's certificate.
-    ///
-    /// # Errors
-    /// The relay's refusal.
-    pub(super) async fn add_peer(
-        &self,
-        scope: &Scope,
-        request: v1::AddPeerRequest,
-    ) -> Result<(Transport, String), Fault> {
-        let audio_streams_max = self.limits.audio_streams_per_scope;
-        {
-            let mut is_created = scope.is_created.lock().await;
-            if !*is_created {
-                self.relay.create_scope(&scope.relay_id, audio_streams_max).await?;
-                *is_created = true;
-            }
-        }
-        match self.relay.add_peer(request.clone()).await {
-            // The relay restarted, and its event did not arrive yet.
-            Err(fault) if fault.class == Class::NotFound => {
-                self.relay.create_scope(&scope.relay_id, audio_streams_max).await?;
-                self.relay.add_peer(request).await
-            }
-            other => other,
-        }
-    }
-
-    /// The relay's counters for one transport.
+    /// The relay's counters for one transport, of the last [`limits::STATISTICS_AGE`].
     ///
     /// # Errors
     /// The relay's refusal; [`Class::NotFound`] when it has none.
     pub(super) async fn peer_statistics(
         &self,
-        scope: &Scope,
+        scope: &Arc<Scope>,
         relay_peer: &str,
     ) -> Result<v1::PeerStatistics, Fault> {
+        // Held over the call: who asks meanwhile gets the same answer.
+        let mut kept = scope.statistics.lock().await;
+        if let Some(found) = kept.as_ref().and_then(|kept| kept.get(relay_peer)) {
+            return Ok(found.clone());
+        }
         let statistics = self.relay.statistics(vec![scope.relay_id.clone()]).await?;
-        let mut peers = statistics.scopes.into_iter().flat_map(|scope| scope.peers);
-        peers
-            .find(|peer| peer.peer_id == relay_peer)
-            .ok_or_else(|| Fault::not_found("the relay has no statistics of this peer"))
+        let peers = statistics.scopes.into_iter().flat_map(|scope| scope.peers);
+        let peers: HashMap<_, _> = peers.map(|peer| (peer.peer_id.clone(), peer)).collect();
+        let found = peers.get(relay_peer).cloned();
+        if kept.replace(peers).is_none() {
+            let scope = Arc::clone(scope);
+            tokio::spawn(async move {
+                tokio::time::sleep(limits::STATISTICS_AGE).await;
+                *scope.statistics.lock().await = None;
+            });
+        }
+        found.ok_or_else(|| Fault::not_found("the relay has no statistics of this peer"))
     }
 
     /// Notes a stay in the log. A log that fails is no reason to refuse a call.
@@ -322,7 +313,8 @@ impl Scope {
             roster: Mutex::default(),
             viewers: Mutex::default(),
             natives: Mutex::default(),
-            is_created: tokio::sync::Mutex::new(false),
+            at_relay: tokio::sync::Mutex::default(),
+            statistics: tokio::sync::Mutex::default(),
         })
     }
 
@@ -455,7 +447,7 @@ fn tell(roster: &Roster<Sink>, peer: &str, notice: Notice) {
     }
 }
 
-fn tell_all(roster: &Roster<Sink>, notice: Notice) {
+pub(super) fn tell_all(roster: &Roster<Sink>, notice: Notice) {
     let notice = Arc::new(notice);
     for sink in roster.sinks() {
         sink.send(&notice);

@@ -131,7 +131,7 @@ impl Session {
 
     /// Answers CONNECT, then serves the client until it is gone for good.
     pub async fn run(mut self, wire: Wire) {
-        info!(session = self.id(), name = self.name, "session opened");
+        info!(session = id::short(self.id()), name = self.name, "session opened");
         self.wire = Some(wire);
         self.greet();
         let mut shutdown = self.hub().shutdown.clone();
@@ -160,7 +160,7 @@ impl Session {
                 self.shut_down(index, reason);
             }
         }
-        info!(session = self.id(), reason, "session closed");
+        info!(session = id::short(self.id()), reason, "session closed");
         // A reconnect that came a moment too late begins afresh.
         self.attached.close();
         while let Ok(attach) = self.attached.try_recv() {
@@ -193,7 +193,7 @@ impl Session {
             let _ = attach.refused.send(attach.wire);
             return false;
         };
-        info!(session = self.id(), resent = resumed.resend.len(), "session resumed");
+        info!(session = id::short(self.id()), resent = resumed.resend.len(), "session resumed");
         // Replacing the old wire closes the old WebSocket, if it was still there.
         self.wire = Some(attach.wire);
         let payload = self.hub().greeting(&self.peer, &self.identity);
@@ -563,6 +563,7 @@ impl Session {
                 json!({"event": "media-lost", "reason": reason})
             }
             Notice::MediaLost { .. } => return, // of a transport that was replaced
+            Notice::KeyChanged => return,       // a browser has keys of its own
         };
         let frame = Outgoing::message(Action::Notify, payload).in_subsession(&subsession.id);
         self.send(frame);
@@ -590,7 +591,7 @@ impl Session {
     }
 
     fn refuse(&mut self, frame: &Frame, fault: &Fault) {
-        debug!(session = self.id(), action = frame.action.name(), "refused: {fault}");
+        debug!(session = id::short(self.id()), action = frame.action.name(), "refused: {fault}");
         let mut error = Outgoing::error(frame.action.name(), frame.correlation(), fault);
         if let Some(id) = &frame.control.subsession_id {
             error = error.control("subsession_id", id.as_str());
@@ -627,7 +628,7 @@ impl Session {
         if let Some(wire) = &self.wire
             && wire.outbound.try_send(text).is_err()
         {
-            info!(session = self.id(), "the WebSocket is too slow or gone; closing it");
+            info!(session = id::short(self.id()), "the WebSocket is too slow or gone; closing it");
             self.wire = None;
         }
     }

@@ -25,7 +25,7 @@ impl Applications {
     /// [`crate::fault::Class::Internal`].
     pub async fn find(&self, id: &str) -> Result<Option<Application>, Fault> {
         let rows = sqlx::query(
-            "SELECT concatenated, k.id, k.kind, k.material, k.enabled, k.created
+            "SELECT concatenated, changes_keys, k.id, k.kind, k.material, k.enabled, k.created
              FROM applications a LEFT JOIN application_keys k ON k.application = a.id
              WHERE a.id = ? ORDER BY k.created, k.id",
         )
@@ -35,9 +35,10 @@ impl Applications {
         .map_err(|error| broken(&error))?;
         let Some(first) = rows.first() else { return Ok(None) };
         let concatenated = first.try_get(0).map_err(|error| broken(&error))?;
+        let changes_keys = first.try_get(1).map_err(|error| broken(&error))?;
         let keys = rows.iter().filter_map(|row| key(row).transpose());
         let keys = keys.collect::<Result<_, Fault>>()?;
-        Ok(Some(Application { id: id.to_owned(), concatenated, keys }))
+        Ok(Some(Application { id: id.to_owned(), concatenated, changes_keys, keys }))
     }
 
     /// Adds an application without keys; `created` is in seconds since 1970.
@@ -64,7 +65,19 @@ impl Applications {
     /// # Errors
     /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
     pub async fn set_concatenated(&self, id: &str, is_on: bool) -> Result<(), Fault> {
-        let outcome = sqlx::query("UPDATE applications SET concatenated = ? WHERE id = ?")
+        self.set("UPDATE applications SET concatenated = ? WHERE id = ?", id, is_on).await
+    }
+
+    /// Switches changes of session keys on or off, for clients that join from now on.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
+    pub async fn set_changes_keys(&self, id: &str, is_on: bool) -> Result<(), Fault> {
+        self.set("UPDATE applications SET changes_keys = ? WHERE id = ?", id, is_on).await
+    }
+
+    async fn set(&self, statement: &'static str, id: &str, is_on: bool) -> Result<(), Fault> {
+        let outcome = sqlx::query(statement)
             .bind(is_on)
             .bind(id)
             .execute(&self.pool)
@@ -174,10 +187,10 @@ impl Applications {
 /// The key of a row; none where the application has none.
 fn key(row: &SqliteRow) -> Result<Option<Key>, Fault> {
     let columns = || {
-        let id: Option<String> = row.try_get(1)?;
+        let id: Option<String> = row.try_get(2)?;
         let Some(id) = id else { return Ok(None) };
-        let (kind, material): (String, String) = (row.try_get(2)?, row.try_get(3)?);
-        Ok(Some((id, kind, Secret::from(material), row.try_get(4)?, row.try_get::<i64, _>(5)?)))
+        let (kind, material): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+        Ok(Some((id, kind, Secret::from(material), row.try_get(5)?, row.try_get::<i64, _>(6)?)))
     };
     let columns = columns().map_err(|error: sqlx::Error| broken(&error))?;
     let Some((id, kind, material, is_enabled, created)) = columns else { return Ok(None) };
@@ -232,6 +245,9 @@ mod tests {
         }
         assert_eq!(applications.add_key("acme", &pair).await.unwrap_err().class, Class::Conflict);
         applications.set_concatenated("acme", true).await.unwrap();
+        applications.set_changes_keys("acme", true).await.unwrap();
+        let missing = applications.set_changes_keys("nobody", true).await.unwrap_err();
+        assert_eq!(missing.class, Class::NotFound);
         applications.enable_key("acme", "second", false).await.unwrap();
         second.is_enabled = false;
         drop((store, applications));
@@ -240,7 +256,7 @@ mod tests {
         let applications = store.applications();
         let acme = applications.find("acme").await.unwrap().unwrap();
         assert_eq!(acme.keys, [first, second, pair], "the oldest first");
-        assert!(acme.concatenated);
+        assert!(acme.concatenated && acme.changes_keys);
         assert_eq!(acme.secrets().count(), 1);
         applications.remove_key("acme", "first").await.unwrap();
         let gone = applications.remove_key("acme", "first").await.unwrap_err();

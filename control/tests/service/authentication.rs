@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -13,6 +12,7 @@ use strait_link::v1::{
     Auth, ErrorCode, SignedCredential, auth::Credential, signed_credential::Scheme as Typed,
 };
 
+use crate::log::{Log, written};
 use crate::native::auth;
 use crate::socket::Client;
 use crate::{PUBLISH, Service};
@@ -360,31 +360,10 @@ print(f"strait-sha256.{hexed}.{expires}.{signature}")
     assert_eq!(delete(&service, &location(&response), hmac).await, StatusCode::OK);
 }
 
-/// Where everything that is logged goes.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_secret_is_logged() {
-    let log = Log::default();
-    let writer = log.clone();
-    // All there is, of every crate: `nextest` gives this test a process of its own.
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("trace")
-        .with_ansi(false)
-        .with_writer(move || writer.clone());
-    subscriber.init();
+    // All there is, of every crate.
+    let log = Log::take("trace");
     let hush = "a development token that nobody may read";
     let service =
         Service::start_tls(|config| config.auth.dev_tokens = vec![hush.into(), "dev".into()]).await;
@@ -413,18 +392,13 @@ async fn nothing_secret_is_logged() {
     for token in link_tokens.iter().chain(&link_tokens) {
         if let Ok(answer) = service.link().authenticate(shown(token)) {
             let key = answer.key.unwrap().key;
-            secrets.extend([strait_control::id::hex(&key), format!("{key:?}")]);
+            secrets.extend(written(&key));
         }
     }
     // Of a token its signature is what must not be read.
     let signature = |token: &String| token.rsplit('.').next().unwrap().to_owned();
     secrets.extend(whip_tokens.iter().chain(&socket_tokens).chain(&link_tokens).map(signature));
     service.server.stop().await;
-    let bytes = log.0.lock().unwrap();
-    let text = String::from_utf8_lossy(&bytes);
-    assert!(text.contains("session created"), "something is logged");
-    for secret in secrets {
-        let line = text.lines().find(|line| line.contains(&secret));
-        assert!(line.is_none(), "{secret} is in: {}", line.unwrap_or_default());
-    }
+    assert!(log.text().contains("session created"), "something is logged");
+    assert_eq!(log.leak(secrets), None);
 }

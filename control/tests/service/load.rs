@@ -36,7 +36,13 @@ impl Process {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let relay = FakeRelay::start(&socket(&folder));
+        // What one client may send is not what is measured.
+        let config = folder.path().join("control.toml");
+        let link = "[link]\nmessages_per_second = 0\nkibibytes_per_second = 0\n";
+        std::fs::write(&config, link).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_strait-control"))
+            .arg("--config")
+            .arg(config)
             .args(["--https-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
             .args(["--dev-token", "dev", "--state-dir"])
             .arg(folder.path())

@@ -6,8 +6,10 @@ mod direct;
 mod fake_relay;
 mod hostile;
 mod http;
+mod keys;
 mod link;
 mod load;
+mod log;
 mod messages;
 mod native;
 mod quic;
@@ -37,6 +39,8 @@ pub(crate) struct Service {
     pub(crate) relay: FakeRelay,
     pub(crate) relay_process: fake_relay::Running,
     pub(crate) folder: TempDir,
+    /// No session key, password or session identifier is in the log of any test.
+    pub(crate) _watch: log::Watch,
 }
 
 impl Service {
@@ -46,6 +50,7 @@ impl Service {
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let _watch = log::Watch::new(native::secrets());
         let (relay, relay_process) = FakeRelay::start(&socket(&folder));
         let mut config = Config::default();
         config.http.https_listen.clear();
@@ -56,7 +61,7 @@ impl Service {
         config.auth.dev_tokens = vec!["dev".into()];
         change(&mut config);
         let server = Server::start(config).await.unwrap();
-        let service = Self { server, relay, relay_process, folder };
+        let service = Self { server, relay, relay_process, folder, _watch };
         eventually("the relay is found", || service.server.app.scopes.relay().info().is_some())
             .await;
         service

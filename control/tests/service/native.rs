@@ -6,17 +6,44 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use strait_link::v1::{
-    Auth, Authenticated, ClientMessage, Direct, Error, ErrorCode, ServerMessage, auth::Credential,
-    client_message::Body as Request, server_message::Body, user_event::Body as Event,
+    Auth, Authenticated, ClientMessage, Direct, Error, ErrorCode, ServerMessage, SessionKey,
+    auth::Credential, client_message::Body as Request, server_message::Body,
+    user_event::Body as Event,
 };
 use strait_link::{Frames, MESSAGE_BYTES, encode};
+
+use crate::log::written;
+
+/// What the clients of this process were told and nobody else may know.
+pub fn secrets() -> Arc<Mutex<Vec<String>>> {
+    static SECRETS: OnceLock<Arc<Mutex<Vec<String>>>> = OnceLock::new();
+    Arc::clone(SECRETS.get_or_init(Arc::default))
+}
+
+fn keep_secret(body: &Body) {
+    let mut secrets = Vec::new();
+    let key = match body {
+        Body::Authenticated(answer) => {
+            secrets.push(answer.session_id.clone());
+            let ice = answer.node_ice.iter().chain(&answer.client_ice);
+            secrets.extend(ice.map(|ice| ice.pwd.clone()));
+            answer.key.as_ref()
+        }
+        Body::KeyChanged(key) => Some(key),
+        _ => None,
+    };
+    if let Some(key) = key {
+        secrets.extend(written(&key.key).into_iter().chain(written(&key.salt)));
+    }
+    self::secrets().lock().unwrap().extend(secrets);
+}
 
 pub struct Native {
     pub tls: StreamOwned<ClientConnection, TcpStream>,
@@ -99,7 +126,7 @@ impl Native {
         loop {
             match self.next().expect("an event") {
                 Body::Event(event) => return event.body.expect("a known event"),
-                Body::Ping(_) | Body::MessagesTaken(_) | Body::Media(_) => {}
+                Body::Ping(_) | Body::MessagesTaken(_) | Body::Media(_) | Body::KeyChanged(_) => {}
                 Body::Direct(_) | Body::DirectEnded(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -112,7 +139,19 @@ impl Native {
             match self.next().expect("a word on the other of two") {
                 Body::Direct(direct) => return Ok(direct),
                 Body::DirectEnded(ended) => return Err(ended.reason),
-                Body::Ping(_) | Body::Event(_) => {}
+                Body::Ping(_) | Body::Event(_) | Body::KeyChanged(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The next session key.
+    pub fn key(&mut self) -> SessionKey {
+        loop {
+            match self.next().expect("a key") {
+                Body::KeyChanged(key) => return key,
+                Body::Event(_) | Body::Ping(_) | Body::MessagesTaken(_) | Body::Media(_) => {}
+                Body::Direct(_) | Body::DirectEnded(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -132,7 +171,8 @@ impl Native {
 
     pub fn read(&mut self) -> Option<ServerMessage> {
         loop {
-            if let Some(message) = self.frames.next(MESSAGE_BYTES).unwrap() {
+            if let Some(message) = self.frames.next::<ServerMessage>(MESSAGE_BYTES).unwrap() {
+                message.body.iter().for_each(keep_secret);
                 return Some(message);
             }
             let mut bytes = [0; 4096];

@@ -6,6 +6,8 @@ mod frames;
 mod jsonrtc;
 #[path = "../../../control/tests/service/native.rs"]
 mod link_client;
+#[path = "../../../control/tests/service/log.rs"]
+mod log;
 mod namespaces;
 mod native;
 mod peer;

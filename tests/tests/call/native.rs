@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
+use strait_control::auth::{Claims, Key, Material, Secret, Signer, mint};
 use strait_control::server::Server;
 use strait_crypt::StunKey;
-use strait_crypt::srtp::{Inbound, Outbound, Profile, SharedKey};
+use strait_crypt::srtp::{Error, Inbound, Outbound, Profile, SharedKey};
 use strait_link::v1::{
-    Authenticated, Kind, Media, Publish, Published, Subscribe, Subscribed,
-    client_message::Body as Request, endpoint::Protocol, server_message::Body,
+    Auth, Authenticated, Kind, Leave, Media, Publish, Published, SessionKey, Subscribe, Subscribed,
+    auth::Credential, client_message::Body as Request, endpoint::Protocol, server_message::Body,
     transport_report::State, user_event::Body as Event,
 };
 use strait_proto::v1::{self, relay_client::RelayClient};
@@ -23,7 +24,11 @@ use strait_wire::stun::{Builder, Class, Message};
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
 
-use crate::link_client::{Native, auth, trusting};
+use crate::link_client::{Native, auth, secrets, trusting};
+use crate::log::Watch;
+
+// Neither gives out what is the other's.
+const _: () = assert!(strait_control::limits::SSRCS_END == strait_core::limits::RELAY_SSRCS);
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,10 +36,13 @@ struct Node {
     server: Server,
     _relay: Relay,
     folder: TempDir,
+    /// Nothing that its clients were told in confidence is in its log, nor in the relay's.
+    _watch: Watch,
 }
 
 impl Node {
     async fn start() -> Self {
+        let _watch = Watch::new(secrets());
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("relay.sock");
         let relay = strait_relay::Config {
@@ -55,14 +63,18 @@ impl Node {
         config.relay.ice_tcp = Some(ice_tcp(socket.clone()).await);
         config.relay.rpc_socket = socket;
         let server = Server::start(config).await.unwrap();
-        Self { server, _relay: relay, folder }
+        Self { server, _relay: relay, folder, _watch }
     }
 
     fn join(&self, name: &str) -> Client {
+        self.enter(auth("stage", name))
+    }
+
+    fn enter(&self, auth: Auth) -> Client {
         let certificate = self.folder.path().join("certificate.pem");
         let tls = trusting(&certificate, Some(strait_link::ALPN));
         let mut link = Native::open(self.server.https[0], tls);
-        let answer = link.authenticate(auth("stage", name)).unwrap();
+        let answer = link.authenticate(auth).unwrap();
         Client::new(link, answer)
     }
 
@@ -106,12 +118,14 @@ struct Client {
     outbound: Outbound,
 }
 
+fn shared(given: SessionKey) -> SharedKey {
+    assert_eq!(given.profile, 7);
+    SharedKey { profile: Profile::AeadAes128Gcm, key: given.key, salt: given.salt }
+}
+
 impl Client {
     fn new(link: Native, answer: Authenticated) -> Self {
-        let given = answer.key.clone().unwrap();
-        assert_eq!(given.profile, 7);
-        let profile = Profile::AeadAes128Gcm;
-        let key = SharedKey { profile, key: given.key, salt: given.salt };
+        let key = shared(answer.key.clone().unwrap());
         let is_udp = |e: &&strait_link::v1::Endpoint| {
             e.protocol() == Protocol::Udp && e.address == "127.0.0.1"
         };
@@ -220,6 +234,19 @@ impl Client {
         self.send(&packet[..length]);
     }
 
+    /// Takes the next session key that it is told.
+    fn change_key(&mut self) {
+        let key = shared(self.link.key()).prepare().unwrap();
+        self.inbound.change_key(&key);
+        self.outbound.change_key(&key);
+    }
+
+    /// The RTP packets that wait, as they came.
+    fn waiting(&mut self) -> Vec<Vec<u8>> {
+        let packets = std::iter::from_fn(|| self.receive());
+        packets.filter(|bytes| demux::classify(bytes) == demux::Kind::Rtp).collect()
+    }
+
     /// The next RTP packet from `ssrc`: its payload type and payload.
     fn hear(&mut self, ssrc: u32) -> (u8, Vec<u8>) {
         let start = Instant::now();
@@ -296,4 +323,75 @@ async fn native_clients_talk_over_the_link() {
 #[tokio::test(flavor = "multi_thread")]
 async fn native_clients_talk_over_framed_media() {
     a_call_of_two(Node::framed).await;
+}
+
+/// One leaves, and takes the session key along. Not a packet is lost to those who stay, whether it comes as it was sent
+/// or by the relay, and nothing that is sent later opens with the key of before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_costs_no_packet_and_who_left_opens_nothing_more() {
+    /// Before somebody leaves, before its publisher hears of the key, and after.
+    const PHASES: [std::ops::RangeInclusive<u16>; 3] = [1..=25, 26..=50, 51..=75];
+    let node = Node::start().await;
+    let applications = node.server.app.store.applications();
+    let secret = Secret::random().unwrap();
+    applications.add("acme", 0).await.unwrap();
+    let key = Key::new("first", Material::Secret(secret.clone()), 0);
+    applications.add_key("acme", &key).await.unwrap();
+    applications.set_changes_keys("acme", true).await.unwrap();
+    let join = |name: &str| {
+        let claims = Claims::new("acme", name, "stage", 4_000_000_000);
+        let token = mint(&claims, Some("first"), &Signer::Hs256(&secret)).unwrap();
+        node.enter(Auth { credential: Some(Credential::Token(token)), ..auth("stage", name) })
+    };
+    let (mut ann, mut bob, mut eve) = (join("Ann"), join("Bob"), join("Eve"));
+    tokio::task::spawn_blocking(move || {
+        [&mut ann, &mut bob, &mut eve].into_iter().for_each(Client::check);
+        let voice = ann.publish(Kind::Audio, "opus");
+        let own = voice.encodings[0].ssrc;
+        let (as_sent, by_relay) = (bob.subscribe(&voice, true), bob.subscribe(&voice, false));
+        assert_eq!(as_sent.ssrc, own);
+        eve.subscribe(&voice, true);
+        let say = |ann: &mut Client, phase: usize| {
+            for seq in PHASES[phase].clone() {
+                ann.say(own, seq);
+                std::thread::sleep(Duration::from_millis(4));
+            }
+        };
+        say(&mut ann, 0);
+        let before = bob.waiting();
+        assert!(!eve.waiting().is_empty(), "she was there");
+        eve.link.ask(Request::Leave(Leave::default())).unwrap();
+        // The relay has the new key when the first client is told of it; Ann goes on with the old one.
+        bob.change_key();
+        say(&mut ann, 1);
+        let between = bob.waiting();
+        ann.change_key();
+        say(&mut ann, 2);
+        let after = bob.waiting();
+
+        let mut heard = [Vec::new(), Vec::new()];
+        for (phase, packets) in [before, between, after].into_iter().enumerate() {
+            for mut bytes in packets {
+                let mut overheard = bytes.clone();
+                let length = bob.inbound.unprotect_rtp(&mut bytes).expect("one of both keys");
+                let packet = Packet::parse(&bytes[..length]).unwrap();
+                let seq = u16::from(packet.payload()[0]);
+                let is_by_relay = packet.ssrc() == by_relay.ssrc;
+                assert!(is_by_relay || packet.ssrc() == own, "{}", packet.ssrc());
+                heard[usize::from(is_by_relay)].push(seq);
+                // The relay changed at once, Ann as soon as she heard of it.
+                if phase == 2 || (phase == 1 && is_by_relay) {
+                    let opened = eve.inbound.unprotect_rtp(&mut overheard);
+                    assert_eq!(opened, Err(Error::Unauthentic), "packet {seq} of phase {phase}");
+                }
+            }
+        }
+        for mut seqs in heard {
+            seqs.sort_unstable();
+            assert_eq!(seqs, (1..=75).collect::<Vec<_>>(), "each came once");
+        }
+    })
+    .await
+    .unwrap();
+    node.server.stop().await;
 }

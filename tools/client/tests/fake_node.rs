@@ -60,6 +60,11 @@ pub struct FakeNode {
     pub out: Vec<Out>,
 }
 
+fn key(fill: u8) -> v1::SessionKey {
+    let profile = v1::SrtpProfile::AeadAes128Gcm.into();
+    v1::SessionKey { profile, key: vec![fill; 16], salt: vec![fill; 12] }
+}
+
 fn ice(ufrag: String) -> v1::IceCredentials {
     v1::IceCredentials { ufrag, pwd: PASSWORD.into() }
 }
@@ -99,6 +104,11 @@ impl FakeNode {
         } else if let Some(peer) = self.peers.iter().position(|peer| peer.address == Some(from)) {
             self.forward(peer, bytes);
         }
+    }
+
+    /// Tells one of them another session key.
+    pub fn tell_key(&mut self, at: usize, fill: u8) {
+        self.tell(at, 0, server_message::Body::KeyChanged(key(fill)));
     }
 
     /// There are exactly two: each is told where the other is.
@@ -238,11 +248,7 @@ impl FakeNode {
             session_id: format!("session{at}"),
             peer_id: format!("peer{at}"),
             resumed,
-            key: Some(v1::SessionKey {
-                profile: v1::SrtpProfile::AeadAes128Gcm.into(),
-                key: vec![7; 16],
-                salt: vec![8; 12],
-            }),
+            key: Some(key(7)),
             rtcp_ssrc: 10 + at as u32,
             endpoints: self.endpoints.clone(),
             node_ice: Some(ice(format!("node{at}"))),

@@ -104,6 +104,26 @@ fn two_talk_directly_and_lose_nothing_when_a_third_comes() {
     }
 }
 
+/// One hears of it a fifth of a second after the other: what comes meanwhile is under a key that it does not have, and what
+/// it sends is under the one before.
+#[test]
+fn another_session_key_costs_no_packet() {
+    for seed in 0..10 {
+        let mut world = two(seed);
+        world.run(ms(3000));
+        for fill in [9, 11] {
+            world.node.tell_key(0, fill);
+            world.run(ms(200));
+            world.node.tell_key(1, fill);
+            world.run(ms(8000));
+        }
+        for member in &world.members {
+            assert_eq!(member.lost_since(ms(1000)), 0, "seed {seed}");
+            assert!(member.heard.last().unwrap().0 > world.now - ms(50));
+        }
+    }
+}
+
 #[test]
 fn the_node_can_follow_the_numbers_of_what_goes_directly() {
     let mut world = two(11);

@@ -180,8 +180,8 @@ async fn messages() -> io::Result<Figure> {
     Ok(LINK_MESSAGES.measured(
         MESSAGES as f64 / cpu.as_secs_f64(),
         format!(
-            "{MESSAGES} messages of {MESSAGE_LEN} bytes from one client to another, all there and in order, divided by the CPU \
-             seconds of strait-control; {:.0} a second by the clock, on a machine that both clients share",
+            "{MESSAGES} messages of {MESSAGE_LEN} bytes from one client, without the limit on what one may send, to another, all \
+             there and in order, divided by the CPU seconds of strait-control; {:.0} a second by the clock, on a machine that both clients share",
             MESSAGES as f64 / took.as_secs_f64()
         ),
     ))

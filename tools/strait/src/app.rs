@@ -73,8 +73,11 @@ enum Verb {
         /// Its identifier
         application: String,
         /// Take signatures over concatenated fields (docs/authentication.md says what is wrong with them)
-        #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
-        concatenated: bool,
+        #[arg(long, value_name = "BOOL", required_unless_present = "change_keys")]
+        concatenated: Option<bool>,
+        /// Change the session key of a scope when a native client leaves (docs/authentication.md says what it costs)
+        #[arg(long, value_name = "BOOL")]
+        change_keys: Option<bool>,
     },
     /// Add, remove, switch keys.
     #[command(subcommand)]
@@ -182,8 +185,14 @@ async fn act(verb: &Verb, url: &str, now: u64) -> Result<String, Fault> {
             return Ok(printed);
         }
         Verb::Remove { application } => applications.remove(application).await,
-        Verb::Set { application, concatenated } => {
-            applications.set_concatenated(application, *concatenated).await
+        Verb::Set { application, concatenated, change_keys } => {
+            if let Some(is_on) = concatenated {
+                applications.set_concatenated(application, *is_on).await.map_err(said)?;
+            }
+            match change_keys {
+                Some(is_on) => applications.set_changes_keys(application, *is_on).await,
+                None => Ok(()),
+            }
         }
         Verb::Key(KeyVerb::Enable { application, id }) => {
             applications.enable_key(application, id, true).await
@@ -204,7 +213,12 @@ async fn list(applications: &Applications) -> Result<String, Fault> {
     for id in applications.list().await.map_err(said)? {
         let Some(application) = applications.find(&id).await.map_err(said)? else { continue };
         text.push_str(&id);
-        text.push_str(if application.concatenated { " (concatenated)\n" } else { "\n" });
+        let settings = [
+            (application.concatenated, " (concatenated)"),
+            (application.changes_keys, " (changes keys)"),
+        ];
+        settings.iter().filter(|(is_on, _)| *is_on).for_each(|(_, text_of)| text.push_str(text_of));
+        text.push('\n');
         for key in &application.keys {
             let state = if key.is_enabled { "enabled" } else { "disabled" };
             text.push_str(&format!("  {} {} {state}\n", key.id, key.material.kind()));
@@ -287,6 +301,13 @@ mod tests {
         act(&["set", "acme", "--concatenated", "true"]).await.expect("set");
         let list = act(&["list"]).await.expect("listed");
         assert!(list.starts_with("acme (concatenated)\n"), "{list}");
+        act(&["set", "acme", "--concatenated", "false", "--change-keys", "true"])
+            .await
+            .expect("set");
+        let list = act(&["list"]).await.expect("listed");
+        assert!(list.starts_with("acme (changes keys)\n"), "{list}");
+        act(&["set", "acme", "--change-keys", "false"]).await.expect("set");
+        assert!(Command::try_parse_from(["app", "set", "acme"]).is_err(), "nothing to set");
         for line in ["first secret enabled", "second secret disabled", "pair es256 enabled"] {
             assert!(list.contains(line), "{list}");
         }

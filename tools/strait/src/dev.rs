@@ -62,6 +62,9 @@ pub struct Options {
     /// Media workers, one per core [default: all cores]
     #[arg(long, value_name = "N")]
     workers: Option<u16>,
+    /// Requests and messages of a native client each second, 0 for no limit [default: that of strait-control]
+    #[arg(long, value_name = "N")]
+    messages_per_second: Option<u32>,
     /// Folder for certificate, store, sockets and configurations [default: .strait/dev in a source
     /// tree, else $XDG_STATE_HOME/strait/dev]
     #[arg(long, value_name = "FOLDER", env = "STRAIT_STATE_DIR")]

@@ -18,11 +18,7 @@ impl Session {
     /// Answers `Auth`, and tells what stands before anything new happens.
     pub(super) fn greet(&mut self, request: u32, resumed: bool, peers: &[PeerView]) {
         let (links, scope) = (Arc::clone(self.links()), Arc::clone(self.native.scope()));
-        let key = scope.natives().key().map(|key| link::SessionKey {
-            profile: key.profile().number(),
-            key: key.key().to_vec(),
-            salt: key.salt().to_vec(),
-        });
+        let key = scope.natives().key().map(convert::session_key);
         let path = self.media_path();
         let (peers, more) = convert::peers(peers);
         let answer = link::Authenticated {
@@ -49,12 +45,7 @@ impl Session {
         let Some(wire) = &mut self.wire else { return };
         let mut message = ServerMessage { request, body: Some(Body::Authenticated(answer)) };
         wire.send_backlog(&message);
-        if let Some(Body::Authenticated(answer)) = &mut message.body
-            && let Some(key) = &mut answer.key
-        {
-            key.key.zeroize();
-            key.salt.zeroize();
-        }
+        overwrite(&mut message);
         for peer in more {
             self.restate(convert::user(Event::Joined(peer)));
         }
@@ -70,6 +61,15 @@ impl Session {
         if let Some(speech) = dominant.as_ref().and_then(of) {
             self.restate(convert::user(Event::Dominant(speech)));
         }
+    }
+
+    /// The session key is another. Who has no link now gets it with the next.
+    pub(super) fn tell_key(&mut self) {
+        let key = self.native.scope().natives().key().map(convert::session_key);
+        let (Some(key), Some(wire)) = (key, &mut self.wire) else { return };
+        let mut message = ServerMessage { request: 0, body: Some(Body::KeyChanged(key)) };
+        wire.send_backlog(&message);
+        overwrite(&mut message);
     }
 
     /// Where the client's media goes.
@@ -91,6 +91,19 @@ impl Session {
             node_ice: transport.map(|(local, _)| convert::credentials(&local.ice)),
             client_ice: transport.map(|(_, client)| convert::credentials(client)),
         }
+    }
+}
+
+/// Overwrites the session key in a message that was sent.
+fn overwrite(message: &mut ServerMessage) {
+    let key = match &mut message.body {
+        Some(Body::Authenticated(answer)) => answer.key.as_mut(),
+        Some(Body::KeyChanged(key)) => Some(key),
+        _ => None,
+    };
+    if let Some(key) = key {
+        key.key.zeroize();
+        key.salt.zeroize();
     }
 }
 

@@ -56,6 +56,7 @@ impl Session {
             return None;
         };
         self.counters().received(&body);
+        self.keep_pace(&body);
         match body {
             Request::SendMessage(message) => self.on_send(request, message),
             Request::MessageSeen(seen) => self.outbox.seen(seen.number),
@@ -69,7 +70,7 @@ impl Session {
             Request::Pong(_) => {}
             Request::TransportReport(report) => {
                 let state = report.state();
-                debug!(session = self.registration.session_id, ?state, "media");
+                debug!(peer = self.native.peer(), ?state, "media");
                 self.done(request);
             }
             Request::Leave(_) => {
@@ -90,6 +91,20 @@ impl Session {
             }
         }
         None
+    }
+
+    /// A client that speaks too fast is read later. Who only answers, or sends media, is not.
+    fn keep_pace(&mut self, body: &Request) {
+        let bytes = match body {
+            Request::Media(_) | Request::MessageSeen(_) | Request::Pong(_) => return,
+            Request::SendMessage(message) => message.payload.len(),
+            _ => 0,
+        };
+        let until = self.pace.take(Instant::now(), bytes);
+        if let (Some(until), Some(wire)) = (until, &mut self.wire) {
+            wire.hold(until);
+            count(&self.counters().held);
+        }
     }
 
     async fn on_request(&mut self, body: Request) -> Result<Body, Fault> {
@@ -205,7 +220,7 @@ impl Session {
             match Box::pin(Tunnel::open(relay, place)).await {
                 Ok(tunnel) => self.tunnel = Some(tunnel),
                 Err(error) => {
-                    debug!(session = self.registration.session_id, "the relay's TCP: {error}");
+                    debug!(peer = self.native.peer(), "the relay's TCP: {error}");
                     return false;
                 }
             }

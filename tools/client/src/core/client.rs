@@ -512,10 +512,16 @@ impl<R: Random> Client<R> {
             (Body::Redirect(redirect), _) => self.redirected(now, redirect),
             (Body::Direct(direct), _) => self.transport.offer(now, &direct, &mut self.random),
             (Body::DirectEnded(_), _) => self.transport.withdraw(now),
-            (Body::KeyChanged(key), _) => {
-                if let Err(why) = self.media.change_key(&key) {
+            (Body::KeyChanged(mut key), _) => {
+                let changed = self.media.change_key(now, &key);
+                overwrite(&mut key);
+                if let Err(why) = changed {
                     self.lose(now, Error::Protocol(why));
                 }
+                for (side, packet) in self.media.take_early(now) {
+                    self.on_media(now, side, packet);
+                }
+                self.flush();
             }
             _ => {}
         }
@@ -527,9 +533,7 @@ impl<R: Random> Client<R> {
         }
         // The ciphers have it, and overwrite it in the end.
         if let Some(mut key) = session.key.take() {
-            key.key.fill(0);
-            key.salt.fill(0);
-            std::hint::black_box(&key);
+            overwrite(&mut key);
         }
         (self.link, self.redirects) = (Link::Joined, 0);
         self.failed.clear();
@@ -775,6 +779,13 @@ impl<R: Random> Client<R> {
             self.event(Event::Transport(state));
         }
     }
+}
+
+/// The ciphers have it, and overwrite it in the end.
+fn overwrite(key: &mut v1::SessionKey) {
+    key.key.fill(0);
+    key.salt.fill(0);
+    std::hint::black_box(key);
 }
 
 fn timed_out(why: &str) -> Error {

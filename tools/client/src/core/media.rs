@@ -5,9 +5,10 @@ use super::path::Random;
 use super::receiving::{Received, Receiving};
 use super::sending::{Extensions, Frame, Sending, Sent, Stream};
 use super::uplink::{Target, Uplink};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
-use strait_crypt::srtp::{Error, Inbound, Outbound, Profile, RTCP_OVERHEAD_MAX, SharedKey};
+use strait_crypt::srtp::{Error, Inbound, Outbound, PreparedKey, Profile};
+use strait_crypt::srtp::{RTCP_OVERHEAD_MAX, SharedKey};
 use strait_link::v1;
 use strait_wire::demux::{Kind, classify};
 use strait_wire::ext::AbsSendTime;
@@ -37,6 +38,13 @@ pub enum Side {
     /// The other of two, directly.
     Other,
 }
+/// How long packets under the session key before are taken.
+const KEY_OVERLAP: Duration = Duration::from_secs(5);
+/// Packets that open with no key and are kept: they may be under one that the node is about to tell, over a line that is
+/// slower than that of media. A quarter of a second of video at 8 Mbit/s.
+const EARLY: usize = 256;
+/// How long.
+const EARLY_FOR: Duration = Duration::from_secs(2);
 
 /// A packet of a subscription, as the application gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,9 +98,12 @@ const NUMBERS: usize = 1 << 10;
 /// See above.
 #[derive(Default)]
 pub struct Media {
-    key: Option<SharedKey>,
+    key: Option<PreparedKey>,
+    /// How long the one before is taken.
+    before_until: Option<Duration>,
     outbound: Option<Outbound>,
     inbound: Option<Inbound>,
+    early: VecDeque<(Duration, Side, Vec<u8>)>,
     ids: Extensions,
     rtcp_ssrc: u32,
     transport_seq: u16,
@@ -137,7 +148,11 @@ impl Media {
             self.forget_streams();
         }
         let key = session.key.as_ref().ok_or("the node sent no session key")?;
-        self.change_key(key)
+        if !session.resumed && self.key.as_ref().is_some_and(|held| !is_same(held, key)) {
+            // Another life of the scope: nothing of before is under its key.
+            (self.key, self.inbound, self.outbound) = (None, None, None);
+        }
+        self.change_key(now, key)
     }
 
     /// Nothing is sent or received any more.
@@ -146,11 +161,15 @@ impl Media {
         self.incoming.clear();
     }
 
-    /// Another session key. The same one is left as it is: beginning it anew would repeat nonces.
+    /// Another session key: what is sent is under it at once, what comes may be under the one before for [`KEY_OVERLAP`].
+    /// Numbers go on. The same key is left as it is: beginning it anew would repeat nonces.
     ///
     /// # Errors
     /// The key is none; the sentence says why.
-    pub fn change_key(&mut self, key: &v1::SessionKey) -> Result<(), String> {
+    pub fn change_key(&mut self, now: Duration, key: &v1::SessionKey) -> Result<(), String> {
+        if self.key.as_ref().is_some_and(|held| is_same(held, key)) {
+            return Ok(());
+        }
         let profile = match key.profile() {
             v1::SrtpProfile::AeadAes128Gcm => Profile::AeadAes128Gcm,
             v1::SrtpProfile::AeadAes256Gcm => Profile::AeadAes256Gcm,
@@ -159,14 +178,24 @@ impl Media {
             v1::SrtpProfile::Unspecified => return Err("the session key names no profile".into()),
         };
         let shared = SharedKey { profile, key: key.key.clone(), salt: key.salt.clone() };
-        if self.key.as_ref() == Some(&shared) {
-            return Ok(());
+        let key = shared.prepare().map_err(|error| format!("the session key: {error}"))?;
+        match (&mut self.inbound, &mut self.outbound) {
+            (Some(inbound), Some(outbound)) => {
+                inbound.change_key(&key);
+                outbound.change_key(&key);
+                self.before_until = Some(now + KEY_OVERLAP);
+            }
+            _ => (self.inbound, self.outbound) = (Some(key.inbound()), Some(key.outbound())),
         }
-        let wrong = |error: Error| format!("the session key: {error}");
-        self.inbound = Some(shared.inbound().map_err(wrong)?);
-        self.outbound = Some(shared.outbound().map_err(wrong)?);
-        self.key = Some(shared);
+        self.key = Some(key);
         Ok(())
+    }
+
+    /// What came before the key that it is under.
+    pub fn take_early(&mut self, now: Duration) -> impl Iterator<Item = (Side, Vec<u8>)> + use<> {
+        let early = std::mem::take(&mut self.early).into_iter();
+        let fresh = early.filter(move |(at, ..)| now < *at + EARLY_FOR);
+        fresh.map(|(_, from, bytes)| (from, bytes))
     }
 
     /// A publication is sent with these encodings. Fewer, where there are too many.
@@ -243,16 +272,34 @@ impl Media {
         again: &mut Vec<(u16, Vec<u8>)>,
     ) -> Vec<Came> {
         let Some(inbound) = &mut self.inbound else { return Vec::new() };
-        let came = match classify(&bytes) {
-            Kind::Rtp => inbound.unprotect_rtp(&mut bytes).ok().and_then(|len| {
+        if self.before_until.take_if(|until| *until <= now).is_some() {
+            inbound.forget_key();
+        }
+        let sealed = bytes.clone();
+        let kind = classify(&bytes);
+        let opened = match kind {
+            Kind::Rtp => inbound.unprotect_rtp(&mut bytes),
+            Kind::Rtcp => inbound.unprotect_rtcp(&mut bytes),
+            _ => Err(Error::Malformed),
+        };
+        let came = match opened {
+            Ok(len) => {
                 bytes.truncate(len);
-                self.on_rtp(now, from, &bytes).map(|payload| vec![Came::Payload(payload)])
-            }),
-            Kind::Rtcp => inbound.unprotect_rtcp(&mut bytes).ok().map(|len| {
-                bytes.truncate(len);
-                self.on_rtcp(now, from, &bytes, again)
-            }),
-            _ => None,
+                match kind {
+                    Kind::Rtp => {
+                        self.on_rtp(now, from, &bytes).map(|payload| vec![Came::Payload(payload)])
+                    }
+                    _ => Some(self.on_rtcp(now, from, &bytes, again)),
+                }
+            }
+            Err(Error::Unauthentic) => {
+                self.early.push_back((now, from, sealed));
+                if self.early.len() > EARLY {
+                    self.early.pop_front();
+                }
+                None
+            }
+            Err(_) => None,
         };
         self.dropped += u64::from(came.is_none());
         came.unwrap_or_default()
@@ -575,4 +622,10 @@ impl Towards {
         *word = if is_open { *word | bit } else { *word & !bit };
         was_open
     }
+}
+
+/// Whether the node told the key that is in use.
+fn is_same(held: &PreparedKey, told: &v1::SessionKey) -> bool {
+    let held = held.material();
+    held.key == told.key && held.salt == told.salt
 }

@@ -95,6 +95,12 @@ fn control(options: &Options, files: &Files, ice_tcp: Option<SocketAddr>) -> tom
     put(&mut signal, "websocket_subprotocol", options.websocket_subprotocol.clone());
     let mut link = toml::Table::new();
     put(&mut link, "quic_listen", strings(options.quic_listen()));
+    if let Some(rate) = options.messages_per_second {
+        put(&mut link, "messages_per_second", i64::from(rate));
+        if rate == 0 {
+            put(&mut link, "kibibytes_per_second", 0);
+        }
+    }
     let mut log = toml::Table::new();
     put(&mut log, "filter", options.log.clone());
     let mut table = toml::Table::new();

@@ -13,29 +13,33 @@ impl<R: Random> Client<R> {
         if classify(&bytes) == Kind::Stun {
             self.transport.on_stun(now, from, &bytes);
         } else {
-            let mut again = Vec::new();
             let side = match from {
                 Some(from) if self.transport.is_other(from) => Side::Other,
                 _ => Side::Node,
             };
-            for came in self.media.on_packet(now, side, bytes, &mut again) {
-                self.event(match came {
-                    Came::Payload(payload) => Event::Payload(payload),
-                    Came::KeyFrameWanted(ssrc) => {
-                        let Some((publication_id, encoding)) = self.media.publication_of(ssrc)
-                        else {
-                            continue;
-                        };
-                        Event::KeyFrameWanted { publication_id, encoding }
-                    }
-                });
-            }
-            for (number, packet) in again {
-                self.transport_send(v1::Kind::Video, number, packet);
-            }
-            self.retarget(now);
+            self.on_media(now, side, bytes);
         }
         self.flush();
+    }
+
+    /// RTP or RTCP came, protected.
+    pub(super) fn on_media(&mut self, now: Duration, side: Side, bytes: Vec<u8>) {
+        let mut again = Vec::new();
+        for came in self.media.on_packet(now, side, bytes, &mut again) {
+            self.event(match came {
+                Came::Payload(payload) => Event::Payload(payload),
+                Came::KeyFrameWanted(ssrc) => {
+                    let Some((publication_id, encoding)) = self.media.publication_of(ssrc) else {
+                        continue;
+                    };
+                    Event::KeyFrameWanted { publication_id, encoding }
+                }
+            });
+        }
+        for (number, packet) in again {
+            self.transport_send(v1::Kind::Video, number, packet);
+        }
+        self.retarget(now);
     }
 
     pub(super) fn transport_send(&mut self, kind: v1::Kind, number: u16, packet: Vec<u8>) {
