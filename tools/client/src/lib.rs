@@ -7,6 +7,7 @@
 mod base64;
 pub mod core;
 mod error;
+mod framed;
 pub mod invoke;
 pub mod proxy;
 mod quic;

@@ -4,6 +4,7 @@ use crate::core::client::{Client as Core, Config, Event, Handle, Output, Statist
 use crate::core::path::Random;
 use crate::core::sending::Frame;
 use crate::error::Error;
+use crate::framed::{Framed, Happened};
 use crate::proxy::{Proxy, Route, UdpRelay};
 use crate::quic::{Came, Quic};
 use crate::tls::{Tls, Trust};
@@ -86,6 +87,7 @@ impl Client {
         on_event: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, Error> {
         let tls = descriptor.trust.config(strait_link::ALPN)?;
+        let media_tls = descriptor.trust.config(strait_link::MEDIA_ALPN)?;
         let random = SystemRandom(aws_lc_rs::rand::SystemRandom::new());
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(descriptor.config, random)),
@@ -101,10 +103,12 @@ impl Client {
         let service = Service {
             shared: Arc::clone(&shared),
             tls,
+            media_tls,
             quic: descriptor.quic.filter(|_| descriptor.udp && descriptor.proxy.is_none()),
             proxy: descriptor.proxy,
             udp,
             link: Link::None,
+            framed: Framed::None,
             on_event,
         };
         let thread = std::thread::Builder::new()
@@ -207,6 +211,7 @@ impl Drop for Client {
 
 /// The link, the node's address where it is known, and the proxy's way for datagrams.
 type Connected = Result<(Link, Option<IpAddr>, Option<UdpRelay>), Error>;
+type ConnectedTls = Result<(Box<Tls>, Option<IpAddr>, Option<UdpRelay>), Error>;
 type Connecting = Pin<Box<dyn Future<Output = Connected> + Send>>;
 
 enum Link {
@@ -261,6 +266,7 @@ enum Turn {
     /// Media over the link, beside its messages.
     Packet(Vec<u8>),
     Datagram(SocketAddr, Vec<u8>),
+    Framed(Happened),
     Nothing,
 }
 
@@ -355,10 +361,12 @@ async fn receive(socket: Option<&UdpSocket>) -> (Vec<u8>, SocketAddr) {
 struct Service<F> {
     shared: Arc<Shared>,
     tls: Arc<rustls::ClientConfig>,
+    media_tls: Arc<rustls::ClientConfig>,
     quic: Option<u16>,
     proxy: Option<Proxy>,
     udp: Udp,
     link: Link,
+    framed: Framed,
     on_event: F,
 }
 
@@ -382,6 +390,7 @@ impl<F: FnMut(Event)> Service<F> {
             let turn = tokio::select! {
                 turn = self.link.turn() => turn,
                 turn = self.udp.receive() => turn,
+                happened = self.framed.turn() => Turn::Framed(happened),
                 () = self.shared.wake.notified() => Turn::Nothing,
                 () = sleep_for(sleep) => Turn::Nothing,
             };
@@ -405,6 +414,12 @@ impl<F: FnMut(Event)> Service<F> {
             }
             Turn::Bytes(Ok(bytes)) if bytes.is_empty() => {}
             Turn::Bytes(Ok(bytes)) => self.shared.core().on_link_bytes(now, &bytes),
+            Turn::Framed(Happened::Opened) => self.shared.core().on_media(now),
+            Turn::Framed(Happened::Lost) => self.shared.core().on_media_lost(now),
+            Turn::Framed(Happened::Packets(packets)) => {
+                let mut core = self.shared.core();
+                packets.into_iter().for_each(|packet| core.on_media_packet(now, packet));
+            }
             Turn::Datagram(from, bytes) => {
                 self.shared.core().on_datagram(now, from, bytes);
                 for _ in 1..BATCH {
@@ -424,7 +439,15 @@ impl<F: FnMut(Event)> Service<F> {
     async fn outputs(&mut self) -> bool {
         loop {
             // Not held while the application is called, which may call back.
-            let Some(output) = self.shared.core().poll() else { return false };
+            let output = self.shared.core().poll();
+            let Some(output) = output else {
+                if self.framed.flush() {
+                    return false;
+                }
+                let now = self.shared.now();
+                self.shared.core().on_media_lost(now);
+                continue;
+            };
             match output {
                 Output::Connect { host, port } => {
                     let route = Route { host, port, proxy: self.proxy.clone() };
@@ -437,6 +460,18 @@ impl<F: FnMut(Event)> Service<F> {
                 }
                 Output::Link(bytes) => self.send(&bytes),
                 Output::LinkMedia(packet) => self.send_media(packet),
+                // A link over QUIC has datagrams for media, of which none waits for another.
+                Output::OpenMedia { .. } if matches!(self.link, Link::Quic(_)) => {
+                    let now = self.shared.now();
+                    self.shared.core().on_media_lost(now);
+                }
+                Output::OpenMedia { host, port } => {
+                    let route = Route { host, port, proxy: self.proxy.clone() };
+                    let connecting = connect_tls(route, Arc::clone(&self.media_tls));
+                    self.framed = Framed::open(async { Ok(connecting.await?.0) });
+                }
+                Output::CloseMedia => self.framed = Framed::None,
+                Output::Media(packet) => self.framed.send(&packet),
                 Output::Datagram(to, bytes) => self.udp.send(to, &bytes),
                 Output::Event(event) => {
                     let last = matches!(event, Event::Ended(_));
@@ -482,6 +517,11 @@ async fn connect(route: Route, quic: Option<u16>, config: Arc<rustls::ClientConf
         let node = link.node();
         return Ok((Link::Quic(Box::new(link)), Some(node), None));
     }
+    let (tls, node, relay) = connect_tls(route, config).await?;
+    Ok((Link::Tls(tls), node, relay))
+}
+
+async fn connect_tls(route: Route, config: Arc<rustls::ClientConfig>) -> ConnectedTls {
     let name = rustls::pki_types::ServerName::try_from(route.host.clone())
         .map_err(|_| Error::Connect { what: route.host.clone(), why: "this is no name".into() })?;
     let (stream, relay): (TcpStream, _) = route.connect().await?;
@@ -495,7 +535,7 @@ async fn connect(route: Route, quic: Option<u16>, config: Arc<rustls::ClientConf
     let connection = connection.map_err(|error| system("TLS", &error))?;
     let mut tls = Box::new(Tls::new(stream, connection.into()));
     tls.handshake().await?;
-    Ok((Link::Tls(tls), node, relay))
+    Ok((tls, node, relay))
 }
 
 async fn sleep_for(duration: Option<Duration>) {

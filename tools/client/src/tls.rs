@@ -165,6 +165,12 @@ impl Tls {
         Ok(())
     }
 
+    /// The protocol that both sides agreed on.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.connection.alpn_protocol()
+    }
+
     /// Bytes that wait to be sent.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -18,6 +18,8 @@ const PASSWORD: &str = "0123456789012345678901";
 pub enum Out {
     Link(usize, Vec<u8>),
     Datagram(SocketAddr, Vec<u8>),
+    /// By this connection for framed media.
+    Framed(usize, Vec<u8>),
     Close(usize),
 }
 
@@ -25,6 +27,7 @@ pub enum Out {
 pub enum Way {
     Udp(SocketAddr),
     Link,
+    Framed(usize),
 }
 
 #[derive(Default)]
@@ -50,6 +53,8 @@ pub struct FakeNode {
     pub peers: Vec<Peer>,
     frames: HashMap<usize, Frames>,
     links: HashMap<usize, usize>,
+    /// Whose each connection for framed media is.
+    framed: HashMap<usize, usize>,
     endpoints: Vec<v1::Endpoint>,
     ssrc: u32,
     /// Sessions are forgotten: nobody resumes.
@@ -109,6 +114,22 @@ impl FakeNode {
     /// Tells one of them another session key.
     pub fn tell_key(&mut self, at: usize, fill: u8) {
         self.tell(at, 0, server_message::Body::KeyChanged(key(fill)));
+    }
+
+    /// A packet of a connection for framed media, the first of which is a check.
+    pub fn framed(&mut self, connection: usize, bytes: &[u8]) {
+        if classify(bytes) == Kind::Stun {
+            let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+            let (peer, nominates, answer) = self.check(nowhere, bytes).unwrap();
+            self.framed.insert(connection, peer);
+            if nominates {
+                self.peers[peer].nominated = Some(Way::Framed(connection));
+            }
+            self.out.push(Out::Framed(connection, answer));
+        } else {
+            let peer = *self.framed.get(&connection).expect("a check comes first");
+            self.forward(peer, bytes);
+        }
     }
 
     /// There are exactly two: each is told where the other is.
@@ -328,6 +349,9 @@ impl FakeNode {
         for to in (0..self.peers.len()).filter(|to| *to != from) {
             match self.peers[to].nominated {
                 Some(Way::Udp(address)) => self.out.push(Out::Datagram(address, bytes.to_vec())),
+                Some(Way::Framed(connection)) => {
+                    self.out.push(Out::Framed(connection, bytes.to_vec()));
+                }
                 Some(Way::Link) => {
                     let media = v1::Media { packet: bytes.to_vec() };
                     self.tell(to, 0, server_message::Body::Media(media));

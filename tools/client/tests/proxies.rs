@@ -153,9 +153,9 @@ fn through_squid(authentication: &str) {
         ..server.descriptor()
     };
     let right = with(Some(("ann", "secret")));
-    call(&right, &right, State::Link);
+    call(&right, &right, State::Link, State::Link);
     if authentication.is_empty() {
-        return call(&with(None), &right, State::Link);
+        return call(&with(None), &right, State::Link, State::Link);
     }
     assert_eq!(refusal(with(Some(("ann", "wrong")))), Error::ProxyCredentials);
     assert!(matches!(refusal(with(None)), Error::ProxyNeedsCredentials(_)));
@@ -192,14 +192,14 @@ fn through_dante(method: &str) {
         descriptor
     };
     let right = with(Some(("ann", "secret")));
-    call(&right, &right, State::UdpRelay);
+    call(&right, &right, State::UdpRelay, State::UdpRelay);
     let seen = server.node.lock().unwrap().peers[0].address.expect("it came by UDP");
     assert!(seen.ip().is_loopback());
     // By name, and without UDP through the proxy.
     let by_name = Descriptor { proxy: right.proxy.clone(), ..server.descriptor() };
-    call(&by_name, &by_name, State::Link);
+    call(&by_name, &by_name, State::Link, State::Link);
     if method == "none" {
-        return call(&with(None), &right, State::UdpRelay);
+        return call(&with(None), &right, State::UdpRelay, State::UdpRelay);
     }
     assert_eq!(refusal(with(Some(("ann", "wrong")))), Error::ProxyCredentials);
     assert!(matches!(refusal(with(None)), Error::ProxyNeedsCredentials(_)));

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use strait_client::v1::{self, auth::Credential, transport_report::State, user_event};
 use strait_client::{Config, Descriptor, Error, Event, Frame, Trust};
+use strait_proto::handover;
 use strait_relay::Relay;
 
 pub struct Node {
     pub descriptor: Descriptor,
     pub quic: u16,
+    rpc_socket: std::path::PathBuf,
     runtime: tokio::runtime::Runtime,
     relay: Option<Relay>,
     _server: strait_control::server::Server,
@@ -59,7 +61,7 @@ impl Node {
         control.http.http_listen.clear();
         control.link.quic_listen = vec![SocketAddr::new(first, 0)];
         control.http.state_dir = folder.into();
-        control.relay.rpc_socket = rpc_socket;
+        control.relay.rpc_socket = rpc_socket.clone();
         control.relay.ice_tcp = Some(framed);
         control.store.url = format!("sqlite:{}", folder.join("control.db").display());
         control.auth.dev_tokens = vec!["dev".into()];
@@ -94,7 +96,15 @@ impl Node {
             quic: None,
         };
         let quic = server.quic[0].port();
-        Self { descriptor, quic, runtime, relay: Some(relay), _server: server, _folder: None }
+        Self {
+            descriptor,
+            quic,
+            rpc_socket,
+            runtime,
+            relay: Some(relay),
+            _server: server,
+            _folder: None,
+        }
     }
 }
 
@@ -108,7 +118,15 @@ impl Drop for Node {
 #[test]
 fn a_call_over_udp_through_a_real_node() {
     let node = Node::start();
-    call(&node.descriptor, &node.descriptor, State::UdpRelay);
+    call(&node.descriptor, &node.descriptor, State::UdpRelay, State::UdpRelay);
+}
+
+#[test]
+fn a_call_over_framed_media_through_a_real_node() {
+    let node = Node::start();
+    let blocked = Descriptor { udp: false, ..node.descriptor.clone() };
+    call(&blocked, &node.descriptor, State::TcpRelay, State::UdpRelay);
+    call(&blocked, &blocked, State::TcpRelay, State::TcpRelay);
 }
 
 #[test]
@@ -119,7 +137,7 @@ fn a_call_over_quic_through_a_real_node() {
     // The port of HTTPS leads nowhere: what comes up comes up over QUIC.
     let nowhere = Config { port: 1, ..quic.config.clone() };
     let over_quic = Descriptor { config: nowhere, ..quic };
-    call(&over_quic, &over_quic, State::Link);
+    call(&over_quic, &over_quic, State::Link, State::Link);
 }
 
 #[test]
@@ -128,7 +146,7 @@ fn without_an_answer_over_quic_the_link_goes_over_tls() {
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let quic = Some(silent.local_addr().unwrap().port());
     let tried = Descriptor { quic, ..node.descriptor.clone() };
-    call(&tried, &tried, State::UdpRelay);
+    call(&tried, &tried, State::UdpRelay, State::UdpRelay);
 }
 
 #[test]
@@ -136,14 +154,16 @@ fn a_call_that_goes_directly() {
     let node = Node::start();
     let mut directly = node.descriptor.clone();
     directly.config.relay_only = false;
-    call(&directly, &directly, State::P2p);
+    call(&directly, &directly, State::P2p, State::P2p);
 }
 
 #[test]
 fn a_call_over_the_link_through_a_real_node() {
+    // The relay is told nothing of the connections for media beside the links.
     let node = Node::start();
+    std::fs::remove_file(handover::socket_of(&node.rpc_socket)).unwrap();
     let blocked = Descriptor { udp: false, ..node.descriptor.clone() };
-    call(&blocked, &blocked, State::Link);
+    call(&blocked, &blocked, State::Link, State::Link);
 }
 
 #[test]

@@ -26,8 +26,16 @@ impl Random for Seeded {
 enum Delivery {
     ToNode(usize, Vec<u8>),
     ToClient(usize, usize, Vec<u8>),
-    Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
     LinkUp(usize, usize),
+    /// Connections for framed media are numbered like links.
+    MediaUp(usize, usize),
+    MediaToNode(usize, Vec<u8>),
+    MediaToClient(usize, Vec<u8>),
 }
 
 pub struct Member {
@@ -36,6 +44,7 @@ pub struct Member {
     /// Where it connected to.
     pub hosts: Vec<String>,
     link: Option<usize>,
+    media: Option<usize>,
     address: SocketAddr,
     pub voice: Option<Handle>,
     camera: Option<Handle>,
@@ -63,6 +72,8 @@ pub struct World {
     pub node_away: bool,
     /// Links to this host are.
     pub away: Option<String>,
+    /// Connections for framed media are refused.
+    pub media_refused: bool,
     /// Share of datagrams lost.
     pub loss: f64,
     /// What goes directly from the first member to the second goes over it, where it is there.
@@ -100,6 +111,7 @@ impl World {
             direct_blocked: false,
             node_away: false,
             away: None,
+            media_refused: false,
             loss: 0.0,
             line: None,
             waited: Vec::new(),
@@ -123,6 +135,29 @@ impl World {
             Some(line) => line.change(self.now, conditions),
             None => self.line = Some(Pipe::new(conditions, self.rng.fork(1000))),
         }
+    }
+
+    /// A node that takes framed media.
+    pub fn with_framed_media(seed: u64) -> Self {
+        let place = |protocol: endpoint::Protocol| v1::Endpoint {
+            protocol: protocol.into(),
+            purpose: endpoint::Purpose::Any.into(),
+            address: String::new(),
+            port: 8443,
+        };
+        let endpoints = [endpoint::Protocol::Udp, endpoint::Protocol::Tls].map(place);
+        Self { node: FakeNode::new(endpoints.to_vec()), ..Self::new(seed) }
+    }
+
+    /// Breaks a member's connection for framed media.
+    pub fn break_media(&mut self, at: usize) {
+        self.members[at].media.take().expect("it has one");
+        self.members[at].client.on_media_lost(self.now);
+        self.outputs(at);
+    }
+
+    pub fn has_media(&self, at: usize) -> bool {
+        self.members[at].media.is_some()
     }
 
     pub fn join(&mut self) -> usize {
@@ -149,6 +184,7 @@ impl World {
             events: Vec::new(),
             hosts: Vec::new(),
             link: None,
+            media: None,
             address: SocketAddr::from(([10, 0, 0, 1 + at as u8], 5000)),
             voice: None,
             camera: None,
@@ -240,6 +276,23 @@ impl World {
                 self.members[at].client.on_link(self.now, Some(node.ip()));
                 self.outputs(at);
             }
+            Delivery::MediaUp(at, media) => {
+                self.members[at].media = Some(media);
+                self.members[at].client.on_media(self.now);
+                self.outputs(at);
+            }
+            Delivery::MediaToNode(media, bytes) => {
+                if self.members.iter().any(|member| member.media == Some(media)) {
+                    self.node.framed(media, &bytes);
+                }
+            }
+            Delivery::MediaToClient(media, bytes) => {
+                let at = self.members.iter().position(|member| member.media == Some(media));
+                if let Some(at) = at {
+                    self.members[at].client.on_media_packet(self.now, bytes);
+                    self.outputs(at);
+                }
+            }
             Delivery::ToNode(link, bytes) => {
                 if self.members.iter().any(|member| member.link == Some(link)) {
                     self.node.link_bytes(link, &bytes);
@@ -272,6 +325,7 @@ impl World {
                     }
                 }
                 Out::Datagram(to, bytes) => self.datagram(node, to, bytes),
+                Out::Framed(media, bytes) => self.push(Delivery::MediaToClient(media, bytes)),
                 Out::Close(link) => self.node.link_lost(link),
             }
         }
@@ -306,6 +360,18 @@ impl World {
                         encode(&v1::ClientMessage { request: 0, body }, &mut bytes);
                         self.push(Delivery::ToNode(link, bytes));
                     }
+                }
+                Output::OpenMedia { .. } if self.media_refused => {
+                    self.members[at].client.on_media_lost(self.now);
+                }
+                Output::OpenMedia { .. } => {
+                    self.links += 1;
+                    self.push(Delivery::MediaUp(at, self.links));
+                }
+                Output::CloseMedia => self.members[at].media = None,
+                Output::Media(bytes) => {
+                    let media = self.members[at].media.expect("it is open");
+                    self.push(Delivery::MediaToNode(media, bytes));
                 }
                 Output::Datagram(to, bytes) => {
                     let from = self.members[at].address;

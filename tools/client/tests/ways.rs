@@ -58,6 +58,57 @@ fn without_udp_media_goes_by_tcp_within_three_seconds_and_comes_back_without_a_g
 }
 
 #[test]
+fn what_goes_by_tcp_has_a_connection_of_its_own_where_that_can_be_had() {
+    for seed in 0..10 {
+        let mut world = World::with_framed_media(seed);
+        world.join();
+        world.join();
+        world.udp_blocked = true;
+        world.run(ms(20_000));
+        for member in &world.members {
+            assert_eq!(member.transport(), State::TcpRelay, "seed {seed}");
+            assert!(member.heard[0].0 < ms(3000), "seed {seed}: {:?}", member.heard[0]);
+        }
+        assert!(matches!(world.node.peers[0].nominated, Some(Way::Framed(_))));
+        // It breaks: what goes by TCP goes by the link.
+        world.break_media(0);
+        let broken = world.now;
+        world.run(ms(5000));
+        assert_eq!(world.members[0].transport(), State::Link);
+        assert_eq!(world.node.peers[0].nominated, Some(Way::Link));
+        let after = world.members[0].heard.iter().find(|(at, _)| *at > broken).unwrap().0;
+        assert!(after < broken + ms(200), "seed {seed}: {after:?} after {broken:?}");
+        // The other one's outlives its link.
+        world.break_link(1);
+        world.run(ms(5000));
+        assert_eq!(world.members[1].transport(), State::TcpRelay, "seed {seed}");
+        assert_eq!(world.members[0].lost_since(broken), 0, "seed {seed}");
+        // Back on UDP it is closed.
+        world.udp_blocked = false;
+        world.run(ms(12_000));
+        for at in 0..2 {
+            assert_eq!(world.members[at].transport(), State::UdpRelay, "seed {seed}");
+            assert!(!world.has_media(at));
+        }
+    }
+}
+
+#[test]
+fn a_proxy_that_lets_one_connection_through_lets_media_through() {
+    let mut world = World::with_framed_media(1);
+    world.media_refused = true;
+    world.join();
+    world.join();
+    world.udp_blocked = true;
+    world.run(ms(20_000));
+    for member in &world.members {
+        assert_eq!(member.transport(), State::Link);
+        assert!(member.heard[0].0 < ms(3000), "{:?}", member.heard[0]);
+        assert_eq!(member.lost_since(ms(3000)), 0);
+    }
+}
+
+#[test]
 fn udp_that_dies_in_a_call_is_left() {
     let mut world = two(1);
     world.run(ms(5000));

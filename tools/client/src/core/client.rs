@@ -2,12 +2,12 @@
 
 mod packets;
 
-use super::media::{Media, Payload};
+use super::media::Media;
 use super::outbox::Outbox;
+pub use super::output::{Event, Handle, Output};
 use super::path::Random;
 use super::receiving::Received;
 use super::sending::{Frame, PAYLOAD_BYTES, Sent, Stream};
-use super::uplink::Target;
 use super::way::{Packet, Transport};
 use crate::error::Error;
 use std::collections::{HashMap, VecDeque};
@@ -47,69 +47,6 @@ pub struct Config {
     pub profiles: Vec<v1::SrtpProfile>,
     /// Media goes by the node also where it could go directly: the other of two is not to know this one's address.
     pub relay_only: bool,
-}
-
-/// Names a request of the application in the events that follow. A publication keeps its handle over reconnects.
-pub type Handle = u32;
-
-/// What happens.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the fields are those of the link's messages")]
-pub enum Event {
-    /// The scope was joined. `resumed`: all goes on as before the link was lost; otherwise publications are made anew by
-    /// the client, and subscriptions are over.
-    Joined { peer_id: String, resumed: bool, peers: Vec<v1::Peer> },
-    /// The link is away; it is tried again.
-    LinkLost { error: Error, retry_in: Duration },
-    /// The client is at its end.
-    Ended(Error),
-    /// Something happened in the scope.
-    Scope(user_event::Body),
-    /// A publication can be sent; again with another id after it was made anew.
-    Published { handle: Handle, publication_id: String, encodings: usize },
-    /// A subscription's packets come from now on.
-    Subscribed { handle: Handle, subscription_id: String },
-    /// A request was done.
-    Done { handle: Handle },
-    /// A request was not done.
-    Refused { handle: Handle, error: Error },
-    /// Answers [`Client::statistics_of_node`].
-    Statistics { handle: Handle, json: String },
-    /// A message.
-    Message { from: String, payload: Vec<u8>, text: bool, direct: bool },
-    /// Messages to peers who are not there.
-    Undelivered { numbers: Vec<u64> },
-    /// A packet of a subscription.
-    Payload(Payload),
-    /// A key frame is wanted.
-    KeyFrameWanted { publication_id: String, encoding: usize },
-    /// What the encoder of pictures is to keep to.
-    Target(Target),
-    /// Media goes another way.
-    Transport(v1::transport_report::State),
-}
-
-/// What the surroundings are to do.
-#[derive(Debug, PartialEq)]
-pub enum Output {
-    /// Open the link, then call [`Client::on_link`].
-    Connect {
-        /// Name or address.
-        host: String,
-        /// Port.
-        port: u16,
-    },
-    /// Close the link; no [`Client::on_link_lost`] is wanted for it.
-    CloseLink,
-    /// Send over the link.
-    Link(Vec<u8>),
-    /// Send a packet over the link, as a datagram of it where it has such, else in a `Media` message; to be left out where
-    /// much waits to be sent there, for late media is worth nothing.
-    LinkMedia(Vec<u8>),
-    /// Send as a datagram.
-    Datagram(SocketAddr, Vec<u8>),
-    /// Tell the application. After [`Event::Ended`] nothing follows.
-    Event(Event),
 }
 
 /// How all fares.
@@ -259,6 +196,23 @@ impl<R: Random> Client<R> {
     /// A datagram came.
     pub fn on_datagram(&mut self, now: Duration, from: SocketAddr, bytes: Vec<u8>) {
         self.on_packet(now, Some(from), bytes);
+    }
+
+    /// The connection of [`Output::OpenMedia`] is open.
+    pub fn on_media(&mut self, now: Duration) {
+        self.transport.framed_opened(now, &mut self.random);
+        self.flush();
+    }
+
+    /// It broke, or could not be opened.
+    pub fn on_media_lost(&mut self, now: Duration) {
+        self.transport.framed_lost(now, &mut self.random);
+        self.flush();
+    }
+
+    /// A packet came over it.
+    pub fn on_media_packet(&mut self, now: Duration, packet: Vec<u8>) {
+        self.on_packet(now, None, packet);
     }
 
     /// Does what is due.
@@ -519,7 +473,7 @@ impl<R: Random> Client<R> {
                     self.lose(now, Error::Protocol(why));
                 }
                 for (side, packet) in self.media.take_early(now) {
-                    self.on_media(now, side, packet);
+                    self.on_protected(now, side, packet);
                 }
                 self.flush();
             }
@@ -764,10 +718,16 @@ impl<R: Random> Client<R> {
         while let Some(packet) = self.transport.poll() {
             match packet {
                 Packet::Udp(to, bytes) => self.out.push_back(Output::Datagram(to, bytes)),
-                Packet::Tcp(packet) if matches!(self.link, Link::Joined) => {
+                Packet::Framed(packet) => self.out.push_back(Output::Media(packet)),
+                Packet::OpenFramed(port) => {
+                    let host = self.config.host.clone();
+                    self.out.push_back(Output::OpenMedia { host, port });
+                }
+                Packet::CloseFramed => self.out.push_back(Output::CloseMedia),
+                Packet::Link(packet) if matches!(self.link, Link::Joined) => {
                     self.out.push_back(Output::LinkMedia(packet));
                 }
-                Packet::Tcp(_) => {}
+                Packet::Link(_) => {}
             }
         }
         if let Some(state) = self.transport.changed() {

@@ -4,6 +4,7 @@ pub mod client;
 pub mod downlink;
 pub mod media;
 pub mod outbox;
+pub mod output;
 pub mod path;
 pub mod receiving;
 pub mod sending;

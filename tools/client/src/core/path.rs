@@ -170,6 +170,15 @@ impl Checks {
         self.pending.clear();
     }
 
+    /// What is asked is asked anew, at once: the other side is reached by another connection.
+    pub fn ask_again(&mut self, now: Duration) {
+        match self.mode {
+            Mode::Off => {}
+            Mode::Probing(_) => self.probe(now, true),
+            Mode::Keeping => self.keep(now, self.nominate),
+        }
+    }
+
     /// Asks no more.
     pub fn stop(&mut self) {
         self.mode = Mode::Off;

@@ -29,7 +29,24 @@ pub enum Packet {
     /// As a datagram.
     Udp(SocketAddr, Vec<u8>),
     /// As `Media` over the link.
-    Tcp(Vec<u8>),
+    Link(Vec<u8>),
+    /// Over the connection for framed media.
+    Framed(Vec<u8>),
+    /// That connection is wanted, to this port of the node.
+    OpenFramed(u16),
+    /// It is not wanted any more.
+    CloseFramed,
+}
+
+/// The connection for framed media. What goes by TCP goes by the link as long as it is not open: some proxies let but one
+/// connection through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Framed {
+    /// Not wanted, or not to be had.
+    #[default]
+    None,
+    Opening,
+    Open,
 }
 
 /// All ways of a session.
@@ -41,6 +58,9 @@ pub struct Transport {
     tcp: Option<Checks>,
     /// Since when TCP is asked.
     tcp_since: Option<Duration>,
+    framed: Framed,
+    /// Where the node takes such, if it does.
+    framed_port: Option<u16>,
     direct: Option<Checks>,
     /// What it was made of.
     offered: Option<v1::Direct>,
@@ -67,6 +87,9 @@ impl Transport {
         candidates(&path.endpoints, node).for_each(|place| udp.add(place));
         let mut tcp = Checks::new(remote, local, true, PATIENCE_TCP, random);
         tcp.add(Candidate::both(OVER_TCP));
+        let mut endpoints = path.endpoints.iter();
+        let framed = endpoints.find(|endpoint| endpoint.protocol() == Protocol::Tls);
+        self.framed_port = framed.and_then(|endpoint| u16::try_from(endpoint.port).ok());
         (self.udp, self.tcp) = (Some(udp), Some(tcp));
         self.on(now, Event::Started);
     }
@@ -77,9 +100,37 @@ impl Transport {
         (self.udp, self.tcp, self.direct, self.offered) = (None, None, None, None);
     }
 
-    /// The link broke, which carries what goes by TCP.
+    /// The link broke, which carries what goes by TCP where nothing else does.
     pub fn link_lost(&mut self, now: Duration) {
-        self.on(now, Event::TcpFailed);
+        if self.framed != Framed::Open {
+            self.on(now, Event::TcpFailed);
+        }
+    }
+
+    /// The connection for framed media is open: what goes by TCP goes there from now on.
+    pub fn framed_opened(&mut self, now: Duration, random: &mut dyn Random) {
+        if self.framed == Framed::Opening {
+            self.framed = Framed::Open;
+            self.ask_tcp_again(now, random);
+        }
+    }
+
+    /// It broke, or could not be opened: what goes by TCP goes by the link.
+    pub fn framed_lost(&mut self, now: Duration, random: &mut dyn Random) {
+        if std::mem::take(&mut self.framed) == Framed::Open {
+            self.ask_tcp_again(now, random);
+        }
+    }
+
+    /// Asks over TCP at once, and before anything else goes that way: who serves it knows a peer by its checks.
+    fn ask_tcp_again(&mut self, now: Duration, random: &mut dyn Random) {
+        let Some(tcp) = &mut self.tcp else { return };
+        let mut checks = Vec::new();
+        tcp.ask_again(now);
+        tcp.poll(now, random, &mut checks);
+        for (_, check) in checks {
+            self.send_tcp(check);
+        }
     }
 
     /// There are exactly two. The node may say so again, when it does not know whether it was heard.
@@ -148,7 +199,7 @@ impl Transport {
         }
         let late = self.tcp_since.is_some_and(|since| since + TCP_PROBE <= now);
         let heard = self.tcp.as_mut().map(|tcp| tcp.poll(now, random, &mut checks));
-        self.out.extend(checks.into_iter().map(|(_, bytes)| Packet::Tcp(bytes)));
+        checks.into_iter().for_each(|(_, bytes)| self.send_tcp(bytes));
         if late || heard == Some(Heard::Silent) {
             happened.push(Event::TcpFailed);
         }
@@ -182,8 +233,9 @@ impl Transport {
     /// As it is reported, if that changed since this was last asked.
     pub fn changed(&mut self) -> Option<transport_report::State> {
         let reported = match self.state.reported() {
-            // Over the link itself; there is no second connection.
-            transport_report::State::TcpRelay => transport_report::State::Link,
+            transport_report::State::TcpRelay if self.framed != Framed::Open => {
+                transport_report::State::Link
+            }
             other => other,
         };
         (std::mem::replace(&mut self.reported, reported) != reported).then_some(reported)
@@ -246,7 +298,20 @@ impl Transport {
             }
         }
         if ways.tcp {
-            self.out.push_back(Packet::Tcp(packet));
+            self.send_tcp(packet);
+        }
+    }
+
+    fn send_tcp(&mut self, packet: Vec<u8>) {
+        self.out.push_back(match self.framed {
+            Framed::Open => Packet::Framed(packet),
+            Framed::None | Framed::Opening => Packet::Link(packet),
+        });
+    }
+
+    fn close_framed(&mut self) {
+        if std::mem::take(&mut self.framed) != Framed::None {
+            self.out.push_back(Packet::CloseFramed);
         }
     }
 
@@ -272,6 +337,10 @@ impl Transport {
             Action::OpenTcp => {
                 each(&mut self.tcp, &|tcp| tcp.probe(now, true));
                 self.tcp_since = Some(now);
+                if let (Framed::None, Some(port)) = (self.framed, self.framed_port) {
+                    self.framed = Framed::Opening;
+                    self.out.push_back(Packet::OpenFramed(port));
+                }
             }
             Action::UseTcp => {
                 each(&mut self.tcp, &|tcp| tcp.keep(now, true));
@@ -280,6 +349,7 @@ impl Transport {
             Action::CloseTcp => {
                 each(&mut self.tcp, &Checks::stop);
                 self.tcp_since = None;
+                self.close_framed();
             }
             Action::ProbeDirect => each(&mut self.direct, &|direct| direct.probe(now, true)),
             Action::KeepDirect => each(&mut self.direct, &|direct| direct.keep(now, true)),
@@ -290,6 +360,7 @@ impl Transport {
                     Timer::TcpRetry => {
                         self.tcp_since = None;
                         each(&mut self.tcp, &Checks::stop);
+                        self.close_framed();
                         TCP_RETRY
                     }
                     Timer::Relay | Timer::Direct => OVERLAP,

@@ -17,13 +17,13 @@ impl<R: Random> Client<R> {
                 Some(from) if self.transport.is_other(from) => Side::Other,
                 _ => Side::Node,
             };
-            self.on_media(now, side, bytes);
+            self.on_protected(now, side, bytes);
         }
         self.flush();
     }
 
     /// RTP or RTCP came, protected.
-    pub(super) fn on_media(&mut self, now: Duration, side: Side, bytes: Vec<u8>) {
+    pub(super) fn on_protected(&mut self, now: Duration, side: Side, bytes: Vec<u8>) {
         let mut again = Vec::new();
         for came in self.media.on_packet(now, side, bytes, &mut again) {
             self.event(match came {
