@@ -8,6 +8,7 @@ use strait_link::{Frames, STRANGER_BYTES};
 use crate::auth::{Application, Key, Material, PublicKey, Secret, Signed, Unverified};
 use crate::link::convert;
 use crate::scope::allowed::Allowed;
+use crate::scope::channels::envelope::Envelope;
 use crate::scope::plan::{self, Role};
 use crate::sdp::{Fec, Fragment, Offer};
 use crate::signal::jsonrtc::Frame;
@@ -28,6 +29,14 @@ pub fn jsonrtc(data: &[u8]) {
     if let Ok(frame) = Frame::parse(text) {
         let _ = (frame.correlation(), frame.number("cslr"), frame.text("target"));
     }
+}
+
+/// Target `envelope`: what a client says on a data channel. What is read is written the same again, flags apart.
+pub fn envelope(data: &[u8]) {
+    let Some(read) = Envelope::parse(data) else { return };
+    let written = read.write();
+    assert_eq!(Envelope::parse(&written), Some(read));
+    assert_eq!(written.len(), data.len());
 }
 
 /// Target `link`: what a native client sends. Frames come the same however they are cut.

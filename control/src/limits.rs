@@ -122,6 +122,10 @@ pub const LINK_BATCH: usize = 64;
 pub const UNCONFIRMED_MESSAGES: usize = 4096;
 /// Bytes of them.
 pub const UNCONFIRMED_BYTES: usize = 4 << 20;
+/// Messages for data channels that wait for the relay: 16 MiB at most. Beyond, they go by WebSocket.
+pub const CHANNEL_MESSAGES: usize = 256;
+/// Largest frame on a data channel: what the relay takes, and a message with its envelope.
+pub const CHANNEL_FRAME_BYTES: usize = 65 << 10;
 /// SRTP profiles that a native client lists: more than there are.
 pub const PROFILES: usize = 16;
 /// How long the rest of what was said to a link that ends may take.

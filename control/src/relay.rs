@@ -1,5 +1,6 @@
 //! The relay, as its RPC shows it: one channel over a Unix socket that reconnects by itself.
 
+pub mod channels;
 pub mod watch;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub struct Relay {
     client: RelayClient<Channel>,
     socket: Arc<Path>,
     info: Arc<latest::Sender<Option<v1::GetInfoResponse>>>,
+    outbox: Arc<channels::Outbox>,
 }
 
 /// The relay's side of a peer's transport.
@@ -51,6 +53,7 @@ impl Relay {
             client: RelayClient::new(channel),
             socket: socket.into(),
             info: Arc::new(latest::Sender::new(None)),
+            outbox: Arc::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! places that call the relay.
 
 pub mod allowed;
+pub mod channels;
 pub mod direct;
 pub mod key;
 pub mod native;
@@ -159,6 +160,8 @@ pub enum Notice {
     Quality(serde_json::Value),
     /// A message of another peer.
     Message(Message),
+    /// Messages to the receiver went by its data channel, which is closed.
+    ChannelEnded,
     /// The receiver's own media path is up.
     Connected {
         /// It goes over ICE-TCP.
@@ -207,24 +210,30 @@ pub struct Sink {
     is_lagging: Arc<AtomicBool>,
     wants_quality: Arc<AtomicBool>,
     /// Its receiver takes messages.
-    takes_messages: bool,
+    takes_messages: Arc<AtomicBool>,
 }
 
 impl Sink {
     /// A sink whose notices carry `tag`, by which the receiver tells its scopes apart.
     pub fn new(sender: mpsc::Sender<(u64, Arc<Notice>)>, tag: u64) -> Self {
-        let (is_lagging, wants_quality) = Default::default();
-        Self { sender, tag, is_lagging, wants_quality, takes_messages: false }
+        let (is_lagging, wants_quality, takes_messages) = Default::default();
+        Self { sender, tag, is_lagging, wants_quality, takes_messages }
     }
 
     /// The same for a receiver that takes messages.
     pub fn with_messages(self) -> Self {
-        Self { takes_messages: true, ..self }
+        self.take_messages(true);
+        self
+    }
+
+    /// Says whether its receiver takes messages.
+    pub fn take_messages(&self, takes: bool) {
+        self.takes_messages.store(takes, Ordering::Relaxed);
     }
 
     /// Whether its receiver takes messages.
     pub fn takes_messages(&self) -> bool {
-        self.takes_messages
+        self.takes_messages.load(Ordering::Relaxed)
     }
 
     /// Hands over a notice. One that finds the queue full marks the sink as lagging: its receiver
@@ -252,6 +261,13 @@ impl Sink {
     /// Says whether it does.
     pub fn want_quality(&self, wanted: bool) {
         self.wants_quality.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Its receiver did not take what it was sent, and must start anew.
+    pub fn give_up(&self) {
+        self.is_lagging.store(true, Ordering::Relaxed);
+        // It looks with the next notice.
+        let _ = self.sender.try_send((self.tag, Arc::new(Notice::ChannelEnded)));
     }
 
     /// Whether a notice was lost.

@@ -13,7 +13,7 @@ pub use answer::{Answer, AnswerLine, Sending};
 pub use codec::{Codec, Fec};
 pub use extension::Extension;
 pub use fragment::Fragment;
-pub use offer::{Direction, Encoding, Media, MediaKind, Offer, Setup};
+pub use offer::{DataChannels, Direction, Encoding, Media, MediaKind, Offer, Setup};
 
 /// ICE credentials (RFC 8839 section 5.4).
 #[derive(Debug, Clone, PartialEq, Eq)]

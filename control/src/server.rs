@@ -25,7 +25,7 @@ use crate::http::{
 };
 use crate::limits;
 use crate::link::{Links, door::LinkDoor, quic};
-use crate::relay::{Relay, watch as relay_watch};
+use crate::relay::{Relay, channels, watch as relay_watch};
 use crate::scope::Scopes;
 use crate::signal::hub::Hub;
 use crate::store::Store;
@@ -46,7 +46,7 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     handles: Vec<Handle<SocketAddr>>,
     tasks: JoinSet<io::Result<()>>,
-    followers: [tokio::task::JoinHandle<()>; 2],
+    followers: [tokio::task::JoinHandle<()>; 3],
 }
 
 impl Server {
@@ -85,6 +85,7 @@ impl Server {
         });
         let followers = [
             tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),
+            tokio::spawn(channels::follow(relay.clone(), Arc::clone(&scopes))),
             tokio::spawn(relay_watch::follow(relay, scopes)),
         ];
         let mut server = Self {

@@ -37,6 +37,7 @@ fn answer_with(offer: &Offer, role: Role, fec: &[Fec]) -> String {
     let lines = plan(offer, role, fec).unwrap().into_iter().enumerate().map(|(index, wanted)| {
         let (direction, leg, sending) = match wanted {
             Wanted::Rejected(_) => return AnswerLine::Rejected,
+            Wanted::Channels => return AnswerLine::Channels,
             Wanted::Publication(leg) => (Direction::ReceiveOnly, leg, None),
             Wanted::Slot(leg) => {
                 let sending = Sending {
@@ -121,7 +122,7 @@ fn a_conference_offer_publishes_and_opens_slots() {
             Wanted::Publication(_),
             Wanted::Slot(audio),
             Wanted::Slot(video),
-            Wanted::Rejected(Some(_)),
+            Wanted::Channels,
         ] = &lines[..]
         else {
             panic!("{lines:?}");
@@ -166,14 +167,19 @@ fn answers_are_what_the_rfcs_want() {
             assert_eq!(offered.protocol, answered.proto);
             let value = |name: &'static str| answered.get_first_attribute_value(name).unwrap();
             assert_eq!(value("mid"), Some(offered.mid.as_str()));
-            if offered.kind == MediaKind::Other {
-                assert_eq!(answered.port, 0);
-                continue;
-            }
+            assert_ne!(offered.kind, MediaKind::Other);
             assert_eq!(answered.port, 9);
             assert_eq!(bundled.next(), Some(offered.mid.as_str()));
             assert_eq!(value("setup"), Some("passive"));
             assert_eq!(value("ice-ufrag"), Some("ufra"));
+            if offered.kind == MediaKind::Data {
+                // RFC 8841 section 5.
+                assert_eq!(answered.fmt, "webrtc-datachannel");
+                assert_eq!(value("sctp-port"), Some("5000"));
+                assert_eq!(value("max-message-size"), Some("66560"));
+                assert!(!answered.has_attribute("rtcp-mux"), "it has no RTCP");
+                continue;
+            }
             assert!(answered.has_attribute("rtcp-mux"));
             for format in answered.fmt.split(' ') {
                 let is_offered = offered.formats.split(' ').any(|offered| offered == format);
@@ -439,4 +445,39 @@ fn forward_error_correction_is_agreed_where_it_is_offered_and_wanted() {
         let Wanted::Slot(leg) = wanted else { panic!() };
         assert!(leg.codecs.iter().all(|codec| codec.fec().is_none()));
     }
+}
+
+#[test]
+fn data_channels_are_taken_where_they_are_offered() {
+    let offer = Offer::parse(CHROMIUM_CONFERENCE).unwrap();
+    let said = |text: &str| {
+        let offer = Offer::parse(text).unwrap();
+        offer.medias.iter().find_map(|media| media.channels).map(|each| each.message_bytes_max)
+    };
+    let line = "a=max-message-size:262144\r\n";
+    assert_eq!(said(CHROMIUM_CONFERENCE), Some(262_144));
+    assert_eq!(said(&CHROMIUM_CONFERENCE.replace(line, "")), Some(0), "not said");
+    let any = CHROMIUM_CONFERENCE.replace(line, "a=max-message-size:0\r\n");
+    assert_eq!(said(&any), Some(u32::MAX));
+    let huge = CHROMIUM_CONFERENCE.replace("262144", "99999999999");
+    assert_eq!(said(&huge), Some(u32::MAX));
+
+    // For WHIP and WHEP as well; what is another protocol, or not in use, is refused.
+    let is_taken = |text: &str, role| {
+        let lines = plan(&Offer::parse(text).unwrap(), role, &[]).unwrap();
+        matches!(lines.last(), Some(Wanted::Channels))
+    };
+    for role in [Role::Conference, Role::Publisher, Role::Player] {
+        assert!(is_taken(CHROMIUM_CONFERENCE, role));
+    }
+    let format = "UDP/DTLS/SCTP webrtc-datachannel";
+    for other in ["DTLS/SCTP 5000", "UDP/DTLS/SCTP something", "UDP/TLS/RTP/SAVPF 0"] {
+        assert!(
+            !is_taken(&CHROMIUM_CONFERENCE.replace(format, other), Role::Conference),
+            "{other}"
+        );
+    }
+    let unused = CHROMIUM_CONFERENCE.replace("m=application 9", "m=application 0");
+    assert!(!is_taken(&unused, Role::Conference));
+    assert_eq!(offer.medias.last().unwrap().kind, MediaKind::Data);
 }

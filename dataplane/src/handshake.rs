@@ -4,12 +4,13 @@
 //! Workers pass datagrams in and get commands back; both ways are bounded. What is lost on the way in is retransmitted
 //! by the peer (DTLS is made for loss); keys and ends on the way out wait until the worker's mailbox has room.
 
+use crate::channels::{Channels, Outgoing, Permission, Post, Refusal};
 use crate::fault;
-use crate::limits::{HALF_OPEN, HANDSHAKE_INPUTS, HANDSHAKE_ORDERS};
+use crate::limits::{CHANNEL_DATAGRAMS, HALF_OPEN, HANDSHAKE_INPUTS, HANDSHAKE_ORDERS};
 use crate::mailbox::{Mailbox, Request};
 use crossbeam_queue::ArrayQueue;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,6 +21,8 @@ use strait_crypt::dtls::{Certificate, Fingerprint, Handshake, Output, Role};
 
 /// The thread looks around at least so often, in case a wake-up came too early.
 const NAP: Duration = Duration::from_millis(100);
+/// The least time between two timeouts of a peer's channels.
+const TICK: Duration = Duration::from_millis(1);
 /// Inputs taken between two looks at the timers.
 const INPUTS_PER_TURN: usize = 64;
 /// Timers per peer, stale ones included, beyond which the stale ones are thrown out.
@@ -60,6 +63,7 @@ enum Order {
         peer: PeerId,
         role: Role,
         fingerprint: Fingerprint,
+        channels: Option<Permission>,
     },
     Remove(PeerId),
     Move {
@@ -83,6 +87,7 @@ struct Input {
 pub fn start(
     certificate: Certificate,
     workers: Vec<Mailbox>,
+    post: Post,
     last: impl Send + 'static,
 ) -> io::Result<(Handshakes, JoinHandle<()>)> {
     let shared = Arc::new(Shared {
@@ -100,6 +105,8 @@ pub fn start(
         shared: shared.clone(),
         peers: HashMap::new(),
         timers: BinaryHeap::new(),
+        post,
+        held_up: BTreeSet::new(),
     };
     let join = std::thread::Builder::new().name("dtls".into()).spawn(move || {
         let _last = last;
@@ -119,12 +126,14 @@ impl Handshakes {
         peer: PeerId,
         role: Role,
         fingerprint: Fingerprint,
+        channels: Option<Permission>,
     ) -> Result<(), TooManyHalfOpen> {
         if self.shared.half_open.fetch_add(1, Ordering::Relaxed) >= HALF_OPEN {
             self.shared.half_open.fetch_sub(1, Ordering::Relaxed);
             return Err(TooManyHalfOpen);
         }
-        if self.shared.orders.push(Order::Add { worker, peer, role, fingerprint }).is_err() {
+        let order = Order::Add { worker, peer, role, fingerprint, channels };
+        if self.shared.orders.push(order).is_err() {
             self.shared.half_open.fetch_sub(1, Ordering::Relaxed);
             return Err(TooManyHalfOpen);
         }
@@ -160,6 +169,11 @@ impl Handshakes {
         if self.shared.inputs.push(Input { peer, datagram }).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        self.thread.unpark();
+    }
+
+    /// Has the thread look for messages, or for room for them.
+    pub fn wake(&self) {
         self.thread.unpark();
     }
 
@@ -204,6 +218,10 @@ struct Helper {
     peers: HashMap<PeerId, Peer>,
     /// The entry that is not its peer's `wake` any more is stale.
     timers: BinaryHeap<Reverse<(Instant, PeerId)>>,
+    /// Messages of data channels, from and to the RPC.
+    post: Post,
+    /// Peers whose messages found no room there.
+    held_up: BTreeSet<PeerId>,
 }
 
 struct Peer {
@@ -214,6 +232,19 @@ struct Peer {
     handshake: Option<Handshake>,
     wake: Option<Instant>,
     half_open: bool,
+    /// It may have channels.
+    permission: Option<Permission>,
+    /// Made with its first packet, or by a client of DTLS.
+    channels: Option<Box<Channels>>,
+}
+
+/// What came out of a peer's handshake.
+#[derive(Default)]
+struct Outcome {
+    datagrams: Vec<Vec<u8>>,
+    commands: Vec<Command>,
+    received: Vec<Vec<u8>>,
+    wake: Option<Instant>,
 }
 
 impl Helper {
@@ -232,6 +263,7 @@ impl Helper {
                 }
                 self.work(peer, now, |handshake| handshake.handle(now, &datagram));
             }
+            self.take_messages(now);
             self.fire(now);
             self.deliver();
             self.sleep();
@@ -240,7 +272,7 @@ impl Helper {
 
     fn obey(&mut self, order: Order, now: Instant) {
         match order {
-            Order::Add { worker, peer, role, fingerprint } => {
+            Order::Add { worker, peer, role, fingerprint, channels } => {
                 let entry = Peer {
                     worker,
                     role,
@@ -248,6 +280,8 @@ impl Helper {
                     handshake: None,
                     wake: None,
                     half_open: true,
+                    permission: channels,
+                    channels: None,
                 };
                 self.peers.insert(peer, entry);
                 if role == Role::Client {
@@ -261,7 +295,7 @@ impl Helper {
                 }
             }
             Order::Remove(peer) => {
-                if let Some(entry) = self.peers.remove(&peer) {
+                if let Some(entry) = self.forget(peer) {
                     self.settle(entry.half_open);
                 }
             }
@@ -272,47 +306,106 @@ impl Helper {
     fn work(&mut self, id: PeerId, now: Instant, work: impl FnOnce(&mut Handshake)) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let handshake = peer.handshake.get_or_insert_with(|| {
-            Handshake::new(&self.certificate, peer.role, peer.fingerprint.clone(), now)
+            let print = peer.fingerprint.clone();
+            let mut handshake = Handshake::new(&self.certificate, peer.role, print, now);
+            if peer.permission.is_some() {
+                handshake.take_data();
+            }
+            handshake
         });
         work(handshake);
-        let mut datagrams = Vec::new();
-        let mut commands = Vec::new();
-        let wake = loop {
-            match handshake.poll() {
-                Output::Transmit(datagram) => datagrams.push(datagram),
-                Output::Connected(keys) => commands.push(Command::SetKeys { peer: id, keys }),
-                Output::Closed => {
-                    let detail = "the peer closed DTLS".to_owned();
-                    commands.push(Command::CloseHandshake { peer: id, closed: true, detail });
-                }
-                Output::Failed(detail) => {
-                    commands.push(Command::CloseHandshake { peer: id, closed: false, detail });
-                }
-                Output::Timeout(at) => break Some(at),
-                Output::Idle => break None,
-            }
-        };
+        let mut outcome = Outcome::default();
+        outcome.take(id, handshake);
+        let over = outcome.wake.is_none();
         let connected = handshake.is_connected();
+        let settled = peer.half_open && (connected || over);
+        peer.half_open &= !settled;
+        if let Some(permission) = peer.permission.as_ref().filter(|_| !over && connected) {
+            let begins = settled && peer.role == Role::Client;
+            let is_wanted = begins || !outcome.received.is_empty();
+            if is_wanted && peer.channels.is_none() && self.post.admit() {
+                let mut channels = Channels::new(permission.message_bytes_max, now);
+                if begins {
+                    channels.connect();
+                }
+                peer.channels = Some(Box::new(channels));
+            }
+            let received = std::mem::take(&mut outcome.received);
+            let held_up = peer.exchange(id, now, received, &self.post, &mut outcome);
+            match held_up {
+                true => self.held_up.insert(id),
+                false => self.held_up.remove(&id),
+            };
+        }
+        let Outcome { datagrams, mut commands, wake, .. } = outcome;
         let moved = peer.wake != wake;
         peer.wake = wake;
         let worker = peer.worker;
-        let settled = peer.half_open && (connected || wake.is_none());
-        peer.half_open &= !settled;
-        if wake.is_none() {
-            // Over: what comes after is ignored.
-            self.peers.remove(&id);
+        if over {
+            // What comes after is ignored.
+            self.forget(id);
         }
         if moved {
             self.arm(id, wake);
         }
         self.settle(settled);
         // The last flight goes out before the keys: the peer's media comes only after it.
-        if !datagrams.is_empty() {
-            commands.insert(0, Command::SendHandshake { peer: id, datagrams });
+        for (at, datagrams) in datagrams.chunks(CHANNEL_DATAGRAMS).enumerate() {
+            let datagrams = datagrams.to_vec();
+            commands.insert(at, Command::SendHandshake { peer: id, datagrams });
         }
         for command in commands {
             self.post(worker, command);
         }
+    }
+
+    /// Takes what is to be said on channels, and goes on with peers who could not be heard.
+    fn take_messages(&mut self, now: Instant) {
+        for _ in 0..INPUTS_PER_TURN {
+            let Some(order) = self.post.order() else { break };
+            match order {
+                Outgoing::Say { peer, channel, is_text, payload } => {
+                    let channels = self.channels(peer);
+                    let said = channels.map(|each| each.send(channel, is_text, &payload));
+                    self.post.count_sent(said.unwrap_or(Err(Refusal::NoChannel)));
+                    if said.is_some() {
+                        self.work(peer, now, |_| {});
+                    }
+                }
+                Outgoing::Close { peer, channel } => {
+                    if let Some(channels) = self.channels(peer) {
+                        channels.close(channel, "the control plane closed it");
+                        self.work(peer, now, |_| {});
+                    }
+                }
+                Outgoing::Tell => {
+                    let peers = self.peers.iter_mut();
+                    let with = peers.filter_map(|(id, peer)| Some((id, peer.channels.as_mut()?)));
+                    for (id, channels) in with {
+                        channels.tell();
+                        self.held_up.insert(*id);
+                    }
+                }
+            }
+        }
+        while self.post.has_room()
+            && let Some(peer) = self.held_up.pop_first()
+        {
+            self.work(peer, now, |_| {});
+        }
+    }
+
+    fn channels(&mut self, peer: PeerId) -> Option<&mut Channels> {
+        self.peers.get_mut(&peer)?.channels.as_deref_mut()
+    }
+
+    fn forget(&mut self, id: PeerId) -> Option<Peer> {
+        let peer = self.peers.remove(&id)?;
+        self.held_up.remove(&id);
+        if peer.channels.is_some() {
+            self.post.ended();
+        }
+        Some(peer)
     }
 
     /// Notes when a peer wants to be woken, as its `wake` says.
@@ -363,7 +456,9 @@ impl Helper {
     }
 
     fn sleep(&mut self) {
-        if !self.shared.inputs.is_empty() || !self.shared.orders.is_empty() {
+        let waits = !self.shared.inputs.is_empty() || !self.shared.orders.is_empty();
+        let has_room = !self.held_up.is_empty() && self.post.has_room();
+        if waits || has_room || self.post.has_orders() {
             return;
         }
         let timer = self.timers.peek().map(|Reverse((at, _))| {
@@ -381,6 +476,60 @@ impl Helper {
         if settled {
             self.shared.half_open.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Outcome {
+    /// Takes all that a handshake has.
+    fn take(&mut self, peer: PeerId, handshake: &mut Handshake) {
+        self.wake = loop {
+            match handshake.poll() {
+                Output::Transmit(datagram) => self.datagrams.push(datagram),
+                Output::Received(data) => self.received.push(data),
+                Output::Connected(keys) => self.commands.push(Command::SetKeys { peer, keys }),
+                Output::Closed => {
+                    let detail = "the peer closed DTLS".to_owned();
+                    self.commands.push(Command::CloseHandshake { peer, closed: true, detail });
+                }
+                Output::Failed(detail) => {
+                    self.commands.push(Command::CloseHandshake { peer, closed: false, detail });
+                }
+                Output::Timeout(at) => break Some(at),
+                Output::Idle => break None,
+            }
+        };
+    }
+}
+
+impl Peer {
+    /// Gives its channels what came, and takes what they have. `true`: somebody has to read before there is more.
+    fn exchange(
+        &mut self,
+        id: PeerId,
+        now: Instant,
+        received: Vec<Vec<u8>>,
+        post: &Post,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let (Some(handshake), Some(channels), Some(permission)) =
+            (&mut self.handshake, &mut self.channels, &self.permission)
+        else {
+            return false;
+        };
+        channels.handle_timeout(now);
+        for packet in received {
+            channels.handle(now, packet);
+        }
+        let is_heard = post.deliver(&permission.names, channels);
+        while let Some(packet) = channels.poll_transmit() {
+            handshake.send(&packet);
+            outcome.take(id, handshake);
+        }
+        // A handshake that failed at this is over; otherwise who is due first. Time always advances.
+        if let (Some(at), Some(due)) = (outcome.wake, channels.next_timeout()) {
+            outcome.wake = Some(at.min(due.max(now + TICK)));
+        }
+        !is_heard
     }
 }
 
@@ -403,6 +552,8 @@ mod tests {
             }),
             peers: HashMap::new(),
             timers: BinaryHeap::new(),
+            post: crate::channels::way().0,
+            held_up: BTreeSet::new(),
         }
     }
 
@@ -413,7 +564,9 @@ mod tests {
         for id in 0..10 {
             let fingerprint = Fingerprint::new("sha-256", &[7; 32]).unwrap();
             let role = Role::Client;
-            helper.obey(Order::Add { worker: 0, peer: PeerId(id), role, fingerprint }, now);
+            let peer = PeerId(id);
+            let add = Order::Add { worker: 0, peer, role, fingerprint, channels: None };
+            helper.obey(add, now);
         }
         assert_eq!(helper.timers.len(), 10);
         let mut most = 0;

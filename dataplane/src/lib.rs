@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod candidates;
+pub mod channels;
 pub mod codecs;
 pub mod config;
 mod error;

@@ -72,6 +72,31 @@ pub const FRAMED_READ_BYTES: usize = 16 << 10;
 /// Reads from one connection, of each of its sides, before the others have their turn.
 pub const FRAMED_READS_PER_TURN: usize = 4;
 const _: () = assert!(FRAMED_QUEUE_BYTES >= 2 * FRAMED_RECORD_BYTES);
+/// Data channels of a peer: one for messages, and some for what an application has besides.
+pub const CHANNELS: usize = 16;
+/// SCTP streams that are agreed on: what browsers ask for; a browser uses every second number.
+pub const CHANNEL_STREAMS: u16 = 1024;
+/// Largest message on a data channel: 64 KiB, and what a control plane writes in front of them.
+pub const CHANNEL_MESSAGE_BYTES: usize = 65 << 10;
+/// Largest message to a peer whose SDP does not say (RFC 8841 section 6.1).
+pub const CHANNEL_MESSAGE_BYTES_DEFAULT: usize = 64 << 10;
+/// What an association holds of messages that are not whole or that nobody took: three of the largest.
+pub const CHANNEL_RECEIVE_BYTES: u32 = 256 << 10;
+const _: () = assert!(CHANNEL_RECEIVE_BYTES as usize > 3 * CHANNEL_MESSAGE_BYTES);
+/// What waits for a peer on all its channels: seconds of a line that carries a call. Beyond, they are closed.
+pub const CHANNEL_BUFFERED_BYTES: usize = 1 << 20;
+/// Largest SCTP packet: with DTLS around it as large as the largest datagram of a handshake.
+pub const CHANNEL_PACKET_BYTES: u32 = 1100;
+/// Peers with an SCTP association: 64 MiB of tables, and 1.3 GiB if every one of them sends and reads as slowly as it may.
+pub const ASSOCIATIONS: usize = 1024;
+/// Events and messages of channels that wait for their reader: 16 MiB at most. Beyond, they wait in the associations.
+pub const CHANNEL_EVENTS: usize = 256;
+/// Messages to channels that wait for the DTLS thread: 16 MiB at most. Beyond, their sender waits.
+pub const CHANNEL_ORDERS: usize = 256;
+/// Channels that one message is sent to.
+pub const CHANNEL_RECEIVERS: usize = 1024;
+/// Datagrams with data that a worker gets at a time, so that no turn of its loop is longer for them.
+pub const CHANNEL_DATAGRAMS: usize = 32;
 
 /// Events that wait for the slowest reader of `WatchEvents`; beyond, it loses the oldest and is told how many.
 pub const EVENTS: usize = 4096;

@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use strait_core::quality::{DELAY_CLASSES, LOSS_CLASSES};
 use strait_core::statistics::EcnCounts;
 use strait_io::steering::WAYS;
@@ -193,6 +193,24 @@ const METRICS: &[(&str, &str, &str)] = &[
     ),
     ("relay_handshakes_open", "gauge", "DTLS handshakes under way."),
     ("relay_handshake_drops_total", "counter", "DTLS datagrams that found no room."),
+    ("relay_channel_associations", "gauge", "Peers with an SCTP association for data channels."),
+    (
+        "relay_channel_associations_refused_total",
+        "counter",
+        "SCTP associations that the limit left no room for.",
+    ),
+    ("relay_channel_messages_received_total", "counter", "Messages from data channels."),
+    ("relay_channel_messages_sent_total", "counter", "Messages to data channels."),
+    (
+        "relay_channel_messages_undelivered_total",
+        "counter",
+        "Messages to data channels that were closed, or whose peer takes none as large.",
+    ),
+    (
+        "relay_channel_peers_too_slow_total",
+        "counter",
+        "Peers whose data channels were closed because too much waited for them.",
+    ),
     ("relay_event_readers", "gauge", "Readers of WatchEvents: control planes."),
 ];
 
@@ -317,6 +335,14 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     }
     page.one("relay_handshakes_open", "", state.handshakes.half_open());
     page.one("relay_handshake_drops_total", "", state.handshakes.dropped());
+    let channels = &state.messages.counters;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    page.one("relay_channel_associations", "", channels.associations.load(Ordering::Relaxed));
+    page.one("relay_channel_associations_refused_total", "", count(&channels.refused));
+    page.one("relay_channel_messages_received_total", "", count(&channels.received));
+    page.one("relay_channel_messages_sent_total", "", count(&channels.sent));
+    page.one("relay_channel_messages_undelivered_total", "", count(&channels.undelivered));
+    page.one("relay_channel_peers_too_slow_total", "", count(&channels.too_slow));
     page.one("relay_event_readers", "", state.watchers.load(Ordering::Relaxed));
     page.text
 }

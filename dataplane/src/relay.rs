@@ -152,8 +152,9 @@ impl Relay {
         let health = Arc::new(Health::new(workers, timing));
         let (alive, died) = mpsc::channel(1);
         let last = |what| Last::new(what, &health, &alive);
+        let (post, way) = crate::channels::way();
         let (handshakes, helper) =
-            handshake::start(certificate, mailboxes.clone(), last("the DTLS thread"))
+            handshake::start(certificate, mailboxes.clone(), post, last("the DTLS thread"))
                 .map_err(RelayError::Thread)?;
         let letterboxes: Vec<_> =
             bound.ports.iter().map(|port| Letterbox::new(port.waker())).collect();
@@ -205,7 +206,7 @@ impl Relay {
         let state = State::new(
             identity,
             mailboxes,
-            handshakes,
+            (handshakes, way),
             kernel,
             health.clone(),
             subscribers_asked,

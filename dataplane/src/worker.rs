@@ -408,7 +408,8 @@ mod tests {
         let port = bound.ports.remove(0);
         let (mailbox, inbox) = mailbox(0, port.waker());
         let certificate = Certificate::generate().unwrap();
-        let (handshakes, _) = crate::handshake::start(certificate, Vec::new(), ()).unwrap();
+        let (handshakes, _) =
+            crate::handshake::start(certificate, Vec::new(), crate::channels::way().0, ()).unwrap();
         let letterbox = Letterbox::new(port.waker());
         let turner = Turner {
             core: Worker::new(WorkerConfig {

@@ -1,6 +1,7 @@
 //! A running relay from outside, over real sockets. One program of tests: each would take as long to build as all.
 
 mod call;
+mod channels;
 mod common;
 mod faults;
 mod framed;

@@ -154,6 +154,11 @@ impl Session {
             let Some((_, notice)) = notice else { return "scope ended".into() };
             let mut participant = self.participant.lock().await;
             let Some(participant) = participant.as_mut() else { return "left".into() };
+            if matches!(*notice, Notice::Message(_)) {
+                // By its data channel, or not at all.
+                participant.say(&notice);
+                continue;
+            }
             if participant.on_notice(&notice) {
                 return match &*notice {
                     Notice::MediaLost { reason, .. } => reason.clone(),

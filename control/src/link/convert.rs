@@ -276,9 +276,11 @@ pub fn event(notice: &Notice) -> Option<Body> {
         }
         Notice::Direct(offer) => return Some(Body::Direct(direct(offer))),
         Notice::DirectEnded(reason) => return Some(direct_ended(reason)),
-        Notice::Quality(_) | Notice::Message(_) | Notice::Connected { .. } | Notice::KeyChanged => {
-            return None;
-        }
+        Notice::Quality(_)
+        | Notice::Message(_)
+        | Notice::ChannelEnded
+        | Notice::Connected { .. }
+        | Notice::KeyChanged => return None,
     };
     Some(user(event))
 }

@@ -86,6 +86,8 @@ struct Media {
     remote_ice: IceCredentials,
     remote_fingerprint: Fingerprint,
     is_dtls_client: bool,
+    /// The relay takes its data channels.
+    takes_channels: bool,
     session_id: u64,
     answers: u64,
     lines: Vec<Line>,
@@ -314,7 +316,15 @@ impl Participant {
     /// who else is there.
     pub async fn restart(&mut self, sink: Sink) -> Vec<PeerView> {
         self.close_media().await;
-        self.scope.renew_sink(&self.peer, sink)
+        let others = self.scope.renew_sink(&self.peer, sink.clone());
+        // What the old data channel did not bring is told once the new stay has begun.
+        sink.send(&Arc::new(Notice::ChannelEnded));
+        others
+    }
+
+    /// Sends a message by the peer's data channel. False: it has to go another way.
+    pub fn say(&self, notice: &Arc<Notice>) -> bool {
+        self.scopes.say(&self.scope, &self.peer, notice)
     }
 
     /// The relay's counters for this peer.
@@ -349,6 +359,11 @@ impl Participant {
     async fn add_transport(&mut self, offer: &Offer) -> Result<(), Fault> {
         let is_dtls_client = offer.setup == Setup::Passive;
         let role = if is_dtls_client { v1::DtlsRole::Client } else { v1::DtlsRole::Server };
+        // Also where there are none yet: a later offer may have them. As the client of DTLS the relay would begin them.
+        let channels =
+            offer.medias.iter().find_map(|media| media.channels.filter(|_| media.is_active));
+        let takes_channels = channels.is_some() || !is_dtls_client;
+        let message_bytes_max = channels.map_or(0, |channels| channels.message_bytes_max);
         let relay_peer = format!("{}.{}", self.peer, self.scopes.next_transport());
         let request = v1::AddPeerRequest {
             scope_id: self.scope.relay_id.clone(),
@@ -356,6 +371,7 @@ impl Participant {
             remote_ice: Some(relay::credentials(&offer.ice)),
             remote_fingerprint: Some(relay::fingerprint(&offer.fingerprint)),
             dtls_role: role.into(),
+            data_channels: takes_channels.then_some(v1::DataChannels { message_bytes_max }),
             ..v1::AddPeerRequest::default()
         };
         let (local, fingerprint) = self.scopes.add_peer(&self.scope, request).await?;
@@ -369,6 +385,7 @@ impl Participant {
             remote_ice: offer.ice.clone(),
             remote_fingerprint: offer.fingerprint.clone(),
             is_dtls_client,
+            takes_channels,
             // 63 bits: some parsers read it as a signed number.
             session_id: u64::from_be_bytes(session) >> 1,
             answers: 0,
@@ -389,6 +406,10 @@ impl Participant {
     ) -> Result<Negotiated, Fault> {
         let mut failed = Vec::new();
         self.end_changed_lines(offer, &wanted).await;
+        if wanted.iter().any(|line| matches!(line, Wanted::Channels)) {
+            let has_socket = self.role == Role::Conference;
+            self.scope.admit_channels(&self.peer, self.identity.check_message(), has_socket);
+        }
         for (index, (media, wanted)) in offer.medias.iter().zip(&wanted).enumerate() {
             let outcome = match (self.line(index), wanted) {
                 (Line::Unused, Wanted::Publication(leg)) => {
@@ -610,6 +631,8 @@ impl Participant {
             let line = media.lines.get(index).unwrap_or(&unused);
             let (direction, leg, sending) = match (wanted, line) {
                 (Wanted::Rejected(_), _) => return AnswerLine::Rejected,
+                (Wanted::Channels, _) if media.takes_channels => return AnswerLine::Channels,
+                (Wanted::Channels, _) => return AnswerLine::Rejected,
                 (Wanted::Publication(_), Line::Publication { leg, .. }) => {
                     (Direction::ReceiveOnly, leg, None)
                 }

@@ -24,6 +24,8 @@ pub enum Wanted {
     Slot(Leg),
     /// Accepted, nothing flows.
     Idle(Leg),
+    /// The peer may open data channels.
+    Channels,
     /// Refused; the sentence says why, none when it is not in use anyway.
     Rejected(Option<String>),
 }
@@ -87,6 +89,7 @@ fn decide(media: &Media, role: Role, fec: &[Fec]) -> Wanted {
     let kind = match media.kind {
         MediaKind::Audio => Kind::Audio,
         MediaKind::Video => Kind::Video,
+        MediaKind::Data => return decide_channels(media),
         MediaKind::Other => {
             return Wanted::Rejected(Some(format!("m={} is not relayed", media.media)));
         }
@@ -155,6 +158,17 @@ fn decide(media: &Media, role: Role, fec: &[Fec]) -> Wanted {
             reduced_size: media.rtcp_rsize,
         };
         if receives { Wanted::Slot(leg) } else { Wanted::Idle(leg) }
+    }
+}
+
+fn decide_channels(media: &Media) -> Wanted {
+    match (media.is_active, media.is_bundled) {
+        (false, _) => Wanted::Rejected(None),
+        (true, true) => Wanted::Channels,
+        (true, false) => Wanted::Rejected(Some(format!(
+            "mid {}: it is outside the BUNDLE group; set bundlePolicy to \"max-bundle\"",
+            media.mid
+        ))),
     }
 }
 

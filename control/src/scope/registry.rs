@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use strait_proto::v1;
 use tracing::warn;
 
+use super::channels::Channels;
 use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
 use super::rotation::AtRelay;
@@ -54,6 +55,7 @@ pub struct Scope {
     pub(super) at_relay: tokio::sync::Mutex<AtRelay>,
     /// The relay's counters of its transports, while they are fresh.
     statistics: tokio::sync::Mutex<Option<HashMap<String, v1::PeerStatistics>>>,
+    channels: Mutex<Channels>,
 }
 
 impl Scopes {
@@ -149,6 +151,7 @@ impl Scopes {
                 scopes.remove(&scope.key);
             }
         }
+        scope.channels().forget(peer);
         if scope.roster().is_empty() {
             scope.natives().clear();
             let mut at_relay = scope.at_relay.lock().await;
@@ -281,8 +284,7 @@ impl Scopes {
 
     /// Compares with what the relay has: whoever has no transport there lost it.
     pub fn reconcile(&self, is_alive: impl Fn(&str, &str) -> bool) {
-        let scopes: Vec<_> = self.lock().values().cloned().collect();
-        for scope in scopes {
+        for scope in self.all() {
             for relay_peer in scope.relay_peers() {
                 if !is_alive(&scope.relay_id, &relay_peer) {
                     scope.lose(&relay_peer, "the relay restarted");
@@ -294,8 +296,21 @@ impl Scopes {
         }
     }
 
-    fn of_relay_id(&self, relay_id: &str) -> Option<Arc<Scope>> {
-        self.lock().values().find(|scope| scope.relay_id == relay_id).cloned()
+    pub(super) fn of_relay_id(&self, relay_id: &str) -> Option<Arc<Scope>> {
+        // `Scope::new` made it: application/scope#life.
+        let (name, _) = relay_id.rsplit_once('#')?;
+        let scopes = self.lock();
+        let found = name.match_indices('/').find_map(|(at, _)| {
+            let (application, scope) = name.split_at_checked(at)?;
+            let scope = scope.get(1..)?.to_owned();
+            let scope = scopes.get(&ScopeKey { application: application.to_owned(), scope })?;
+            (scope.relay_id == relay_id).then_some(scope)
+        });
+        found.cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Scope>> {
+        self.lock().values().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ScopeKey, Arc<Scope>>> {
@@ -315,6 +330,7 @@ impl Scope {
             natives: Mutex::default(),
             at_relay: tokio::sync::Mutex::default(),
             statistics: tokio::sync::Mutex::default(),
+            channels: Mutex::default(),
         })
     }
 
@@ -326,6 +342,11 @@ impl Scope {
     /// What its native clients share. Never held over an await, nor while the roster is taken.
     pub fn natives(&self) -> MutexGuard<'_, Natives> {
         self.natives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The data channels of its peers. Never held over an await; the roster may be taken meanwhile, but not the other way.
+    pub fn channels(&self) -> MutexGuard<'_, Channels> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a publication and tells the others, in one step: whoever comes in between gets it
@@ -408,6 +429,7 @@ impl Scope {
 
     /// Ends all publications of a peer and tells the others; presence stays.
     pub(super) fn lose_media(&self, peer: &str) {
+        self.lose_channels(peer);
         let mut roster = self.roster();
         let publications = roster.lose_media(peer);
         tell_ended(&roster, peer, publications);
@@ -436,6 +458,8 @@ impl Scope {
             sink.send(&Arc::new(Notice::MediaLost { relay_peer, reason }));
         }
         settle(&mut roster);
+        drop(roster);
+        self.lose_channels(&peer);
     }
 }
 

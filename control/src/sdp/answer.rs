@@ -5,6 +5,10 @@ use std::fmt::Write;
 use super::codec::CONGESTION_CONTROL;
 use super::offer::{Direction, Media, Offer};
 use super::{Codec, Extension, IceCredentials};
+use crate::limits::CHANNEL_FRAME_BYTES;
+
+/// What browsers say as well; the relay takes any.
+const SCTP_PORT: u16 = 5000;
 
 /// What is answered, beside the m-lines.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub enum AnswerLine {
         /// What the relay sends here.
         sending: Option<Sending>,
     },
+    /// Data channels, accepted.
+    Channels,
 }
 
 /// The stream that the relay sends on an m-line.
@@ -70,7 +76,7 @@ impl Answer<'_> {
         write!(sdp, "v=0\r\no=- {} {} IN IP4 127.0.0.1\r\n", self.session_id, self.version)?;
         write!(sdp, "s=-\r\nt=0 0\r\n")?;
         let pairs = || offer.medias.iter().zip(&self.lines);
-        let accepted = || pairs().filter(|(_, line)| matches!(line, AnswerLine::Accepted { .. }));
+        let accepted = || pairs().filter(|(_, line)| **line != AnswerLine::Rejected);
         if offer.has_bundle {
             write!(sdp, "a=group:BUNDLE")?;
             for (media, _) in accepted() {
@@ -84,10 +90,17 @@ impl Answer<'_> {
         write!(sdp, "a=msid-semantic: WMS *\r\na=ice-lite\r\n")?;
         let lead = accepted().next().map(|(media, _)| media.mid.as_str());
         for (media, line) in pairs() {
+            let is_lead = lead == Some(&media.mid);
             match line {
                 AnswerLine::Rejected => write_rejected(sdp, media)?,
                 AnswerLine::Accepted { .. } => {
-                    self.write_accepted(sdp, offer, media, line, lead == Some(&media.mid))?;
+                    self.write_accepted(sdp, offer, media, line, is_lead)?;
+                }
+                AnswerLine::Channels => {
+                    write!(sdp, "m={} 9 {} {}", media.media, media.protocol, media.formats)?;
+                    self.write_transport(sdp, offer, media, is_lead)?;
+                    write!(sdp, "a=sctp-port:{SCTP_PORT}\r\n")?;
+                    write!(sdp, "a=max-message-size:{CHANNEL_FRAME_BYTES}\r\n")?;
                 }
             }
         }
@@ -112,20 +125,7 @@ impl Answer<'_> {
         for rtx in codecs.iter().filter_map(|codec| codec.rtx) {
             write!(sdp, " {rtx}")?;
         }
-        write!(sdp, "\r\nc=IN IP4 0.0.0.0\r\n")?;
-        write_mid(sdp, media)?;
-        write!(sdp, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", self.ice.ufrag, self.ice.pwd)?;
-        if offer.trickle {
-            write!(sdp, "a=ice-options:trickle\r\n")?;
-        }
-        write!(sdp, "a=fingerprint:sha-256 {}\r\n", self.fingerprint)?;
-        write!(sdp, "a=setup:{}\r\n", if self.is_dtls_client { "active" } else { "passive" })?;
-        if is_lead {
-            for candidate in self.candidates {
-                write!(sdp, "a=candidate:{candidate}\r\n")?;
-            }
-            write!(sdp, "a=end-of-candidates\r\n")?;
-        }
+        self.write_transport(sdp, offer, media, is_lead)?;
         write!(sdp, "a={}\r\na=rtcp-mux\r\n", direction_name(*direction))?;
         if media.rtcp_rsize {
             write!(sdp, "a=rtcp-rsize\r\n")?;
@@ -155,6 +155,31 @@ impl Answer<'_> {
         }
         if let Some(sending) = sending {
             write_sending(sdp, sending)?;
+        }
+        Ok(())
+    }
+
+    /// The rest of the m-line, and what all of a bundle have in common.
+    fn write_transport(
+        &self,
+        sdp: &mut String,
+        offer: &Offer,
+        media: &Media,
+        is_lead: bool,
+    ) -> std::fmt::Result {
+        write!(sdp, "\r\nc=IN IP4 0.0.0.0\r\n")?;
+        write_mid(sdp, media)?;
+        write!(sdp, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", self.ice.ufrag, self.ice.pwd)?;
+        if offer.trickle {
+            write!(sdp, "a=ice-options:trickle\r\n")?;
+        }
+        write!(sdp, "a=fingerprint:sha-256 {}\r\n", self.fingerprint)?;
+        write!(sdp, "a=setup:{}\r\n", if self.is_dtls_client { "active" } else { "passive" })?;
+        if is_lead {
+            for candidate in self.candidates {
+                write!(sdp, "a=candidate:{candidate}\r\n")?;
+            }
+            write!(sdp, "a=end-of-candidates\r\n")?;
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ impl Codec {
         match kind {
             MediaKind::Audio => AUDIO.iter().any(is),
             MediaKind::Video => VIDEO.iter().any(is) && self.clock_rate_hz == 90_000,
-            MediaKind::Other => false,
+            MediaKind::Data | MediaKind::Other => false,
         }
     }
 

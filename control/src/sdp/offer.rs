@@ -61,6 +61,15 @@ pub struct Media {
     pub is_simulcast: bool,
     /// `a=msid`: stream and track.
     pub msid: Option<String>,
+    /// What is said of data channels, where it carries them.
+    pub channels: Option<DataChannels>,
+}
+
+/// Data channels, as an m-line offers them (RFC 8841).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataChannels {
+    /// The largest message that the offerer takes, in bytes; 0: not said, which means 64 KiB.
+    pub message_bytes_max: u32,
 }
 
 /// One encoding that the offerer sends.
@@ -81,6 +90,8 @@ pub enum MediaKind {
     Audio,
     /// `m=video`
     Video,
+    /// `m=application` with data channels.
+    Data,
     /// Anything else; refused.
     Other,
 }
@@ -266,11 +277,17 @@ fn read_media(
     let kind = match media.media.as_str() {
         "audio" => MediaKind::Audio,
         "video" => MediaKind::Video,
+        // Any order of UDP and TCP, and what came before RFC 8841 is not taken.
+        "application"
+            if media.proto.ends_with("/DTLS/SCTP") && media.fmt == "webrtc-datachannel" =>
+        {
+            MediaKind::Data
+        }
         _ => MediaKind::Other,
     };
     let is_active = is_active(media);
     let (encodings, is_simulcast) = match kind {
-        MediaKind::Other => (Vec::new(), false),
+        MediaKind::Data | MediaKind::Other => (Vec::new(), false),
         _ => read_encodings(attributes),
     };
     // Plan B puts several tracks into one m-line, each with SSRCs and an msid of its own.
@@ -302,7 +319,10 @@ fn read_media(
             Some("inactive") => Direction::Inactive,
             _ => Direction::SendReceive,
         },
-        codecs: if kind == MediaKind::Other { Vec::new() } else { read_codecs(media) },
+        codecs: match kind {
+            MediaKind::Data | MediaKind::Other => Vec::new(),
+            MediaKind::Audio | MediaKind::Video => read_codecs(media),
+        },
         extensions: values(attributes, "extmap")
             .chain(values(&session.attributes, "extmap"))
             .filter_map(read_extension)
@@ -311,7 +331,17 @@ fn read_media(
         encodings: if encodings.is_empty() { vec![Encoding::default()] } else { encodings },
         is_simulcast,
         msid: value(attributes, "msid").map(str::to_owned),
+        channels: (kind == MediaKind::Data).then(|| read_channels(attributes)),
     })
+}
+
+fn read_channels(attributes: &[sdp_types::Attribute]) -> DataChannels {
+    // 0 is any size (RFC 8841 section 6.1), and what is larger than a number here is as good.
+    let said = value(attributes, "max-message-size").map(str::trim);
+    let said = said.map(|text| text.parse().unwrap_or(u32::MAX));
+    DataChannels {
+        message_bytes_max: said.map_or(0, |bytes| if bytes == 0 { u32::MAX } else { bytes }),
+    }
 }
 
 fn read_codecs(media: &sdp_types::Media) -> Vec<Codec> {

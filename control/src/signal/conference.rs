@@ -92,6 +92,8 @@ struct Notify {
     to: Option<String>,
     text: Option<String>,
     data: Option<String>,
+    /// Of a message that a data channel did not bring: its number there.
+    number: Option<u32>,
 }
 
 impl Session {
@@ -397,10 +399,13 @@ impl Session {
         };
         let scope = self.subsessions.get(index).map(|s| s.participant.scope());
         let speakers = json!(scope.map(|scope| scope.roster().speakers().clone()));
+        let (sent, taken) =
+            scope.map(|scope| scope.channels().counts(&self.peer)).unwrap_or_default();
         if let Some(payload) = payload.as_object_mut() {
             payload.insert("peer".into(), self.peer.clone().into());
             payload.insert("peers".into(), json!(others));
             payload.insert("speakers".into(), speakers);
+            payload.insert("messages".into(), json!({"sent": sent, "taken": taken}));
         }
         Ok(self.respond(frame, index, payload))
     }
@@ -500,16 +505,31 @@ impl Session {
                 };
                 self.identity.check_message()?;
                 let scope = subsession.participant.scope();
-                scope.send_message(&self.peer, notify.to.as_deref(), payload, is_text)?;
+                // Held until it is handed on: it may come by the channel as well.
+                let mut channels = scope.channels();
+                if notify.number.is_none_or(|number| channels.take(&self.peer, number)) {
+                    scope.send_message(&self.peer, notify.to.as_deref(), payload, is_text)?;
+                }
+                Ok(json!({}))
+            }
+            "channel" => {
+                let scope = subsession.participant.scope();
+                if !scope.channels().turn_on(&self.peer) {
+                    return Err(Fault::conflict(
+                        "there is no data channel with the protocol strait-messages/1: open one, or \
+                         it was closed meanwhile",
+                    ));
+                }
                 Ok(json!({}))
             }
             _ => Err(Fault::malformed(
-                "payload.event is unknown; mute, unmute, message, statistics and quality are known",
+                "payload.event is unknown; mute, unmute, message, channel, statistics and quality \
+                 are known",
             )),
         }
     }
 
-    async fn on_notice(&mut self, tag: u64, notice: &Notice) {
+    async fn on_notice(&mut self, tag: u64, notice: &Arc<Notice>) {
         let Some(index) = self.subsessions.iter().position(|s| s.tag == tag) else { return };
         let Some(subsession) = self.subsessions.get_mut(index) else { return };
         if subsession.sink.is_lagging() {
@@ -518,14 +538,15 @@ impl Session {
             self.subsessions.remove(index).participant.leave("too slow").await;
             return;
         }
-        if self.wire.is_none() && matches!(notice, Notice::Speech { .. } | Notice::Dominant { .. })
+        if self.wire.is_none()
+            && matches!(**notice, Notice::Speech { .. } | Notice::Dominant { .. })
         {
             // What is said in many words would push out what must not be lost.
             self.missed_speech = true;
             return;
         }
         let is_lost = subsession.participant.on_notice(notice);
-        let payload = match notice {
+        let payload = match &**notice {
             Notice::Joined(peer) => json!({"event": "joined", "peer": peer}),
             Notice::Left { peer, reason } => {
                 json!({"event": "left", "peer": peer, "reason": reason})
@@ -556,7 +577,13 @@ impl Session {
             // Who comes back learns newer figures soon.
             Notice::Quality(_) if self.wire.is_none() => return,
             Notice::Quality(payload) => payload.clone(),
-            Notice::Message(message) => told(message),
+            Notice::Message(_) if subsession.participant.say(notice) => return,
+            Notice::Message(message) => {
+                let payload = told(message, None);
+                self.tell_unanswered(index);
+                payload
+            }
+            Notice::ChannelEnded => return self.tell_unanswered(index),
             Notice::Connected { .. } => json!({"event": "connected"}),
             Notice::Direct(_) | Notice::DirectEnded(_) => return, // of native clients
             Notice::MediaLost { reason, .. } if is_lost => {
@@ -565,8 +592,22 @@ impl Session {
             Notice::MediaLost { .. } => return, // of a transport that was replaced
             Notice::KeyChanged => return,       // a browser has keys of its own
         };
+        let Some(subsession) = self.subsessions.get(index) else { return };
         let frame = Outgoing::message(Action::Notify, payload).in_subsession(&subsession.id);
         self.send(frame);
+    }
+
+    /// Sends what went by a data channel that ended, and may not have arrived.
+    fn tell_unanswered(&mut self, index: usize) {
+        let Some(subsession) = self.subsessions.get(index) else { return };
+        let unanswered = subsession.participant.scope().channels().take_unanswered(&self.peer);
+        let id = subsession.id.clone();
+        for (number, notice) in unanswered {
+            if let Notice::Message(message) = &*notice {
+                let payload = told(message, Some(number));
+                self.send(Outgoing::message(Action::Notify, payload).in_subsession(&id));
+            }
+        }
     }
 
     /// Ends a stay that the client should begin again: only clients end one for good.
@@ -635,7 +676,7 @@ impl Session {
 }
 
 /// A message as its receiver is told it.
-fn told(message: &Message) -> Value {
+fn told(message: &Message, number: Option<u32>) -> Value {
     let mut payload =
         json!({"event": "message", "from": message.from, "direct": message.is_direct});
     let text = message.is_text.then(|| std::str::from_utf8(&message.payload).ok()).flatten();
@@ -645,6 +686,9 @@ fn told(message: &Message) -> Value {
     };
     if let Some(payload) = payload.as_object_mut() {
         payload.insert(key.into(), value.into());
+        if let Some(number) = number {
+            payload.insert("number".into(), number.into());
+        }
     }
     payload
 }

@@ -19,6 +19,7 @@ pub struct FakeRelay {
     pub state: Arc<Mutex<State>>,
     events: broadcast::Sender<v1::Event>,
     quality: broadcast::Sender<v1::MediaQuality>,
+    channels: broadcast::Sender<v1::ChannelEvent>,
 }
 
 /// The fake's process, so to say.
@@ -45,6 +46,8 @@ pub struct State {
     pub refuse_peers: Option<Status>,
     /// How often it was asked for statistics.
     pub statistics_calls: u32,
+    /// What was to be said on data channels.
+    pub said: Vec<v1::MessageToChannels>,
 }
 
 #[derive(Default, Clone, Debug)]
@@ -63,7 +66,8 @@ impl FakeRelay {
     /// Serves on `socket` until [`Running::kill`].
     pub fn start(socket: &Path) -> (Self, Running) {
         let (events, quality) = (broadcast::channel(64).0, broadcast::channel(64).0);
-        let relay = Self { state: Arc::default(), events, quality };
+        let channels = broadcast::channel(1024).0;
+        let relay = Self { state: Arc::default(), events, quality, channels };
         let _ = std::fs::remove_file(socket);
         // A runtime of its own: its end ends the connections too, as that of a process would.
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -87,6 +91,24 @@ impl FakeRelay {
     /// Tells how a stream fares; false when nobody asked.
     pub fn tell_quality(&self, quality: v1::MediaQuality) -> bool {
         self.quality.send(quality).is_ok()
+    }
+
+    /// Something happens on a data channel, once somebody listens.
+    pub fn channel(&self, relay_peer: &str, channel: u32, event: v1::channel_event::Event) {
+        let (scope_id, _) = self.scope();
+        let peer_id = relay_peer.to_owned();
+        let event = v1::ChannelEvent { scope_id, peer_id, channel, event: Some(event) };
+        self.channels.send(event).expect("control carries the messages of channels");
+    }
+
+    /// Whether somebody carries the messages of channels.
+    pub fn is_carried(&self) -> bool {
+        self.channels.receiver_count() > 0
+    }
+
+    /// What was to be said, which is forgotten.
+    pub fn said(&self) -> Vec<v1::MessageToChannels> {
+        std::mem::take(&mut self.state.lock().unwrap().said)
     }
 
     /// The only scope there is.
@@ -141,12 +163,28 @@ fn check_codec(scope: &Scope, codecs: &[v1::Codec], publication: &str) -> Result
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+type Channels = Pin<Box<dyn Stream<Item = Result<v1::ChannelEvent, Status>> + Send>>;
 type Quality = Pin<Box<dyn Stream<Item = Result<v1::MediaQuality, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Relay for FakeRelay {
     type WatchEventsStream = Events;
     type WatchQualityStream = Quality;
+    type ExchangeMessagesStream = Channels;
+
+    async fn exchange_messages(
+        &self,
+        request: Request<tonic::Streaming<v1::MessageToChannels>>,
+    ) -> Result<Response<Self::ExchangeMessagesStream>, Status> {
+        let (mut incoming, state) = (request.into_inner(), self.state.clone());
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = incoming.message().await {
+                state.lock().unwrap().said.push(message);
+            }
+        });
+        let told = BroadcastStream::new(self.channels.subscribe());
+        Ok(Response::new(Box::pin(told.filter_map(|told| told.ok().map(Ok)))))
+    }
 
     async fn watch_quality(
         &self,

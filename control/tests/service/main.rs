@@ -1,6 +1,7 @@
 //! The running service over HTTP and WebSocket, with a relay that only keeps the books.
 
 mod authentication;
+mod channels;
 mod conference;
 mod direct;
 mod fake_relay;

@@ -30,6 +30,12 @@ export const SLOTS_MAX = 64;
 export const MEDIA_INTERRUPTED_MS = 3_000;
 /** An ICE restart that has not brought the media back after this makes way for a fresh START. */
 export const ICE_RESTART_MS = 8_000;
+/** A data channel on which a message is not answered for this long is given up. */
+export const ANSWER_WITHIN_MS = 10_000;
+/** How often the server is asked to send over a data channel of which it does not know yet. */
+export const CHANNEL_TRIES = 5;
+/** And after which time again. */
+export const CHANNEL_TRY_MS = 200;
 /** `leave()` waits this long for the server's answer. */
 export const LEAVE_WAIT_MS = 1_000;
 /** How often the uplink is looked at, for pictures with a quality. */

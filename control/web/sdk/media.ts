@@ -3,6 +3,7 @@ import { Coalescer } from "./coalescer.js";
 import { type ConnectionType, ConnectionTypeWatch } from "./connectiontype.js";
 import { StraitError, asStraitError } from "./errors.js";
 import * as limits from "./limits.js";
+import { CHANNEL_LABEL, CHANNEL_PROTOCOL } from "./messenger.js";
 import type { Publication } from "./peers.js";
 import type {
   FailedEntry,
@@ -64,6 +65,8 @@ export interface Uplink {
  */
 export class MediaSession {
   readonly connection: RTCPeerConnection;
+  /** For messages; a server that takes none refuses its m-line. */
+  readonly channel: RTCDataChannel | undefined;
   readonly slots: Slot[] = [];
   readonly uplinks: Uplink[] = [];
   /** Offers sent by this session. */
@@ -87,6 +90,9 @@ export class MediaSession {
     this.connection = new RTCPeerConnection({ ...configuration, bundlePolicy: "max-bundle" });
     this.connection.addEventListener("connectionstatechange", () => {
       if (!this.closed) host.connectionState(this.connection.connectionState);
+    });
+    this.channel = this.connection.createDataChannel?.(CHANNEL_LABEL, {
+      protocol: CHANNEL_PROTOCOL,
     });
     const uplinkMaxBps = () => this.uplinkMaxBps;
     this.adaptation = new Adaptation(this.connection, this.uplinks, timers, uplinkMaxBps);

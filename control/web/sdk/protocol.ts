@@ -93,6 +93,15 @@ export interface ScopeAnswer {
   failed?: FailedEntry[];
   /** The cap of what this client sends that holds, in bits per second; 0: none. */
   uplinkMaxBps?: number;
+  messages?: MessageCounts;
+}
+
+/** With START: messages that went over data channels in this stay, as the server counts them. */
+export interface MessageCounts {
+  /** To this client. */
+  sent?: number;
+  /** From it. */
+  taken?: number;
 }
 
 /** Who speaks, by publications. */
@@ -165,6 +174,8 @@ export interface ScopeNotice extends SpeakersInfo, QualityInfo {
   direct?: boolean;
   text?: string;
   data?: string;
+  /** Of one that went over a data channel, which may not have brought it. */
+  number?: number;
   /** With `layers`: rids of the own publication that anybody needs. */
   active?: string[];
 }

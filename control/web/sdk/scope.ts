@@ -8,7 +8,8 @@ import * as limits from "./limits.js";
 import { Measuring } from "./measuring.js";
 import { type MediaHost, MediaSession } from "./media.js";
 import { MediaWatch } from "./mediawatch.js";
-import { messageEntry, messageOf, type PeerMessage } from "./messages.js";
+import type { PeerMessage } from "./messages.js";
+import { Messenger } from "./messenger.js";
 import { type Publication, type RemotePeer, Roster, type RosterChanges } from "./peers.js";
 import type {
   ConnectAnswer,
@@ -92,6 +93,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private uplinkMaxBps = 0;
   private readonly measuring: Measuring;
   private readonly watch: MediaWatch;
+  private readonly messenger: Messenger;
   private connectAnswer: ConnectAnswer = {};
   private media: MediaSession | undefined;
   private subsession: string | undefined;
@@ -124,6 +126,14 @@ export class Scope extends TypedEvents<ScopeEvents> {
       interrupted: () => this.interrupted("media", 1),
       restored: () => this.restored(),
     });
+    this.messenger = new Messenger(
+      {
+        ready: () => this.subsession !== undefined,
+        request: (payload) => this.notify(payload),
+        heard: (message) => this.emit("message", message),
+      },
+      settings.timers,
+    );
     this.measuring = new Measuring(
       settings.timers,
       () => this.media && { session: this.media, offersBefore: this.offersBefore },
@@ -289,10 +299,18 @@ export class Scope extends TypedEvents<ScopeEvents> {
    * Resolves when the server has taken it; the order of messages is kept, also over reconnects.
    */
   async sendMessage(data: string | Uint8Array, to?: RemotePeer | string): Promise<void> {
-    const payload = messageEntry(data, typeof to === "object" ? to.id : to);
     if (this.subsession === undefined) throw closedError();
+    await this.messenger.send(data, typeof to === "object" ? to.id : to);
+  }
+
+  /** Whether messages go over a data channel now; otherwise they go over the WebSocket. */
+  get hasDataChannel(): boolean {
+    return this.messenger.isDirect;
+  }
+
+  private notify(payload: object): Promise<Frame> {
     const { subsession } = this;
-    await this.link.request({ action: "NOTIFY", packageType: "scope", subsession, payload });
+    return this.link.request({ action: "NOTIFY", packageType: "scope", subsession, payload });
   }
 
   /** Calls `listener` with each message; the returned function stops it. */
@@ -383,6 +401,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
       this.settings.timers,
     );
     this.media = media;
+    this.messenger.attach(media.channel);
     for (const publication of this.roster.publications()) publication.failure = undefined;
     for (const publication of this.locals) {
       publication.setId(undefined);
@@ -393,6 +412,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
 
   private closeMedia(): void {
     this.offersBefore += this.media?.offers ?? 0;
+    this.messenger.detach();
     this.media?.close();
     this.media = undefined;
   }
@@ -490,6 +510,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
       throw closedError();
     }
     this.subsession = subsession;
+    this.messenger.started(answer.messages);
     media?.setUplinkMax(answer.uplinkMaxBps ?? uplinkMaxBps);
     // What was said while START was on its way.
     if (senders !== this.senders) void this.allowSenders({}).catch(() => {});
@@ -555,8 +576,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
       return;
     }
     if (event === "message") {
-      const message = messageOf(notice);
-      if (message) this.emit("message", message);
+      this.messenger.told(notice);
       return;
     }
     if (event === "quality") {
@@ -738,6 +758,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     this.watch.reset();
     this.measuring.stop();
     this.media?.close();
+    this.messenger.close(error ?? closedError());
     this.link.close();
     for (const publication of this.locals) {
       stopIfCaptured(publication.track);

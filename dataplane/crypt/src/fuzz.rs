@@ -80,6 +80,7 @@ pub fn dtls_handle(data: &[u8]) {
                 }
                 Output::Idle => return,
                 Output::Transmit(_) | Output::Closed => {}
+                Output::Received(_) => panic!("data without keys"),
             }
         }
         now += Duration::from_millis(u64::from(first));

@@ -1,6 +1,7 @@
 //! `strait.relay.v1` on a Unix socket: a thin translation to commands of the workers.
 
 mod events;
+mod messages;
 mod peers;
 mod quality;
 mod scopes;
@@ -15,6 +16,7 @@ mod validate;
 pub use socket::SocketError;
 
 use crate::framed;
+use crate::channels::Way;
 use crate::handshake::{Handshakes, TooManyHalfOpen};
 use crate::limits::{EVENTS, QUALITY, RPC_CALLS, RPC_REQUEST_BYTES};
 use crate::mailbox::{self, Mailbox, MailboxError};
@@ -55,6 +57,8 @@ pub(crate) struct State {
     pub(crate) identity: Identity,
     pub(crate) workers: Vec<Mailbox>,
     pub(crate) handshakes: Handshakes,
+    /// Messages of data channels.
+    pub(crate) messages: messages::Desk,
     /// The programs that steer, if there are any.
     pub(crate) kernel: Option<Kernel>,
     pub(crate) registry: Registry,
@@ -81,7 +85,7 @@ impl State {
     pub(crate) fn new(
         identity: Identity,
         workers: Vec<Mailbox>,
-        handshakes: Handshakes,
+        (handshakes, way): (Handshakes, Way),
         kernel: Option<Kernel>,
         health: Arc<Health>,
         subscribers_asked: Arc<AtomicUsize>,
@@ -97,6 +101,7 @@ impl State {
             subscriptions_per_worker,
             workers,
             handshakes,
+            messages: messages::Desk::new(way),
             events: broadcast::channel(EVENTS).0,
             quality: broadcast::channel(QUALITY).0,
             watchers: AtomicUsize::new(0),
@@ -288,6 +293,15 @@ macro_rules! calls {
                 _request: Request<v1::WatchEventsRequest>,
             ) -> Result<Response<Self::WatchEventsStream>, Status> {
                 events::watch(self.0.clone()).map(Response::new)
+            }
+
+            type ExchangeMessagesStream = messages::Stream;
+
+            async fn exchange_messages(
+                &self,
+                request: Request<tonic::Streaming<v1::MessageToChannels>>,
+            ) -> Result<Response<Self::ExchangeMessagesStream>, Status> {
+                Ok(Response::new(messages::exchange(self.0.clone(), request.into_inner())))
             }
 
             type WatchQualityStream = quality::Stream;

@@ -1,6 +1,8 @@
 //! Peers: their transports.
 
 use super::{State, lock, of_half_open, of_mailbox, of_random, peer, spread, taken, validate};
+use crate::channels::{Names, Permission};
+use crate::limits::CHANNEL_MESSAGE_BYTES_DEFAULT;
 use crate::mailbox::MailboxError;
 use crate::random;
 use crate::registry::{Contents, Peer, Scope};
@@ -42,6 +44,27 @@ fn protection(request: &mut v1::AddPeerRequest) -> Result<Protection, Status> {
     }
 }
 
+/// Whether the peer may open data channels.
+fn channels(
+    request: &v1::AddPeerRequest,
+    protection: &Protection,
+) -> Result<Option<Permission>, Status> {
+    let Some(v1::DataChannels { message_bytes_max }) = request.data_channels else {
+        return Ok(None);
+    };
+    if !matches!(protection, Protection::Dtls(..)) {
+        return Err(Status::invalid_argument(
+            "data_channels: go over DTLS, which needs remote_fingerprint",
+        ));
+    }
+    let names = Names { scope: request.scope_id.clone(), peer: request.peer_id.clone() };
+    let message_bytes_max = match usize::try_from(message_bytes_max) {
+        Ok(0) => CHANNEL_MESSAGE_BYTES_DEFAULT,
+        bytes => bytes.unwrap_or(usize::MAX),
+    };
+    Ok(Some(Permission { names: Arc::new(names), message_bytes_max }))
+}
+
 pub(super) async fn add(
     state: Arc<State>,
     mut request: v1::AddPeerRequest,
@@ -52,8 +75,8 @@ pub(super) async fn add(
         "" => None,
         address => Some(state.path_to(validate::address(address)?)?),
     };
-    let remote = match (fixed, request.remote_ice) {
-        (None, ice) => Some(validate::credentials(ice)?),
+    let remote = match (fixed, &mut request.remote_ice) {
+        (None, ice) => Some(validate::credentials(ice.take())?),
         (Some(_), None) => None,
         (Some(_), Some(_)) => {
             return Err(Status::invalid_argument(
@@ -61,6 +84,7 @@ pub(super) async fn add(
             ));
         }
     };
+    let channels = channels(&request, &protection)?;
     state.refuse_while_draining()?;
     let scope = state.scope(&request.scope_id)?;
     let mut contents = lock(&scope).await?;
@@ -81,7 +105,8 @@ pub(super) async fn add(
     // Known everywhere before the worker says a word about it.
     let keys = match protection {
         Protection::Dtls(role, fingerprint) => {
-            state.handshakes.add(worker, id, role, fingerprint).map_err(of_half_open)?;
+            let added = state.handshakes.add(worker, id, role, fingerprint, channels);
+            added.map_err(of_half_open)?;
             None
         }
         Protection::SessionKey(key) => Some(Command::ShareKey { peer: id, key }),

@@ -15,7 +15,8 @@ pub(super) fn state(workers: Vec<Mailbox>) -> Arc<State> {
 /// The same, whose workers carry so many subscriptions of a scope.
 pub(super) fn state_with(workers: Vec<Mailbox>, subscriptions_per_worker: u32) -> Arc<State> {
     let certificate = Certificate::generate().unwrap();
-    let (handshakes, _) = crate::handshake::start(certificate, Vec::new(), ()).unwrap();
+    let (post, way) = crate::channels::way();
+    let (handshakes, _) = crate::handshake::start(certificate, Vec::new(), post, ()).unwrap();
     let identity = Identity {
         instance_id: String::new(),
         fingerprint: String::new(),
@@ -27,7 +28,7 @@ pub(super) fn state_with(workers: Vec<Mailbox>, subscriptions_per_worker: u32) -
     Arc::new(State::new(
         identity,
         workers,
-        handshakes,
+        (handshakes, way),
         None,
         health,
         Arc::default(),

@@ -87,6 +87,7 @@ impl Peer {
         let request = v1::AddPeerRequest {
             remote_ice: Some(local.clone()),
             remote_fingerprint: Some(super::fingerprint(&shown)),
+            data_channels: Some(v1::DataChannels { message_bytes_max: 256 << 10 }),
             ..super::add_peer(scope, name)
         };
         let answer = client.add_peer(request).await.unwrap().into_inner();
@@ -171,6 +172,11 @@ impl Peer {
             .finish()
             .unwrap();
         self.send(&bytes[..length]);
+    }
+
+    /// Its side of DTLS, for who wants more of it than keys.
+    pub fn begin(&self) -> Handshake {
+        Handshake::new(&self.certificate, Role::Client, self.theirs.clone(), Instant::now())
     }
 
     /// Whether DTLS comes to an end in time.

@@ -8,7 +8,7 @@ use crate::rtcp::{
     self, Arrival, CongestionControl, Metric, Outcome, Packet as Rtcp, TransportCc, Writer, XrBlock,
 };
 use crate::stun::{self, Builder, Message};
-use crate::{demux, ext, rtp};
+use crate::{dcep, demux, ext, rtp};
 
 /// Classification names a protocol only where its header fits, and the parsers agree with it.
 pub fn demux(bytes: &[u8]) {
@@ -27,6 +27,15 @@ pub fn demux(bytes: &[u8]) {
     if rtp::Header::parse(bytes).is_ok() {
         assert!(matches!(demux::classify(bytes), demux::Kind::Rtp | demux::Kind::Rtcp));
     }
+}
+
+/// A message of DCEP that is read can be written, and is the same again.
+pub fn dcep(bytes: &[u8]) {
+    let Ok(message) = dcep::Message::parse(bytes) else { return };
+    let mut out = [0; dcep::BYTES_MAX];
+    let len = message.write(&mut out).expect("what was read has room");
+    assert_eq!(len, bytes.len());
+    assert_eq!(dcep::Message::parse(&out[..len]), Ok(message));
 }
 
 /// Parts of an RTP packet add up to the whole, stay in bounds, and survive being written and rewritten.

@@ -1,4 +1,4 @@
-//! Views over the bytes of RTP, RTCP, STUN and codec payloads.
+//! Views over the bytes of RTP, RTCP, STUN, codec payloads and DCEP.
 //!
 //! A parser checks a datagram once and then hands out borrowed views; a builder writes into a buffer of the
 //! caller's. Nothing here keeps state between packets (but for [`seq`], which is state only), reads a clock,
@@ -10,6 +10,7 @@
 
 mod bytes;
 pub mod codec;
+pub mod dcep;
 pub mod demux;
 pub mod ext;
 #[doc(hidden)]

@@ -192,7 +192,7 @@ impl Relay {
                 dtls::Output::Failed(detail) => {
                     after.push(Command::CloseHandshake { peer, closed: false, detail });
                 }
-                dtls::Output::Timeout(_) | dtls::Output::Idle => {}
+                dtls::Output::Received(_) | dtls::Output::Timeout(_) | dtls::Output::Idle => {}
             }
         }
         let asks = !datagrams.is_empty() || !after.is_empty();

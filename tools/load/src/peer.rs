@@ -412,6 +412,7 @@ impl Peer {
                         self.state = State::Connected;
                         self.since = now;
                     }
+                    Output::Received(_) => {}
                     Output::Failed(why) => failure = Some(why),
                     Output::Closed => failure = Some("the server closed DTLS".to_owned()),
                     Output::Timeout(at) => {

@@ -37,6 +37,8 @@ pub enum Output {
     Transmit(Vec<u8>),
     /// The handshake is done and the peer is who it should be.
     Connected(SessionKeys),
+    /// The peer sent this; only after [`Handshake::take_data`].
+    Received(Vec<u8>),
     /// The peer closed the association.
     Closed,
     /// The handshake failed, for this reason. Nothing more comes.
@@ -72,6 +74,7 @@ pub struct Handshake {
     hello_random: Option<[u8; 32]>,
     plain_alert: Option<u8>,
     ignored: u64,
+    takes_data: bool,
 }
 
 impl Handshake {
@@ -102,6 +105,7 @@ impl Handshake {
             hello_random: None,
             plain_alert: None,
             ignored: 0,
+            takes_data: false,
         };
         handshake.restart(now);
         handshake.handle_timeout(now);
@@ -163,6 +167,21 @@ impl Handshake {
             (None, Some(wake), Some(_)) => Output::Timeout(wake),
             (None, ..) => Output::Idle,
         }
+    }
+
+    /// Hands out what the peer sends over the association from now on; otherwise it is ignored.
+    pub fn take_data(&mut self) {
+        self.takes_data = true;
+    }
+
+    /// Sends something over the association, if it is connected, as one datagram: to be polled before the next.
+    pub fn send(&mut self, data: &[u8]) {
+        if self.connected
+            && let Some(Err(_)) = self.guarded(|dtls| dtls.send_application_data(data))
+        {
+            self.ignored += 1;
+        }
+        self.drain();
     }
 
     /// Tells the peer that we leave (a close_notify alert), if it is connected.
@@ -282,6 +301,7 @@ impl Handshake {
                 dimpl::Output::PeerCert(der) => Event::Certificate(der.to_vec()),
                 dimpl::Output::KeyingMaterial(keys, profile) => Event::Keys(keys, profile),
                 dimpl::Output::CloseNotify => Event::Closed,
+                dimpl::Output::ApplicationData(data) => Event::Data(data.to_vec()),
                 _ => Event::Other,
             });
             match event {
@@ -313,6 +333,10 @@ impl Handshake {
                 Some(Event::Keys(material, profile)) => {
                     self.keys = split(material, profile, self.role)
                 }
+                Some(Event::Data(data)) if self.takes_data && self.connected => {
+                    self.push(Output::Received(data));
+                }
+                Some(Event::Data(_)) => self.ignored += 1,
                 // What is left to send, an answer perhaps, is sent before the association goes.
                 Some(Event::Closed) if self.connected => {
                     self.closed = true;
@@ -376,6 +400,7 @@ enum Event {
     Connected,
     Certificate(Vec<u8>),
     Keys(KeyingMaterial, SrtpProfile),
+    Data(Vec<u8>),
     Closed,
     Other,
 }
@@ -463,5 +488,42 @@ mod tests {
         packet[0] = 0x80;
         let len = send.protect_rtp(&mut packet, 40).unwrap();
         assert_eq!(receive.unprotect_rtp(&mut packet[..len]), Ok(40));
+    }
+
+    #[test]
+    fn data_is_handed_out_to_who_takes_it() {
+        let (ours, theirs) = (Certificate::generate().unwrap(), Certificate::generate().unwrap());
+        let now = Instant::now();
+        let print = |c: &Certificate| Fingerprint::new("sha-256", &c.fingerprint_sha256()).unwrap();
+        let mut client = Handshake::new(&ours, Role::Client, print(&theirs), now);
+        let mut server = Handshake::new(&theirs, Role::Server, print(&ours), now);
+        client.send(b"too early");
+        let pump = |from: &mut Handshake, to: &mut Handshake, received: &mut Vec<Vec<u8>>| {
+            loop {
+                match from.poll() {
+                    Output::Transmit(datagram) => to.handle(now, &datagram),
+                    Output::Received(data) => received.push(data),
+                    Output::Timeout(_) => break,
+                    _ => {}
+                }
+            }
+        };
+        let (mut of_client, mut of_server) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            pump(&mut client, &mut server, &mut of_client);
+            pump(&mut server, &mut client, &mut of_server);
+        }
+        assert!(client.is_connected() && server.is_connected());
+        client.send(b"nobody asked");
+        pump(&mut client, &mut server, &mut of_client);
+        pump(&mut server, &mut client, &mut of_server);
+        server.take_data();
+        for n in 0..100_u8 {
+            client.send(&[n; 1100]);
+            pump(&mut client, &mut server, &mut of_client);
+            pump(&mut server, &mut client, &mut of_server);
+        }
+        assert_eq!(of_server, (0..100).map(|n| vec![n; 1100]).collect::<Vec<_>>());
+        assert_eq!((server.ignored(), of_client.len()), (1, 0));
     }
 }

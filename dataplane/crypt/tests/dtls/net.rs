@@ -95,6 +95,7 @@ impl Ours {
                     self.keys = Some(keys);
                 }
                 Output::Failed(why) => self.failed = Some(why),
+                Output::Received(_) => {}
                 Output::Closed => self.closed = true,
                 Output::Timeout(at) => return (sent, Some(at)),
                 Output::Idle => return (sent, None),

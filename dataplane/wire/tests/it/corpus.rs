@@ -12,6 +12,7 @@ fn run(target: &str, bytes: &[u8]) {
         "stun" => fuzz::stun(bytes),
         "codec" => fuzz::codec(bytes),
         "demux" => fuzz::demux(bytes),
+        "dcep" => fuzz::dcep(bytes),
         _ => panic!("no such target: {target}"),
     }
 }

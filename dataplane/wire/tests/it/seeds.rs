@@ -1,6 +1,7 @@
 //! Small inputs that reach far into the parsers: where the fuzzers begin, and what the mutations are made of.
 
 use super::sha1::hmac;
+use strait_wire::dcep;
 use strait_wire::rtcp::{Arrival, Dlrr, Outcome, ReportBlock, Writer};
 use strait_wire::rtp::HeaderBuilder;
 use strait_wire::stun::{Builder, Class};
@@ -25,12 +26,29 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 .chain(others)
                 .collect()
         }
+        "dcep" => dcep(),
         _ => Vec::new(),
     }
 }
 
 /// The targets that [`of`] knows.
-pub const TARGETS: [&str; 5] = ["rtp", "rtcp", "stun", "codec", "demux"];
+pub const TARGETS: [&str; 6] = ["rtp", "rtcp", "stun", "codec", "demux", "dcep"];
+
+fn dcep() -> Vec<(&'static str, Vec<u8>)> {
+    let open = |is_ordered, reliability, label, protocol| {
+        let priority = 256;
+        let open = dcep::Open { is_ordered, reliability, priority, label, protocol };
+        let mut out = [0; dcep::BYTES_MAX];
+        let len = dcep::Message::Open(open).write(&mut out).unwrap();
+        out[..len].to_vec()
+    };
+    vec![
+        ("ack", vec![2]),
+        ("open", open(true, dcep::Reliability::Full, "strait", "strait-messages/1")),
+        ("unreliable", open(false, dcep::Reliability::Retransmissions(0), "pose", "")),
+        ("short-lived", open(true, dcep::Reliability::Lifetime(500), "", "ä")),
+    ]
+}
 
 fn rtp() -> Vec<(&'static str, Vec<u8>)> {
     let builder = HeaderBuilder {

@@ -263,7 +263,10 @@ impl Peer {
                 dtls::Output::Transmit(datagram) => self.out.push(datagram),
                 dtls::Output::Connected(keys) => self.set_keys(now, &keys),
                 dtls::Output::Failed(why) => self.faults.push(format!("DTLS failed: {why}")),
-                dtls::Output::Closed | dtls::Output::Timeout(_) | dtls::Output::Idle => {}
+                dtls::Output::Received(_)
+                | dtls::Output::Closed
+                | dtls::Output::Timeout(_)
+                | dtls::Output::Idle => {}
             }
         }
     }
