@@ -30,6 +30,15 @@ impl Histogram {
         self.max = self.max.max(ns);
     }
 
+    /// Takes over what another one has counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+    }
+
     /// The value, in nanoseconds, that a share of the durations (0 to 1) does not exceed. 0 without any.
     pub(crate) fn quantile(&self, share: f64) -> u64 {
         let rank = ((self.total as f64 * share).ceil() as u64).clamp(1, self.total.max(1));
@@ -107,6 +116,10 @@ mod tests {
         let summary = histogram.summary();
         assert_eq!((summary.packets, summary.max_us), (100_000, 1000.0));
         assert_eq!(summary.classes.iter().map(|(_, n)| n).sum::<u64>(), 100_000);
+        let mut merged = Histogram::new();
+        merged.add(2_000_000);
+        merged.merge(&histogram);
+        assert_eq!((merged.total, merged.quantile(1.0)), (100_001, 2_000_000));
         histogram.add(u64::MAX);
         assert_eq!(histogram.quantile(1.0), u64::MAX, "what is beyond is not lost");
     }

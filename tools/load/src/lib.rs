@@ -3,6 +3,8 @@
 //!
 //! [`run`] carries out a [`Plan`] against the server that a [`Signalling`] speaks to, and returns a [`Report`]. The
 //! first implementation, [`StraitRpc`], drives a relay over its RPC socket.
+//!
+//! [`run_native`] carries out a [`NativePlan`]: whole native clients, over the link of a node.
 #![forbid(unsafe_code)]
 
 mod checker;
@@ -11,6 +13,7 @@ mod impaired;
 mod join;
 pub mod limits;
 mod measure;
+mod native;
 mod payload;
 mod peer;
 mod plan;
@@ -29,6 +32,7 @@ mod verdict;
 mod violation;
 
 pub use impaired::{Impaired, Shapers};
+pub use native::{NativePlan, NativeReport, host_and_port, run_native};
 pub use plan::{KEY_INTERVAL, Plan, Shape};
 pub use report::{Generator, Latency, Quartiles, Report, Server, Window};
 pub use shaper::{Impairment, Shaper, Told};

@@ -34,3 +34,7 @@ pub const SHAPER_CLIENTS: usize = 1024;
 pub const SHAPER_IDLE: Duration = Duration::from_secs(30);
 /// Changes and questions that wait for a shaper, which looks every few milliseconds.
 pub const SHAPER_ORDERS: usize = 64;
+/// Native peers of one process: each has a thread and some open files.
+pub const NATIVE_PEERS: usize = 500;
+/// Messages that one native peer sends in a second: more than a node takes from one.
+pub const MESSAGES_PER_SECOND: f64 = 10_000.0;

@@ -16,6 +16,9 @@ pub(crate) const SPACING: Duration = Duration::from_micros(7);
 /// Bytes of a packet's slot: channel number, header, extensions, payload, tag.
 pub(crate) const SLOT: usize = PAYLOAD_MAX + 120;
 
+/// A frame, its next packet, when its first was due, whether it is a key frame.
+type Part = (Frame, u16, Instant, bool);
+
 pub(crate) struct Source {
     /// Which peer sends it.
     pub peer: usize,
@@ -33,8 +36,8 @@ pub(crate) struct Source {
     /// The number of the next packet.
     pub counter: u64,
     picture_id: u16,
-    /// The frame that is being sent, its next packet, and when its first was due.
-    current: Option<(Frame, u16, Instant, bool)>,
+    /// The frame that is being sent.
+    current: Option<Part>,
     /// A key frame was asked for, or is due.
     pub key_wanted: bool,
     next_key: Instant,
@@ -109,32 +112,49 @@ impl Source {
         pattern: &Pattern,
         out: &mut [u8],
     ) -> Option<usize> {
-        let (frame, index, due, key) = match self.current {
-            Some(current) => current,
-            None => self.next_frame(),
-        };
-        let last = index + 1 == frame.packets;
-        let written = self.fill(now, pattern, (frame, index, key), out);
-        // Also a packet that cannot be written has had its turn.
-        self.seq = self.seq.wrapping_add(1);
-        self.counter += 1;
-        self.octets += frame.packet_bytes(index) as u64;
-        self.current = (!last).then_some((frame, index + 1, due, key));
+        let part = self.next_part();
+        let written = self.fill(now, pattern, part, out);
+        self.took_its_turn(part);
         written
     }
 
-    fn fill(
-        &self,
+    /// Writes the next packet's payload alone, for who makes RTP of it elsewhere: its length, and whether it is the last of
+    /// its frame. [`Source::timestamp`] is its own.
+    pub(crate) fn write_payload(
+        &mut self,
         now: Instant,
         pattern: &Pattern,
-        (frame, index, key): (Frame, u16, bool),
         out: &mut [u8],
-    ) -> Option<usize> {
-        let traffic = &self.layer.traffic;
-        let number = self.frames.wrapping_sub(1);
+    ) -> Option<(usize, bool)> {
+        let part = self.next_part();
+        let written = self.payload(now, pattern, part, out);
+        self.took_its_turn(part);
+        Some((written?, self.marks(part)))
+    }
+
+    fn next_part(&mut self) -> Part {
+        match self.current {
+            Some(current) => current,
+            None => self.next_frame(),
+        }
+    }
+
+    /// Also a packet that cannot be written has had its turn.
+    fn took_its_turn(&mut self, (frame, index, due, key): Part) {
+        self.seq = self.seq.wrapping_add(1);
+        self.counter += 1;
+        self.octets += frame.packet_bytes(index) as u64;
         let last = index + 1 == frame.packets;
+        self.current = (!last).then_some((frame, index + 1, due, key));
+    }
+
+    fn marks(&self, (frame, index, ..): Part) -> bool {
+        index + 1 == frame.packets && self.layer.traffic.kind == MediaKind::Video
+    }
+
+    fn fill(&self, now: Instant, pattern: &Pattern, part: Part, out: &mut [u8]) -> Option<usize> {
         let header = HeaderBuilder {
-            marker: last && traffic.kind == MediaKind::Video,
+            marker: self.marks(part),
             pt: self.agreed.payload_type,
             seq: self.seq,
             timestamp: self.timestamp,
@@ -145,6 +165,17 @@ impl Source {
         let rid = self.agreed.rid_extension.map(|id| (id, self.layer.rid.as_bytes()));
         let extensions = mid.into_iter().chain(rid).filter(|(_, data)| !data.is_empty());
         let at = header.write(&[], extensions, out).ok()?;
+        Some(at + self.payload(now, pattern, part, out.get_mut(at..)?)?)
+    }
+
+    fn payload(
+        &self,
+        now: Instant,
+        pattern: &Pattern,
+        (frame, index, _, key): Part,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let number = self.frames.wrapping_sub(1);
         let bytes = frame.packet_bytes(index);
         let identity = Identity {
             stream: self.stream,
@@ -162,11 +193,11 @@ impl Source {
             width: self.layer.width,
             height: self.layer.height,
         };
-        pattern.write(traffic.kind, &identity, picture, out.get_mut(at..at + bytes)?);
-        Some(at + bytes)
+        pattern.write(self.layer.traffic.kind, &identity, picture, out.get_mut(..bytes)?);
+        Some(bytes)
     }
 
-    fn next_frame(&mut self) -> (Frame, u16, Instant, bool) {
+    fn next_frame(&mut self) -> Part {
         let due = self.frame_due();
         let traffic = self.layer.traffic;
         let mut key = false;

@@ -3,5 +3,6 @@
 mod common;
 mod faults;
 mod impaired;
+mod native;
 mod pairs;
 mod relay;

@@ -15,6 +15,8 @@ use strait_load::{
 
 use crate::fault::Fault;
 
+mod native;
+
 /// Exit code of a process that Ctrl-C ended, as shells have it.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -24,6 +26,8 @@ pub struct Options {
     /// The relay's RPC socket: `unix:PATH`, or the path alone
     #[arg(long, value_name = "SOCKET", value_parser = socket, default_value = "unix:/run/strait/relay.sock")]
     relay: PathBuf,
+    #[command(flatten)]
+    native: native::Options,
     /// Peers that send one stream each, in all
     #[arg(long, value_name = "N", default_value_t = 1)]
     publishers: usize,
@@ -167,6 +171,18 @@ impl Options {
 /// Runs it, and prints what it found. The exit code is 1 when something was wrong with a packet.
 pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     let plan = options.plan();
+    if let Some(native) = options.native.plan(&plan, options.as_sent)? {
+        let foreign = [
+            (!options.impair.is_empty(), "--impair"),
+            (options.html.is_some(), "--html"),
+            (options.pid.is_some(), "--pid"),
+        ];
+        if let Some((_, name)) = foreign.into_iter().find(|(given, _)| *given) {
+            return Err(Fault::config(format!("{name} is not for native peers")));
+        }
+        stop_at_interrupt(&plan.stop);
+        return native::run(&native, options.json);
+    }
     plan.check().map_err(Fault::config)?;
     if options.as_sent && plan.security == SecurityKind::Dtls {
         return Err(Fault::config(
@@ -187,17 +203,13 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
         signalling = Box::new(impaired);
     }
     stop_at_interrupt(&plan.stop);
-    let report = strait_load::run(&plan, signalling).map_err(|error| match error {
-        LoadError::Plan(why) => Fault::config(why),
-        error => Fault::new(error.to_string()),
-    })?;
+    let report = strait_load::run(&plan, signalling).map_err(fault)?;
     if let Some(file) = &options.html {
         std::fs::write(file, report.page())
             .map_err(|e| Fault::new(format!("{}: {e}", file.display())))?;
     }
     if options.json {
-        let text = serde_json::to_string_pretty(&report);
-        println!("{}", text.map_err(|e| Fault::new(format!("cannot write JSON: {e}")))?);
+        print_json(&report)?;
     } else {
         print!("{}", report.table());
         for line in shapers.tell() {
@@ -205,6 +217,19 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
         }
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn fault(error: LoadError) -> Fault {
+    match error {
+        LoadError::Plan(why) => Fault::config(why),
+        error => Fault::new(error.to_string()),
+    }
+}
+
+fn print_json(report: &impl serde::Serialize) -> Result<(), Fault> {
+    let text = serde_json::to_string_pretty(report);
+    println!("{}", text.map_err(|e| Fault::new(format!("cannot write JSON: {e}")))?);
+    Ok(())
 }
 
 /// The first Ctrl-C ends the count and reports; the second ends the process.

@@ -3,6 +3,8 @@
 mod page;
 mod table;
 
+pub(crate) use table::time;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;

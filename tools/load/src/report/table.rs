@@ -106,7 +106,7 @@ fn counted(count: u64, what: &str) -> String {
 }
 
 /// Microseconds for people.
-pub(super) fn time(us: f64) -> String {
+pub(crate) fn time(us: f64) -> String {
     match us {
         us if us < 1000.0 => format!("{us:.0} µs"),
         us if us < 100_000.0 => format!("{:.2} ms", us / 1e3),
