@@ -59,15 +59,27 @@ impl Hosts {
     pub fn connect_sides(&self, [left, right]: [Ends; 2]) -> Result<(), String> {
         // What its programs say to one another.
         ip(&["-n", &self.relay.name, "link", "set", "lo", "up"])?;
-        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
-        match self.relay.command("sh").args(["-c", forward]).status() {
-            Ok(status) if status.success() => {}
-            other => return Err(format!("{forward}: {other:?}")),
-        }
+        self.forward(true)?;
         for (host, ends) in [(&self.left, left), (&self.right, right)] {
             ip(&["-n", &host.name, "route", "replace", "default", "via", &ends.0.to_string()])?;
         }
         Ok(())
+    }
+
+    /// What goes from one side to the other is lost from now on, and nobody is told.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn disconnect_sides(&self) -> Result<(), String> {
+        self.forward(false)
+    }
+
+    fn forward(&self, on: bool) -> Result<(), String> {
+        let set = format!("echo {} > /proc/sys/net/ipv4/ip_forward", u8::from(on));
+        match self.relay.command("sh").args(["-c", &set]).status() {
+            Ok(status) if status.success() => Ok(()),
+            other => Err(format!("{set}: {other:?}")),
+        }
     }
 
     /// All UDP between `left` and anybody is lost, or no longer, and nobody is told.

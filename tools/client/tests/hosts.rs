@@ -288,11 +288,11 @@ fn settle() {
 }
 
 #[test]
-fn two_on_hosts_of_their_own_go_directly() {
+fn two_on_hosts_of_their_own_go_directly_and_come_back() {
     if let Ok(part) = std::env::var(PART) {
         return play(&part);
     }
-    let name = "hosts::two_on_hosts_of_their_own_go_directly";
+    let name = "hosts::two_on_hosts_of_their_own_go_directly_and_come_back";
     let Some(net) = Net::start(name, 91) else { return };
     let mut ann = net.client(0, 1, "direct");
     ann.wait_for(0, State::UdpRelay);
@@ -303,6 +303,38 @@ fn two_on_hosts_of_their_own_go_directly() {
         assert!(direct <= bound(1000), "the first direct packet after {direct} ms");
         member.wait_for(joined, State::P2p);
     }
+    settle();
+
+    let before = now_ms();
+    let mut cat = net.client(0, 3, "direct");
+    let third = cat.wait(0, |said| *said == Said::Joined);
+    ann.wait_for(before, State::UdpRelay);
+    bob.wait_for(before, State::UdpRelay);
+    settle();
+    let now = now_ms();
+    assert_eq!((ann.lost(2, 0, now), bob.lost(1, 0, now)), (0, 0), "frames at both moves");
+    let first_of_ann = *cat.heard(1).first_key_value().expect("the third hears her").1;
+    let after = first_of_ann.saturating_sub(third);
+    assert!(after <= bound(1000), "the third one hears her after {after} ms");
+    let alone = now_ms();
+    cat.end();
+    ann.wait_for(alone, State::P2p);
+    bob.wait_for(alone, State::P2p);
+    settle();
+    net.hosts.disconnect_sides().unwrap();
+    let cut = now_ms();
+    ann.wait_for(cut, State::UdpRelay);
+    bob.wait_for(cut, State::UdpRelay);
+    settle();
+    for (member, other) in [(&mut ann, 2), (&mut bob, 1)] {
+        // Media goes both ways again before that is reported.
+        let back = member.heard(other).values().filter(|at| **at > cut + 100).min().copied();
+        let after = back.expect("sound comes back") - cut;
+        assert!(after <= bound(2000), "{after} ms without sound");
+    }
+    net.hosts.connect_sides(net.ends).unwrap();
+    let again = now_ms();
+    ann.wait_for(again, State::P2p);
     ann.end();
     bob.end();
 }

@@ -74,6 +74,8 @@ pub struct World {
     pub away: Option<String>,
     /// Connections for framed media are refused.
     pub media_refused: bool,
+    /// Whoever comes is sent there.
+    pub circle: Option<v1::Redirect>,
     /// Share of datagrams lost.
     pub loss: f64,
     /// What goes directly from the first member to the second goes over it, where it is there.
@@ -112,6 +114,7 @@ impl World {
             node_away: false,
             away: None,
             media_refused: false,
+            circle: None,
             loss: 0.0,
             line: None,
             waited: Vec::new(),
@@ -339,6 +342,9 @@ impl World {
                     if self.node_away || self.away.as_ref() == Some(&host) {
                         self.members[at].client.on_link_lost(self.now, Error::LinkLost);
                         continue;
+                    }
+                    if self.circle.is_some() {
+                        self.node.redirect.clone_from(&self.circle);
                     }
                     self.links += 1;
                     self.push(Delivery::LinkUp(at, self.links));

@@ -387,7 +387,7 @@ fn refusals_end_it_or_are_tried_again_as_the_node_says() {
 }
 
 #[test]
-fn who_is_sent_to_a_node_that_is_away_asks_again() {
+fn who_is_sent_to_a_node_that_is_away_or_in_a_circle_asks_again() {
     let redirect = || Some(v1::Redirect { host: "other.example".into(), port: 443 });
     let mut world = World::new(9);
     world.node.redirect = redirect();
@@ -396,6 +396,20 @@ fn who_is_sent_to_a_node_that_is_away_asks_again() {
     world.run(ms(5000));
     assert_eq!(world.node.peers.len(), 1, "let in where it came first");
     assert_eq!(world.members[0].hosts, ["node.example", "other.example", "node.example"]);
+
+    let mut world = World::new(9);
+    world.circle = redirect();
+    world.join();
+    world.run(ms(1000));
+    let (_, last) = world.members[0].events.last().unwrap();
+    let Event::LinkLost { error: Error::Protocol(why), .. } = last else { panic!("{last:?}") };
+    assert!(why.contains("circle"), "{why}");
+    assert_eq!(world.members[0].hosts.len(), 6);
+    // And not sooner again than after any other loss.
+    world.circle = None;
+    world.run(ms(3000));
+    assert_eq!(world.members[0].hosts[6..], ["node.example"]);
+    assert_eq!(world.node.peers.len(), 1);
 }
 
 #[test]

@@ -209,4 +209,19 @@ mod tests {
         line.run(2_000_000, Duration::from_secs(30));
         assert!(line.sends_bps > 1_400_000, "{}", line.sends_bps);
     }
+
+    #[test]
+    fn a_way_that_becomes_longer_is_no_queue_for_ever() {
+        let mut line = Line::new(500_000);
+        line.run(5_000_000, Duration::from_secs(5));
+        // 100 ms more, which look like a queue that never drains.
+        for _ in 0..6000 {
+            line.now += Duration::from_millis(10);
+            let sent = stamp(line.now.as_secs_f64() + 12_345.0 - 0.13);
+            line.downlink.on_packet(line.now, sent, 600);
+            line.downlink.poll(line.now);
+        }
+        assert!(line.downlink.queue_delay() < Duration::from_millis(5));
+        assert!(line.downlink.estimate_bps.unwrap() > 100_000);
+    }
 }
