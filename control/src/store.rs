@@ -57,8 +57,20 @@ impl Store {
             file.open(options.get_filename()).map_err(|error| fail(&error))?;
         }
         let turn = turn(&folder).await;
-        let store = Self::start(options, 4).await.map_err(|error| fail(&error));
+        let store = Self::prepare(options).await.map_err(|error| fail(&error));
         drop(turn);
+        store
+    }
+
+    /// A pool opens several connections at once. The first one of a new store is alone: it makes the
+    /// write-ahead log and the tables, and stays until another is there, as the last one takes the log
+    /// with it.
+    async fn prepare(options: SqliteConnectOptions) -> Result<Self, Fault> {
+        let first = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone());
+        let first = first.await.map_err(|error| broken(&error))?;
+        migrator().run(&first).await.map_err(|error| broken(&error))?;
+        let store = Self::start(options, 4).await;
+        first.close().await;
         store
     }
 
@@ -68,7 +80,9 @@ impl Store {
     /// [`crate::fault::Class::Internal`].
     pub async fn open_in_memory() -> Result<Self, Fault> {
         // One connection: each would have a database of its own.
-        Self::start(SqliteConnectOptions::new().in_memory(true), 1).await
+        let store = Self::start(SqliteConnectOptions::new().in_memory(true), 1).await?;
+        migrator().run(&store.pool).await.map_err(|error| broken(&error))?;
+        Ok(store)
     }
 
     /// Whether the store answers.
@@ -95,7 +109,6 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(|error| broken(&error))?;
-        migrator().run(&pool).await.map_err(|error| broken(&error))?;
         let sessions = Sessions::new(pool.clone());
         Ok(Self { pool, sessions })
     }
