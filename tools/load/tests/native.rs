@@ -113,11 +113,11 @@ fn native_clients_send_sound_and_messages_over_udp() {
 }
 
 #[test]
-fn native_clients_send_sound_and_messages_over_the_link() {
+fn native_clients_send_sound_and_messages_without_udp() {
     let node = Node::start();
     let mut plan = node.plan();
     plan.descriptor.udp = false;
-    assert_good(&run_native(&plan).unwrap(), "link");
+    assert_good(&run_native(&plan).unwrap(), "tcp_relay");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::fault::Fault;
 
 /// What native peers need besides.
 #[derive(Args, Clone, Debug)]
+#[group(id = "native_options")]
 pub struct Options {
     /// Load by native clients over the link of this node, instead of peers over the relay's RPC socket
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
