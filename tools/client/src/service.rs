@@ -89,8 +89,12 @@ impl Client {
         let tls = descriptor.trust.config(strait_link::ALPN)?;
         let media_tls = descriptor.trust.config(strait_link::MEDIA_ALPN)?;
         let random = SystemRandom(aws_lc_rs::rand::SystemRandom::new());
+        let mut core = Core::new(descriptor.config, random);
+        if !descriptor.udp {
+            core.forgo_udp();
+        }
         let shared = Arc::new(Shared {
-            core: Mutex::new(Core::new(descriptor.config, random)),
+            core: Mutex::new(core),
             wake: Notify::new(),
             started: Instant::now(),
         });

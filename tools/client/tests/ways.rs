@@ -58,6 +58,20 @@ fn without_udp_media_goes_by_tcp_within_three_seconds_and_comes_back_without_a_g
 }
 
 #[test]
+fn who_cannot_send_datagrams_waits_for_none() {
+    let mut world = World::new(1);
+    for _ in 0..2 {
+        let at = world.join();
+        world.members[at].client.forgo_udp();
+    }
+    world.run(ms(5000));
+    for member in &world.members {
+        assert_eq!(member.transports().iter().map(|(_, state)| *state).last(), Some(State::Link));
+        assert!(member.heard[0].0 < ms(1000), "{:?}", member.heard[0]);
+    }
+}
+
+#[test]
 fn what_goes_by_tcp_has_a_connection_of_its_own_where_that_can_be_had() {
     for seed in 0..10 {
         let mut world = World::with_framed_media(seed);

@@ -144,6 +144,11 @@ impl<R: Random> Client<R> {
         }
     }
 
+    /// Datagrams cannot be sent: media goes over TCP at once. To be said before the first join.
+    pub fn forgo_udp(&mut self) {
+        self.transport.forgo_udp();
+    }
+
     /// The link is open, to this address where it is known (not behind a proxy).
     pub fn on_link(&mut self, now: Duration, node: Option<IpAddr>) {
         (self.node, self.heard, self.pinged) = (node, now, false);

@@ -132,6 +132,12 @@ impl Checks {
         }
     }
 
+    /// Whether there is a place to ask.
+    #[must_use]
+    pub fn has_places(&self) -> bool {
+        !self.candidates.is_empty()
+    }
+
     /// Where media goes, once a place answered.
     #[must_use]
     pub fn chosen(&self) -> Option<Candidate> {

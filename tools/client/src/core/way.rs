@@ -54,6 +54,8 @@ enum Framed {
 pub struct Transport {
     state: State,
     timers: Vec<(Timer, Duration)>,
+    /// No datagram may be sent to the node.
+    no_udp: bool,
     udp: Option<Checks>,
     tcp: Option<Checks>,
     /// Since when TCP is asked.
@@ -84,7 +86,10 @@ impl Transport {
         let remote = path.node_ice.as_ref().unwrap_or(&none);
         let local = path.client_ice.as_ref().unwrap_or(&none);
         let mut udp = Checks::new(remote, local, true, PATIENCE_UDP, random);
-        candidates(&path.endpoints, node).for_each(|place| udp.add(place));
+        if !self.no_udp {
+            candidates(&path.endpoints, node).for_each(|place| udp.add(place));
+        }
+        let has_udp = udp.has_places();
         let mut tcp = Checks::new(remote, local, true, PATIENCE_TCP, random);
         tcp.add(Candidate::both(OVER_TCP));
         let mut endpoints = path.endpoints.iter();
@@ -92,6 +97,16 @@ impl Transport {
         self.framed_port = framed.and_then(|endpoint| u16::try_from(endpoint.port).ok());
         (self.udp, self.tcp) = (Some(udp), Some(tcp));
         self.on(now, Event::Started);
+        if !has_udp {
+            // There is nothing to wait for.
+            self.timers.retain(|(timer, _)| *timer != Timer::Probe);
+            self.on(now, Event::Elapsed(Timer::Probe));
+        }
+    }
+
+    /// No datagrams are sent to nodes, from the next start on.
+    pub fn forgo_udp(&mut self) {
+        self.no_udp = true;
     }
 
     /// The session is over.
