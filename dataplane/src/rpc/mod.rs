@@ -15,8 +15,8 @@ mod validate;
 
 pub use socket::SocketError;
 
-use crate::framed;
 use crate::channels::Way;
+use crate::framed;
 use crate::handshake::{Handshakes, TooManyHalfOpen};
 use crate::limits::{EVENTS, QUALITY, RPC_CALLS, RPC_REQUEST_BYTES};
 use crate::mailbox::{self, Mailbox, MailboxError};
