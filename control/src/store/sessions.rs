@@ -189,6 +189,8 @@ impl Writer {
     async fn write(&mut self, notes: &[Note]) -> Result<(), sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         let mut newest = None;
+        // Rows of those who come in this transaction: none of them, should it fail.
+        let mut came = HashMap::new();
         for note in notes {
             match note {
                 Note::Joined { stay, application, scope, peer, name, at } => {
@@ -204,11 +206,14 @@ impl Writer {
                     .execute(&mut *transaction)
                     .await?
                     .last_insert_rowid();
-                    self.rows.insert(*stay, row);
+                    came.insert(*stay, row);
                     newest = Some(row);
                 }
                 Note::Left { stay, reason, at } => {
-                    let Some(row) = self.rows.remove(stay) else { continue };
+                    // Who left is not looked for again, whatever becomes of this.
+                    let Some(row) = came.remove(stay).or_else(|| self.rows.remove(stay)) else {
+                        continue;
+                    };
                     sqlx::query("UPDATE sessions SET left_at = ?, reason = ? WHERE id = ?")
                         .bind(at)
                         .bind(reason)
@@ -225,7 +230,9 @@ impl Writer {
                 .execute(&mut *transaction)
                 .await?;
         }
-        transaction.commit().await
+        transaction.commit().await?;
+        self.rows.extend(came);
+        Ok(())
     }
 }
 
