@@ -119,9 +119,9 @@ impl Scopes {
         let key = scope.natives().key().map(SessionKey::renewed).transpose()?;
         key.into_iter().for_each(|key| scope.set_key(key));
         at_relay.is_created = false;
-        self.create(scope, at_relay).await?;
+        // Whoever else finds it gone must not change the key once more, also where this fails.
         at_relay.lost += 1;
-        Ok(())
+        self.create(scope, at_relay).await
     }
 
     /// Changes the session key, at once or [`limits::KEY_CHANGE_PAUSE`] after the last change.
