@@ -1,7 +1,7 @@
 //! How many sessions there may be, in all and from one address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fault::Fault;
@@ -36,6 +36,7 @@ impl Admission {
     /// # Errors
     /// [`crate::fault::Class::TooMany`], naming the limit.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Fault> {
+        let address = network(address);
         let mut counts = self.lock();
         if counts.total >= self.total_max {
             return Err(Fault::too_many(format!(
@@ -63,6 +64,16 @@ impl Admission {
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever has one IPv6 address has a /64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if !v6.is_loopback() => {
+            Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into()
+        }
+        other => other,
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Links {
     relay_tcp: Option<SocketAddr>,
     /// Places for connections to it, those of the front door among them.
     media_places: Arc<Admission>,
+    /// Those of media over links, whose clients authenticated: strangers take none of them.
+    tunnel_places: Arc<Admission>,
     sessions: Mutex<HashMap<String, Handle>>,
     /// Sessions without a link.
     waiting: AtomicUsize,
@@ -148,6 +150,7 @@ impl Links {
             rates: Rates::new(config.link.messages_per_second, config.link.kibibytes_per_second),
             relay_tcp: config.relay.ice_tcp,
             media_places: Admission::new(limits.spliced_connections, limits.sessions_per_address),
+            tunnel_places: Admission::new(limits.spliced_connections, limits.sessions_per_address),
             sessions: Mutex::default(),
             waiting: AtomicUsize::new(0),
             counters: Counters::default(),

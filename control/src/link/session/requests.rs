@@ -216,7 +216,7 @@ impl Session {
             }
             let Some(relay) = self.links().relay_tcp else { return false };
             let address = self.registration.place.address();
-            let Ok(place) = self.links().media_places.enter(address) else { return false };
+            let Ok(place) = self.links().tunnel_places.enter(address) else { return false };
             match Box::pin(Tunnel::open(relay, place)).await {
                 Ok(tunnel) => self.tunnel = Some(tunnel),
                 Err(error) => {
