@@ -141,6 +141,8 @@ pub const QUIC_HALF_OPEN: usize = 1024;
 pub const QUIC_EARLY_BYTES: u64 = 4 << 10;
 /// Buffers of the QUIC socket, which all links share; the system may give less.
 pub const QUIC_SOCKET_BYTES: usize = 2 << 20;
+/// Channels that one message is sent to: the relay's own limit. To more it is sent several times.
+pub const CHANNEL_RECEIVERS: usize = 1024;
 /// Largest packet over a link: that of a UDP datagram on an Ethernet, and room to spare.
 pub const MEDIA_PACKET_BYTES: usize = 2048;
 /// Publications of a native client, and streams that it gets: the relay's own limits per peer.

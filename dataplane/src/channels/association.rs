@@ -21,6 +21,11 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 /// SCTP's own headers in front of what one packet carries (RFC 9260 sections 3 and 3.3.1).
 const SCTP_HEADERS: u32 = 12 + 16;
 
+/// Bytes in front of a packet's chunks, a DATA chunk's type, and bytes in front of its data (RFC 9260 sections 3 and 3.3.1).
+const COMMON_HEADER: usize = 12;
+const DATA: u8 = 0;
+const DATA_HEADER: usize = 16;
+
 static ENDPOINT: LazyLock<Arc<EndpointConfig>> = LazyLock::new(|| {
     let mut config = EndpointConfig::new();
     config.max_payload_size(CHANNEL_PACKET_BYTES - SCTP_HEADERS);
@@ -107,6 +112,9 @@ impl Channels {
     /// Takes a packet of the peer's.
     pub fn handle(&mut self, now: Instant, packet: Vec<u8>) {
         self.now = now;
+        if !keeps_the_rules(&packet) {
+            return;
+        }
         self.guarded(|channels| {
             let taken = channels.endpoint.handle(now, NOWHERE, None, None, packet.into());
             match (taken, &mut channels.association) {
@@ -392,8 +400,63 @@ impl Channels {
     }
 }
 
+/// Whether the library may see a packet: it takes DATA without data (RFC 9260 section 6.2), which counts nothing against its
+/// window, and on streams that were not agreed on, of which it keeps each.
+fn keeps_the_rules(packet: &[u8]) -> bool {
+    let mut rest = packet.get(COMMON_HEADER..).unwrap_or_default();
+    while let [kind, _, high, low, ..] = *rest {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if kind == DATA {
+            let stream = rest.get(8..10).and_then(|bytes| bytes.try_into().ok());
+            let is_agreed =
+                stream.is_some_and(|stream| u16::from_be_bytes(stream) < CHANNEL_STREAMS);
+            if length <= DATA_HEADER || !is_agreed {
+                return false;
+            }
+        }
+        // Padded to four bytes; a length that is none ends the packet for the library as well.
+        rest = rest.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
+    }
+    true
+}
+
 impl std::fmt::Debug for Channels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Channels").field("streams", &self.streams).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod rules {
+    use super::*;
+
+    fn data(length: u16, stream: u16, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; COMMON_HEADER];
+        packet.extend([DATA, 3]);
+        packet.extend(length.to_be_bytes());
+        packet.extend([0, 0, 0, 1]);
+        packet.extend(stream.to_be_bytes());
+        packet.extend([0, 0, 0, 0, 0, 51]);
+        packet.extend(payload);
+        packet
+    }
+
+    #[test]
+    fn data_without_data_or_on_a_stream_that_was_not_agreed_on_breaks_them() {
+        assert!(keeps_the_rules(&data(17, 0, &[1, 0, 0, 0])));
+        assert!(keeps_the_rules(&data(17, CHANNEL_STREAMS - 1, &[1, 0, 0, 0])));
+        assert!(!keeps_the_rules(&data(16, 0, &[])));
+        assert!(!keeps_the_rules(&data(17, CHANNEL_STREAMS, &[1, 0, 0, 0])));
+        // Also behind another.
+        let mut two = data(17, 0, &[1, 0, 0, 0]);
+        two.extend(&data(16, 0, &[])[COMMON_HEADER..]);
+        assert!(!keeps_the_rules(&two));
+        // What is no packet is the library's to refuse.
+        for length in 0..COMMON_HEADER + 4 {
+            assert!(keeps_the_rules(&vec![0xff; length]));
+        }
+        let mut endless = vec![0; COMMON_HEADER];
+        endless.extend([1, 0, 0, 0].repeat(50));
+        assert!(keeps_the_rules(&endless));
     }
 }

@@ -8,6 +8,7 @@ use strait_proto::v1::channel_event::Event;
 use super::envelope::{self, Envelope};
 use super::{Address, Heard, Route};
 use crate::fault::Fault;
+use crate::limits;
 use crate::scope::{Notice, Scope, Scopes, Sink};
 
 impl Scopes {
@@ -93,9 +94,9 @@ impl Scopes {
             let may_send = channels.check_send(peer).is_ok();
             let others = channels.plain(peer, &address).filter(|_| may_send);
             let others = others.map(|label| channels.others(peer, label)).unwrap_or_default();
-            if !others.is_empty() {
+            for some in others.chunks(limits::CHANNEL_RECEIVERS) {
                 // Full: who listens there was promised nothing.
-                self.relay.say(to(scope, others, is_text, payload));
+                self.relay.say(to(scope, some.to_vec(), is_text, payload.clone()));
             }
             return;
         }
