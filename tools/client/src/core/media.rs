@@ -38,6 +38,8 @@ pub enum Side {
     /// The other of two, directly.
     Other,
 }
+/// SSRCs that are remembered after their subscription: with those in use they leave half of the room to others.
+const PAST_SSRCS: usize = 64;
 /// How long packets under the session key before are taken.
 const KEY_OVERLAP: Duration = Duration::from_secs(5);
 /// Packets that open with no key and are kept: they may be under one that the node is about to tell, over a line that is
@@ -102,6 +104,8 @@ pub struct Media {
     /// How long the one before is taken.
     before_until: Option<Duration>,
     outbound: Option<Outbound>,
+    /// SSRCs of subscriptions that ended, the oldest first.
+    past: VecDeque<u32>,
     inbound: Option<Inbound>,
     early: VecDeque<(Duration, Side, Vec<u8>)>,
     ids: Extensions,
@@ -157,8 +161,28 @@ impl Media {
 
     /// Nothing is sent or received any more.
     pub fn forget_streams(&mut self) {
-        self.sending.clear();
-        self.incoming.clear();
+        self.end_sending(|_| true);
+        self.end_receiving(|_| true);
+    }
+
+    /// Publications end. The node gives out no SSRC twice, so nothing of theirs is remembered.
+    fn end_sending(&mut self, ends: impl Fn(&str) -> bool) {
+        let gone = self.sending.extract_if(.., |(id, _)| ends(id));
+        for ssrc in gone.flat_map(|(_, sending)| sending.ssrcs()) {
+            self.outbound.iter_mut().for_each(|outbound| outbound.forget(ssrc));
+        }
+    }
+
+    /// Subscriptions end. Their SSRCs may come again, of a publisher whose numbers go on: the last ones are remembered.
+    fn end_receiving(&mut self, ends: impl Fn(&str) -> bool) {
+        let gone = self.incoming.extract_if(|_, incoming| ends(&incoming.subscription_id));
+        self.past.extend(gone.map(|(ssrc, _)| ssrc));
+        let many = self.past.len().saturating_sub(PAST_SSRCS);
+        for ssrc in self.past.drain(..many) {
+            if let (false, Some(inbound)) = (self.incoming.contains_key(&ssrc), &mut self.inbound) {
+                inbound.forget(ssrc);
+            }
+        }
     }
 
     /// Another session key: what is sent is under it at once, what comes may be under the one before for [`KEY_OVERLAP`].
@@ -217,7 +241,7 @@ impl Media {
 
     /// It is sent no more.
     pub fn unpublish(&mut self, publication_id: &str) {
-        self.sending.retain(|(id, _)| id != publication_id);
+        self.end_sending(|id| id == publication_id);
     }
 
     /// A subscription comes with this SSRC, and that of its retransmissions (0 for none).
@@ -233,7 +257,7 @@ impl Media {
 
     /// It is over.
     pub fn unsubscribe(&mut self, subscription_id: &str) {
-        self.incoming.retain(|_, incoming| incoming.subscription_id != subscription_id);
+        self.end_receiving(|id| id == subscription_id);
     }
 
     /// The packet for a frame of a publication's encoding, protected, and its transport-wide number. None where there is no
@@ -628,4 +652,35 @@ impl Towards {
 fn is_same(held: &PreparedKey, told: &v1::SessionKey) -> bool {
     let held = held.material();
     held.key == told.key && held.salt == told.salt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Zero;
+    impl Random for Zero {
+        fn fill(&mut self, bytes: &mut [u8]) {
+            bytes.fill(0);
+        }
+    }
+
+    #[test]
+    fn what_ended_leaves_room_for_what_comes() {
+        let mut media = Media::default();
+        let profile = v1::SrtpProfile::AeadAes128Gcm.into();
+        let key = v1::SessionKey { profile, key: vec![1; 16], salt: vec![2; 12] };
+        media.change_key(Duration::ZERO, &key).unwrap();
+        let frame = Frame { payload: &[1, 2, 3], timestamp: 0, marker: false, level: None };
+        for number in 1..3000 {
+            let stream = Stream { ssrc: number, clock_rate_hz: 48_000, ..Stream::default() };
+            media.publish("voice", [stream], &mut Zero);
+            let sent = media.send(Duration::ZERO, "voice", 0, &frame);
+            assert!(sent.is_some(), "publication {number}");
+            media.unpublish("voice");
+            media.subscribe("ear", 100_000 + number, 0, 48_000);
+            media.unsubscribe("ear");
+            assert!(media.past.len() <= PAST_SSRCS);
+        }
+    }
 }

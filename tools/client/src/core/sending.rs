@@ -81,6 +81,11 @@ pub struct Sending {
 }
 
 impl Sending {
+    /// What it sends from.
+    pub fn ssrcs(&self) -> [u32; 2] {
+        [self.stream.ssrc, self.stream.rtx_ssrc]
+    }
+
     /// Numbers begin below 2^15, so that who comes later guesses the rollover counter right (RFC 3711 section 3.3.1).
     #[must_use]
     pub fn new(stream: Stream, random: u32) -> Self {
