@@ -89,7 +89,8 @@ pub async fn blocked() -> io::Result<[Figure; 3]> {
         let at_ann = ann.wait("sound", |seen| seen.heard.get(&2)?.values().min().copied())?;
         let at_bob = bob.wait("sound", |seen| seen.heard.get(&1)?.values().min().copied())?;
         let first = at_ann.max(at_bob).saturating_duration_since(began);
-        ann.wait_for(State::Link)?;
+        // Over the link until the connection for framed media is open.
+        ann.wait("TCP", |seen| matches!(seen.state, State::Link | State::TcpRelay).then_some(()))?;
         std::thread::sleep(SETTLE);
         gate.pass(true);
         let released = Instant::now();

@@ -27,7 +27,7 @@ pub struct Options {
     /// Scopes that native peers join: a number is added
     #[arg(long, value_name = "NAME", default_value = "load", requires = "native")]
     scope: String,
-    /// Send no datagrams: media of native peers goes over the link
+    /// Send no datagrams: media of native peers goes over TCP
     #[arg(long, requires = "native")]
     no_udp: bool,
     /// Messages that each native publisher sends to all others of its scope, in a second
