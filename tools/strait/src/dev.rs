@@ -290,6 +290,10 @@ fn welcome(options: &Options, files: &configuration::Files, took: Duration) -> S
     let (http, https) = (options.http_port, options.https_port);
     let (scope, token) = (&options.scope, &options.token);
     let query = if scope == "lobby" { String::new() } else { format!("?scope={scope}") };
+    let strait = state::this_program();
+    let further = ["doctor", "top", "dev --help"].map(|verb| format!("{strait} {verb}"));
+    let [doctor, top, help] = &further;
+    let width = further.iter().map(String::len).max().unwrap_or_default() + 2;
     format!(
         "
   Strait runs (ready after {:.1} s).
@@ -304,8 +308,9 @@ fn welcome(options: &Options, files: &configuration::Files, took: Duration) -> S
   Relay     RPC {}
   State     {}
 
-  Next      strait doctor            is this host fit?
-            strait dev --help        other ports, addresses, tokens
+  Next      {doctor:width$}is this host fit?
+            {top:width$}what does it do now?
+            {help:width$}other ports, addresses, tokens
   Ctrl-C ends both processes.
 
 ",

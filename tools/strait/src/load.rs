@@ -14,6 +14,7 @@ use strait_load::{
 };
 
 use crate::fault::Fault;
+use crate::state;
 
 mod native;
 
@@ -23,9 +24,10 @@ const EXIT_INTERRUPTED: i32 = 130;
 /// The load.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The relay's RPC socket: `unix:PATH`, or the path alone
-    #[arg(long, value_name = "SOCKET", value_parser = socket, default_value = "unix:/run/strait/relay.sock")]
-    relay: PathBuf,
+    /// The relay's RPC socket: `unix:PATH`, or the path alone [default: that of `strait dev`, else
+    /// /run/strait/relay.sock]
+    #[arg(long, value_name = "SOCKET", value_parser = socket)]
+    relay: Option<PathBuf>,
     #[command(flatten)]
     native: native::Options,
     /// Peers that send one stream each, in all
@@ -189,7 +191,11 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
             "--as-sent needs peers whose bytes are the same: --transport session-key or plain",
         ));
     }
-    let rpc = StraitRpc::connect(&options.relay).map_err(|e| Fault::new(e.to_string()))?;
+    let socket = match &options.relay {
+        Some(socket) => socket.clone(),
+        None => state::relay(None)?,
+    };
+    let rpc = StraitRpc::connect(&socket).map_err(|e| Fault::new(e.to_string()))?;
     let mut signalling: Box<dyn Signalling> = Box::new(rpc.as_sent(options.as_sent));
     let mut shapers = Shapers::default();
     if !options.impair.is_empty() {
@@ -282,7 +288,7 @@ mod tests {
                     simulcast --key-interval 4 --duration 1.5 --warmup 0 --allow-loss 0.1 --late 50 \
                     --local-address 10.0.0.1 --local-address 10.0.0.2 --cpu 1 --pid 7";
         let options = Line::parse_from(line.split_whitespace()).options;
-        assert_eq!(options.relay, Path::new("/tmp/x"));
+        assert_eq!(options.relay.as_deref(), Some(Path::new("/tmp/x")));
         let plan = options.plan();
         plan.check().expect("a good plan");
         assert_eq!((plan.publishers, plan.subscribers, plan.scopes), (3, 7, 2));

@@ -66,3 +66,54 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The words of a line of documentation, as a shell would have them: quotes, a comment, the end
+    /// of a redirection; what another command would fill in is a number.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut is_quoted = false;
+        let mut rest = line.chars();
+        while let Some(next) = rest.next() {
+            match next {
+                '"' => is_quoted = !is_quoted,
+                '#' | '>' if !is_quoted => break,
+                '$' => {
+                    let _command = rest.by_ref().find(|&c| c == ')');
+                    words.last_mut().expect("one").push('7');
+                }
+                ' ' if !is_quoted => words.push(String::new()),
+                other => words.last_mut().expect("one").push(other),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    #[test]
+    fn every_line_of_the_documentation_is_understood() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut lines = 0;
+        for folder in [".", "docs", "docs/reference", "tools/packaging"] {
+            for file in std::fs::read_dir(root.join(folder)).expect("a folder") {
+                let file = file.expect("a file").path();
+                if file.extension().is_none_or(|extension| extension != "md") {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&file).expect("text");
+                for line in text.lines().filter(|line| line.trim_start().starts_with("strait ")) {
+                    lines += 1;
+                    let parsed = Arguments::try_parse_from(words(line.trim_start()));
+                    let told = parsed.err().map(|error| error.to_string()).unwrap_or_default();
+                    assert!(told.is_empty(), "{}: {line}\n{told}", file.display());
+                }
+            }
+        }
+        assert!(lines > 10, "{lines} lines were found");
+    }
+}

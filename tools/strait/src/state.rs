@@ -10,6 +10,9 @@ use crate::fault::Fault;
 /// The longest path of a Unix socket (`sun_path` of unix(7), without its final zero).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+/// Where the packaged relay listens.
+const SYSTEM_SOCKET: &str = "/run/strait/relay.sock";
+
 /// The folder to use when none was named: that of the source tree one stands in, else the user's.
 pub fn default_folder() -> PathBuf {
     if Path::new(".strait").is_dir() {
@@ -47,9 +50,33 @@ pub fn socket(folder: &Path) -> Result<PathBuf, Fault> {
     )))
 }
 
+/// The relay's RPC socket where none was named: that of `strait dev` in `folder`, or in the default
+/// one; where none is there, that of a relay which the system runs.
+pub fn relay(folder: Option<&Path>) -> Result<PathBuf, Fault> {
+    let of_dev = socket(&folder.map_or_else(default_folder, Path::to_path_buf))?;
+    let of_system = Path::new(SYSTEM_SOCKET);
+    let is_system = folder.is_none() && !of_dev.exists() && of_system.exists();
+    Ok(if is_system { of_system.to_path_buf() } else { of_dev })
+}
+
 /// The address of the SQLite store in `folder`.
 pub fn store_url(folder: &Path) -> String {
     format!("sqlite:{}", folder.join("control.db").display())
+}
+
+/// How a person calls this program again: by its name where a shell finds it, else by its path from
+/// here.
+pub fn this_program() -> String {
+    let name = env!("CARGO_BIN_NAME");
+    let Ok(program) = env::current_exe() else { return name.to_owned() };
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&folders).map(|folder| folder.join(name)).find(|it| it.is_file());
+    if found.and_then(|it| it.canonicalize().ok()) == program.canonicalize().ok() {
+        return name.to_owned();
+    }
+    let here = env::current_dir().ok();
+    let shown = here.and_then(|here| program.strip_prefix(here).ok());
+    shown.unwrap_or(&program).display().to_string()
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -26,7 +26,8 @@ const BELOW: &str = "\x1b[J";
 /// What to look at, and how.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The relay's RPC socket: `unix:PATH`, or the path alone [default: that of `strait dev`]
+    /// The relay's RPC socket: `unix:PATH`, or the path alone [default: that of `strait dev`, else
+    /// /run/strait/relay.sock]
     #[arg(long, value_name = "SOCKET", value_parser = crate::load::socket)]
     relay: Option<PathBuf>,
     /// State folder of `strait dev`, whose relay to look at
@@ -47,10 +48,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     let socket = match &options.relay {
         Some(socket) => socket.clone(),
-        None => {
-            let folder = options.state_dir.clone().unwrap_or_else(state::default_folder);
-            state::socket(&folder)?
-        }
+        None => state::relay(options.state_dir.as_deref())?,
     };
     let mut reader = Reader::connect(&socket)?;
     let is_screen = io::stdout().is_terminal() && !options.once && !options.json;
