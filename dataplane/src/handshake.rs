@@ -261,7 +261,9 @@ impl Helper {
                 while let Some(order) = self.shared.orders.pop() {
                     self.obey(order, now);
                 }
-                self.work(peer, now, |handshake| handshake.handle(now, &datagram));
+                if !self.is_over_budget(peer, now) {
+                    self.work(peer, now, |handshake| handshake.handle(now, &datagram));
+                }
             }
             self.take_messages(now);
             self.fire(now);
@@ -395,6 +397,13 @@ impl Helper {
         }
     }
 
+    /// Whether a peer's channels made so much work that nothing from it is even decrypted for a while.
+    fn is_over_budget(&mut self, peer: PeerId, now: Instant) -> bool {
+        let is_over = self.channels(peer).is_some_and(|channels| channels.is_over_budget(now));
+        self.post.count_dropped(u64::from(is_over));
+        is_over
+    }
+
     fn channels(&mut self, peer: PeerId) -> Option<&mut Channels> {
         self.peers.get_mut(&peer)?.channels.as_deref_mut()
     }
@@ -520,6 +529,7 @@ impl Peer {
         for packet in received {
             channels.handle(now, packet);
         }
+        post.count_dropped(channels.take_refused());
         let is_heard = post.deliver(&permission.names, channels);
         while let Some(packet) = channels.poll_transmit() {
             handshake.send(&packet);

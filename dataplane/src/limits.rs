@@ -83,8 +83,17 @@ pub const CHANNEL_MESSAGE_BYTES_DEFAULT: usize = 64 << 10;
 /// What an association holds of messages that are not whole or that nobody took: three of the largest.
 pub const CHANNEL_RECEIVE_BYTES: u32 = 256 << 10;
 const _: () = assert!(CHANNEL_RECEIVE_BYTES as usize > 3 * CHANNEL_MESSAGE_BYTES);
-/// What waits for a peer on all its channels: seconds of a line that carries a call. Beyond, they are closed.
+/// What waits for a peer on all its channels, messages with their weight: seconds of a line that carries a call. Beyond, they
+/// are closed.
 pub const CHANNEL_BUFFERED_BYTES: usize = 1 << 20;
+/// What a message that waits weighs besides its bytes: the library keeps 200 bytes for each, and goes through them.
+pub const CHANNEL_MESSAGE_WEIGHT: usize = 256;
+/// Work that a peer's SCTP packets may make a second, in chunks that find nothing waiting: a microsecond or two each, so
+/// less than a hundredth of the thread; twice as much in a burst. 2 MB/s in full packets, each of which is one more.
+pub const CHANNEL_WORK: u32 = 4000;
+/// Chunks of a peer that wait to be read or for others before them: three times what its window takes in full packets.
+/// Beyond, what brings more is dropped, twice as many for what the others wait for.
+pub const CHANNEL_CHUNKS_WAITING: usize = 768;
 /// Largest SCTP packet: with DTLS around it as large as the largest datagram of a handshake.
 pub const CHANNEL_PACKET_BYTES: u32 = 1100;
 /// Peers with an SCTP association: 64 MiB of tables, and 1.3 GiB if every one of them sends and reads as slowly as it may.

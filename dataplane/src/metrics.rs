@@ -207,6 +207,11 @@ const METRICS: &[(&str, &str, &str)] = &[
         "Messages to data channels that were closed, or whose peer takes none as large.",
     ),
     (
+        "relay_channel_packets_dropped_total",
+        "counter",
+        "SCTP packets of peers that used up the work they may make, or broke rules.",
+    ),
+    (
         "relay_channel_peers_too_slow_total",
         "counter",
         "Peers whose data channels were closed because too much waited for them.",
@@ -342,6 +347,7 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.one("relay_channel_messages_received_total", "", count(&channels.received));
     page.one("relay_channel_messages_sent_total", "", count(&channels.sent));
     page.one("relay_channel_messages_undelivered_total", "", count(&channels.undelivered));
+    page.one("relay_channel_packets_dropped_total", "", count(&channels.packets_dropped));
     page.one("relay_channel_peers_too_slow_total", "", count(&channels.too_slow));
     page.one("relay_event_readers", "", state.watchers.load(Ordering::Relaxed));
     page.text

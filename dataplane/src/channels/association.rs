@@ -1,9 +1,10 @@
 //! The SCTP association of a peer and the channels in it.
 
 use super::Event;
+use super::budget::Budget;
 use crate::limits::{
-    CHANNEL_BUFFERED_BYTES, CHANNEL_MESSAGE_BYTES, CHANNEL_PACKET_BYTES, CHANNEL_RECEIVE_BYTES,
-    CHANNEL_STREAMS, CHANNELS,
+    CHANNEL_BUFFERED_BYTES, CHANNEL_MESSAGE_BYTES, CHANNEL_MESSAGE_WEIGHT, CHANNEL_PACKET_BYTES,
+    CHANNEL_RECEIVE_BYTES, CHANNEL_STREAMS, CHANNELS,
 };
 use sctp_proto::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Payload,
@@ -21,14 +22,13 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 /// SCTP's own headers in front of what one packet carries (RFC 9260 sections 3 and 3.3.1).
 const SCTP_HEADERS: u32 = 12 + 16;
 
-/// Bytes in front of a packet's chunks, a DATA chunk's type, and bytes in front of its data (RFC 9260 sections 3 and 3.3.1).
-const COMMON_HEADER: usize = 12;
-const DATA: u8 = 0;
-const DATA_HEADER: usize = 16;
+/// What the library puts into a packet beyond the size that it was told: it counts a byte of DATA as 17, which take 20, and
+/// the last chunk without its header.
+const UNCOUNTED: u32 = CHANNEL_PACKET_BYTES * 3 / 20 + 16;
 
 static ENDPOINT: LazyLock<Arc<EndpointConfig>> = LazyLock::new(|| {
     let mut config = EndpointConfig::new();
-    config.max_payload_size(CHANNEL_PACKET_BYTES - SCTP_HEADERS);
+    config.max_payload_size(CHANNEL_PACKET_BYTES - UNCOUNTED - SCTP_HEADERS);
     Arc::new(config)
 });
 static TRANSPORT: LazyLock<Arc<TransportConfig>> = LazyLock::new(|| {
@@ -69,6 +69,12 @@ pub struct Channels {
     events: VecDeque<Event>,
     transmits: VecDeque<Vec<u8>>,
     message_bytes_max: usize,
+    budget: Budget,
+    /// Packets that were not looked at, because the budget was used up or they break rules.
+    refused: u64,
+    /// Bytes of each message that the peer did not acknowledge, and of all.
+    sent: VecDeque<usize>,
+    sent_bytes: usize,
     /// It was too slow: nothing more is opened.
     is_cut_off: bool,
     /// Where to go on reading, so that a busy channel does not hold up the others.
@@ -93,6 +99,10 @@ impl Channels {
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             message_bytes_max: message_bytes_max.min(CHANNEL_MESSAGE_BYTES),
+            budget: Budget::new(now),
+            refused: 0,
+            sent: VecDeque::new(),
+            sent_bytes: 0,
             is_cut_off: false,
             next: 0,
             now,
@@ -112,7 +122,8 @@ impl Channels {
     /// Takes a packet of the peer's.
     pub fn handle(&mut self, now: Instant, packet: Vec<u8>) {
         self.now = now;
-        if !keeps_the_rules(&packet) {
+        if !self.budget.admits(now, &packet, self.sent.len()) {
+            self.refused += 1;
             return;
         }
         self.guarded(|channels| {
@@ -129,7 +140,21 @@ impl Channels {
                 _ => {}
             }
         });
+        if !self.sent.is_empty() {
+            self.waiting();
+        }
         self.look();
+    }
+
+    /// Whether the peer used up its budget: what comes from it need not be looked at.
+    #[must_use]
+    pub fn is_over_budget(&self, now: Instant) -> bool {
+        self.budget.is_used_up(now)
+    }
+
+    /// Packets refused since the last call.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// Lets time pass.
@@ -161,7 +186,7 @@ impl Channels {
             self.close(channel, "a message for it is larger than the peer takes");
             return Err(Refusal::TooLarge);
         }
-        if self.buffered() + payload.len() > CHANNEL_BUFFERED_BYTES {
+        if self.waiting() + payload.len() + CHANNEL_MESSAGE_WEIGHT > CHANNEL_BUFFERED_BYTES {
             self.is_cut_off = true;
             let open: Vec<u16> = self.streams.keys().copied().collect();
             for channel in open {
@@ -180,10 +205,12 @@ impl Channels {
             let (_, association) = channels.association.as_mut()?;
             association.stream(channel).ok()?.write_with_ppi(payload, ppi).ok()
         });
-        match written.flatten() {
-            Some(_) => Ok(()),
-            None => Err(Refusal::NoChannel),
+        if written.flatten().is_none() {
+            return Err(Refusal::NoChannel);
         }
+        self.sent.push_back(payload.len());
+        self.sent_bytes += payload.len();
+        Ok(())
     }
 
     /// Closes a channel.
@@ -238,17 +265,29 @@ impl Channels {
 
     fn gather(&mut self) {
         self.guarded(|channels| {
-            let Self { endpoint, association, transmits, now, .. } = channels;
+            let Self { endpoint, association, transmits, budget, now, .. } = channels;
             let answer = endpoint.poll_transmit();
             let own = || association.as_mut().and_then(|(_, each)| each.poll_transmit(*now));
             let payload = answer.or_else(own).map(|transmit| transmit.payload);
             if let Some(Payload::RawEncode(packets)) = payload {
+                packets.iter().for_each(|packet| budget.told(packet));
                 transmits.extend(packets.iter().map(|packet| packet.to_vec()));
             }
         });
     }
 
-    /// Bytes that wait for the peer, also on channels that are being closed.
+    /// What waits for the peer, also on channels that are being closed: bytes, and the weight of each message.
+    fn waiting(&mut self) -> usize {
+        let buffered = self.buffered();
+        while let Some(first) = self.sent.front()
+            && self.sent_bytes - first >= buffered
+        {
+            self.sent_bytes -= first;
+            self.sent.pop_front();
+        }
+        buffered + CHANNEL_MESSAGE_WEIGHT * self.sent.len()
+    }
+
     fn buffered(&mut self) -> usize {
         let sum = self.guarded(|channels| {
             let (_, association) = channels.association.as_mut()?;
@@ -265,6 +304,7 @@ impl Channels {
         let mut payload = vec![0; chunks.len()];
         let len = chunks.read(&mut payload).ok()?;
         payload.truncate(len);
+        self.budget.read(chunks.chunks.len());
         Some((chunks.ppi, payload))
     }
 
@@ -375,6 +415,9 @@ impl Channels {
     fn lose(&mut self, why: &str) {
         self.association = None;
         self.endpoint = Endpoint::new(ENDPOINT.clone(), Some(SERVER.clone()));
+        self.budget.forget();
+        self.sent.clear();
+        self.sent_bytes = 0;
         let channels: Vec<u16> = self.streams.keys().copied().collect();
         channels.into_iter().for_each(|channel| self.end(channel, why));
     }
@@ -400,63 +443,8 @@ impl Channels {
     }
 }
 
-/// Whether the library may see a packet: it takes DATA without data (RFC 9260 section 6.2), which counts nothing against its
-/// window, and on streams that were not agreed on, of which it keeps each.
-fn keeps_the_rules(packet: &[u8]) -> bool {
-    let mut rest = packet.get(COMMON_HEADER..).unwrap_or_default();
-    while let [kind, _, high, low, ..] = *rest {
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        if kind == DATA {
-            let stream = rest.get(8..10).and_then(|bytes| bytes.try_into().ok());
-            let is_agreed =
-                stream.is_some_and(|stream| u16::from_be_bytes(stream) < CHANNEL_STREAMS);
-            if length <= DATA_HEADER || !is_agreed {
-                return false;
-            }
-        }
-        // Padded to four bytes; a length that is none ends the packet for the library as well.
-        rest = rest.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
-    }
-    true
-}
-
 impl std::fmt::Debug for Channels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Channels").field("streams", &self.streams).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod rules {
-    use super::*;
-
-    fn data(length: u16, stream: u16, payload: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0; COMMON_HEADER];
-        packet.extend([DATA, 3]);
-        packet.extend(length.to_be_bytes());
-        packet.extend([0, 0, 0, 1]);
-        packet.extend(stream.to_be_bytes());
-        packet.extend([0, 0, 0, 0, 0, 51]);
-        packet.extend(payload);
-        packet
-    }
-
-    #[test]
-    fn data_without_data_or_on_a_stream_that_was_not_agreed_on_breaks_them() {
-        assert!(keeps_the_rules(&data(17, 0, &[1, 0, 0, 0])));
-        assert!(keeps_the_rules(&data(17, CHANNEL_STREAMS - 1, &[1, 0, 0, 0])));
-        assert!(!keeps_the_rules(&data(16, 0, &[])));
-        assert!(!keeps_the_rules(&data(17, CHANNEL_STREAMS, &[1, 0, 0, 0])));
-        // Also behind another.
-        let mut two = data(17, 0, &[1, 0, 0, 0]);
-        two.extend(&data(16, 0, &[])[COMMON_HEADER..]);
-        assert!(!keeps_the_rules(&two));
-        // What is no packet is the library's to refuse.
-        for length in 0..COMMON_HEADER + 4 {
-            assert!(keeps_the_rules(&vec![0xff; length]));
-        }
-        let mut endless = vec![0; COMMON_HEADER];
-        endless.extend([1, 0, 0, 0].repeat(50));
-        assert!(keeps_the_rules(&endless));
     }
 }

@@ -4,6 +4,7 @@
 //! the RPC. What a message says is the control plane's business.
 
 mod association;
+mod budget;
 mod post;
 #[cfg(test)]
 mod tests;

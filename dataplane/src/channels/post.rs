@@ -46,6 +46,8 @@ pub struct Counters {
     pub sent: AtomicU64,
     /// Messages that were not sent, because their channel was closed, or the peer takes none as large.
     pub undelivered: AtomicU64,
+    /// Packets of peers that used up their budget, or broke rules.
+    pub packets_dropped: AtomicU64,
     /// Peers whose channels were closed because too much waited for them.
     pub too_slow: AtomicU64,
 }
@@ -106,6 +108,11 @@ impl Post {
             place.send((names.clone(), event));
         }
         self.events.is_closed()
+    }
+
+    /// Counts packets that were not looked at.
+    pub fn count_dropped(&self, packets: u64) {
+        self.counters.packets_dropped.fetch_add(packets, Ordering::Relaxed);
     }
 
     /// Makes room for an association, if there is any.

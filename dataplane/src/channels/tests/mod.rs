@@ -1,8 +1,10 @@
+mod hostile;
 mod peer;
 
 use super::{Channels, Event, Refusal};
 use crate::limits::{
-    CHANNEL_BUFFERED_BYTES, CHANNEL_MESSAGE_BYTES, CHANNEL_PACKET_BYTES, CHANNELS,
+    CHANNEL_BUFFERED_BYTES, CHANNEL_MESSAGE_BYTES, CHANNEL_MESSAGE_WEIGHT, CHANNEL_PACKET_BYTES,
+    CHANNELS,
 };
 use peer::Browser;
 use sctp_proto::PayloadProtocolIdentifier as Ppi;
@@ -185,6 +187,27 @@ fn who_does_not_read_is_cut_off_and_costs_no_more() {
     call.browser.open(2, "again", "");
     call.run_for(Duration::from_secs(30));
     assert_eq!(call.events.len(), 1, "{:?}", call.events);
+}
+
+#[test]
+fn small_messages_weigh_what_they_cost() {
+    let mut call = Call::with_channel();
+    let mut sent = 0;
+    while call.channels.send(0, false, b"x").is_ok() {
+        sent += 1;
+        assert!(sent <= CHANNEL_BUFFERED_BYTES / CHANNEL_MESSAGE_WEIGHT, "no end");
+    }
+    assert!(sent > 4000, "{sent}");
+    // Those that arrived weigh nothing.
+    let mut call = Call::with_channel();
+    for n in 0..10_000_u32 {
+        call.channels.send(0, false, &n.to_be_bytes()).unwrap();
+        if n % 1000 == 0 {
+            call.run();
+        }
+    }
+    call.run();
+    assert_eq!(call.browser.heard.len(), 10_000);
 }
 
 #[test]
