@@ -68,7 +68,7 @@ impl Admission {
 }
 
 /// Whoever has one IPv6 address has a /64 of them.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) if !v6.is_loopback() => {
             Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into()

@@ -1,5 +1,7 @@
 //! Configuration: TOML with strict keys, every field with a default.
 
+pub mod cluster;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub media: Media,
     /// Maxima that depend on the machine.
     pub limits: Limits,
+    /// What this process is in a cluster.
+    pub cluster: cluster::Cluster,
     /// What is logged.
     pub log: Log,
 }
@@ -344,6 +348,7 @@ impl Config {
         if !self.store.url.starts_with("sqlite:") {
             return fail("store.url: only sqlite:PATH is known");
         }
+        self.cluster.check()?;
         if self.auth.dev_tokens.iter().any(|token| token.is("")) {
             return fail("auth.dev_tokens: an empty token would let everyone in; remove it");
         }

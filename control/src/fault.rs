@@ -3,10 +3,13 @@
 use std::fmt;
 
 use crate::auth::Reason;
+use crate::cluster::node::endpoint;
 
 /// Class of a refusal. The number is the JsonRTC `error_code`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
+    /// The scope is another node's: the client goes there.
+    Elsewhere = 307,
     /// The message itself is malformed.
     Malformed = 400,
     /// The token is missing or wrong.
@@ -40,12 +43,39 @@ pub struct Fault {
     pub reason: String,
     /// What is wrong with the credential, for programs, where that is the cause.
     pub credential: Option<Reason>,
+    /// Where the client is to go, where that is the answer.
+    pub elsewhere: Option<Box<Elsewhere>>,
+}
+
+/// Another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Name or address.
+    pub host: String,
+    /// Port of HTTPS, WebSocket and links.
+    pub port: u16,
+    /// Whether that port speaks TLS.
+    pub secure: bool,
+}
+
+impl Elsewhere {
+    /// `https://HOST:PORT`.
+    pub fn origin(&self) -> String {
+        let scheme = if self.secure { "https" } else { "http" };
+        format!("{scheme}://{}", endpoint(&self.host, self.port))
+    }
 }
 
 impl Fault {
     /// A refusal of `class` with its sentence.
     pub fn new(class: Class, reason: impl Into<String>) -> Self {
-        Self { class, reason: reason.into(), credential: None }
+        Self { class, reason: reason.into(), credential: None, elsewhere: None }
+    }
+
+    /// The scope is on another node.
+    pub fn elsewhere(elsewhere: Elsewhere) -> Self {
+        let reason = format!("the scope is at {}: go there", elsewhere.origin());
+        Self { elsewhere: Some(Box::new(elsewhere)), ..Self::new(Class::Elsewhere, reason) }
     }
 
     /// The JsonRTC `error_code`.

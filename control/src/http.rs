@@ -7,6 +7,7 @@ pub mod handover;
 pub mod health;
 pub mod metrics;
 pub mod page;
+pub mod resolve;
 pub mod resource;
 pub mod sessions;
 pub mod ws;
@@ -23,6 +24,7 @@ use axum::routing::{any, get, patch, post};
 
 use crate::admission::Admission;
 use crate::auth::{Admitted, Authenticator, Credential, Refusal};
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::limits;
@@ -39,6 +41,8 @@ pub struct App {
     pub config: Config,
     /// Who may come in.
     pub auth: Arc<Authenticator>,
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
     /// Scopes.
     pub scopes: Arc<Scopes>,
     /// WebSocket sessions.
@@ -66,6 +70,7 @@ pub fn router(app: Arc<App>, is_plain: bool) -> Router {
         .route("/whip/{scope}/{session}", whip_session.clone())
         .route("/whep/{scope}/{session}", whip_session)
         .route("/ws", any(ws::upgrade))
+        .route("/resolve", get(resolve::resolve))
         .route("/livez", get(health::livez))
         .route("/healthz", get(health::livez))
         .route("/readyz", get(health::readyz))

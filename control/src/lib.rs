@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod cluster;
 pub mod config;
 pub mod fault;
 pub mod fuzz;

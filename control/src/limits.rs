@@ -158,3 +158,45 @@ pub const SSRCS_END: u32 = 1 << 31;
 pub const KEY_CHANGE_PAUSE: Duration = Duration::from_secs(2);
 /// Statistics of a scope are asked of the relay as often as this at most, whoever wants to know.
 pub const STATISTICS_AGE: Duration = Duration::from_millis(500);
+/// A node says that it lives as often as this.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(500);
+/// And counts as living for so long after: three announcements may be lost.
+pub const LEASE: Duration = Duration::from_secs(2);
+/// A node says what it holds as often as this, though nothing was lost that it knows of.
+pub const ASSERT_INTERVAL: Duration = Duration::from_secs(5);
+/// Scopes that it says so of in one call: 20 KiB.
+pub const ASSERTED_AT_ONCE: usize = 200;
+/// What nobody holds is looked for as often as this.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// A scope is kept for so long where clients were sent, for them to come.
+pub const PROMISE: Duration = Duration::from_secs(60);
+/// A node whose lease is over for so long, and that does not answer, is gone for good.
+pub const BURIAL: Duration = Duration::from_secs(60);
+/// Mappings of one partition: 200 MB of Redis. Beyond, new scopes are refused.
+pub const MAPPINGS: usize = 1_000_000;
+/// Partitions of the mappings.
+pub const PARTITIONS: usize = 64;
+/// Nodes of a cluster. Each is told to each twice a second.
+pub const NODES: usize = 1000;
+/// Longest name of a node, of a region.
+pub const NODE_NAME_BYTES: usize = 64;
+/// Scopes whose node is remembered: 20 MB.
+pub const PLACES: usize = 100_000;
+/// How often a scope's node is looked for before that is given up: a node that dies in between costs
+/// one, a young partition as many as its youth has pauses.
+pub const LOCATE_ROUNDS: usize = 16;
+/// Pause before a partition is asked again that is too young to know.
+pub const YOUNG_PAUSE: Duration = Duration::from_millis(200);
+const _: () = assert!(LOCATE_ROUNDS as u128 * YOUNG_PAUSE.as_millis() > LEASE.as_millis());
+/// How long one call of registry or mappings may take.
+pub const DIRECTORY_CALL: Duration = Duration::from_secs(1);
+/// Attempts to have an answer of a node before it counts as dead.
+pub const HEALTH_ATTEMPTS: u32 = 3;
+/// Between their beginnings.
+pub const HEALTH_PAUSE: Duration = Duration::from_millis(250);
+/// How long each may take: all of them are over within a second.
+pub const HEALTH_CALL: Duration = Duration::from_millis(500);
+/// How long what they led to is believed: all peers of a node that died ask at once.
+pub const HEALTH_AGE: Duration = Duration::from_millis(500);
+/// Addresses whose requests are counted: 8 MB.
+pub const RATED_ADDRESSES: usize = 100_000;

@@ -17,6 +17,8 @@ use tracing::{info, warn};
 
 use crate::admission::Admission;
 use crate::auth::Authenticator;
+use crate::cluster::Cluster;
+use crate::cluster::announce::Listens;
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::http::{
@@ -46,7 +48,7 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     handles: Vec<Handle<SocketAddr>>,
     tasks: JoinSet<io::Result<()>>,
-    followers: [tokio::task::JoinHandle<()>; 3],
+    followers: [tokio::task::JoinHandle<()>; 4],
 }
 
 impl Server {
@@ -58,6 +60,7 @@ impl Server {
         let store = Store::open(&config.store.url).await?;
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
+        let cluster = Cluster::new(config.cluster.clone())?;
         let scopes = Arc::new(Scopes::new(relay.clone(), store.sessions(), limits, media));
         let auth = Arc::new(Authenticator::new(config.auth.clone(), store.applications()));
         let (shutdown, ends) = watch::channel(false);
@@ -79,11 +82,14 @@ impl Server {
             admission: Admission::new(config.limits.http_sessions, per_address),
             store,
             metrics: Metrics::default(),
-            shutdown: ends,
+            shutdown: ends.clone(),
+            cluster: Arc::clone(&cluster),
             scopes: Arc::clone(&scopes),
             config,
         });
+        let lose = |_| {};
         let followers = [
+            tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&scopes), ends, lose)),
             tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),
             tokio::spawn(channels::follow(relay.clone(), Arc::clone(&scopes))),
             tokio::spawn(relay_watch::follow(relay, scopes)),
@@ -99,6 +105,7 @@ impl Server {
             followers,
         };
         server.listen()?;
+        cluster.listens(&server.listens()).await?;
         if !page::is_present() {
             warn!("{}", page::MISSING);
         }
@@ -143,6 +150,7 @@ impl Server {
             while self.app.scopes.counts().1 > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            self.app.cluster.leave().await;
             self.app.store.sessions().settle().await;
         };
         if tokio::time::timeout(GRACE + limits::RELAY_CALL, rest).await.is_err() {
@@ -218,6 +226,23 @@ impl Server {
             self.tasks.spawn(quic::serve(endpoint, links, ends));
         }
         Ok(())
+    }
+
+    /// Where clients find this process, as far as it can tell.
+    fn listens(&self) -> Listens {
+        let secure = !self.https.is_empty();
+        let address = if secure { self.https.first() } else { self.http.first() };
+        let named = self.app.config.http.certificate_names.first().filter(|_| secure);
+        Listens {
+            host: match (named, address) {
+                (Some(name), _) => name.clone(),
+                (None, Some(address)) => address.ip().to_string(),
+                (None, None) => String::new(),
+            },
+            port: address.map_or(0, SocketAddr::port),
+            secure,
+            quic_port: self.quic.first().map(SocketAddr::port),
+        }
     }
 
     fn handle(&mut self) -> Handle<SocketAddr> {

@@ -9,9 +9,19 @@ use axum::response::{IntoResponse, Response};
 use super::{Shared, metrics};
 use crate::fault::Fault;
 
-/// The process runs.
-pub async fn livez() -> &'static str {
-    "ok\n"
+/// The process runs. With `?incarnation=`, whether it is that start of a node, and has its relay:
+/// so CnCs find out if its scopes are to move.
+pub async fn livez(State(app): Shared, RawQuery(query): RawQuery) -> Response {
+    let mut values = query.iter().flat_map(|query| query.split('&'));
+    if let Some(start) = values.find_map(|value| value.strip_prefix("incarnation=")) {
+        if start != app.cluster.me().incarnation {
+            return Fault::conflict("this is another start of the node").into_response();
+        }
+        if app.cluster.lacks_relay() {
+            return Fault::unavailable("the relay is away for too long").into_response();
+        }
+    }
+    "ok\n".into_response()
 }
 
 /// The process can serve: each check with its state; 503 when one fails. With `?verbose`, also

@@ -12,6 +12,7 @@ use axum::response::Response;
 use strait_proto::v1;
 
 use super::App;
+use crate::cluster::Cluster;
 use crate::link::Links;
 
 /// Counters of requests.
@@ -27,6 +28,7 @@ pub async fn count(State(app): State<Arc<App>>, request: Request, next: Next) ->
         Some("whip") => "whip",
         Some("whep") => "whep",
         Some("ws") => "ws",
+        Some("resolve") => "resolve",
         Some("livez" | "healthz" | "readyz" | "metrics") => "health",
         _ => "page",
     };
@@ -82,6 +84,7 @@ pub async fn write(app: &App) -> String {
         line(out, name, "", value as u64);
     }
     write_links(out, &app.links);
+    write_cluster(out, &app.cluster);
     let name = "control_session_log_lost_total";
     header(out, name, "counter", "Stays that the session log lacks, or their ends.");
     line(out, name, "", app.store.sessions().lost());
@@ -92,6 +95,27 @@ pub async fn write(app: &App) -> String {
         write_relay(out, &statistics.workers);
     }
     text
+}
+
+fn write_cluster(out: &mut String, cluster: &Cluster) {
+    let (all, up) = cluster.partitions();
+    let gauges = [
+        ("control_cluster_scopes_held", "Scopes that this node holds.", cluster.held()),
+        ("control_cluster_partitions", "Partitions of the mappings.", all),
+        ("control_cluster_partitions_up", "Those that answer.", up),
+    ];
+    for (name, help, value) in gauges {
+        header(out, name, "gauge", help);
+        line(out, name, "", value as u64);
+    }
+    for (name, help, value) in cluster.counters().all() {
+        header(out, name, "counter", help);
+        line(out, name, "", value);
+    }
+    header(out, "control_cluster_nodes", "gauge", "Nodes that are known, by state.");
+    for (state, count) in cluster.states() {
+        line(out, "control_cluster_nodes", &format!("state=\"{state}\""), count);
+    }
 }
 
 fn write_links(out: &mut String, links: &Links) {

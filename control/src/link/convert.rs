@@ -38,7 +38,7 @@ pub fn code(class: Class) -> ErrorCode {
         Class::UnsupportedCodec => ErrorCode::Unsupported,
         Class::TooMany => ErrorCode::TooMany,
         Class::Internal => ErrorCode::Internal,
-        Class::Unavailable => ErrorCode::Unavailable,
+        Class::Unavailable | Class::Elsewhere => ErrorCode::Unavailable,
     }
 }
 

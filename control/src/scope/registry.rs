@@ -88,7 +88,7 @@ impl Scopes {
     }
 
     /// Limits.
-    pub(super) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 

@@ -2,6 +2,7 @@
 
 mod authentication;
 mod channels;
+mod cluster;
 mod conference;
 mod direct;
 mod fake_relay;

@@ -1,0 +1,176 @@
+//! Which scopes this node holds.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::{Cluster, Wanted, counters};
+use crate::fault::Fault;
+use crate::limits;
+use crate::scope::ScopeKey;
+
+/// The scopes that this node holds, or is about to.
+#[derive(Default)]
+pub struct Claims {
+    entries: Mutex<HashMap<ScopeKey, Entry>>,
+    /// A scope has nobody left.
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct Entry {
+    users: usize,
+    /// Under which fence. Locked while it is asked for, so that those who come together ask once,
+    /// and nobody comes while it is given back.
+    hold: Arc<tokio::sync::Mutex<Hold>>,
+}
+
+#[derive(Default)]
+struct Hold {
+    fence: Option<u64>,
+    /// It was to be given back under this fence, and nobody answered: it may be gone or not.
+    unreleased: Option<u64>,
+}
+
+/// Somebody's stay in a scope that is this node's: it remains so as long as there is one.
+pub struct Claim {
+    claims: Arc<Claims>,
+    scope: ScopeKey,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut entries = self.claims.lock();
+        if let Some(entry) = entries.get_mut(&self.scope) {
+            entry.users = entry.users.saturating_sub(1);
+            if entry.users == 0 {
+                self.claims.ended.notify_one();
+            }
+        }
+    }
+}
+
+impl Claims {
+    fn enter(self: &Arc<Self>, scope: &ScopeKey) -> (Claim, Arc<tokio::sync::Mutex<Hold>>) {
+        let mut entries = self.lock();
+        let entry = entries.entry(scope.clone()).or_default();
+        entry.users += 1;
+        (Claim { claims: Arc::clone(self), scope: scope.clone() }, Arc::clone(&entry.hold))
+    }
+
+    fn is_unused(&self, scope: &ScopeKey) -> bool {
+        self.lock().get(scope).is_some_and(|entry| entry.users == 0)
+    }
+
+    fn unused(&self) -> Vec<(ScopeKey, Arc<tokio::sync::Mutex<Hold>>)> {
+        let entries = self.lock();
+        let unused = entries.iter().filter(|(_, entry)| entry.users == 0);
+        unused.map(|(scope, entry)| (scope.clone(), Arc::clone(&entry.hold))).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ScopeKey, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cluster {
+    /// Makes sure that a scope is this node's before somebody is let in. For one that has somebody
+    /// already nobody is asked: it stays open while mappings are away.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Elsewhere`] when it is another node's;
+    /// [`crate::fault::Class::Unavailable`] when nobody can tell.
+    pub async fn claim(&self, scope: &ScopeKey) -> Result<Claim, Fault> {
+        let (claim, hold) = self.claims.enter(scope);
+        let mut hold = hold.lock().await;
+        if hold.fence.is_some() {
+            return Ok(claim);
+        }
+        let (node, fence) = self.settle(scope, Wanted::Here).await?;
+        if node.owner() == self.me {
+            *hold = Hold { fence: Some(fence), unreleased: None };
+            return Ok(claim);
+        }
+        counters::count(&self.counters.redirected);
+        debug!(scope = scope.scope, node = node.name, "the scope is there");
+        Err(Fault::elsewhere(node.elsewhere()))
+    }
+
+    /// Scopes that this node holds.
+    pub fn held(&self) -> usize {
+        self.claims.lock().len()
+    }
+
+    /// Waits until a scope has nobody left.
+    pub(super) async fn ended(&self) {
+        self.claims.ended.notified().await;
+    }
+
+    /// Gives back what nobody is in. What cannot be given back is tried again by the next call.
+    pub(super) async fn release_unused(&self) {
+        for (scope, hold) in self.claims.unused() {
+            let mut hold = hold.lock().await;
+            if !self.claims.is_unused(&scope) {
+                continue;
+            }
+            if let Some(fence) = hold.fence.or(hold.unreleased)
+                && let Err(fault) = self.mappings.release(&scope, fence).await
+            {
+                counters::count(&self.counters.failed);
+                debug!(scope = scope.scope, "not released yet: {fault}");
+                *hold = Hold { fence: None, unreleased: Some(fence) };
+                continue;
+            }
+            *hold = Hold::default();
+            // Whoever came meanwhile waits for the fence, and finds none.
+            let mut entries = self.claims.lock();
+            if entries.get(&scope).is_some_and(|entry| entry.users == 0) {
+                entries.remove(&scope);
+            }
+        }
+    }
+
+    /// Says what this node holds, and hands what is another's by now to `lose`. True when all of it
+    /// was heard.
+    pub(super) async fn assert_held(&self, lose: &(dyn Fn(ScopeKey) + Send + Sync)) -> bool {
+        let held: Vec<_> = {
+            let entries = self.claims.lock();
+            let fence = |entry: &Entry| entry.hold.try_lock().ok().and_then(|hold| hold.fence);
+            let held = entries.iter().filter_map(|(scope, e)| Some((scope.clone(), fence(e)?)));
+            held.collect()
+        };
+        let mut is_heard = true;
+        for part in held.chunks(limits::ASSERTED_AT_ONCE) {
+            let Ok(kept) = self.mappings.assert(&self.me, part).await else { return false };
+            for ((scope, before), kept) in part.iter().zip(kept) {
+                match kept {
+                    Ok(Some(after)) => self.keep(scope, *before, Some(after)),
+                    Ok(None) => {
+                        counters::count(&self.counters.superseded);
+                        warn!(
+                            scope = scope.scope,
+                            "the scope was given to another node: ending it"
+                        );
+                        self.keep(scope, *before, None);
+                        lose(scope.clone());
+                    }
+                    Err(_) => is_heard = false,
+                }
+            }
+        }
+        is_heard
+    }
+
+    /// A scope is held under another fence from now on, or no longer, unless that changed meanwhile.
+    fn keep(&self, scope: &ScopeKey, before: u64, after: Option<u64>) {
+        let hold = self.claims.lock().get(scope).map(|entry| Arc::clone(&entry.hold));
+        if let Some(hold) = hold
+            && let Ok(mut hold) = hold.try_lock()
+            && hold.fence == Some(before)
+        {
+            hold.fence = after;
+        }
+    }
+}

@@ -1,0 +1,340 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cluster::node::State;
+
+pub(crate) fn node(name: &str, incarnation: &str) -> Node {
+    Node {
+        name: name.into(),
+        incarnation: incarnation.into(),
+        region: String::new(),
+        host: format!("{name}.example"),
+        port: 8443,
+        secure: true,
+        quic: None,
+        state: State::Ready,
+        headroom: 900,
+        scopes: 0,
+        peers: 0,
+        version: String::new(),
+    }
+}
+
+fn ask(proposal: &Owner) -> Ask<'_> {
+    Ask { proposal: Some(proposal), ..Ask::default() }
+}
+
+fn mapping(found: Found) -> Mapping {
+    match found {
+        Found::Owned(mapping) => mapping,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_scope_stays_on_its_node_and_its_fence_grows_when_it_moves() {
+    let mut table = Table::default();
+    let (a, b) = (node("a", "1"), node("b", "1"));
+    let (at_a, at_b) = (a.owner(), b.owner());
+    assert_eq!(table.locate(0, "s", ask(&at_a)), Found::Free, "nobody lives");
+    table.announce(0, &a);
+    table.announce(0, &b);
+    let first = mapping(table.locate(1, "s", ask(&at_a)));
+    assert_eq!(mapping(table.locate(2, "s", ask(&at_b))), first);
+    // Its lease is over: only who found it dead may take it.
+    table.announce(2_500, &b);
+    assert_eq!(table.locate(2_500, "s", ask(&at_b)), Found::Stale(first.clone()));
+    let given_up = Some(first.fence);
+    let quiet = Ask { given_up, is_quiet: true, ..ask(&at_b) };
+    assert_eq!(table.locate(2_500, "s", quiet), Found::Stale(first.clone()));
+    let second = mapping(table.locate(2_500, "s", Ask { given_up, ..ask(&at_b) }));
+    assert_eq!(second.owner, at_b);
+    assert!(second.fence > first.fence);
+    // What was said under the former fence is void.
+    let again = Ask { given_up, ..ask(&at_a) };
+    table.announce(2_600, &a);
+    assert_eq!(mapping(table.locate(2_600, "s", again)), second);
+    table.release("s", first.fence);
+    assert_eq!(table.assert(2_600, &at_a, "s", first.fence), None);
+    assert_eq!(mapping(table.locate(2_600, "s", ask(&at_a))), second);
+    table.release("s", second.fence);
+    assert_eq!(mapping(table.locate(2_600, "s", ask(&at_a))).owner, at_a);
+}
+
+#[test]
+fn a_new_start_has_nothing_of_the_one_before() {
+    let mut table = Table::default();
+    let (old, new) = (node("a", "1"), node("a", "2"));
+    table.announce(0, &old);
+    let first = mapping(table.locate(0, "s", ask(&old.owner())));
+    assert_eq!(table.announce(1_000, &new), None, "the name is taken");
+    assert_eq!(table.announce(2_000, &new), Some(false));
+    let second = mapping(table.locate(2_000, "s", ask(&new.owner())));
+    assert!(second.owner.incarnation == "2" && second.fence > first.fence);
+}
+
+#[test]
+fn what_a_partition_forgot_comes_back_from_who_holds_it() {
+    let mut table = Table::born(0);
+    let (a, b) = (node("a", "1"), node("b", "1"));
+    table.announce(0, &a);
+    table.announce(0, &b);
+    assert_eq!(table.locate(10, "s", ask(&b.owner())), Found::Young);
+    let fence = table.assert(500, &a.owner(), "s", 41).unwrap();
+    assert!(fence > 41);
+    assert_eq!(mapping(table.locate(600, "s", ask(&b.owner()))).owner, a.owner());
+    table.announce(2_000, &b);
+    assert!(mapping(table.locate(2_000, "t", ask(&b.owner()))).fence > fence);
+}
+
+#[test]
+fn promises_that_nobody_came_for_are_forgotten_and_what_is_held_is_not() {
+    let mut table = Table::default();
+    let a = node("a", "1");
+    table.announce(0, &a);
+    let owner = a.owner();
+    table.locate(0, "promised", ask(&owner));
+    table.locate(0, "held", Ask { holds: true, ..ask(&owner) });
+    assert_eq!(table.sweep(59_999), 0);
+    assert_eq!((table.sweep(60_000), table.count()), (1, 1));
+    table.bury(1_000, &owner);
+    assert_eq!(table.sweep(60_000), 0, "it lived");
+    table.bury(60_000, &owner);
+    assert_eq!((table.sweep(60_000), table.count()), (1, 0));
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_nobody_alive() {
+    let mut table = Table::default();
+    table.announce(30_000, &node("a", "1"));
+    assert!(!table.nodes(1_000)[0].is_alive);
+    table.announce(1_000, &node("a", "1"));
+    assert!(table.nodes(1_000)[0].is_alive);
+}
+
+/// What may happen in a cluster. Indices are taken round.
+#[derive(Debug, Clone)]
+enum Step {
+    Pass(u64),
+    /// A node that lives and is not cut off announces itself.
+    Announce(usize),
+    /// It is cut off from the partition, or no longer.
+    CutOff(usize),
+    Die(usize),
+    Start(usize),
+    /// A node lets a client in: it claims the scope before, unless it has it.
+    Join(usize, usize),
+    End(usize, usize),
+    Assert(usize),
+    /// A CnC looks whether the scope's owner is well, and keeps the answer.
+    Look(usize, usize),
+    /// It asks for the scope's node, with what it has seen, be it long ago.
+    Resolve(usize, usize, usize),
+    /// The partition loses all it has.
+    Forget,
+    Sweep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (n, s, c) = (0..4_usize, 0..3_usize, 0..3_usize);
+    prop_oneof![
+        4 => (1..900_u64).prop_map(Step::Pass),
+        8 => n.clone().prop_map(Step::Announce),
+        1 => n.clone().prop_map(Step::CutOff),
+        1 => n.clone().prop_map(Step::Die),
+        2 => n.clone().prop_map(Step::Start),
+        6 => (n.clone(), s.clone()).prop_map(|(n, s)| Step::Join(n, s)),
+        2 => (n.clone(), s.clone()).prop_map(|(n, s)| Step::End(n, s)),
+        4 => n.clone().prop_map(Step::Assert),
+        4 => (c.clone(), s.clone()).prop_map(|(c, s)| Step::Look(c, s)),
+        6 => (c, s, n).prop_map(|(c, s, n)| Step::Resolve(c, s, n)),
+        1 => Just(Step::Forget),
+        2 => Just(Step::Sweep),
+    ]
+}
+
+#[derive(Default)]
+struct Process {
+    start: u64,
+    is_alive: bool,
+    is_cut_off: bool,
+    holds: BTreeMap<usize, u64>,
+}
+
+/// The cluster around a partition: nodes know what they hold, CnCs what they saw.
+struct World {
+    now: u64,
+    table: Table,
+    nodes: Vec<Process>,
+    seen_dead: Vec<BTreeMap<usize, u64>>,
+    forgot_at: Option<u64>,
+    highest: BTreeMap<usize, u64>,
+}
+
+impl World {
+    fn owner(&self, at: usize) -> Owner {
+        Owner { node: format!("n{at}"), incarnation: self.nodes[at].start.to_string() }
+    }
+
+    fn lives(&self, owner: &Owner) -> bool {
+        let found = (0..self.nodes.len()).find(|at| self.owner(*at) == *owner);
+        found.is_some_and(|at| self.nodes[at].is_alive)
+    }
+
+    /// A partition that was away is quiet for a lease, as its clients make it.
+    fn is_quiet(&self) -> bool {
+        self.forgot_at.is_some_and(|at| self.now - at < 2_000)
+    }
+
+    fn assert_all(&mut self, at: usize) {
+        let owner = self.owner(at);
+        let (table, now) = (&mut self.table, self.now);
+        self.nodes[at].holds.retain(|scope, fence| {
+            let kept = table.assert(now, &owner, &scope.to_string(), *fence);
+            kept.inspect(|new| *fence = *new).is_some()
+        });
+    }
+
+    fn announce(&mut self, at: usize) -> bool {
+        let node = node(&self.owner(at).node, &self.owner(at).incarnation);
+        self.table.announce(self.now, &node).is_some()
+    }
+
+    fn run(&mut self, step: &Step) {
+        match *step {
+            Step::Pass(time) => {
+                self.now += time;
+                // Whoever can, says within a lease that it lives, and after a loss what it holds.
+                for at in 0..self.nodes.len() {
+                    if self.nodes[at].is_alive && !self.nodes[at].is_cut_off {
+                        self.announce(at);
+                        if self.is_quiet() {
+                            self.assert_all(at);
+                        }
+                    }
+                }
+            }
+            Step::Announce(at) => {
+                if self.nodes[at].is_alive && !self.nodes[at].is_cut_off {
+                    self.announce(at);
+                }
+            }
+            Step::CutOff(at) => {
+                // Who is cut off while the partition forgets cannot say what it holds. That is two
+                // failures at once, which nobody is told about: left out.
+                if self.forgot_at.is_none() {
+                    self.nodes[at].is_cut_off ^= true;
+                }
+            }
+            Step::Die(at) => {
+                self.nodes[at].is_alive = false;
+                self.nodes[at].holds.clear();
+            }
+            Step::Start(at) => {
+                let node = &mut self.nodes[at];
+                if !node.is_alive {
+                    *node = Process { start: node.start + 1, is_alive: true, ..Process::default() };
+                }
+            }
+            Step::Join(at, scope) => {
+                let node = &self.nodes[at];
+                if !node.is_alive || node.is_cut_off || node.holds.contains_key(&scope) {
+                    return;
+                }
+                let owner = self.owner(at);
+                let ask = Ask {
+                    proposal: Some(&owner),
+                    holds: true,
+                    is_quiet: self.is_quiet(),
+                    given_up: None,
+                };
+                if let Found::Owned(m) = self.table.locate(self.now, &scope.to_string(), ask)
+                    && m.owner == owner
+                {
+                    self.nodes[at].holds.insert(scope, m.fence);
+                }
+            }
+            Step::End(at, scope) => {
+                if !self.nodes[at].is_cut_off
+                    && let Some(fence) = self.nodes[at].holds.remove(&scope)
+                {
+                    self.table.release(&scope.to_string(), fence);
+                }
+            }
+            Step::Assert(at) => {
+                if self.nodes[at].is_alive && !self.nodes[at].is_cut_off {
+                    self.assert_all(at);
+                }
+            }
+            Step::Look(cnc, scope) => {
+                let ask = Ask { is_quiet: self.is_quiet(), ..Ask::default() };
+                if let Found::Owned(m) | Found::Stale(m) =
+                    self.table.locate(self.now, &scope.to_string(), ask)
+                    && !self.lives(&m.owner)
+                {
+                    self.seen_dead[cnc].insert(scope, m.fence);
+                }
+            }
+            Step::Resolve(cnc, scope, at) => {
+                let owner = self.owner(at);
+                let ask = Ask {
+                    proposal: Some(&owner),
+                    holds: false,
+                    given_up: self.seen_dead[cnc].get(&scope).copied(),
+                    is_quiet: self.is_quiet(),
+                };
+                self.table.locate(self.now, &scope.to_string(), ask);
+            }
+            Step::Forget => {
+                if self.nodes.iter().any(|node| node.is_cut_off) {
+                    return;
+                }
+                self.table = Table::born(self.now);
+                self.forgot_at = Some(self.now);
+            }
+            Step::Sweep => {
+                if !self.is_quiet() {
+                    self.table.sweep(self.now);
+                }
+            }
+        }
+        if self.forgot_at.is_some_and(|at| self.now - at >= 2_000) {
+            self.forgot_at = None;
+        }
+    }
+
+    fn check(&mut self) {
+        for scope in 0..3 {
+            let holders: Vec<_> =
+                self.nodes.iter().filter_map(|node| node.holds.get(&scope)).collect();
+            assert!(holders.len() <= 1, "scope {scope} has {} owners", holders.len());
+            // Of what nodes hold, no fence comes twice and none goes back.
+            if let Some(fence) = holders.first() {
+                let highest = self.highest.entry(scope).or_default();
+                assert!(**fence >= *highest, "fence {fence} after {highest}");
+                *highest = **fence;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #[test]
+    fn no_scope_ever_has_two_owners(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World {
+            now: 10_000,
+            table: Table::default(),
+            nodes: (0..4).map(|_| Process { is_alive: true, ..Process::default() }).collect(),
+            seen_dead: vec![BTreeMap::new(); 3],
+            forgot_at: None,
+            highest: BTreeMap::new(),
+        };
+        for step in &steps {
+            world.run(step);
+            world.check();
+        }
+    }
+}

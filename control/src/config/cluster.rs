@@ -1,0 +1,150 @@
+//! What this process is in a cluster, and where the cluster keeps what all of it must know.
+
+use serde::Deserialize;
+
+use super::ConfigError;
+use crate::cluster::node::parse_endpoint;
+use crate::cluster::region::Network;
+use crate::limits::NODE_NAME_BYTES;
+
+/// What this process is in a cluster. With nothing configured it is all of one host.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// What this process does.
+    pub roles: Vec<Role>,
+    /// Name of this node, that no other has.
+    pub name: String,
+    /// Where clients reach this node, "HOST:PORT" of its HTTPS. Empty: the first name of the
+    /// certificate, and the port that is listened on.
+    pub public: String,
+    /// The same for links over QUIC. Empty: the host of `public`, with the port listened on.
+    pub public_quic: String,
+    /// Region of this node. Empty: none.
+    pub region: String,
+    /// What this node can send, in Mbit/s. 0: not known, and not counted.
+    pub capacity_mbps: u64,
+    /// Packets that it can send each second. 0: not known, and not counted.
+    pub capacity_packets_per_second: u64,
+    /// Regions of clients, by address.
+    pub regions: Vec<Region>,
+    /// Requests for a scope's node from one address each second; twice as many in a burst. 0 is no
+    /// limit.
+    pub resolves_per_second: u32,
+    /// Addresses of all CnCs, "HOST:PORT", which clients are told.
+    pub cncs: Vec<String>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            roles: vec![Role::Node, Role::Cnc, Role::Agent, Role::Api],
+            name: String::new(),
+            public: String::new(),
+            public_quic: String::new(),
+            region: String::new(),
+            capacity_mbps: 0,
+            capacity_packets_per_second: 0,
+            regions: Vec::new(),
+            resolves_per_second: 500,
+            cncs: Vec::new(),
+        }
+    }
+}
+
+/// What a process can do in a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Has a relay, and scopes on it.
+    Node,
+    /// Says which node a scope is on.
+    Cnc,
+    /// Makes usage and statistics of events.
+    Agent,
+    /// Answers operators and the dashboard.
+    Api,
+}
+
+/// Clients of a network are in a region.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Region {
+    /// "ADDRESS/BITS". Of several that hold an address, the smallest counts.
+    pub network: String,
+    /// Region.
+    pub region: String,
+}
+
+impl Cluster {
+    /// Whether this process does it.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Checks that the values fit together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Content`].
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let fail = |text: String| Err(ConfigError::Content(text));
+        if self.roles.is_empty() {
+            return fail("cluster.roles: empty, so that this process would do nothing".into());
+        }
+        for (key, name) in [("name", &self.name), ("region", &self.region)] {
+            if !is_name(name) {
+                return fail(format!(
+                    "cluster.{key}: {name:?} is not of letters, digits, dots, dashes and \
+                     underscores, {NODE_NAME_BYTES} at most"
+                ));
+            }
+        }
+        for (key, endpoint) in [("public", &self.public), ("public_quic", &self.public_quic)] {
+            if !endpoint.is_empty() && parse_endpoint(endpoint).is_none() {
+                return fail(format!("cluster.{key}: {endpoint:?} is no \"HOST:PORT\""));
+            }
+        }
+        if let Some(cnc) = self.cncs.iter().find(|cnc| parse_endpoint(cnc).is_none()) {
+            return fail(format!("cluster.cncs: {cnc:?} is no \"HOST:PORT\""));
+        }
+        for region in &self.regions {
+            if Network::parse(&region.network).is_none() {
+                return fail(format!(
+                    "cluster.regions: {:?} is no \"ADDRESS/BITS\"",
+                    region.network
+                ));
+            }
+            if region.region.is_empty() || !is_name(&region.region) {
+                return fail(format!("cluster.regions: {:?} is no region", region.region));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    text.len() <= NODE_NAME_BYTES && text.chars().all(is_good)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, ConfigError};
+
+    #[test]
+    fn values_must_fit_together() {
+        for text in [
+            "roles = []",
+            "name = 'a b'",
+            "public = 'nowhere'",
+            "cncs = ['a:0']",
+            "regions = [{ network = '10.0.0.0/33', region = 'eu' }]",
+            "regions = [{ network = '10.0.0.0/8', region = '' }]",
+        ] {
+            let text = format!("[cluster]\n{text}");
+            assert!(matches!(Config::parse(&text), Err(ConfigError::Content(_))), "{text}");
+        }
+        let text = "[cluster]\nroles = ['node', 'cnc']\nname = 'n1'\npublic = '[::1]:8443'";
+        assert!(Config::parse(text).is_ok());
+    }
+}
