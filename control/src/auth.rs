@@ -21,8 +21,8 @@ pub use replay::{Pass, Salts};
 pub use signed::{Scheme, Signed};
 
 use crate::config;
+use crate::keys::Keys;
 use crate::limits;
-use crate::store::Applications;
 
 /// Application of development tokens.
 pub const DEV_APPLICATION: &str = "dev";
@@ -50,15 +50,15 @@ pub struct Admitted {
 /// Checks credentials.
 pub struct Authenticator {
     config: config::Auth,
-    applications: Applications,
+    keys: Arc<Keys>,
     salts: Salts,
     counters: Arc<Counters>,
 }
 
 impl Authenticator {
-    /// Takes development tokens from the configuration, applications from the store.
-    pub fn new(config: config::Auth, applications: Applications) -> Self {
-        Self { config, applications, salts: Salts::default(), counters: Arc::default() }
+    /// Takes development tokens from the configuration, applications from what the node knows.
+    pub fn new(config: config::Auth, keys: Arc<Keys>) -> Self {
+        Self { config, keys, salts: Salts::default(), counters: Arc::default() }
     }
 
     /// Tells whom `credential` speaks for. `session` is the identifier of a session that the
@@ -216,7 +216,7 @@ impl Authenticator {
     }
 
     async fn application(&self, name: &str) -> Result<Application, Refusal> {
-        let found = self.applications.find(name).await;
+        let found = self.keys.find(name).await;
         let found = found.map_err(|fault| Refusal::new(Reason::StoreFailed, fault.reason))?;
         found.ok_or_else(|| {
             let text = format!(
@@ -243,7 +243,7 @@ mod tests {
 
     fn authenticator(store: &Store) -> Authenticator {
         let config = config::Auth { dev_tokens: vec!["dev".into()], ..Default::default() };
-        Authenticator::new(config, store.applications())
+        Authenticator::new(config, Keys::new(store.applications(), None))
     }
 
     fn signed(scheme: Scheme, salt: &str, expires: u64) -> Signed {

@@ -23,6 +23,8 @@ pub struct Config {
     pub store: Store,
     /// Who may come in.
     pub auth: Auth,
+    /// Where keys of applications are copied to and from.
+    pub keys: Keys,
     /// WebSocket signalling.
     pub signal: Signal,
     /// Links of native clients.
@@ -123,6 +125,18 @@ impl Default for Auth {
     fn default() -> Self {
         Self { dev_tokens: Vec::new(), expires_ahead_seconds_max: 24 * 3_600 }
     }
+}
+
+/// Where keys of applications are copied to and from. Without either the store is asked each time.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// Redis that this process pushes applications and keys of the store to: `redis://HOST:PORT`.
+    /// Empty: it does not.
+    pub master: Secret,
+    /// Redis beside this node that replicates it: `redis+unix:PATH`, or `redis://HOST:PORT`. Empty:
+    /// the store is asked.
+    pub replica: Secret,
 }
 
 /// WebSocket signalling.
@@ -349,6 +363,15 @@ impl Config {
             return fail("store.url: only sqlite:PATH is known");
         }
         self.cluster.check()?;
+        let keys = [("master", &self.keys.master), ("replica", &self.keys.replica)];
+        for (key, url) in keys.into_iter().filter(|(_, url)| !url.is("")) {
+            // Without the cause, which may hold the password.
+            redis::Client::open(url.expose()).map_err(|_| {
+                ConfigError::Content(format!(
+                    "keys.{key}: no address of a Redis; give redis://HOST:PORT or redis+unix:PATH"
+                ))
+            })?;
+        }
         if self.auth.dev_tokens.iter().any(|token| token.is("")) {
             return fail("auth.dev_tokens: an empty token would let everyone in; remove it");
         }

@@ -27,6 +27,7 @@ use crate::auth::{Admitted, Authenticator, Credential, Refusal};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::keys::Keys;
 use crate::limits;
 use crate::link::Links;
 use crate::scope::{self, Scopes};
@@ -53,6 +54,8 @@ pub struct App {
     pub sessions: Arc<sessions::Sessions>,
     /// Places for WHIP and WHEP sessions.
     pub admission: Arc<Admission>,
+    /// Applications and their keys.
+    pub keys: Arc<Keys>,
     /// Store.
     pub store: Store,
     /// Counters.

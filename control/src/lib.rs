@@ -13,6 +13,7 @@ pub mod fault;
 pub mod fuzz;
 pub mod http;
 pub mod id;
+pub mod keys;
 pub mod limits;
 pub mod link;
 pub mod relay;

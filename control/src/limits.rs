@@ -156,6 +156,18 @@ pub const SSRCS_END: u32 = 1 << 31;
 /// Between two changes of a scope's session key: those who leave together cost one, and no client
 /// is asked to keep up with more keys than two at a time.
 pub const KEY_CHANGE_PAUSE: Duration = Duration::from_secs(2);
+/// The store is asked for so long about one application, or all of them, before what is known counts.
+pub const STORE_CALL: Duration = Duration::from_secs(2);
+/// Applications that are remembered, for while the store does not answer, where there is no Redis.
+pub const APPLICATIONS_REMEMBERED: usize = 10_000;
+/// Applications that a node knows from the Redis beside it: 100 MB with one key each.
+pub const APPLICATIONS_COPIED: usize = 100_000;
+/// Applications that are pushed to Redis in one transaction, which holds it up for a millisecond.
+pub const KEYS_CHANGED_AT_ONCE: usize = 1_000;
+/// How often keys are pushed, and looked for: what is revoked ends within two of it.
+pub const KEYS_PERIOD: Duration = Duration::from_secs(1);
+/// How long one call of the Redis of the keys may take.
+pub const KEYS_CALL: Duration = Duration::from_secs(1);
 /// Statistics of a scope are asked of the relay as often as this at most, whoever wants to know.
 pub const STATISTICS_AGE: Duration = Duration::from_millis(500);
 /// A node says that it lives as often as this.

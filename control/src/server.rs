@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::admission::Admission;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Secret};
 use crate::cluster::Cluster;
 use crate::cluster::announce::Listens;
 use crate::config::Config;
@@ -25,6 +25,7 @@ use crate::http::{
     App, front_door::FrontDoor, handover::Handover, metrics::Metrics, page, router,
     sessions::Sessions,
 };
+use crate::keys::{Keys, push, replica::Redis};
 use crate::limits;
 use crate::link::{Links, door::LinkDoor, quic};
 use crate::relay::{Relay, channels, watch as relay_watch};
@@ -48,7 +49,7 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     handles: Vec<Handle<SocketAddr>>,
     tasks: JoinSet<io::Result<()>>,
-    followers: [tokio::task::JoinHandle<()>; 4],
+    followers: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Server {
@@ -62,7 +63,9 @@ impl Server {
         let (limits, media) = (config.limits.clone(), config.media.clone());
         let cluster = Cluster::new(config.cluster.clone())?;
         let scopes = Arc::new(Scopes::new(relay.clone(), store.sessions(), limits, media));
-        let auth = Arc::new(Authenticator::new(config.auth.clone(), store.applications()));
+        let redis = |url: &Secret| (!url.is("")).then(|| Redis::new(url.clone()));
+        let keys = Keys::new(store.applications(), redis(&config.keys.replica));
+        let auth = Arc::new(Authenticator::new(config.auth.clone(), Arc::clone(&keys)));
         let (shutdown, ends) = watch::channel(false);
         let per_address = config.limits.sessions_per_address;
         let websockets = Admission::new(config.limits.websocket_sessions, per_address);
@@ -80,6 +83,7 @@ impl Server {
             links,
             sessions: Arc::new(Sessions::default()),
             admission: Admission::new(config.limits.http_sessions, per_address),
+            keys: Arc::clone(&keys),
             store,
             metrics: Metrics::default(),
             shutdown: ends.clone(),
@@ -88,12 +92,16 @@ impl Server {
             config,
         });
         let lose = |_| {};
-        let followers = [
+        let mut followers = vec![
             tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&scopes), ends, lose)),
             tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),
             tokio::spawn(channels::follow(relay.clone(), Arc::clone(&scopes))),
             tokio::spawn(relay_watch::follow(relay, scopes)),
+            tokio::spawn(Arc::clone(&keys).follow()),
         ];
+        if let Some(master) = redis(&app.config.keys.master) {
+            followers.push(tokio::spawn(push::run(keys, master)));
+        }
         let mut server = Self {
             https: Vec::new(),
             http: Vec::new(),

@@ -85,6 +85,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Ends all connections: nothing answers from then on.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
     /// Whether the store answers.
     pub async fn is_reachable(&self) -> bool {
         sqlx::query("SELECT 1").execute(&self.pool).await.is_ok()

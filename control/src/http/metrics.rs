@@ -13,6 +13,7 @@ use strait_proto::v1;
 
 use super::App;
 use crate::cluster::Cluster;
+use crate::keys::Keys;
 use crate::link::Links;
 
 /// Counters of requests.
@@ -85,6 +86,7 @@ pub async fn write(app: &App) -> String {
     }
     write_links(out, &app.links);
     write_cluster(out, &app.cluster);
+    write_keys(out, &app.keys);
     let name = "control_session_log_lost_total";
     header(out, name, "counter", "Stays that the session log lacks, or their ends.");
     line(out, name, "", app.store.sessions().lost());
@@ -95,6 +97,38 @@ pub async fn write(app: &App) -> String {
         write_relay(out, &statistics.workers);
     }
     text
+}
+
+/// What this node knows of applications.
+fn write_keys(out: &mut String, keys: &Keys) {
+    let (applications, age) = keys.state();
+    let name = "control_keys_applications";
+    header(out, name, "gauge", "Applications in this node's copy of the keys.");
+    line(out, name, "", applications as u64);
+    if let Some(age) = age {
+        let name = "control_keys_age_seconds";
+        header(out, name, "gauge", "Time since that copy was known to be what the master has.");
+        line(out, name, "", age as u64);
+    }
+    let counters = keys.counters();
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    for (name, help, value) in [
+        ("control_keys_failures_total", "Looks for keys that failed.", load(&counters.failed)),
+        (
+            "control_keys_remembered_total",
+            "Credentials checked by what the store said before.",
+            load(&counters.remembered),
+        ),
+        ("control_keys_pushed_total", "Applications pushed to Redis.", load(&counters.pushed)),
+        (
+            "control_keys_push_failures_total",
+            "Attempts to push keys to Redis that failed.",
+            load(&counters.push_failed),
+        ),
+    ] {
+        header(out, name, "counter", help);
+        line(out, name, "", value);
+    }
 }
 
 fn write_cluster(out: &mut String, cluster: &Cluster) {

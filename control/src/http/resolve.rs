@@ -59,7 +59,7 @@ pub async fn resolve(
             counters::count(&cluster.counters().misses);
             let is_dev = scope.application == DEV_APPLICATION;
             if !is_dev || app.config.auth.dev_tokens.is_empty() {
-                match app.store.applications().find(&scope.application).await {
+                match app.keys.find(&scope.application).await {
                     Ok(Some(_)) => {}
                     Ok(None) => return Err(unknown(&scope.application).into()),
                     // Without the store nobody can say; a credential is needed on the node anyway.

@@ -110,6 +110,34 @@ impl Applications {
             .map_err(|error| broken(&error))
     }
 
+    /// All applications, each with its keys.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn all(&self) -> Result<Vec<Application>, Fault> {
+        let rows = sqlx::query(
+            "SELECT concatenated, changes_keys, k.id, k.kind, k.material, k.enabled, k.created, a.id
+             FROM applications a LEFT JOIN application_keys k ON k.application = a.id
+             ORDER BY a.id, k.created, k.id",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| broken(&error))?;
+        let mut all: Vec<Application> = Vec::new();
+        for row in &rows {
+            let id: String = row.try_get(7).map_err(|error| broken(&error))?;
+            if all.last().is_none_or(|last| last.id != id) {
+                let concatenated = row.try_get(0).map_err(|error| broken(&error))?;
+                let changes_keys = row.try_get(1).map_err(|error| broken(&error))?;
+                all.push(Application { id, concatenated, changes_keys, keys: Vec::new() });
+            }
+            if let (Some(application), Some(key)) = (all.last_mut(), key(row)?) {
+                application.keys.push(key);
+            }
+        }
+        Ok(all)
+    }
+
     /// Gives an application one more key.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod direct;
 mod fake_relay;
 mod hostile;
 mod http;
+mod keyring;
 mod keys;
 mod link;
 mod load;
@@ -16,6 +17,7 @@ mod messages;
 mod native;
 mod quic;
 mod reconnect;
+mod redis;
 mod rules;
 mod socket;
 

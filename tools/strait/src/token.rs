@@ -214,7 +214,10 @@ mod tests {
 
     async fn identify(store: &str, token: &str, now: u64) -> Result<Identity, Reason> {
         let applications = Store::open(store).await.expect("the store").applications();
-        let control = Authenticator::new(Default::default(), applications);
+        let control = Authenticator::new(
+            Default::default(),
+            strait_control::keys::Keys::new(applications, None),
+        );
         let admitted = control.identify(Some(Credential::Bearer(token)), None, now).await;
         admitted.map(|admitted| admitted.identity).map_err(|refusal| refusal.reason)
     }
