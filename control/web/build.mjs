@@ -1,4 +1,4 @@
-// Builds the SDK and the page into dist/ (flat, so that the server can embed it), types into
+// Builds the SDK, the page and the dashboard into dist/, which the server embeds, types into
 // dist/types/. With --test, bundles the unit tests into out/ instead, for `node --test`.
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, rmSync } from "node:fs";
@@ -50,8 +50,17 @@ if (process.argv.includes("--test")) {
     ],
     minifySyntax: true,
   });
-  for (const name of ["index.html", "page.css", "icon.svg"]) {
+  for (const name of ["index.html", "colours.css", "page.css", "icon.svg"]) {
     copyFileSync(at("page", name), at("dist", name));
+  }
+  await build({
+    ...common,
+    entryPoints: [at("dashboard", "dashboard.ts")],
+    outdir: at("dist", "dashboard"),
+    minifySyntax: true,
+  });
+  for (const name of ["index.html", "dashboard.css"]) {
+    copyFileSync(at("dashboard", name), at("dist", "dashboard", name));
   }
   tsc("--project", "tsconfig.types.json");
 }

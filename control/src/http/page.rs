@@ -1,10 +1,11 @@
-//! The page: files embedded when the binary was built.
+//! The page and the dashboard: files embedded when the binary was built.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use aws_lc_rs::digest;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 
 use super::answer::refuse_with;
 use crate::id;
@@ -46,11 +47,16 @@ pub async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let path = uri.path().trim_start_matches('/');
-    let path = if path.is_empty() { "index.html" } else { path };
-    let Some(file) = PAGE.iter().find(|file| file.name == path) else {
-        return match path {
-            "index.html" => (StatusCode::OK, format!("{MISSING}\n")).into_response(),
+    if uri.path() == "/dashboard" {
+        // Its files are relative to the folder, also behind a proxy that adds a prefix.
+        return Redirect::permanent("dashboard/").into_response();
+    }
+    let name = file_name(uri.path());
+    let Some(file) = PAGE.iter().find(|file| file.name == name) else {
+        return match &*name {
+            "index.html" | "dashboard/index.html" => {
+                (StatusCode::OK, format!("{MISSING}\n")).into_response()
+            }
             _ => refuse_with(StatusCode::NOT_FOUND, "there is nothing at this address"),
         };
     };
@@ -77,4 +83,35 @@ pub async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     );
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
+}
+
+/// Of a folder that is its page.
+fn file_name(path: &str) -> Cow<'_, str> {
+    let path = path.trim_start_matches('/');
+    match path.is_empty() || path.ends_with('/') {
+        true => Cow::Owned(format!("{path}index.html")),
+        false => Cow::Borrowed(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_its_page() {
+        assert_eq!(file_name("/"), "index.html");
+        assert_eq!(file_name("/page.js"), "page.js");
+        assert_eq!(file_name("/dashboard/"), "dashboard/index.html");
+        assert_eq!(file_name("/dashboard/dashboard.js"), "dashboard/dashboard.js");
+    }
+
+    #[tokio::test]
+    async fn the_dashboard_is_a_folder() {
+        let uri = Uri::from_static("/dashboard");
+        let response = serve(Method::GET, uri, HeaderMap::new()).await;
+        assert_eq!(response.status(), StatusCode::PERMANENT_REDIRECT);
+        let to = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+        assert_eq!(to, Some("dashboard/"));
+    }
 }

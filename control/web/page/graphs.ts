@@ -1,5 +1,6 @@
 import type { Statistics } from "../sdk/index.js";
 import { rate } from "./figures.js";
+import { path } from "./lines.js";
 import type { TileView } from "./tiles.js";
 
 /** How a tile's streams fared over one second; what is not known is a gap. */
@@ -106,20 +107,13 @@ export function draw(box: HTMLElement, history: readonly Point[] | undefined): v
 /** A line from the left to now at the right, with gaps where nothing is known. */
 export function line(values: readonly (number | undefined)[], most: number): string {
   const first = WIDTH - (values.length - 1);
-  let drawing = false;
-  const steps = values.map((value, index) => {
-    if (value === undefined) {
-      drawing = false;
-      return "";
-    }
-    const y = HEIGHT - (HEIGHT * Math.min(value, most)) / most;
-    const step = `${drawing ? "L" : "M"}${first + index} ${Math.round(y * 1000) / 1000}`;
-    // A single second is a line to itself: a dot, with round ends.
-    const start = drawing ? "" : `${step}L${step.slice(1)}`;
-    drawing = true;
-    return start || step;
-  });
-  return steps.join("");
+  return path(
+    values.map((value, index) =>
+      value === undefined
+        ? undefined
+        : [first + index, HEIGHT - (HEIGHT * Math.min(value, most)) / most],
+    ),
+  );
 }
 
 const SVG = "http://www.w3.org/2000/svg";
