@@ -20,6 +20,7 @@ fn main() -> Result<(), Error> {
             client: "first/1".into(),
             profiles: Vec::new(),
             relay_only: false,
+            cluster: None,
         },
         trust: Trust::CaFile(certificate.into()),
         proxy: None,

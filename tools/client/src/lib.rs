@@ -11,10 +11,12 @@ mod framed;
 pub mod invoke;
 pub mod proxy;
 mod quic;
+mod resolve;
 mod service;
 pub mod tls;
 
 pub use crate::core::client::{Config, Event, Handle, Statistics};
+pub use crate::core::resolver::{Cluster, Resolver};
 pub use crate::core::sending::Frame;
 pub use error::Error;
 pub use service::{Client, Descriptor, SystemRandom};

@@ -2,11 +2,13 @@
 
 use crate::core::client::{Client as Core, Config, Event, Handle, Output, Statistics};
 use crate::core::path::Random;
+use crate::core::resolver::Place;
 use crate::core::sending::Frame;
 use crate::error::Error;
 use crate::framed::{Framed, Happened};
 use crate::proxy::{Proxy, Route, UdpRelay};
 use crate::quic::{Came, Quic};
+use crate::resolve;
 use crate::tls::{Tls, Trust};
 use aws_lc_rs::rand::SecureRandom;
 use std::future::Future;
@@ -88,6 +90,7 @@ impl Client {
     ) -> Result<Self, Error> {
         let tls = descriptor.trust.config(strait_link::ALPN)?;
         let media_tls = descriptor.trust.config(strait_link::MEDIA_ALPN)?;
+        let http_tls = descriptor.trust.config(resolve::ALPN)?;
         let random = SystemRandom(aws_lc_rs::rand::SystemRandom::new());
         let mut core = Core::new(descriptor.config, random);
         if !descriptor.udp {
@@ -108,11 +111,13 @@ impl Client {
             shared: Arc::clone(&shared),
             tls,
             media_tls,
+            http_tls,
             quic: descriptor.quic.filter(|_| descriptor.udp && descriptor.proxy.is_none()),
             proxy: descriptor.proxy,
             udp,
             link: Link::None,
             framed: Framed::None,
+            resolving: None,
             on_event,
         };
         let thread = std::thread::Builder::new()
@@ -215,7 +220,8 @@ impl Drop for Client {
 
 /// The link, the node's address where it is known, and the proxy's way for datagrams.
 type Connected = Result<(Link, Option<IpAddr>, Option<UdpRelay>), Error>;
-type ConnectedTls = Result<(Box<Tls>, Option<IpAddr>, Option<UdpRelay>), Error>;
+pub(crate) type ConnectedTls = Result<(Box<Tls>, Option<IpAddr>, Option<UdpRelay>), Error>;
+type Resolving = Pin<Box<dyn Future<Output = Result<Place, Error>> + Send>>;
 type Connecting = Pin<Box<dyn Future<Output = Connected> + Send>>;
 
 enum Link {
@@ -265,6 +271,7 @@ impl Link {
 }
 
 enum Turn {
+    Resolved(Result<Place, Error>),
     Connected(Connected),
     Bytes(Result<Vec<u8>, Error>),
     /// Media over the link, beside its messages.
@@ -366,11 +373,13 @@ struct Service<F> {
     shared: Arc<Shared>,
     tls: Arc<rustls::ClientConfig>,
     media_tls: Arc<rustls::ClientConfig>,
+    http_tls: Arc<rustls::ClientConfig>,
     quic: Option<u16>,
     proxy: Option<Proxy>,
     udp: Udp,
     link: Link,
     framed: Framed,
+    resolving: Option<Resolving>,
     on_event: F,
 }
 
@@ -395,6 +404,7 @@ impl<F: FnMut(Event)> Service<F> {
                 turn = self.link.turn() => turn,
                 turn = self.udp.receive() => turn,
                 happened = self.framed.turn() => Turn::Framed(happened),
+                resolved = resolved(&mut self.resolving) => Turn::Resolved(resolved),
                 () = self.shared.wake.notified() => Turn::Nothing,
                 () = sleep_for(sleep) => Turn::Nothing,
             };
@@ -406,6 +416,10 @@ impl<F: FnMut(Event)> Service<F> {
         let now = self.shared.now();
         match turn {
             Turn::Nothing => {}
+            Turn::Resolved(answer) => {
+                self.resolving = None;
+                self.shared.core().on_resolved(now, answer);
+            }
             Turn::Packet(packet) => self.shared.core().on_link_media(now, packet),
             Turn::Connected(Ok((link, node, relay))) => {
                 self.link = link;
@@ -453,6 +467,10 @@ impl<F: FnMut(Event)> Service<F> {
                 continue;
             };
             match output {
+                Output::Resolve(question) => {
+                    let (proxy, tls) = (self.proxy.clone(), Arc::clone(&self.http_tls));
+                    self.resolving = Some(Box::pin(resolve::ask(question, proxy, tls)));
+                }
                 Output::Connect { host, port } => {
                     let route = Route { host, port, proxy: self.proxy.clone() };
                     let connecting = connect(route, self.quic, Arc::clone(&self.tls));
@@ -525,7 +543,7 @@ async fn connect(route: Route, quic: Option<u16>, config: Arc<rustls::ClientConf
     Ok((Link::Tls(tls), node, relay))
 }
 
-async fn connect_tls(route: Route, config: Arc<rustls::ClientConfig>) -> ConnectedTls {
+pub(crate) async fn connect_tls(route: Route, config: Arc<rustls::ClientConfig>) -> ConnectedTls {
     let name = rustls::pki_types::ServerName::try_from(route.host.clone())
         .map_err(|_| Error::Connect { what: route.host.clone(), why: "this is no name".into() })?;
     let (stream, relay): (TcpStream, _) = route.connect().await?;
@@ -540,6 +558,13 @@ async fn connect_tls(route: Route, config: Arc<rustls::ClientConfig>) -> Connect
     let mut tls = Box::new(Tls::new(stream, connection.into()));
     tls.handshake().await?;
     Ok((tls, node, relay))
+}
+
+async fn resolved(resolving: &mut Option<Resolving>) -> Result<Place, Error> {
+    match resolving {
+        Some(resolving) => resolving.await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_for(duration: Option<Duration>) {

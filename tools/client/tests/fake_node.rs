@@ -62,6 +62,8 @@ pub struct FakeNode {
     /// What the next `Auth` is refused with.
     pub refuse: Option<v1::Error>,
     pub redirect: Option<v1::Redirect>,
+    /// What its session key is made of.
+    fill: u8,
     pub out: Vec<Out>,
 }
 
@@ -76,7 +78,12 @@ fn ice(ufrag: String) -> v1::IceCredentials {
 
 impl FakeNode {
     pub fn new(endpoints: Vec<v1::Endpoint>) -> Self {
-        Self { endpoints, ssrc: 1000, ..Self::default() }
+        Self { endpoints, ssrc: 1000, fill: 7, ..Self::default() }
+    }
+
+    /// Another node: with another key, and other streams.
+    pub fn another(endpoints: Vec<v1::Endpoint>) -> Self {
+        Self { endpoints, ssrc: 5000, fill: 8, ..Self::default() }
     }
 
     pub fn link_bytes(&mut self, link: usize, bytes: &[u8]) {
@@ -170,7 +177,7 @@ impl FakeNode {
                     publication_id: id.clone(),
                     kind: publish.kind,
                     codec: publish.codec,
-                    name: ssrc.to_string(),
+                    name: publish.name,
                     ..v1::Publication::default()
                 };
                 self.peers[at].publications.push(publication.clone());
@@ -188,7 +195,7 @@ impl FakeNode {
                 let Some(ssrc) = all
                     .clone()
                     .find(|publication| publication.publication_id == id)
-                    .map(|publication| publication.name.parse().unwrap())
+                    .map(|publication| publication.publication_id[3..].parse().unwrap())
                 else {
                     let error = v1::Error {
                         code: v1::ErrorCode::NotFound.into(),
@@ -261,7 +268,7 @@ impl FakeNode {
         let others = (0..self.peers.len()).filter(|other| *other != at);
         let peer = |(at, peer): (usize, &Peer)| v1::Peer {
             peer_id: format!("peer{at}"),
-            name: String::new(),
+            name: peer.auths.first().map(|auth| auth.name.clone()).unwrap_or_default(),
             publications: peer.publications.clone(),
         };
         let peers = others.map(|other| peer((other, &self.peers[other]))).collect();
@@ -269,7 +276,7 @@ impl FakeNode {
             session_id: format!("session{at}"),
             peer_id: format!("peer{at}"),
             resumed,
-            key: Some(key(7)),
+            key: Some(key(self.fill)),
             rtcp_ssrc: 10 + at as u32,
             endpoints: self.endpoints.clone(),
             node_ice: Some(ice(format!("node{at}"))),
@@ -306,6 +313,10 @@ impl FakeNode {
             ping_ms: 2_000,
         };
         self.tell(at, request, server_message::Body::Authenticated(authenticated));
+        if !resumed {
+            let joined = peer((at, &self.peers[at]));
+            self.tell_others(at, user_event::Body::Joined(joined));
+        }
         self.peers[at].unseen.retain(|message| message.number > seen);
         for message in self.peers[at].unseen.clone() {
             self.tell(at, 0, server_message::Body::Message(message));

@@ -175,6 +175,7 @@ fn client(who: u8, host: &str, folder: &Path, relay_only: bool) {
             client: "test/1".into(),
             profiles: Vec::new(),
             relay_only,
+            cluster: None,
         },
         trust: Trust::CaFile(folder.join("certificate.pem")),
         proxy: None,

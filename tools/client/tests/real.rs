@@ -89,6 +89,7 @@ impl Node {
                 profiles: Vec::new(),
                 // Most tests here are of what the node does.
                 relay_only: true,
+                cluster: None,
             },
             trust: Trust::CaFile(folder.join("certificate.pem")),
             proxy: None,

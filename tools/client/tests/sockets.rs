@@ -3,6 +3,7 @@
 use crate::fake_node::{FakeNode, Out};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use strait_client::core::media::Payload;
 use strait_client::tls::Tls;
 use strait_client::v1::{self, auth::Credential, endpoint, transport_report::State, user_event};
-use strait_client::{Client, Config, Descriptor, Error, Event, Frame, Trust};
+use strait_client::{Client, Cluster, Config, Descriptor, Error, Event, Frame, Resolver, Trust};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 
@@ -79,6 +80,7 @@ impl Server {
                 client: "test/1".into(),
                 profiles: Vec::new(),
                 relay_only: false,
+                cluster: None,
             },
             trust: Trust::CaFile(self.certificate.path().into()),
             proxy: None,
@@ -332,4 +334,58 @@ fn nobody_there_is_told_and_tried_again() {
         "a message of 300000 bytes, 261120 are taken: cut it"
     );
     assert_eq!(member.client.subscribe("x", false), Err(Error::NotJoined));
+}
+
+/// Not a CnC: it answers each question with the same words, over HTTP without TLS.
+fn stand_in_cnc(answer: &str) -> (Resolver, Arc<Mutex<Vec<String>>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/cnc", listener.local_addr().unwrap());
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let (heard, answer) = (Arc::clone(&asked), answer.to_owned());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            heard.lock().unwrap().push(line);
+            let length = answer.split("\r\n\r\n").nth(1).unwrap().len();
+            let answer = answer.replace("LENGTH", &length.to_string());
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (Resolver::parse(&url).unwrap(), asked)
+}
+
+#[test]
+fn cncs_are_asked_over_http_until_one_names_the_node() {
+    let server = Server::start(true);
+    let full = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: LENGTH\r\n\r\nno node has room";
+    let (full, _) = stand_in_cnc(full);
+    let node = format!("localhost:{}", server.address.port());
+    let (right, asked) =
+        stand_in_cnc(&format!("HTTP/1.1 200 OK\r\nContent-Length: LENGTH\r\n\r\n{node}\n"));
+    let mut descriptor = server.descriptor();
+    descriptor.config.host.clear();
+    let of = |resolvers| {
+        let (application_id, region) = ("acme".to_owned(), "eu".to_owned());
+        Some(Cluster { resolvers, application_id, region })
+    };
+    descriptor.config.cluster = of(vec![full.clone(), right]);
+    call(&descriptor, &descriptor, State::UdpRelay, State::UdpRelay);
+    let asked = asked.lock().unwrap();
+    assert_eq!(
+        asked[0].trim(),
+        "GET /cnc/resolve?applicationId=acme&scopeId=room&region=eu HTTP/1.1"
+    );
+
+    descriptor.config.cluster = of(vec![full]);
+    let member = Member::connect(descriptor);
+    member.wait("LinkLost", |event| match event {
+        Event::LinkLost { error, .. } => {
+            let error = error.to_string();
+            assert!(error.contains("it answers 503: no node has room"), "{error}");
+            Some(())
+        }
+        _ => None,
+    });
 }

@@ -1,12 +1,13 @@
 //! Clients and a fake node on a network in virtual time, with lines that lose, and that are cut.
 
 use crate::fake_node::{FakeNode, Out, VP8};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 use strait_client::Error;
 use strait_client::core::client::{Client, Config, Event, Handle, Output};
 use strait_client::core::path::Random;
+use strait_client::core::resolver::{Cluster, Place, Resolver};
 use strait_client::core::sending::Frame;
 use strait_client::core::uplink::Target;
 use strait_lab::link::{Bottleneck, Conditions, Queue};
@@ -32,6 +33,8 @@ enum Delivery {
         bytes: Vec<u8>,
     },
     LinkUp(usize, usize),
+    /// A CnC's answer to a member.
+    Resolved(usize, Result<Place, Error>),
     /// Connections for framed media are numbered like links.
     MediaUp(usize, usize),
     MediaToNode(usize, Vec<u8>),
@@ -60,6 +63,18 @@ pub struct Member {
 pub struct World {
     pub now: Duration,
     pub node: FakeNode,
+    /// The node at `other.example`.
+    pub other: FakeNode,
+    /// Links to that one.
+    to_other: HashSet<usize>,
+    /// The first node answers nothing at all.
+    pub dead: bool,
+    /// What CnCs answer: nothing, a refusal, or a node.
+    pub cncs: HashMap<String, Option<&'static str>>,
+    /// Who was asked what.
+    pub asked: Vec<(Duration, String, String)>,
+    /// Applications subscribe to what they saw at first alone.
+    pub once: bool,
     pub members: Vec<Member>,
     queue: BTreeMap<(Duration, u64), Delivery>,
     order: u64,
@@ -85,6 +100,7 @@ pub struct World {
 }
 
 pub const NODE: &str = "10.0.0.100:8443";
+pub const OTHER: &str = "10.0.0.101:8443";
 const LINE: Duration = Duration::from_millis(20);
 const VOICE: Duration = Duration::from_millis(20);
 const PICTURE: Duration = Duration::from_millis(40);
@@ -103,7 +119,13 @@ impl World {
         };
         Self {
             now: Duration::ZERO,
+            other: FakeNode::another(vec![endpoint.clone()]),
             node: FakeNode::new(vec![endpoint]),
+            to_other: HashSet::new(),
+            dead: false,
+            cncs: HashMap::new(),
+            asked: Vec::new(),
+            once: false,
             members: Vec::new(),
             queue: BTreeMap::new(),
             order: 0,
@@ -164,9 +186,21 @@ impl World {
     }
 
     pub fn join(&mut self) -> usize {
+        self.join_by("node.example", None)
+    }
+
+    /// Asks these CnCs for its node.
+    pub fn join_cluster(&mut self, cncs: &[&str]) -> usize {
+        let resolvers = cncs.iter().map(|cnc| Resolver::parse(&format!("https://{cnc}")).unwrap());
+        let resolvers = resolvers.collect();
+        let (application_id, region) = (String::new(), String::new());
+        self.join_by("", Some(Cluster { resolvers, application_id, region }))
+    }
+
+    fn join_by(&mut self, host: &str, cluster: Option<Cluster>) -> usize {
         let at = self.members.len();
         let config = Config {
-            host: "node.example".into(),
+            host: host.into(),
             port: 8443,
             credential: Credential::Token("token".into()),
             scope_id: "room".into(),
@@ -174,6 +208,7 @@ impl World {
             client: "test/1".into(),
             profiles: Vec::new(),
             relay_only: false,
+            cluster,
         };
         let mut client = Client::new(config, Seeded(self.rng.fork(at as u64)));
         let publish = v1::Publish {
@@ -202,9 +237,13 @@ impl World {
     /// Breaks a member's link.
     pub fn break_link(&mut self, at: usize) {
         if let Some(link) = self.members[at].link.take() {
-            self.node.link_lost(link);
+            self.of_link(link).link_lost(link);
             self.members[at].client.on_link_lost(self.now, Error::LinkLost);
         }
+    }
+
+    fn of_link(&mut self, link: usize) -> &mut FakeNode {
+        if self.to_other.contains(&link) { &mut self.other } else { &mut self.node }
     }
 
     pub fn run(&mut self, duration: Duration) {
@@ -272,11 +311,16 @@ impl World {
     }
 
     fn deliver(&mut self, delivery: Delivery) {
-        let node: SocketAddr = NODE.parse().unwrap();
+        let [node, other]: [SocketAddr; 2] = [NODE, OTHER].map(|node| node.parse().unwrap());
         match delivery {
             Delivery::LinkUp(at, link) => {
                 self.members[at].link = Some(link);
-                self.members[at].client.on_link(self.now, Some(node.ip()));
+                let ip = if self.to_other.contains(&link) { other.ip() } else { node.ip() };
+                self.members[at].client.on_link(self.now, Some(ip));
+                self.outputs(at);
+            }
+            Delivery::Resolved(at, answer) => {
+                self.members[at].client.on_resolved(self.now, answer);
                 self.outputs(at);
             }
             Delivery::MediaUp(at, media) => {
@@ -296,9 +340,10 @@ impl World {
                     self.outputs(at);
                 }
             }
+            Delivery::ToNode(link, _) if self.dead && !self.to_other.contains(&link) => {}
             Delivery::ToNode(link, bytes) => {
                 if self.members.iter().any(|member| member.link == Some(link)) {
-                    self.node.link_bytes(link, &bytes);
+                    self.of_link(link).link_bytes(link, &bytes);
                 }
             }
             Delivery::ToClient(at, link, bytes) => {
@@ -307,19 +352,26 @@ impl World {
                     self.outputs(at);
                 }
             }
+            Delivery::Datagram { to, .. } if to == node && self.dead => {}
             Delivery::Datagram { from, to, bytes } if to == node => {
                 self.node.datagram(from, &bytes)
             }
+            Delivery::Datagram { from, to, bytes } if to == other => {
+                self.other.datagram(from, &bytes);
+            }
             Delivery::Datagram { from, to, bytes } => {
                 let at = self.members.iter().position(|member| member.address == to).unwrap();
-                if from != node && bytes[0] & 0xc0 == 0x80 && bytes[1] < 192 {
+                if from != node && from != other && bytes[0] & 0xc0 == 0x80 && bytes[1] < 192 {
                     self.members[at].direct.push(self.now);
                 }
                 self.members[at].client.on_datagram(self.now, from, bytes);
                 self.outputs(at);
             }
         }
-        for out in std::mem::take(&mut self.node.out) {
+        let outs = [(node, &mut self.node), (other, &mut self.other)].map(|(from, node)| {
+            std::mem::take(&mut node.out).into_iter().map(move |out| (from, out))
+        });
+        for (from, out) in outs.into_iter().flatten() {
             match out {
                 Out::Link(link, bytes) => {
                     let at = self.members.iter().position(|member| member.link == Some(link));
@@ -327,9 +379,9 @@ impl World {
                         self.push(Delivery::ToClient(at, link, bytes));
                     }
                 }
-                Out::Datagram(to, bytes) => self.datagram(node, to, bytes),
+                Out::Datagram(to, bytes) => self.datagram(from, to, bytes),
                 Out::Framed(media, bytes) => self.push(Delivery::MediaToClient(media, bytes)),
-                Out::Close(link) => self.node.link_lost(link),
+                Out::Close(link) => self.of_link(link).link_lost(link),
             }
         }
     }
@@ -344,14 +396,33 @@ impl World {
                         continue;
                     }
                     if self.circle.is_some() {
-                        self.node.redirect.clone_from(&self.circle);
+                        let is_other = host == "other.example";
+                        let node = if is_other { &mut self.other } else { &mut self.node };
+                        node.redirect.clone_from(&self.circle);
                     }
                     self.links += 1;
+                    if host == "other.example" {
+                        self.to_other.insert(self.links);
+                    } else if self.dead {
+                        // Nobody answers, and nobody says so.
+                        continue;
+                    }
                     self.push(Delivery::LinkUp(at, self.links));
+                }
+                Output::Resolve(question) => {
+                    let cnc = question.resolver.place.host;
+                    self.asked.push((self.now, cnc.clone(), question.target));
+                    let answer = self
+                        .cncs
+                        .get(&cnc)
+                        .map(|answer| answer.and_then(Place::parse).ok_or(Error::LinkLost));
+                    if let Some(answer) = answer {
+                        self.push(Delivery::Resolved(at, answer));
+                    }
                 }
                 Output::CloseLink => {
                     if let Some(link) = self.members[at].link.take() {
-                        self.node.link_lost(link);
+                        self.of_link(link).link_lost(link);
                     }
                 }
                 Output::Link(bytes) => {
@@ -411,6 +482,10 @@ impl World {
             }
             _ => {}
         }
+        let moved = |(_, event): &(Duration, Event)| matches!(event, Event::LinkLost { .. });
+        if self.once && member.events.iter().any(moved) {
+            wanted.clear();
+        }
         for id in wanted {
             member.client.subscribe(&id, true).unwrap();
         }
@@ -418,10 +493,10 @@ impl World {
     }
 
     fn datagram(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        let node: SocketAddr = NODE.parse().unwrap();
-        let blocked =
-            if from == node || to == node { self.udp_blocked } else { self.direct_blocked };
-        let is_direct = from == self.members[0].address && to != node;
+        let nodes: [SocketAddr; 2] = [NODE, OTHER].map(|node| node.parse().unwrap());
+        let is_relayed = nodes.contains(&from) || nodes.contains(&to);
+        let blocked = if is_relayed { self.udp_blocked } else { self.direct_blocked };
+        let is_direct = from == self.members[0].address && !is_relayed;
         if let Some(line) = self.line.as_mut().filter(|_| is_direct) {
             line.push(self.now, bytes.len(), (from, to, bytes));
         } else if !blocked && !self.rng.chance(self.loss) {

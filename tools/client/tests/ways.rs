@@ -432,6 +432,6 @@ fn a_redirect_is_followed() {
     world.node.redirect = Some(v1::Redirect { host: "other.example".into(), port: 443 });
     world.join();
     world.run(ms(1000));
-    assert_eq!(world.node.peers.len(), 1);
+    assert_eq!((world.node.peers.len(), world.other.peers.len()), (0, 1));
     assert_eq!(world.members[0].transport(), State::UdpRelay);
 }

@@ -74,6 +74,7 @@ impl Node {
                     client: String::new(),
                     profiles: Vec::new(),
                     relay_only: true,
+                    cluster: None,
                 },
                 trust: Trust::CaFile(self.folder.path().join("certificate.pem")),
                 proxy: None,

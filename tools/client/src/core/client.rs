@@ -1,5 +1,6 @@
 //! The client: the link and its requests, with media and ways beside it.
 
+mod finding;
 mod packets;
 
 use super::media::Media;
@@ -7,7 +8,9 @@ use super::outbox::Outbox;
 pub use super::output::{Event, Handle, Output};
 use super::path::Random;
 use super::receiving::Received;
+use super::resolver::{Cluster, Place, Search};
 use super::sending::{Frame, PAYLOAD_BYTES, Sent, Stream};
+use super::subscriptions::Subscriptions;
 use super::way::{Packet, Transport};
 use crate::error::Error;
 use std::collections::{HashMap, VecDeque};
@@ -31,7 +34,7 @@ const PING: Duration = Duration::from_secs(5);
 /// Whom to join and how.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Name or address of the node.
+    /// Name or address of the node. With a cluster: of that to try where no CnC answers; empty for none.
     pub host: String,
     /// Its port for everything.
     pub port: u16,
@@ -47,6 +50,8 @@ pub struct Config {
     pub profiles: Vec<v1::SrtpProfile>,
     /// Media goes by the node also where it could go directly: the other of two is not to know this one's address.
     pub relay_only: bool,
+    /// Who knows the node of the scope, and another one when that dies.
+    pub cluster: Option<Cluster>,
 }
 
 /// How all fares.
@@ -69,6 +74,8 @@ pub struct Statistics {
 enum Link {
     /// Until then.
     Waiting(Duration),
+    /// A CnC has until then to answer.
+    Resolving(Duration),
     /// Opened and authenticated until then.
     Joining(Duration),
     Joined,
@@ -98,12 +105,22 @@ pub struct Client<R> {
     request: u32,
     asked: HashMap<u32, Asked>,
     session: Option<v1::Authenticated>,
+    /// The node that the session is on. Its media goes on while another one is sought.
+    session_at: Place,
+    /// The node that is connected to, or was last.
+    at: Place,
+    search: Option<Search>,
+    subscriptions: Subscriptions,
     failed: String,
+    /// Links that failed since the last join.
+    failures: u32,
     /// The node that the application named, while another one sent us elsewhere.
-    home: Option<(String, u16)>,
+    home: Option<Place>,
     redirects: u32,
     heard: Duration,
     pinged: bool,
+    /// Since when the node is asked whether it lives.
+    doubted: Option<Duration>,
     seen: u64,
     outbox: Outbox,
     publications: Vec<Publication>,
@@ -119,7 +136,12 @@ impl<R: Random> Client<R> {
     /// Joins at the next [`Client::on_time`].
     #[must_use]
     pub fn new(config: Config, random: R) -> Self {
+        let cluster = config.cluster.as_ref();
+        let search =
+            cluster.and_then(|cluster| Search::new(cluster, &config.credential, &config.scope_id));
         Self {
+            at: Place { host: config.host.clone(), port: config.port },
+            search,
             config,
             random,
             link: Link::Waiting(Duration::ZERO),
@@ -128,11 +150,15 @@ impl<R: Random> Client<R> {
             request: 0,
             asked: HashMap::new(),
             session: None,
+            session_at: Place::default(),
+            subscriptions: Subscriptions::default(),
             failed: String::new(),
+            failures: 0,
             home: None,
             redirects: 0,
             heard: Duration::ZERO,
             pinged: false,
+            doubted: None,
             seen: 0,
             outbox: Outbox::default(),
             publications: Vec::new(),
@@ -153,17 +179,18 @@ impl<R: Random> Client<R> {
     pub fn on_link(&mut self, now: Duration, node: Option<IpAddr>) {
         (self.node, self.heard, self.pinged) = (node, now, false);
         self.frames = Frames::new();
-        let session = self.session.as_ref();
+        // Another node knows nothing of it.
+        let session = self.session.as_ref().filter(|_| self.session_at == self.at);
         let auth = v1::Auth {
             version: VERSION,
             credential: Some(self.config.credential.clone()),
             scope_id: self.config.scope_id.clone(),
             name: self.config.name.clone(),
             session_id: session.map(|session| session.session_id.clone()).unwrap_or_default(),
-            reconnect: session.is_some() || !self.failed.is_empty(),
+            reconnect: self.session.is_some() || !self.failed.is_empty(),
             failed_streamer: self.failed.clone(),
             profiles: self.config.profiles.iter().map(|profile| (*profile).into()).collect(),
-            messages_seen: self.seen,
+            messages_seen: session.map_or(0, |_| self.seen),
             client: self.config.client.clone(),
             relay_only: self.config.relay_only,
         };
@@ -224,13 +251,10 @@ impl<R: Random> Client<R> {
     pub fn on_time(&mut self, now: Duration) {
         let ping = self.ping();
         match self.link {
-            Link::Waiting(until) if until <= now => {
-                self.link = Link::Joining(now + JOIN);
-                let (host, port) = (self.config.host.clone(), self.config.port);
-                self.out.push_back(Output::Connect { host, port });
-            }
+            Link::Waiting(until) if until <= now => self.seek(now),
+            Link::Resolving(until) if until <= now => self.unanswered(now),
             Link::Joining(until) if until <= now => {
-                self.lose(now, timed_out("the node did not let the client in within 15 s"));
+                self.lose(now, timed_out("the node did not let the client in in time"));
             }
             Link::Joined if self.heard + 3 * ping <= now => {
                 self.lose(now, timed_out("the node was silent for three ping intervals"));
@@ -241,6 +265,7 @@ impl<R: Random> Client<R> {
             }
             _ => {}
         }
+        self.watch(now);
         if self.session.is_some() {
             self.transport.on_time(now, &mut self.random);
             for (to, packet) in self.media.on_time(now) {
@@ -255,14 +280,14 @@ impl<R: Random> Client<R> {
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
         let link = match self.link {
-            Link::Waiting(until) | Link::Joining(until) => Some(until),
+            Link::Waiting(until) | Link::Resolving(until) | Link::Joining(until) => Some(until),
             Link::Joined if self.pinged => Some(self.heard + 3 * self.ping()),
             Link::Joined => Some(self.heard + self.ping()),
             Link::Ended => return None,
         };
         let media = self.session.as_ref().and_then(|_| self.media.due());
         let transport = self.session.as_ref().and_then(|_| self.transport.due());
-        link.into_iter().chain(media).chain(transport).min()
+        link.into_iter().chain(self.watch_due()).chain(media).chain(transport).min()
     }
 
     /// What is to be done next. To be asked until there is nothing more, after each other call.
@@ -313,7 +338,11 @@ impl<R: Random> Client<R> {
         let publication_id = publication_id.to_owned();
         let request = v1::Subscribe { publication_id, as_sent, preferences: None };
         self.check_joined()?;
+        if let Some(handle) = self.subscribed_already(&request.publication_id) {
+            return Ok(handle);
+        }
         let handle = self.next_request();
+        self.keep_subscription(handle, &request);
         self.asked.insert(handle, Asked::Subscribe(handle, clock));
         self.write(handle, client_message::Body::Subscribe(request));
         Ok(handle)
@@ -326,9 +355,7 @@ impl<R: Random> Client<R> {
     /// There is no link, or too many requests wait.
     pub fn request(&mut self, body: client_message::Body) -> Result<Handle, Error> {
         self.check_joined()?;
-        if let client_message::Body::Unsubscribe(request) = &body {
-            self.media.unsubscribe(&request.subscription_id);
-        }
+        self.remember(&body);
         let handle = self.next_request();
         self.asked.insert(handle, Asked::Other(handle));
         self.write(handle, body);
@@ -430,6 +457,7 @@ impl<R: Random> Client<R> {
                         Asked::Publish(handle) | Asked::Other(handle) | Asked::Subscribe(handle, _),
                     ) => {
                         self.publications.retain(|one| one.handle != handle || one.id.is_some());
+                        self.subscriptions.refused(handle);
                         self.event(Event::Refused { handle, error });
                     }
                     Some(Asked::Auth) => self.refused(now, error, retry),
@@ -442,6 +470,7 @@ impl<R: Random> Client<R> {
             }
             (Body::Subscribed(subscribed), Some(Asked::Subscribe(handle, clock))) => {
                 let id = subscribed.subscription_id;
+                self.subscriptions.subscribed(handle, &id);
                 self.media.subscribe(&id, subscribed.ssrc, subscribed.rtx_ssrc, clock);
                 for encoding in subscribed.encodings {
                     // What comes directly from the publisher; the same with `as_sent`.
@@ -487,6 +516,8 @@ impl<R: Random> Client<R> {
     }
 
     fn joined(&mut self, now: Duration, mut session: v1::Authenticated) {
+        let moved = self.session.is_some() && self.session_at != self.at;
+        session.resumed &= self.session.is_some() && !moved;
         if let Err(why) = self.media.start(now, &session) {
             return self.lose(now, Error::Protocol(why));
         }
@@ -494,12 +525,18 @@ impl<R: Random> Client<R> {
         if let Some(mut key) = session.key.take() {
             overwrite(&mut key);
         }
-        (self.link, self.redirects) = (Link::Joined, 0);
+        (self.link, self.redirects, self.failures) = (Link::Joined, 0, 0);
+        (self.doubted, self.session_at) = (None, self.at.clone());
         self.failed.clear();
         self.outbox.limit(session.limits.unwrap_or_default().unconfirmed_messages);
-        let resumed = session.resumed && self.session.is_some();
+        let resumed = session.resumed;
+        if moved {
+            self.event(Event::Moved { node: self.at.to_string() });
+        }
         if !resumed {
             self.seen = 0;
+            self.clocks.clear();
+            self.subscriptions.begin(now, &session.peers);
             let path = v1::MediaPath {
                 endpoints: session.endpoints.clone(),
                 node_ice: session.node_ice.clone(),
@@ -518,6 +555,7 @@ impl<R: Random> Client<R> {
         let (peer_id, peers) = (session.peer_id, session.peers);
         self.event(Event::Joined { peer_id, resumed, peers });
         self.publish_missing();
+        self.subscribe_found();
     }
 
     fn publish_missing(&mut self) {
@@ -555,19 +593,24 @@ impl<R: Random> Client<R> {
             user_event::Body::Started(started) => {
                 if let Some(publication) = &started.publication {
                     self.learn(publication);
+                    self.subscriptions.started(&started.peer_id, publication);
                 }
             }
             user_event::Body::Joined(peer) => {
+                self.subscriptions.joined(peer);
                 for publication in &peer.publications {
                     self.learn(publication);
                 }
             }
+            user_event::Body::Left(left) => self.subscriptions.left(&left.peer_id),
             user_event::Body::Ended(ended) => {
                 self.clocks.remove(&ended.publication_id);
+                self.subscriptions.ended(now, &ended.publication_id);
             }
             user_event::Body::MediaLost(_) => {
-                // Subscriptions are the application's to make again, publications ours.
+                // Subscriptions are the application's to make again without a cluster, publications ours.
                 self.media.forget_streams();
+                self.subscriptions.wait(now);
                 self.publications.iter_mut().for_each(|one| one.id = None);
                 self.publish_missing();
             }
@@ -577,6 +620,7 @@ impl<R: Random> Client<R> {
             _ => {}
         }
         self.event(Event::Scope(body));
+        self.subscribe_found();
     }
 
     /// Keeps what a subscription to it will need.
@@ -597,63 +641,6 @@ impl<R: Random> Client<R> {
         }
         // Also of what came twice: the confirmation may have been lost with a link.
         self.tell(client_message::Body::MessageSeen(v1::MessageSeen { number: self.seen }));
-    }
-
-    fn redirected(&mut self, now: Duration, redirect: v1::Redirect) {
-        self.redirects += 1;
-        let Some(port) = u16::try_from(redirect.port).ok().filter(|_| self.redirects <= REDIRECTS)
-        else {
-            let why = "the node redirects to no port, or nodes redirect in a circle";
-            return self.lose(now, Error::Protocol(why.into()));
-        };
-        self.out.push_back(Output::CloseLink);
-        let before = (std::mem::replace(&mut self.config.host, redirect.host), self.config.port);
-        self.config.port = port;
-        self.home.get_or_insert(before);
-        self.forget_session(now);
-        self.link = Link::Waiting(now);
-    }
-
-    /// The node does not go on with this link.
-    fn refused(&mut self, now: Duration, error: Error, retry_ms: u32) {
-        self.out.push_back(Output::CloseLink);
-        if error.may_pass() {
-            let wait = Duration::from_millis(retry_ms.into());
-            self.lost(now, error, (retry_ms > 0).then_some(wait));
-        } else {
-            self.end(now, error);
-        }
-    }
-
-    /// Ends the link from here.
-    fn lose(&mut self, now: Duration, error: Error) {
-        self.out.push_back(Output::CloseLink);
-        self.lost(now, error, None);
-    }
-
-    fn lost(&mut self, now: Duration, error: Error, wait: Option<Duration>) {
-        if !error.may_pass() {
-            return self.end(now, error);
-        }
-        let mut chance = [0; 2];
-        self.random.fill(&mut chance);
-        let more = RECONNECT.mul_f64(f64::from(u16::from_be_bytes(chance)) / 65_536.0);
-        let retry_in = wait.unwrap_or(RECONNECT) + more;
-        self.link = Link::Waiting(now + retry_in);
-        self.failed = format!("{}:{}", self.config.host, self.config.port);
-        // Who was sent to a node that does not let it in asks again where to go.
-        if let Some(home) = self.home.take_if(|_| self.session.is_none()) {
-            (self.config.host, self.config.port) = home;
-            self.redirects = 0;
-        }
-        self.transport.link_lost(now);
-        for (_, asked) in self.asked.drain().collect::<Vec<_>>() {
-            if let Asked::Other(handle) | Asked::Subscribe(handle, _) = asked {
-                self.event(Event::Refused { handle, error: Error::LinkLost });
-            }
-        }
-        self.event(Event::LinkLost { error, retry_in });
-        self.flush();
     }
 
     fn end(&mut self, now: Duration, error: Error) {
@@ -725,7 +712,7 @@ impl<R: Random> Client<R> {
                 Packet::Udp(to, bytes) => self.out.push_back(Output::Datagram(to, bytes)),
                 Packet::Framed(packet) => self.out.push_back(Output::Media(packet)),
                 Packet::OpenFramed(port) => {
-                    let host = self.config.host.clone();
+                    let host = self.session_at.host.clone();
                     self.out.push_back(Output::OpenMedia { host, port });
                 }
                 Packet::CloseFramed => self.out.push_back(Output::CloseMedia),

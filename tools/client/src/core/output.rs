@@ -1,6 +1,7 @@
 //! What a client tells the application and wants of its surroundings.
 
 use super::media::Payload;
+use super::resolver::Question;
 use super::uplink::Target;
 use crate::error::Error;
 use std::net::SocketAddr;
@@ -15,17 +16,20 @@ pub type Handle = u32;
 #[allow(missing_docs, reason = "the fields are those of the link's messages")]
 pub enum Event {
     /// The scope was joined. `resumed`: all goes on as before the link was lost; otherwise publications are made anew by
-    /// the client, and subscriptions are over.
+    /// the client, and subscriptions are over; with a [`Cluster`](super::resolver::Cluster) they are made anew as well.
     Joined { peer_id: String, resumed: bool, peers: Vec<v1::Peer> },
     /// The link is away; it is tried again.
     LinkLost { error: Error, retry_in: Duration },
+    /// The scope is on this node now, "HOST:PORT", and `Joined` follows. Publications and subscriptions are made anew there
+    /// by the client: `Published` and `Subscribed` tell their other identifiers.
+    Moved { node: String },
     /// The client is at its end.
     Ended(Error),
     /// Something happened in the scope.
     Scope(user_event::Body),
     /// A publication can be sent; again with another id after it was made anew.
     Published { handle: Handle, publication_id: String, encodings: usize },
-    /// A subscription's packets come from now on.
+    /// A subscription's packets come from now on; again with another id after it was made anew.
     Subscribed { handle: Handle, subscription_id: String },
     /// A request was done.
     Done { handle: Handle },
@@ -50,6 +54,8 @@ pub enum Event {
 /// What the surroundings are to do.
 #[derive(Debug, PartialEq)]
 pub enum Output {
+    /// Ask a CnC, and no other one any more, then call [`Client::on_resolved`](super::client::Client::on_resolved).
+    Resolve(Question),
     /// Open the link, then call [`Client::on_link`](super::client::Client::on_link).
     Connect {
         /// Name or address.

@@ -157,6 +157,12 @@ impl Checks {
         self.round_trip
     }
 
+    /// Since when no check was answered, of a way in use.
+    #[must_use]
+    pub fn silent_since(&self) -> Option<Duration> {
+        (self.mode == Mode::Keeping).then_some(self.silent_since)
+    }
+
     /// Asks all places, from the first on; `urgent` or in the background.
     pub fn probe(&mut self, now: Duration, urgent: bool) {
         self.mode = Mode::Probing(now);

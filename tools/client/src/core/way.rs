@@ -265,6 +265,14 @@ impl Transport {
         way.and_then(Checks::round_trip)
     }
 
+    /// Since when the node has not answered on the way that is in use to it, and whether that is TCP.
+    #[must_use]
+    pub fn silent_since(&self) -> Option<(Duration, bool)> {
+        let relayed = State { direct: Direct::None, ..self.state }.ways();
+        let (way, is_tcp) = if relayed.udp { (&self.udp, false) } else { (&self.tcp, true) };
+        way.as_ref().and_then(Checks::silent_since).map(|since| (since, is_tcp))
+    }
+
     /// Media goes directly, and to the node no more.
     #[must_use]
     pub fn is_direct(&self) -> bool {

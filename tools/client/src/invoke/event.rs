@@ -17,7 +17,7 @@ records! { Serialize:
         /// The client's own identifier.
         peer_id: String,
         /// All goes on as before the link was lost. Otherwise publications are made anew by the client, and subscriptions
-        /// are over.
+        /// are over; with `resolvers` they are made anew as well.
         resumed: bool,
         /// Who else is here.
         peers: Vec<Peer>,
@@ -30,6 +30,12 @@ records! { Serialize:
         reason: String,
         /// When it is tried again.
         retry_in_ms: u64,
+    }
+    /// The scope is on another node now; `joined` follows. Publications and subscriptions are made anew by the client, which
+    /// tells their other identifiers by `published` and `subscribed`.
+    Moved "moved" {
+        /// "HOST:PORT".
+        node: String,
     }
     /// The client is at its end: the last event. What was asked and not answered will not be.
     Ended "ended" {
@@ -47,7 +53,7 @@ records! { Serialize:
         /// How many.
         encodings: usize,
     }
-    /// A subscription's packets come from now on.
+    /// A subscription's packets come from now on; again with another identifier after it was made anew.
     Subscribed "subscribed" {
         /// Of `subscribe`.
         handle: u32,
@@ -278,6 +284,7 @@ pub(super) fn to_json(event: Event) -> Option<String> {
             let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
             json(LinkLost { code, reason, retry_in_ms })
         }
+        Event::Moved { node } => json(Moved { node }),
         Event::Ended(error) => {
             let Failure { code, reason, .. } = error.into();
             json(Ended { code, reason })

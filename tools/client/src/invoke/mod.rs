@@ -11,6 +11,7 @@ pub mod request;
 use crate::base64;
 use crate::core::client::{Config, Event, Handle};
 use crate::core::media::Payload;
+use crate::core::resolver::{Cluster, RESOLVERS, Resolver};
 use crate::core::sending::Frame;
 use crate::error::Error;
 use crate::proxy;
@@ -295,16 +296,36 @@ fn descriptor(request: Connect) -> Result<Descriptor, Failure> {
         Ok(proxy::Proxy { kind, host: proxy.host, port: proxy.port, credentials })
     });
     let profiles = request.profiles.unwrap_or_default();
+    let resolvers = request.resolvers.unwrap_or_default();
+    let (host, port) = match (request.host, request.port) {
+        (Some(host), Some(port)) => (host, port),
+        (None, None) if !resolvers.is_empty() => (String::new(), 0),
+        _ => return Err(wrong("give host and port together, or resolvers")),
+    };
+    if resolvers.len() > RESOLVERS {
+        return Err(wrong("there are at most 16 resolvers"));
+    }
+    let resolvers = resolvers.iter().map(|url| {
+        let why = || wrong(&format!("{url}: a resolver is https://HOST[:PORT]"));
+        Resolver::parse(url).ok_or_else(why)
+    });
+    let resolvers = resolvers.collect::<Result<Vec<_>, _>>()?;
+    let cluster = (!resolvers.is_empty()).then(|| Cluster {
+        resolvers,
+        application_id: request.application_id.unwrap_or_default(),
+        region: request.region.unwrap_or_default(),
+    });
     Ok(Descriptor {
         config: Config {
-            host: request.host,
-            port: request.port,
+            host,
+            port,
             credential,
             scope_id: request.scope_id,
             name: request.name.unwrap_or_default(),
             client: request.client.unwrap_or_default(),
             profiles: profiles.into_iter().map(|profile| profile.0).collect(),
             relay_only: request.relay_only.unwrap_or(false),
+            cluster,
         },
         trust,
         proxy: proxy.transpose()?,
@@ -359,6 +380,7 @@ pub fn reference() -> String {
     let events = sections![
         event::Joined,
         event::LinkLost,
+        event::Moved,
         event::Ended,
         event::Published,
         event::Subscribed,

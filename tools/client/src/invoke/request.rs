@@ -6,10 +6,17 @@ use serde::Deserialize;
 records! { Deserialize:
     /// Begins to join a scope. Once for each client. One of `token` and `signed` is needed.
     Connect "connect" => "`{}`; then `joined`, or `link_lost` and another try, or `ended`." {
-        /// Name or address of the node.
-        host: String,
-        /// Its port for everything.
-        port: u16,
+        /// Name or address of the node. One of `host` and `resolvers` is needed; with both, `host` is tried where no CnC answers.
+        host: Option<String>,
+        /// Its port for everything; with `host`.
+        port: Option<u16>,
+        /// Addresses of CnCs, `https://HOST[:PORT]`, at most 16: the first is random, the others follow until one names the
+        /// node. The client then follows the scope when its node dies, and makes publications and subscriptions anew.
+        resolvers: Option<Vec<String>>,
+        /// For `resolvers`: whose scope it is; without, the application of the credential.
+        application_id: Option<String>,
+        /// For `resolvers`: where the client is, if it knows.
+        region: Option<String>,
         /// At most 128 bytes.
         scope_id: String,
         /// A JSON Web Token, or a development token.

@@ -71,6 +71,12 @@ fn what_is_wrong_is_said() {
             Code::Malformed,
             "together",
         ),
+        (&connect(r#""token":"t","resolvers":["cnc.example"]"#), Code::Malformed, "https://HOST"),
+        (
+            r#"{"method":"connect","scope_id":"s","token":"t"}"#,
+            Code::Malformed,
+            "host and port together, or resolvers",
+        ),
         (&" ".repeat(REQUEST_BYTES + 1), Code::TooLarge, "a request of"),
         (&"[".repeat(REQUEST_BYTES), Code::Malformed, "the request"),
     ] {
@@ -131,6 +137,8 @@ fn events_are_as_documented() {
     assert_eq!(to_value(message("grüß".as_bytes(), true))["text"], "grüß");
     assert_eq!(to_value(message(b"foo", false))["data"], "Zm9v");
     assert_eq!(to_value(message(&[0xff], true))["data"], "/w==");
+    let moved = Event::Moved { node: "[::1]:8443".into() };
+    assert_eq!(to_value(moved), json!({ "event": "moved", "node": "[::1]:8443" }));
     let transport = Event::Transport(v1::transport_report::State::UdpRelay);
     assert_eq!(to_value(transport), json!({ "event": "transport", "state": "udp_relay" }));
     let statistics = Event::Statistics { handle: 1, json: r#"{"rtt":1.5}"#.into() };

@@ -133,6 +133,7 @@ fn descriptor(setup: &Setup) -> Descriptor {
             client: "figures".into(),
             profiles: Vec::new(),
             relay_only: false,
+            cluster: None,
         },
         trust: Trust::CaFile(setup.certificate()),
         proxy: None,

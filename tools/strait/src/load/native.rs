@@ -52,6 +52,7 @@ impl Options {
                     profiles: Vec::new(),
                     // The load is for the node.
                     relay_only: true,
+                    cluster: None,
                 },
                 trust: self.ca_file.clone().map_or(Trust::System, Trust::CaFile),
                 proxy: None,

@@ -1,0 +1,227 @@
+//! Which node it is: asked of the CnCs where there are such, watched for its death, and what is made anew on another one.
+
+use super::{Asked, Client, Event, Handle, JOIN, Link, Output, RECONNECT, REDIRECTS, timed_out};
+use crate::core::path::Random;
+use crate::core::resolver::{ANSWER, Place};
+use crate::error::Error;
+use std::time::Duration;
+use strait_link::Frames;
+use strait_link::v1::{self, client_message};
+
+/// What a node that a CnC named has to let the client in within, the first time; twice as long each time after it, up to
+/// [`JOIN`]. It may have died just now, and another one is to be there within 5 s.
+const JOIN_FIRST: Duration = Duration::from_secs(3);
+/// A node whose checks and link were both silent for so long is asked over the link. Checks are half a second apart, and a
+/// tenth of one where the last was not answered.
+const DOUBT: Duration = Duration::from_millis(750);
+/// It has so long to answer; then it is dead, 1.5 s after it was heard last.
+const VERDICT: Duration = Duration::from_millis(750);
+/// The same where media goes over TCP, on which what is lost holds up all for a while.
+const VERDICT_TCP: Duration = Duration::from_millis(2250);
+
+impl<R: Random> Client<R> {
+    /// A CnC answered [`Output::Resolve`]: with the node, or why it does not.
+    pub fn on_resolved(&mut self, now: Duration, answer: Result<Place, Error>) {
+        if !matches!(self.link, Link::Resolving(_)) {
+            return;
+        }
+        match answer {
+            Ok(place) => {
+                self.search.iter_mut().for_each(|search| search.answered());
+                self.at = place;
+                self.connect(now);
+            }
+            Err(error) => self.ask_next(now, error),
+        }
+    }
+
+    /// Begins to look for the node.
+    pub(super) fn seek(&mut self, now: Duration) {
+        let Some(search) = &mut self.search else { return self.connect(now) };
+        search.begin(&mut self.random);
+        self.unanswered(now);
+    }
+
+    /// No CnC answered yet: the next one is asked.
+    pub(super) fn unanswered(&mut self, now: Duration) {
+        let why = "no CnC answers: are their addresses right?";
+        self.ask_next(now, timed_out(why));
+    }
+
+    fn ask_next(&mut self, now: Duration, before: Error) {
+        if let Some(question) = self.search.as_mut().and_then(|search| search.ask(&self.failed)) {
+            self.link = Link::Resolving(now + ANSWER);
+            self.out.push_back(Output::Resolve(question));
+        } else if self.at.host.is_empty() {
+            self.lost(now, before, None);
+        } else {
+            // All CnCs are away. Where the node is well, nobody needs them.
+            self.connect(now);
+        }
+    }
+
+    pub(super) fn connect(&mut self, now: Duration) {
+        let patience = match self.search {
+            Some(_) => JOIN.min(JOIN_FIRST * 2u32.saturating_pow(self.failures)),
+            None => JOIN,
+        };
+        self.link = Link::Joining(now + patience);
+        let Place { host, port } = self.at.clone();
+        self.out.push_back(Output::Connect { host, port });
+    }
+
+    /// Where there are other nodes, one that dies is to be found dead soon.
+    pub(super) fn watch(&mut self, now: Duration) {
+        for handle in self.subscriptions.given_up(now) {
+            self.event(Event::Refused { handle, error: Error::Unknown("publication") });
+        }
+        let Some((heard, verdict)) = self.silence() else {
+            self.doubted = None;
+            return;
+        };
+        match self.doubted {
+            _ if now < heard + DOUBT => self.doubted = None,
+            None => {
+                self.doubted = Some(now);
+                let ping = v1::Ping { token: now.as_millis() as u64 };
+                self.tell(client_message::Body::Ping(ping));
+            }
+            Some(since) if since + verdict <= now => {
+                let why = "the node answers neither over the link nor where media goes: it is dead, \
+                           or this machine has no network";
+                self.lose(now, timed_out(why));
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(super) fn watch_due(&self) -> Option<Duration> {
+        let (heard, verdict) = self.silence()?;
+        Some(self.doubted.map_or(heard + DOUBT, |since| since + verdict))
+    }
+
+    /// Since when the node is silent on all ways, and how long it may be once it was asked.
+    fn silence(&self) -> Option<(Duration, Duration)> {
+        if self.search.is_none() || !matches!(self.link, Link::Joined) {
+            return None;
+        }
+        let (since, is_tcp) = self.transport.silent_since()?;
+        Some((since.max(self.heard), if is_tcp { VERDICT_TCP } else { VERDICT }))
+    }
+
+    pub(super) fn redirected(&mut self, now: Duration, redirect: v1::Redirect) {
+        self.redirects += 1;
+        let Some(port) = u16::try_from(redirect.port).ok().filter(|_| self.redirects <= REDIRECTS)
+        else {
+            let why = "the node redirects to no port, or nodes redirect in a circle";
+            return self.lose(now, Error::Protocol(why.into()));
+        };
+        self.out.push_back(Output::CloseLink);
+        let there = Place { host: redirect.host, port };
+        let before = std::mem::replace(&mut self.at, there);
+        self.home.get_or_insert(before);
+        // Nothing more is read of this one.
+        self.frames = Frames::new();
+        self.lose_requests(now);
+        self.connect(now);
+    }
+
+    /// The node does not go on with this link.
+    pub(super) fn refused(&mut self, now: Duration, error: Error, retry_ms: u32) {
+        self.out.push_back(Output::CloseLink);
+        if error.may_pass() {
+            let wait = Duration::from_millis(retry_ms.into());
+            self.lost(now, error, (retry_ms > 0).then_some(wait));
+        } else {
+            self.end(now, error);
+        }
+    }
+
+    /// Ends the link from here.
+    pub(super) fn lose(&mut self, now: Duration, error: Error) {
+        self.out.push_back(Output::CloseLink);
+        self.lost(now, error, None);
+    }
+
+    pub(super) fn lost(&mut self, now: Duration, error: Error, wait: Option<Duration>) {
+        if !error.may_pass() {
+            return self.end(now, error);
+        }
+        let mut chance = [0; 2];
+        self.random.fill(&mut chance);
+        let more = RECONNECT.mul_f64(f64::from(u16::from_be_bytes(chance)) / 65_536.0);
+        let retry_in = wait.unwrap_or(RECONNECT) + more;
+        if !matches!(self.link, Link::Resolving(_)) {
+            self.failed = self.at.to_string();
+            self.failures += 1;
+        }
+        self.link = Link::Waiting(now + retry_in);
+        // Who was sent to a node that does not let it in asks again where to go.
+        if let Some(home) = self.home.take_if(|_| self.session.is_none()) {
+            (self.at, self.redirects) = (home, 0);
+        }
+        self.transport.link_lost(now);
+        self.lose_requests(now);
+        self.event(Event::LinkLost { error, retry_in });
+        self.flush();
+    }
+
+    /// No answer comes any more to what was asked.
+    pub(super) fn lose_requests(&mut self, now: Duration) {
+        for (_, asked) in self.asked.drain().collect::<Vec<_>>() {
+            let (Asked::Other(handle) | Asked::Subscribe(handle, _)) = asked else { continue };
+            // A subscription that is kept is asked for again by the client.
+            if !self.subscriptions.unanswered(now, handle) {
+                self.event(Event::Refused { handle, error: Error::LinkLost });
+            }
+        }
+    }
+
+    /// The handle of a subscription that is there, or is being made anew, and needs no other one beside it.
+    pub(super) fn subscribed_already(&mut self, publication_id: &str) -> Option<Handle> {
+        let (handle, id) = self.subscriptions.of(publication_id)?;
+        if let Some(subscription_id) = id.map(str::to_owned) {
+            self.event(Event::Subscribed { handle, subscription_id });
+        }
+        Some(handle)
+    }
+
+    pub(super) fn keep_subscription(&mut self, handle: Handle, request: &v1::Subscribe) {
+        if self.search.is_some() {
+            self.subscriptions.keep(handle, request);
+        }
+    }
+
+    /// What a request changes of what is made anew on another node.
+    pub(super) fn remember(&mut self, body: &client_message::Body) {
+        match body {
+            client_message::Body::Unsubscribe(request) => {
+                self.media.unsubscribe(&request.subscription_id);
+                self.subscriptions.unsubscribed(&request.subscription_id);
+            }
+            client_message::Body::SetPreferences(request) => {
+                self.subscriptions.prefer(&request.subscription_id, request.preferences);
+            }
+            client_message::Body::SetMuted(request) => {
+                let is_it = |id: &String| *id == request.publication_id;
+                let mut all = self.publications.iter_mut();
+                if let Some(one) = all.find(|one| one.id.as_ref().is_some_and(is_it)) {
+                    one.request.muted = request.muted;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Subscribes to what is here again.
+    pub(super) fn subscribe_found(&mut self) {
+        if !matches!(self.link, Link::Joined) {
+            return;
+        }
+        for (handle, request) in self.subscriptions.found() {
+            let clock = self.clocks.get(&request.publication_id).copied().unwrap_or(90_000);
+            let body = client_message::Body::Subscribe(request);
+            self.ask(Asked::Subscribe(handle, clock), body);
+        }
+    }
+}
