@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use strait_proto::pace::Rates;
 
 use crate::auth::Secret;
 use crate::limits::{AUDIO_STREAMS_MAX, UPLINK_BPS_MIN};
@@ -203,6 +204,11 @@ impl Default for Link {
 }
 
 impl Link {
+    /// How fast a client may speak, be it by a link, a WebSocket or a data channel.
+    pub fn rates(&self) -> Rates {
+        Rates::new(self.messages_per_second, self.kibibytes_per_second)
+    }
+
     /// Where new clients are sent: host and port.
     pub fn redirect_to(&self) -> Option<(String, u16)> {
         let (host, port) = self.redirect.rsplit_once(':')?;

@@ -124,6 +124,8 @@ pub const UNCONFIRMED_MESSAGES: usize = 4096;
 pub const UNCONFIRMED_BYTES: usize = 4 << 20;
 /// Messages for data channels that wait for the relay: 16 MiB at most. Beyond, they go by WebSocket.
 pub const CHANNEL_MESSAGES: usize = 256;
+/// Channels to be closed that wait for the relay: each of its associations' for messages.
+pub const CHANNEL_ENDS: usize = 1024;
 /// Largest frame on a data channel: what the relay takes, and a message with its envelope.
 pub const CHANNEL_FRAME_BYTES: usize = 65 << 10;
 /// SRTP profiles that a native client lists: more than there are.
@@ -153,9 +155,9 @@ pub const SUBSCRIPTIONS_PER_PEER: usize = 200;
 /// clients, none twice, or nonces would come again. Of 2^30 at least, a client that publishes as
 /// fast as it may uses up a few thousand a second.
 pub const SSRCS_END: u32 = 1 << 31;
-/// Between two changes of a scope's session key: those who leave together cost one, and no client
-/// is asked to keep up with more keys than two at a time.
-pub const KEY_CHANGE_PAUSE: Duration = Duration::from_secs(2);
+/// Between two changes of a scope's session key: those who leave together cost one. As long as all
+/// take what comes under the key before, so that a line that stood still for as long loses nothing.
+pub const KEY_CHANGE_PAUSE: Duration = strait_link::KEY_OVERLAP;
 /// The store is asked for so long about one application, or all of them, before what is known counts.
 pub const STORE_CALL: Duration = Duration::from_secs(2);
 /// Applications that are remembered, for while the store does not answer, where there is no Redis.

@@ -6,7 +6,6 @@ pub mod convert;
 pub mod counters;
 pub mod door;
 mod mailbox;
-mod pace;
 pub mod quic;
 mod session;
 mod tunnel;
@@ -24,6 +23,7 @@ use strait_link::v1::{
     self as link, Auth, ClientMessage, ErrorCode, ServerMessage, client_message,
     server_message::Body,
 };
+use strait_proto::pace::Rates;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::debug;
@@ -36,7 +36,6 @@ use crate::scope::Scopes;
 use crate::{id, limits, scope};
 use convert::{code, error};
 use counters::{Counters, count};
-use pace::Rates;
 use session::Session;
 use wire::{End, Stream, Wire};
 
@@ -147,7 +146,7 @@ impl Links {
             direct: config.link.direct,
             relayed_applications: config.link.relayed_applications.clone(),
             redirect: config.link.redirect_to(),
-            rates: Rates::new(config.link.messages_per_second, config.link.kibibytes_per_second),
+            rates: config.link.rates(),
             relay_tcp: config.relay.ice_tcp,
             media_places: Admission::new(limits.spliced_connections, limits.sessions_per_address),
             tunnel_places: Admission::new(limits.spliced_connections, limits.sessions_per_address),

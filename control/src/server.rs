@@ -62,7 +62,8 @@ impl Server {
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
         let cluster = Cluster::new(config.cluster.clone())?;
-        let scopes = Arc::new(Scopes::new(relay.clone(), store.sessions(), limits, media));
+        let (sessions, speech) = (store.sessions(), config.link.clone());
+        let scopes = Arc::new(Scopes::new(relay.clone(), sessions, limits, media, &speech));
         let redis = |url: &Secret| (!url.is("")).then(|| Redis::new(url.clone()));
         let keys = Keys::new(store.applications(), redis(&config.keys.replica));
         let auth = Arc::new(Authenticator::new(config.auth.clone(), Arc::clone(&keys)));
@@ -74,6 +75,7 @@ impl Server {
             Arc::clone(&auth),
             websockets,
             &config.signal,
+            config.link.rates(),
             ends.clone(),
         );
         let links = Links::new(Arc::clone(&scopes), Arc::clone(&auth), &config, ends.clone());

@@ -326,7 +326,8 @@ impl Helper {
             let begins = settled && peer.role == Role::Client;
             let is_wanted = begins || !outcome.received.is_empty();
             if is_wanted && peer.channels.is_none() && self.post.admit() {
-                let mut channels = Channels::new(permission.message_bytes_max, now);
+                let mut channels =
+                    Channels::new(permission.message_bytes_max, permission.rates, now);
                 if begins {
                     channels.connect();
                 }

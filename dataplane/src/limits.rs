@@ -88,6 +88,11 @@ const _: () = assert!(CHANNEL_RECEIVE_BYTES as usize > 3 * CHANNEL_MESSAGE_BYTES
 pub const CHANNEL_BUFFERED_BYTES: usize = 1 << 20;
 /// What a message that waits weighs besides its bytes: the library keeps 200 bytes for each, and goes through them.
 pub const CHANNEL_MESSAGE_WEIGHT: usize = 256;
+/// A message of no more bytes from a peer that was sent some is taken for an answer to one of them, which its pace does not
+/// count: who listens to many says as much as they do.
+pub const CHANNEL_ANSWER_BYTES: usize = 16;
+/// Messages to a peer that it may answer so: what can wait for it.
+pub const CHANNEL_UNANSWERED: usize = CHANNEL_BUFFERED_BYTES / CHANNEL_MESSAGE_WEIGHT;
 /// Work that a peer's SCTP packets may make a second, in chunks that find nothing waiting: a microsecond or two each, so
 /// less than a hundredth of the thread; twice as much in a burst. 2 MB/s in full packets, each of which is one more.
 pub const CHANNEL_WORK: u32 = 4000;

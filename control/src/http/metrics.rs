@@ -87,6 +87,9 @@ pub async fn write(app: &App) -> String {
     write_links(out, &app.links);
     write_cluster(out, &app.cluster);
     write_keys(out, &app.keys);
+    let name = "control_websocket_held_total";
+    header(out, name, "counter", "Messages after which a fast client of a WebSocket waited.");
+    line(out, name, "", app.hub.held());
     let name = "control_session_log_lost_total";
     header(out, name, "counter", "Stays that the session log lacks, or their ends.");
     line(out, name, "", app.store.sessions().lost());

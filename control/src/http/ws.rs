@@ -46,26 +46,31 @@ pub async fn upgrade(
         })
 }
 
-/// Carries until either side ends. A WebSocket that is silent, or does not read, is closed.
+/// Carries until either side ends. A WebSocket that is silent, or does not read, is closed. While its session takes nothing,
+/// because the client speaks too fast, nothing is read, and what is said to it goes on.
 async fn carry(
     mut socket: WebSocket,
     to_session: mpsc::Sender<String>,
     mut from_session: mpsc::Receiver<String>,
 ) {
     let mut heard = Instant::now();
+    let mut read: Option<String> = None;
     let mut pings = interval_at(heard + limits::PING_INTERVAL, limits::PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            message = socket.recv() => {
+            place = to_session.reserve(), if read.is_some() => {
+                let Ok(place) = place else { break };
+                heard = Instant::now();
+                if let Some(text) = read.take() {
+                    place.send(text);
+                }
+            }
+            message = socket.recv(), if read.is_none() => {
                 let Some(Ok(message)) = message else { return };
                 heard = Instant::now();
                 match message {
-                    Message::Text(text) => {
-                        if to_session.send(text.as_str().to_owned()).await.is_err() {
-                            break;
-                        }
-                    }
+                    Message::Text(text) => read = Some(text.as_str().to_owned()),
                     Message::Binary(_) => {
                         let reason = "text messages only".into();
                         return close(socket, close_code::UNSUPPORTED, reason).await;

@@ -10,13 +10,13 @@ use strait_link::v1::{
     self as link, Auth, ClientMessage, ErrorCode, ServerMessage, server_message::Body,
     transport_report::State, user_event::Body as Event,
 };
+use strait_proto::pace::Pace;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::counters::{Counters, count};
 use super::mailbox::{Inbox, Outbox};
-use super::pace::Pace;
 use super::tunnel::Tunnel;
 use super::wire::{End, Wire};
 use super::{Attach, Link, Links, Refusal, Registration, convert, unreadable};
@@ -113,7 +113,7 @@ impl Session {
         )
         .await?;
         info!(peer, client = ?auth.client, "link session begins");
-        let pace = Pace::new(registration.links.rates, Instant::now());
+        let pace = Pace::new(registration.links.rates, Instant::now().into_std());
         Ok(Self {
             pace,
             registration,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use strait_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Status};
 use tracing::warn;
 
@@ -20,16 +21,33 @@ const PAUSE_REPLACED: Duration = Duration::from_secs(30);
 
 /// Where messages for channels wait; none while the relay does not take them.
 #[derive(Debug, Default)]
-pub(super) struct Outbox(Mutex<Option<mpsc::Sender<v1::MessageToChannels>>>);
+pub(super) struct Outbox(Mutex<Option<Senders>>);
+
+/// What is closed finds room also where no message does: the messages may be why it is closed.
+#[derive(Debug)]
+struct Senders {
+    messages: mpsc::Sender<v1::MessageToChannels>,
+    ends: mpsc::Sender<v1::MessageToChannels>,
+}
+
+/// Both ends of what waits.
+fn queue() -> (Senders, impl Stream<Item = v1::MessageToChannels>) {
+    let (messages, waiting) = mpsc::channel(limits::CHANNEL_MESSAGES);
+    let (ends, ending) = mpsc::channel(limits::CHANNEL_ENDS);
+    let waiting = ReceiverStream::new(ending).merge(ReceiverStream::new(waiting));
+    (Senders { messages, ends }, waiting)
+}
 
 impl Outbox {
-    fn set(&self, sender: Option<mpsc::Sender<v1::MessageToChannels>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sender;
+    fn set(&self, senders: Option<Senders>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = senders;
     }
 
     fn say(&self, message: v1::MessageToChannels) -> bool {
         let outbox = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        outbox.as_ref().is_some_and(|outbox| outbox.try_send(message).is_ok())
+        let Some(Senders { messages, ends }) = outbox.as_ref() else { return false };
+        let sender = if message.close { ends } else { messages };
+        sender.try_send(message).is_ok()
     }
 }
 
@@ -59,12 +77,38 @@ pub async fn follow(relay: Relay, scopes: Arc<Scopes>) {
 }
 
 async fn follow_once(relay: &Relay, scopes: &Arc<Scopes>) -> Result<(), Status> {
-    let (outbox, messages) = mpsc::channel(limits::CHANNEL_MESSAGES);
-    let messages = Request::new(ReceiverStream::new(messages));
+    let (senders, messages) = queue();
+    let messages = Request::new(messages);
     let mut told = relay.client.clone().exchange_messages(messages).await?.into_inner();
-    relay.outbox.set(Some(outbox));
+    relay.outbox.set(Some(senders));
     while let Some(event) = told.message().await? {
         scopes.channel_event(event);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_closed_finds_room_where_messages_do_not_and_goes_first() {
+        let outbox = Outbox::default();
+        let message = |payload: u16, close| v1::MessageToChannels {
+            payload: payload.to_be_bytes().to_vec(),
+            close,
+            ..v1::MessageToChannels::default()
+        };
+        assert!(!outbox.say(message(0, false)), "the relay is away");
+        let (senders, waiting) = queue();
+        outbox.set(Some(senders));
+        let mut waiting = std::pin::pin!(waiting);
+        let most = limits::CHANNEL_MESSAGES as u16;
+        assert!((0..most).all(|n| outbox.say(message(n, false))));
+        assert!(!outbox.say(message(most, false)));
+        assert!(outbox.say(message(most, true)));
+        let first = [waiting.next().await.unwrap(), waiting.next().await.unwrap()];
+        assert!(first.iter().any(|message| message.close), "{first:?}");
+        assert!(outbox.say(message(most, false)), "there is room again");
+    }
 }

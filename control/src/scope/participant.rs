@@ -371,7 +371,7 @@ impl Participant {
             remote_ice: Some(relay::credentials(&offer.ice)),
             remote_fingerprint: Some(relay::fingerprint(&offer.fingerprint)),
             dtls_role: role.into(),
-            data_channels: takes_channels.then_some(v1::DataChannels { message_bytes_max }),
+            data_channels: takes_channels.then(|| self.scopes.data_channels(message_bytes_max)),
             ..v1::AddPeerRequest::default()
         };
         let (local, fingerprint) = self.scopes.add_peer(&self.scope, request).await?;

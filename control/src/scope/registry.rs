@@ -13,7 +13,7 @@ use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
 use super::rotation::AtRelay;
 use super::{Message, Notice, PeerView, PublicationView, Reached, Roster, Sink, direct};
-use crate::config::{Limits, Media};
+use crate::config::{Limits, Link, Media};
 use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
@@ -39,6 +39,8 @@ pub struct Scopes {
     media: Media,
     transports: AtomicU64,
     wishes: Wishes,
+    /// Messages and KiB a second that a browser may say by its data channels.
+    speech: (u32, u32),
 }
 
 /// One scope, for as long as somebody is in it.
@@ -60,9 +62,17 @@ pub struct Scope {
 
 impl Scopes {
     /// No scopes yet.
-    pub fn new(relay: Relay, log: Sessions, limits: Limits, media: Media) -> Self {
+    pub fn new(relay: Relay, log: Sessions, limits: Limits, media: Media, link: &Link) -> Self {
         let (scopes, wishes) = Default::default();
-        Self { scopes, relay, log, limits, media, transports: AtomicU64::new(0), wishes }
+        let speech = (link.messages_per_second, link.kibibytes_per_second);
+        let transports = AtomicU64::new(0);
+        Self { scopes, relay, log, limits, media, transports, wishes, speech }
+    }
+
+    /// What a peer whose data channels the relay takes may do there.
+    pub(super) fn data_channels(&self, message_bytes_max: u32) -> v1::DataChannels {
+        let (messages_per_second, kibibytes_per_second) = self.speech;
+        v1::DataChannels { message_bytes_max, messages_per_second, kibibytes_per_second }
     }
 
     /// The forward error correction that is agreed to with publishers.

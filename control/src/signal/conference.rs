@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use strait_proto::pace::Pace;
 use strait_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -31,6 +32,9 @@ pub struct Session {
     name: String,
     series: Series,
     wire: Option<Wire>,
+    pace: Pace,
+    /// Until when nothing is read: the client spoke too fast.
+    held: Option<Instant>,
     attached: mpsc::Receiver<Attach>,
     notices: mpsc::Receiver<Tagged>,
     notices_in: mpsc::Sender<Tagged>,
@@ -110,6 +114,8 @@ impl Session {
         let first = connect.control.sequence.filter(|sequence| *sequence > 0);
         let series = first.map(Series::begun_at).unwrap_or_default();
         Ok(Self {
+            pace: Pace::new(registration.hub.rates, Instant::now().into_std()),
+            held: None,
             registration,
             identity,
             peer: id::random("p")?,
@@ -143,8 +149,11 @@ impl Session {
                 expiry = Some(Instant::now() + self.hub().reconnect_time);
             }
             tokio::select! {
-                text = receive(&mut self.wire) => match text {
-                    Some(text) => self.on_text(&text).await,
+                text = receive(&mut self.wire, self.held) => match text {
+                    Some(text) => {
+                        self.keep_pace(text.len());
+                        self.on_text(&text).await;
+                    }
                     None => self.wire = None,
                 },
                 Some((tag, notice)) = self.notices.recv() => self.on_notice(tag, &notice).await,
@@ -223,6 +232,14 @@ impl Session {
         });
         for frame in told.collect::<Vec<_>>() {
             self.send(frame);
+        }
+    }
+
+    /// A client that speaks too fast is read later.
+    fn keep_pace(&mut self, bytes: usize) {
+        self.held = self.pace.take(Instant::now().into_std(), bytes).map(Into::into);
+        if self.held.is_some() {
+            self.hub().count_held();
         }
     }
 
@@ -693,9 +710,14 @@ fn told(message: &Message, number: Option<u32>) -> Value {
     payload
 }
 
-async fn receive(wire: &mut Option<Wire>) -> Option<String> {
+async fn receive(wire: &mut Option<Wire>, held: Option<Instant>) -> Option<String> {
     match wire {
-        Some(wire) => wire.inbound.recv().await,
+        Some(wire) => {
+            if let Some(until) = held {
+                tokio::time::sleep_until(until).await;
+            }
+            wire.inbound.recv().await
+        }
         None => std::future::pending().await,
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use strait_proto::pace::Rates;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::conference::Session;
@@ -23,6 +25,10 @@ pub struct Hub {
     auth: Arc<Authenticator>,
     admission: Arc<Admission>,
     pub(super) reconnect_time: Duration,
+    /// How fast a client may speak.
+    pub(super) rates: Rates,
+    /// Messages after which a client was read later, because it speaks too fast.
+    held: AtomicU64,
     ice_servers: Value,
     sessions: Mutex<HashMap<String, Handle>>,
     /// Turns true when the process ends.
@@ -58,6 +64,7 @@ impl Hub {
         auth: Arc<Authenticator>,
         admission: Arc<Admission>,
         signal: &Signal,
+        rates: Rates,
         shutdown: watch::Receiver<bool>,
     ) -> Arc<Self> {
         let ice_servers =
@@ -75,6 +82,8 @@ impl Hub {
             auth,
             admission,
             reconnect_time: Duration::from_secs(signal.reconnect_seconds),
+            rates,
+            held: AtomicU64::new(0),
             sessions: Mutex::default(),
             shutdown,
         })
@@ -112,6 +121,15 @@ impl Hub {
     /// Sessions there are, those without a WebSocket included.
     pub fn count(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Messages after which a client waited.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_held(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn remove(&self, session_id: &str) {

@@ -195,3 +195,44 @@ async fn what_breaks_the_rules_closes_the_channel_and_plain_ones_are_passed_on()
     assert_eq!(told[0].to, [v1::ChannelAddress { peer_id: bob_at, channel: 6 }]);
     assert_eq!((told[0].is_text, told[0].payload.as_slice()), (true, &b"here"[..]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_has_no_room_is_closed_and_nothing_is_lost() {
+    // More than wait, and fewer than are kept for her.
+    const MESSAGES: usize = 420;
+    let change = |config: &mut strait_control::Config| config.link.messages_per_second = 0;
+    let service = Service::start_with(change).await;
+    let relay = &service.relay;
+    carried(&service).await;
+    let (mut ann, ann_sub, ann_at) = browser(&service, "Ann", &[]);
+    let mut bob = Client::connect(&service, "Bob");
+    let (bob_sub, _) = bob.start("lobby", json!({})).unwrap();
+    relay.channel(&ann_at, 0, opened(PROTOCOL));
+    relay.channel(&ann_at, 0, frame(1, "", "here"));
+    said(relay, 1).await;
+    ann.request(&ann_sub, "NOTIFY", json!({"event": "channel"})).unwrap();
+    relay.state.lock().unwrap().is_deaf = true;
+    let hears = std::thread::spawn(move || {
+        for n in 0..MESSAGES {
+            let at = message(&mut ann);
+            let (number, _) = at["text"].as_str().unwrap().split_once(' ').unwrap();
+            assert_eq!(number, n.to_string(), "by the socket, in order");
+        }
+    });
+    for n in 0..MESSAGES {
+        let text = format!("{n} {}", "x".repeat(8000));
+        bob.request(&bob_sub, "NOTIFY", json!({"event": "message", "text": text})).unwrap();
+    }
+    hears.join().unwrap();
+    // She is told at once, and need not find out.
+    relay.state.lock().unwrap().is_deaf = false;
+    let start = Instant::now();
+    let mut told = Vec::new();
+    while !told.iter().any(|message: &v1::MessageToChannels| message.close) {
+        told.extend(relay.said());
+        assert!(start.elapsed() < Duration::from_secs(20), "{} were said", told.len());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let closed = told.iter().find(|message| message.close).unwrap();
+    assert_eq!(closed.to, [v1::ChannelAddress { peer_id: ann_at, channel: 0 }]);
+}

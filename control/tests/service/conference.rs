@@ -395,3 +395,35 @@ fn quality(client: &mut Client) -> Value {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_that_speaks_too_fast_is_read_later_and_hears_meanwhile() {
+    const MESSAGES: usize = 300;
+    let change = |config: &mut strait_control::Config| config.link.messages_per_second = 100;
+    let service = Service::start_with(change).await;
+    let mut ann = Client::connect(&service, "Ann");
+    let mut bob = Client::connect(&service, "Bob");
+    let (ann_sub, _) = ann.start("lobby", json!({})).unwrap();
+    let (bob_sub, _) = bob.start("lobby", json!({})).unwrap();
+    let start = std::time::Instant::now();
+    for n in 0..MESSAGES {
+        ann.message(&ann_sub, "NOTIFY", json!({"event": "message", "text": n.to_string()}));
+    }
+    // Who is read later is spoken to all the same.
+    bob.message(&bob_sub, "NOTIFY", json!({"event": "message", "text": "to Ann"}));
+    let text = |client: &mut Client| loop {
+        let event = client.event();
+        if event["event"] == "message" {
+            return event["text"].as_str().unwrap().to_owned();
+        }
+    };
+    assert_eq!(text(&mut ann), "to Ann");
+    let told = start.elapsed();
+    for n in 0..MESSAGES {
+        assert_eq!(text(&mut bob), n.to_string(), "in order, none lost");
+    }
+    let took = start.elapsed();
+    assert!(took >= std::time::Duration::from_millis(900), "two seconds' worth at once: {took:?}");
+    assert!(told < took, "{told:?}");
+    assert!(service.metric("control_websocket_held_total").await.unwrap() > 0);
+}

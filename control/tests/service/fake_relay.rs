@@ -46,6 +46,8 @@ pub struct State {
     pub refuse_peers: Option<Status>,
     /// How often it was asked for statistics.
     pub statistics_calls: u32,
+    /// Messages for channels are left where they are.
+    pub is_deaf: bool,
     /// What was to be said on data channels.
     pub said: Vec<v1::MessageToChannels>,
 }
@@ -178,7 +180,11 @@ impl Relay for FakeRelay {
     ) -> Result<Response<Self::ExchangeMessagesStream>, Status> {
         let (mut incoming, state) = (request.into_inner(), self.state.clone());
         tokio::spawn(async move {
-            while let Ok(Some(message)) = incoming.message().await {
+            loop {
+                while state.lock().unwrap().is_deaf {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                let Ok(Some(message)) = incoming.message().await else { return };
                 state.lock().unwrap().said.push(message);
             }
         });

@@ -1,5 +1,6 @@
 //! Session keys that change, and what one client may cost the others.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use strait_control::auth::{Claims, Signer, mint};
@@ -162,5 +163,19 @@ async fn a_client_that_speaks_too_fast_is_read_later_and_nothing_is_lost() {
     assert!(took >= least * 9 / 10, "{took:?}");
     let mut ann = sender.join().unwrap();
     sync(&mut ann);
+    assert!(service.metric("control_link_held_total").await.unwrap() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unknown_counts_for_the_pace_as_well() {
+    let change = |config: &mut strait_control::Config| config.link.messages_per_second = 50;
+    let service = Service::start_tls(change).await;
+    let (mut ann, _) = service.join("lobby", "Ann");
+    // Field 99 of a later version.
+    for _ in 0..150 {
+        ann.tls.write_all(&[0, 0, 0, 7, 0x08, 99, 0x9a, 0x06, 2, 1, 2]).unwrap();
+    }
+    sync(&mut ann);
+    assert_eq!(service.metric("control_link_unknown_messages_total").await, Some(150));
     assert!(service.metric("control_link_held_total").await.unwrap() > 0);
 }

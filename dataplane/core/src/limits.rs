@@ -217,6 +217,8 @@ pub const UPLINK_BPS_MIN: u64 = 48_000;
 pub const ALLOCATION_INTERVAL: Duration = Duration::from_millis(250);
 /// How much an encoding carries is measured over this long: a key frame in it weighs little.
 pub const RATE_WINDOW: Duration = Duration::from_secs(2);
+/// How long what it carried for so long says more than the moment in which it begins anew: a minute of pauses.
+pub const RATE_MEMORY: Duration = Duration::from_secs(60);
 /// Percent that must be left of a budget for a better layer to be tried.
 pub const RAISE_SPARE: u64 = 15;
 /// And for how long they must have been left.

@@ -3,8 +3,8 @@
 use super::Event;
 use super::budget::Budget;
 use crate::limits::{
-    CHANNEL_BUFFERED_BYTES, CHANNEL_MESSAGE_BYTES, CHANNEL_MESSAGE_WEIGHT, CHANNEL_PACKET_BYTES,
-    CHANNEL_RECEIVE_BYTES, CHANNEL_STREAMS, CHANNELS,
+    CHANNEL_ANSWER_BYTES, CHANNEL_BUFFERED_BYTES, CHANNEL_MESSAGE_BYTES, CHANNEL_MESSAGE_WEIGHT,
+    CHANNEL_PACKET_BYTES, CHANNEL_RECEIVE_BYTES, CHANNEL_STREAMS, CHANNEL_UNANSWERED, CHANNELS,
 };
 use sctp_proto::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Payload,
@@ -15,6 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
+use strait_proto::pace::{Pace, Rates};
 use strait_wire::dcep::{self, Reliability};
 
 /// Where everything comes from and goes to: DTLS has the real addresses.
@@ -69,6 +70,11 @@ pub struct Channels {
     events: VecDeque<Event>,
     transmits: VecDeque<Vec<u8>>,
     message_bytes_max: usize,
+    pace: Pace,
+    /// Until when nothing is read: the peer spoke too fast.
+    held: Option<Instant>,
+    /// Messages to the peer that it may answer.
+    unanswered: usize,
     budget: Budget,
     /// Packets that were not looked at, because the budget was used up or they break rules.
     refused: u64,
@@ -89,9 +95,9 @@ enum State {
 }
 
 impl Channels {
-    /// None yet. A peer gets no message larger than `message_bytes_max`.
+    /// None yet. A peer gets no message larger than `message_bytes_max`, and is heard at these rates.
     #[must_use]
-    pub fn new(message_bytes_max: usize, now: Instant) -> Self {
+    pub fn new(message_bytes_max: usize, rates: Rates, now: Instant) -> Self {
         Self {
             endpoint: Endpoint::new(ENDPOINT.clone(), Some(SERVER.clone())),
             association: None,
@@ -99,6 +105,9 @@ impl Channels {
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             message_bytes_max: message_bytes_max.min(CHANNEL_MESSAGE_BYTES),
+            pace: Pace::new(rates, now),
+            held: None,
+            unanswered: 0,
             budget: Budget::new(now),
             refused: 0,
             sent: VecDeque::new(),
@@ -171,7 +180,8 @@ impl Channels {
     /// When to call [`Channels::handle_timeout`].
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.association.as_ref().and_then(|(_, association)| association.poll_timeout())
+        let (_, association) = self.association.as_ref()?;
+        association.poll_timeout().into_iter().chain(self.held).min()
     }
 
     /// Says something to the peer.
@@ -210,6 +220,7 @@ impl Channels {
         }
         self.sent.push_back(payload.len());
         self.sent_bytes += payload.len();
+        self.unanswered = (self.unanswered + 1).min(CHANNEL_UNANSWERED);
         Ok(())
     }
 
@@ -239,6 +250,10 @@ impl Channels {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
+            self.held.take_if(|until| *until <= self.now);
+            if self.held.is_some() {
+                return None;
+            }
             let (after, before) =
                 (self.streams.range(self.next..), self.streams.range(..self.next));
             let channels: Vec<u16> = after.chain(before).map(|(channel, _)| *channel).collect();
@@ -248,6 +263,10 @@ impl Channels {
                 Some((channel, message))
             });
             let (channel, (ppi, payload)) = message?;
+            match self.unanswered.checked_sub(1) {
+                Some(left) if payload.len() <= CHANNEL_ANSWER_BYTES => self.unanswered = left,
+                _ => self.held = self.pace.take(self.now, payload.len()),
+            }
             if let Some(event) = self.on_message(channel, ppi, payload) {
                 return Some(event);
             }

@@ -13,6 +13,7 @@ pub use association::{Channels, Refusal};
 pub use post::{Counters, Outgoing, Post, Way, way};
 
 use std::sync::Arc;
+use strait_proto::pace::Rates;
 
 /// What the caller calls a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Permission {
     pub names: Arc<Names>,
     /// The largest message that the peer takes, in bytes.
     pub message_bytes_max: usize,
+    /// How fast it may speak.
+    pub rates: Rates,
 }
 
 /// What happens on a peer's channels.

@@ -11,6 +11,7 @@ use strait_core::command::{Command, CommandError, IceCredentials, PeerId};
 use strait_core::port::Path;
 use strait_crypt::dtls::{Fingerprint, Role};
 use strait_crypt::srtp::SharedKey;
+use strait_proto::pace::Rates;
 use strait_proto::v1;
 use tonic::Status;
 
@@ -49,20 +50,19 @@ fn channels(
     request: &v1::AddPeerRequest,
     protection: &Protection,
 ) -> Result<Option<Permission>, Status> {
-    let Some(v1::DataChannels { message_bytes_max }) = request.data_channels else {
-        return Ok(None);
-    };
+    let Some(asked) = request.data_channels else { return Ok(None) };
     if !matches!(protection, Protection::Dtls(..)) {
         return Err(Status::invalid_argument(
             "data_channels: go over DTLS, which needs remote_fingerprint",
         ));
     }
     let names = Names { scope: request.scope_id.clone(), peer: request.peer_id.clone() };
-    let message_bytes_max = match usize::try_from(message_bytes_max) {
+    let message_bytes_max = match usize::try_from(asked.message_bytes_max) {
         Ok(0) => CHANNEL_MESSAGE_BYTES_DEFAULT,
         bytes => bytes.unwrap_or(usize::MAX),
     };
-    Ok(Some(Permission { names: Arc::new(names), message_bytes_max }))
+    let rates = Rates::new(asked.messages_per_second, asked.kibibytes_per_second);
+    Ok(Some(Permission { names: Arc::new(names), message_bytes_max, rates }))
 }
 
 pub(super) async fn add(

@@ -87,7 +87,10 @@ impl Peer {
         let request = v1::AddPeerRequest {
             remote_ice: Some(local.clone()),
             remote_fingerprint: Some(super::fingerprint(&shown)),
-            data_channels: Some(v1::DataChannels { message_bytes_max: 256 << 10 }),
+            data_channels: Some(v1::DataChannels {
+                message_bytes_max: 256 << 10,
+                ..v1::DataChannels::default()
+            }),
             ..super::add_peer(scope, name)
         };
         let answer = client.add_peer(request).await.unwrap().into_inner();

@@ -19,6 +19,9 @@ pub const STRANGER_BYTES: usize = 16 << 10;
 /// The largest message after it.
 pub const MESSAGE_BYTES: usize = 256 << 10;
 
+/// How long packets under the session key before are taken after a new one.
+pub const KEY_OVERLAP: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Version 1 of the protocol, generated from `strait/link/v1/link.proto`.
 pub mod v1 {
     #![allow(missing_docs, clippy::all, clippy::disallowed_types)]

@@ -51,12 +51,18 @@ impl Session {
         let ClientMessage { request, body } = message;
         let Some(body) = body else {
             count(&self.counters().unknown);
+            self.keep_pace(0);
             let text = "this node does not know the request; it is older than the client";
             self.refuse(request, convert::error(ErrorCode::UnknownRequest, text));
             return None;
         };
         self.counters().received(&body);
-        self.keep_pace(&body);
+        match &body {
+            // Who only answers, or sends media, is not held up.
+            Request::Media(_) | Request::MessageSeen(_) | Request::Pong(_) => {}
+            Request::SendMessage(message) => self.keep_pace(message.payload.len()),
+            _ => self.keep_pace(0),
+        }
         match body {
             Request::SendMessage(message) => self.on_send(request, message),
             Request::MessageSeen(seen) => self.outbox.seen(seen.number),
@@ -93,16 +99,11 @@ impl Session {
         None
     }
 
-    /// A client that speaks too fast is read later. Who only answers, or sends media, is not.
-    fn keep_pace(&mut self, body: &Request) {
-        let bytes = match body {
-            Request::Media(_) | Request::MessageSeen(_) | Request::Pong(_) => return,
-            Request::SendMessage(message) => message.payload.len(),
-            _ => 0,
-        };
-        let until = self.pace.take(Instant::now(), bytes);
+    /// A client that speaks too fast is read later.
+    fn keep_pace(&mut self, bytes: usize) {
+        let until = self.pace.take(Instant::now().into_std(), bytes);
         if let (Some(until), Some(wire)) = (until, &mut self.wire) {
-            wire.hold(until);
+            wire.hold(until.into());
             count(&self.counters().held);
         }
     }

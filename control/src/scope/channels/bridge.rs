@@ -1,12 +1,12 @@
 //! Between the relay's data channels and the messages of a scope.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use strait_proto::v1;
 use strait_proto::v1::channel_event::Event;
 
 use super::envelope::{self, Envelope};
-use super::{Address, Heard, Route};
+use super::{Address, Channels, Heard, Route};
 use crate::fault::Fault;
 use crate::limits;
 use crate::scope::{Notice, Scope, Scopes, Sink};
@@ -53,12 +53,10 @@ impl Scopes {
                 true
             }
             Route::Channel(address, frame) => {
-                let is_said = self.relay.say(to(scope, vec![address], false, frame));
-                if !is_said {
+                let message = to(scope, vec![address.clone()], false, frame);
+                if !self.relay.say(message) {
                     // It is among those that are not answered, and goes with them.
-                    channels.lost(peer);
-                    drop(channels);
-                    scope.tell_channel_ended(peer, true);
+                    self.give_up_channel(scope, peer, channels, address);
                 }
                 true
             }
@@ -102,12 +100,7 @@ impl Scopes {
         }
         let (number, code) = match channels.hear(peer, &payload) {
             Heard::Answered => return,
-            Heard::Wrong => {
-                let was_on = channels.closed(peer, &address);
-                drop(channels);
-                scope.tell_channel_ended(peer, was_on);
-                return self.close_channel(scope, address);
-            }
+            Heard::Wrong => return self.give_up_channel(scope, peer, channels, address),
             Heard::Again { number } => (number, 0),
             Heard::New { number, to, is_text, payload } => {
                 let sent = channels.check_send(peer);
@@ -117,7 +110,23 @@ impl Scopes {
             }
         };
         let answer = Envelope::Answer { number, code }.write();
-        self.relay.say(to(scope, vec![address], false, answer));
+        if !self.relay.say(to(scope, vec![address.clone()], false, answer)) {
+            self.give_up_channel(scope, peer, channels, address);
+        }
+    }
+
+    /// A channel for messages is used no more, and the peer is not to wait for answers there.
+    fn give_up_channel(
+        &self,
+        scope: &Scope,
+        peer: &str,
+        mut channels: MutexGuard<'_, Channels>,
+        address: Address,
+    ) {
+        let was_on = channels.closed(peer, &address);
+        drop(channels);
+        scope.tell_channel_ended(peer, was_on);
+        self.close_channel(scope, address);
     }
 
     fn close_channel(&self, scope: &Scope, address: Address) {

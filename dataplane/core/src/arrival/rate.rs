@@ -1,6 +1,6 @@
 //! How much a stream carries, by looking at its counter now and then: nothing is done per packet.
 
-use crate::limits::{ALLOCATION_INTERVAL, ENCODING_IDLE, RATE_WINDOW};
+use crate::limits::{ALLOCATION_INTERVAL, ENCODING_IDLE, RATE_MEMORY, RATE_WINDOW};
 use crate::time::{Duration, Instant};
 
 /// Samples of one window, and the one before it.
@@ -20,8 +20,8 @@ pub(crate) struct Rate {
     bps: Option<u64>,
     /// What that was at the look before.
     before: Option<u64>,
-    /// What it was when it was last seen to carry something for nearly [`RATE_WINDOW`].
-    lasting: Option<u64>,
+    /// What it was when it was last seen to carry something for nearly [`RATE_WINDOW`], and when that was.
+    lasting: Option<(Instant, u64)>,
 }
 
 impl Rate {
@@ -60,9 +60,10 @@ impl Rate {
         // It has begun anew just now, some time after the look before: what it carried in an earlier time says more. But not what
         // it did in another such moment, or the worst of many would be remembered for ever.
         if now.since(at) < RATE_WINDOW * 3 / 4 {
-            bps = bps.max(self.lasting.unwrap_or_default());
+            self.lasting.take_if(|(seen, _)| now.since(*seen) >= RATE_MEMORY);
+            bps = bps.max(self.lasting.map_or(0, |(_, bps)| bps));
         } else {
-            self.lasting = Some(bps);
+            self.lasting = Some((now, bps));
         }
         self.before = self.bps.replace(bps);
         true
@@ -169,6 +170,23 @@ mod tests {
             assert!(worst > 1_000_000, "{worst}");
             assert!(rate.bps().unwrap() <= 450_000, "{:?}, stopped: {stopped}", rate.bps());
         }
+    }
+
+    #[test]
+    fn what_it_carried_long_ago_says_nothing_of_the_moments_that_follow() {
+        let (mut rate, mut bytes) = (Rate::default(), 0);
+        flow(&mut rate, &mut bytes, (0, 4000), 1_000_000);
+        flow(&mut rate, &mut bytes, (4000, 9000), 0);
+        let mut ms = 9000;
+        let mut moment = |rate: &mut Rate| {
+            flow(rate, &mut bytes, (ms, ms + 1000), 100_000);
+            flow(rate, &mut bytes, (ms + 1000, ms + 5000), 0);
+            ms += 5000;
+            rate.bps().unwrap()
+        };
+        assert_eq!(moment(&mut rate), 1_000_000);
+        let last = (0..RATE_MEMORY.as_millis() / 5000 + 1).map(|_| moment(&mut rate)).last();
+        assert!(last < Some(150_000), "{last:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::limits::{
 use peer::Browser;
 use sctp_proto::PayloadProtocolIdentifier as Ppi;
 use std::time::{Duration, Instant};
+use strait_proto::pace::Rates;
 
 /// A browser and the relay's side, with time as a number.
 struct Call {
@@ -28,7 +29,7 @@ impl Call {
         let now = Instant::now();
         let mut call = Self {
             browser: Browser::new(),
-            channels: Channels::new(CHANNEL_MESSAGE_BYTES, now),
+            channels: Channels::new(CHANNEL_MESSAGE_BYTES, Rates::default(), now),
             events: Vec::new(),
             now,
             is_held_up: false,
@@ -187,6 +188,46 @@ fn who_does_not_read_is_cut_off_and_costs_no_more() {
     call.browser.open(2, "again", "");
     call.run_for(Duration::from_secs(30));
     assert_eq!(call.events.len(), 1, "{:?}", call.events);
+}
+
+#[test]
+fn who_speaks_too_fast_is_heard_later_and_loses_nothing() {
+    let mut call = Call::new();
+    call.channels = Channels::new(CHANNEL_MESSAGE_BYTES, Rates::new(100, 0), call.now);
+    call.browser = Browser::new();
+    call.run();
+    call.browser.open(0, "strait", "");
+    let said = 1000_u16;
+    (0..said).for_each(|n| call.browser.say(0, false, &n.to_be_bytes()));
+    call.run_for(Duration::from_secs(3));
+    let first = call.messages().len();
+    assert!((400..=600).contains(&first), "a burst, and those of three seconds: {first}");
+    call.run_for(Duration::from_secs(7));
+    let rest = call.messages();
+    assert_eq!(first + rest.len(), usize::from(said));
+    assert_eq!(rest.last().unwrap().1, (said - 1).to_be_bytes());
+}
+
+#[test]
+fn who_answers_much_does_not_speak_too_fast() {
+    let mut call = Call::new();
+    call.channels = Channels::new(CHANNEL_MESSAGE_BYTES, Rates::new(10, 0), call.now);
+    call.browser = Browser::new();
+    call.run();
+    call.browser.open(0, "strait", "");
+    call.run();
+    for _ in 0..10 {
+        (0..100).for_each(|_| call.channels.send(0, false, &[7; 100]).unwrap());
+        call.run_for(Duration::from_millis(100));
+        let heard = std::mem::take(&mut call.browser.heard).len();
+        (0..heard).for_each(|_| call.browser.say(0, false, &[3; 7]));
+    }
+    call.run_for(Duration::from_secs(1));
+    assert!(call.messages().len() > 950);
+    // And no more than it was sent.
+    (0..100).for_each(|_| call.browser.say(0, false, &[3; 7]));
+    call.run_for(Duration::from_secs(1));
+    assert!(call.messages().len() < 90);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 use strait_crypt::srtp::{Error, Inbound, Outbound, PreparedKey, Profile};
 use strait_crypt::srtp::{RTCP_OVERHEAD_MAX, SharedKey};
-use strait_link::v1;
+use strait_link::{KEY_OVERLAP, v1};
 use strait_wire::demux::{Kind, classify};
 use strait_wire::ext::AbsSendTime;
 use strait_wire::rtcp::{self, Arrival, Packet as Rtcp, ReportBlock, Writer};
@@ -40,8 +40,6 @@ pub enum Side {
 }
 /// SSRCs that are remembered after their subscription: with those in use they leave half of the room to others.
 const PAST_SSRCS: usize = 64;
-/// How long packets under the session key before are taken.
-const KEY_OVERLAP: Duration = Duration::from_secs(5);
 /// Packets that open with no key and are kept: they may be under one that the node is about to tell, over a line that is
 /// slower than that of media. A quarter of a second of video at 8 Mbit/s.
 const EARLY: usize = 256;

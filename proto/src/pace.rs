@@ -1,14 +1,12 @@
-//! How fast a client may speak: what comes faster is read later, not refused.
+//! How fast one may speak, be it over a link, a WebSocket or a data channel: what comes faster is read later, not refused.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a client may say in a burst, as seconds at its rate.
 const BURST: Duration = Duration::from_secs(2);
 
 /// The rates that a client is held to; none where there is no limit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Rates {
     /// Between two messages.
     message: Option<Duration>,
@@ -28,6 +26,7 @@ pub struct Pace {
 
 impl Rates {
     /// So many messages and KiB a second; 0 for no limit.
+    #[must_use]
     pub fn new(messages_per_second: u32, kibibytes_per_second: u32) -> Self {
         let each = |rate: u32| (rate > 0).then(|| Duration::from_secs(1) / rate.max(1));
         Self { message: each(messages_per_second), kibibyte: each(kibibytes_per_second) }
@@ -36,6 +35,7 @@ impl Rates {
 
 impl Pace {
     /// A client that said nothing yet.
+    #[must_use]
     pub fn new(rates: Rates, now: Instant) -> Self {
         Self { rates, messages: now, bytes: now }
     }
