@@ -7,6 +7,7 @@ pub mod handover;
 pub mod health;
 pub mod metrics;
 pub mod page;
+pub mod redirect;
 pub mod resolve;
 pub mod resource;
 pub mod sessions;
@@ -79,6 +80,7 @@ pub fn router(app: Arc<App>, is_plain: bool) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .fallback(page::serve)
+        .layer(from_fn(redirect::complete))
         .layer(DefaultBodyLimit::max(limits::BODY_BYTES))
         .layer(from_fn_with_state(Arc::clone(&app), cors::add_headers))
         .layer(from_fn_with_state(Arc::clone(&app), metrics::count))

@@ -177,7 +177,7 @@ pub const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(500);
 /// And counts as living for so long after: three announcements may be lost.
 pub const LEASE: Duration = Duration::from_secs(2);
 /// A node says what it holds as often as this, though nothing was lost that it knows of.
-pub const ASSERT_INTERVAL: Duration = Duration::from_secs(5);
+pub const ASSERT_INTERVAL: Duration = LEASE;
 /// Scopes that it says so of in one call: 20 KiB.
 pub const ASSERTED_AT_ONCE: usize = 200;
 /// What nobody holds is looked for as often as this.

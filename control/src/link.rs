@@ -32,7 +32,7 @@ use crate::admission::{Admission, Permit};
 use crate::auth::{self, Admitted, Authenticator, Credential, Identity, Pass};
 use crate::config::Config;
 use crate::fault::Fault;
-use crate::scope::Scopes;
+use crate::scope::{ScopeKey, Scopes};
 use crate::{id, limits, scope};
 use convert::{code, error};
 use counters::{Counters, count};
@@ -289,6 +289,19 @@ impl Links {
             self.redirect(link.wire, request, host, *port).await;
             return None;
         }
+        let scope =
+            ScopeKey { application: identity.application.clone(), scope: auth.scope_id.clone() };
+        // Kept until the session has its own.
+        let _claim = match self.scopes.claim(&scope).await {
+            Ok(claim) => claim,
+            Err(fault) => {
+                match &fault.elsewhere {
+                    Some(node) => self.redirect(link.wire, request, &node.host, node.port).await,
+                    None => self.refuse(link.wire, request, fault.into()).await,
+                }
+                return None;
+            }
+        };
         match self.open((request, port), address, &auth, identity).await {
             Ok(session) => Some((Box::new(session), link)),
             Err(refusal) => {

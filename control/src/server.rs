@@ -58,12 +58,27 @@ impl Server {
     /// # Errors
     /// The store, the certificate or an address cannot be had; the sentence says which and why.
     pub async fn start(config: Config) -> Result<Self, Fault> {
+        let cluster = Cluster::new(config.cluster.clone())?;
+        Self::start_in(cluster, config).await
+    }
+
+    /// As [`Server::start`], in a cluster that is there.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_in(cluster: Arc<Cluster>, config: Config) -> Result<Self, Fault> {
         let store = Store::open(&config.store.url).await?;
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
-        let cluster = Cluster::new(config.cluster.clone())?;
         let (sessions, speech) = (store.sessions(), config.link.clone());
-        let scopes = Arc::new(Scopes::new(relay.clone(), sessions, limits, media, &speech));
+        let scopes = Arc::new(Scopes::new(
+            relay.clone(),
+            sessions,
+            limits,
+            media,
+            &speech,
+            Arc::clone(&cluster),
+        ));
         let redis = |url: &Secret| (!url.is("")).then(|| Redis::new(url.clone()));
         let keys = Keys::new(store.applications(), redis(&config.keys.replica));
         let auth = Arc::new(Authenticator::new(config.auth.clone(), Arc::clone(&keys)));
@@ -93,7 +108,8 @@ impl Server {
             scopes: Arc::clone(&scopes),
             config,
         });
-        let lose = |_| {};
+        let losing = Arc::clone(&scopes);
+        let lose = move |scope| losing.give_up(&scope);
         let mut followers = vec![
             tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&scopes), ends, lose)),
             tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),

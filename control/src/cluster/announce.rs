@@ -157,7 +157,9 @@ impl Cluster {
         }
         node.state = match info {
             Some(info) if info.draining => State::Draining,
-            None => State::Full,
+            // A relay that is started again is found within a second.
+            None if self.lacks_relay() => State::Full,
+            None => node.state,
             Some(_) if count >= scopes.limits().scopes => State::Full,
             Some(_) if self.is_beyond_capacity(node.headroom) => State::Full,
             Some(_) => State::Ready,

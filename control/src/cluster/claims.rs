@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
+use super::table::{Ask, Found};
 use super::{Cluster, Wanted, counters};
 use crate::fault::Fault;
 use crate::limits;
@@ -96,6 +97,28 @@ impl Cluster {
         counters::count(&self.counters.redirected);
         debug!(scope = scope.scope, node = node.name, "the scope is there");
         Err(Fault::elsewhere(node.elsewhere()))
+    }
+
+    /// Whether a scope may be entered here, as far as that is known. Nothing is claimed: whoever asks
+    /// did not show yet who it is.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Elsewhere`] when it is another node's.
+    pub async fn check_here(&self, scope: &ScopeKey) -> Result<(), Fault> {
+        let node = match self.known(scope) {
+            Some(node) => Some(node),
+            None => match self.mappings.locate(scope, Ask::default()).await {
+                Ok(Found::Owned(mapping)) => self.listed(&mapping.owner).map(|l| l.node),
+                _ => None,
+            },
+        };
+        match node.filter(|node| node.owner() != self.me) {
+            Some(node) => {
+                counters::count(&self.counters.redirected);
+                Err(Fault::elsewhere(node.elsewhere()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Scopes that this node holds.

@@ -67,8 +67,9 @@ impl Load {
     }
 
     fn idle(&mut self, stat: &str) -> Option<f64> {
-        let now = ticks(stat)?;
-        if let Some(before) = self.cpu.replace(now) {
+        if let Some(now) = ticks(stat)
+            && let Some(before) = self.cpu.replace(now)
+        {
             let all = now.all.saturating_sub(before.all);
             if all > 0 {
                 let idle = now.idle.saturating_sub(before.idle) as f64 / all as f64;

@@ -33,6 +33,9 @@ pub fn refuse(fault: &Fault) -> Response {
     let status = StatusCode::from_u16(fault.http_status());
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, format!("{}\n", fault.reason)).into_response();
+    if let Some(elsewhere) = &fault.elsewhere {
+        response.extensions_mut().insert((**elsewhere).clone());
+    }
     let headers = response.headers_mut();
     if let Some(challenge) = challenge(fault) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);

@@ -159,6 +159,9 @@ impl Session {
                 participant.say(&notice);
                 continue;
             }
+            if matches!(*notice, Notice::Moved) {
+                return "moved".into();
+            }
             if participant.on_notice(&notice) {
                 return match &*notice {
                     Notice::MediaLost { reason, .. } => reason.clone(),

@@ -11,26 +11,38 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use super::answer::refuse;
 use super::{Shared, bearer};
 use crate::limits;
+use crate::scope::ScopeKey;
 use crate::signal::hub::Wire;
 
-/// Tokens in the address, for browsers: they cannot set headers on a WebSocket.
+/// Tokens in the address, for browsers: they cannot set headers on a WebSocket. And the scope that is
+/// to be entered: whoever names it is sent to its node at once.
 #[derive(Deserialize)]
-pub struct Tokens {
+pub struct Options {
     access_token: Option<String>,
     token: Option<String>,
+    #[serde(rename = "applicationId")]
+    application: Option<String>,
+    #[serde(rename = "scopeId")]
+    scope: Option<String>,
 }
 
 /// Opens a WebSocket. The token is judged at CONNECT, so that a page can read why it is refused.
 pub async fn upgrade(
     State(app): Shared,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
-    Query(tokens): Query<Tokens>,
+    Query(options): Query<Options>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let token = bearer(&headers).map(str::to_owned).or(tokens.access_token).or(tokens.token);
+    if let (Some(application), Some(scope)) = (options.application, options.scope)
+        && let Err(fault) = app.scopes.check_here(&ScopeKey { application, scope }).await
+    {
+        return refuse(&fault);
+    }
+    let token = bearer(&headers).map(str::to_owned).or(options.access_token).or(options.token);
     let hub = Arc::clone(&app.hub);
     upgrade
         .protocols([app.config.signal.websocket_subprotocol.clone()])

@@ -280,6 +280,7 @@ pub fn event(notice: &Notice) -> Option<Body> {
         | Notice::Message(_)
         | Notice::ChannelEnded
         | Notice::Connected { .. }
+        | Notice::Moved
         | Notice::KeyChanged => return None,
     };
     Some(user(event))

@@ -372,6 +372,10 @@ impl Session {
             return Some(Ending::with("too slow", ErrorCode::SlowReader, text));
         }
         match &*notice {
+            Notice::Moved => {
+                let text = "the scope was given to another node; join anew";
+                return Some(Ending::with("moved", ErrorCode::Unavailable, text));
+            }
             Notice::Message(message) => {
                 let Some(number) = self.outbox.push(Arc::clone(&notice), message.payload.len())
                 else {

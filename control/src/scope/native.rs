@@ -15,6 +15,7 @@ use super::registry::{Scope, ScopeKey, Scopes};
 use super::rotation::KeyChanges;
 use super::{Kind, PeerView, PublicationView, Sink, Source};
 use crate::auth::Identity;
+use crate::cluster::claims::Claim;
 use crate::fault::Fault;
 use crate::id;
 use crate::limits;
@@ -83,6 +84,8 @@ pub struct Native {
     rtcp_ssrc: u32,
     media: Option<Media>,
     allowed: Allowed,
+    /// The scope is this node's as long as it lives.
+    _claim: Claim,
 }
 
 /// Its transport at the relay, and what goes over it.
@@ -171,6 +174,7 @@ impl Native {
         identity.check_scope(scope)?;
         let key = ScopeKey { application: identity.application.clone(), scope: scope.into() };
         let admit = |scope: &Scope| scope.natives().admit(profiles);
+        let claim = scopes.claim(&key).await?;
         let (scope, others, rtcp_ssrc) = scopes.enter(key, (peer, name), sink, admit)?;
         if directly {
             scope.roster().let_go_directly(peer);
@@ -185,6 +189,7 @@ impl Native {
             rtcp_ssrc,
             media: None,
             allowed: Allowed::default(),
+            _claim: claim,
         };
         if let Err(fault) = native.connect().await {
             native.leave("the relay has no place").await;

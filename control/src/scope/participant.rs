@@ -13,6 +13,7 @@ use super::plan::{self, Leg, Role, Wanted};
 use super::registry::{Scope, ScopeKey, Scopes};
 use super::{Kind, Notice, PeerView, PublicationView, Sink, Source};
 use crate::auth::Identity;
+use crate::cluster::claims::Claim;
 use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
@@ -76,6 +77,8 @@ pub struct Participant {
     allowed: Allowed,
     /// What it wants to send at most, in bits per second; 0: no cap.
     uplink_wish_bps: u64,
+    /// The scope is this node's as long as it lives.
+    _claim: Claim,
 }
 
 /// A peer's transport and m-lines.
@@ -127,6 +130,7 @@ impl Participant {
     ) -> Result<(Self, Vec<PeerView>), Fault> {
         identity.check_scope(scope)?;
         let key = ScopeKey { application: identity.application.clone(), scope: scope.into() };
+        let claim = scopes.claim(&key).await?;
         let (scope, others, ()) = scopes.enter(key, (peer, name), sink, |_| Ok(()))?;
         let stay = scopes.log_joined(&scope.key, peer, name);
         let participant = Self {
@@ -139,6 +143,7 @@ impl Participant {
             media: None,
             allowed: Allowed::default(),
             uplink_wish_bps: 0,
+            _claim: claim,
         };
         Ok((participant, others))
     }

@@ -13,6 +13,8 @@ use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
 use super::rotation::AtRelay;
 use super::{Message, Notice, PeerView, PublicationView, Reached, Roster, Sink, direct};
+use crate::cluster::Cluster;
+use crate::cluster::claims::Claim;
 use crate::config::{Limits, Link, Media};
 use crate::fault::{Class, Fault};
 use crate::id;
@@ -41,6 +43,7 @@ pub struct Scopes {
     wishes: Wishes,
     /// Messages and KiB a second that a browser may say by its data channels.
     speech: (u32, u32),
+    cluster: Arc<Cluster>,
 }
 
 /// One scope, for as long as somebody is in it.
@@ -62,11 +65,18 @@ pub struct Scope {
 
 impl Scopes {
     /// No scopes yet.
-    pub fn new(relay: Relay, log: Sessions, limits: Limits, media: Media, link: &Link) -> Self {
+    pub fn new(
+        relay: Relay,
+        log: Sessions,
+        limits: Limits,
+        media: Media,
+        link: &Link,
+        cluster: Arc<Cluster>,
+    ) -> Self {
         let (scopes, wishes) = Default::default();
         let speech = (link.messages_per_second, link.kibibytes_per_second);
         let transports = AtomicU64::new(0);
-        Self { scopes, relay, log, limits, media, transports, wishes, speech }
+        Self { scopes, relay, log, limits, media, transports, wishes, speech, cluster }
     }
 
     /// What a peer whose data channels the relay takes may do there.
@@ -105,6 +115,33 @@ impl Scopes {
     /// The relay.
     pub fn relay(&self) -> &Relay {
         &self.relay
+    }
+
+    /// Makes sure that a scope is this node's, before somebody enters it.
+    ///
+    /// # Errors
+    /// As [`Cluster::claim`].
+    pub async fn claim(&self, key: &ScopeKey) -> Result<Claim, Fault> {
+        id::check_name("the scope's name", &key.scope, limits::SCOPE_NAME_BYTES)?;
+        self.cluster.claim(key).await
+    }
+
+    /// Whether a scope may be entered here, as far as that is known: it is not another node's.
+    ///
+    /// # Errors
+    /// [`Class::Elsewhere`]; [`Class::Malformed`] for what is no name of a scope.
+    pub async fn check_here(&self, key: &ScopeKey) -> Result<(), Fault> {
+        id::check_name("applicationId", &key.application, limits::APPLICATION_BYTES)?;
+        id::check_name("scopeId", &key.scope, limits::SCOPE_NAME_BYTES)?;
+        self.cluster.check_here(key).await
+    }
+
+    /// Ends a scope that was given to another node: everybody in it is asked to begin anew.
+    pub fn give_up(&self, key: &ScopeKey) {
+        let scope = self.lock().get(key).cloned();
+        if let Some(scope) = scope {
+            tell_all(&scope.roster(), Notice::Moved);
+        }
     }
 
     /// Brings a member into the scope, which is made when absent, and tells the others. Returns who

@@ -555,6 +555,11 @@ impl Session {
             self.subsessions.remove(index).participant.leave("too slow").await;
             return;
         }
+        if matches!(**notice, Notice::Moved) {
+            self.shut_down(index, "the scope was given to another node; start anew");
+            self.subsessions.remove(index).participant.leave("moved").await;
+            return;
+        }
         if self.wire.is_none()
             && matches!(**notice, Notice::Speech { .. } | Notice::Dominant { .. })
         {
@@ -608,6 +613,7 @@ impl Session {
             }
             Notice::MediaLost { .. } => return, // of a transport that was replaced
             Notice::KeyChanged => return,       // a browser has keys of its own
+            Notice::Moved => return,
         };
         let Some(subsession) = self.subsessions.get(index) else { return };
         let frame = Outgoing::message(Action::Notify, payload).in_subsession(&subsession.id);

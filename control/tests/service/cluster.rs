@@ -1,8 +1,147 @@
 //! Which node a scope is on, over HTTP.
 
-use serde_json::Value;
+use std::pin::Pin;
+use std::sync::Arc;
 
-use crate::Service;
+use serde_json::{Value, json};
+use strait_control::cluster::Cluster;
+use strait_control::cluster::directory::Local;
+use strait_control::cluster::health::{Health, Probe};
+use strait_control::cluster::node::Node;
+use strait_control::scope::ScopeKey;
+use strait_link::v1::{ErrorCode, client_message::Body as Request, server_message::Body};
+use tokio_tungstenite::tungstenite;
+
+use crate::native::auth;
+use crate::socket::Client;
+use crate::{PUBLISH, Service};
+
+/// A node of a cluster whose registry is `local`.
+async fn node(local: &Arc<Local>, name: &str) -> Service {
+    Service::start_in(
+        |config| {
+            config.cluster.name = name.into();
+            config.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        },
+        |config| {
+            let local = Arc::clone(local);
+            Cluster::on(config.clone(), Arc::clone(&local) as _, local, Health::default()).unwrap()
+        },
+    )
+    .await
+}
+
+fn whip(service: &Service, path: &str) -> reqwest::RequestBuilder {
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    let request = client.build().unwrap().post(service.url(path)).bearer_auth("dev");
+    request.header("content-type", "application/sdp").body(PUBLISH)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_client_is_sent_to_the_node_of_its_scope() {
+    let local = Arc::new(Local::default());
+    let (a, b) = (node(&local, "a").await, node(&local, "b").await);
+    let (_ann, _) = a.join("lobby", "Ann");
+    let port = a.server.https[0].port();
+    let there = format!("localhost:{port}");
+    for path in ["/whip/lobby?name=x%20y", "/whep/lobby"] {
+        let answer = whip(&b, path).send().await.unwrap();
+        assert_eq!(answer.status(), 307, "{path}");
+        assert_eq!(answer.headers()["location"], format!("https://{there}{path}"));
+    }
+    let answer = whip(&b, "/whip/other").send().await.unwrap();
+    assert_eq!(answer.status(), 201, "nobody has that one");
+    // A WebSocket by its address, or when it names the scope.
+    let url = format!("ws://{}/ws?applicationId=dev&scopeId=lobby", b.address());
+    let stream = std::net::TcpStream::connect(b.address()).unwrap();
+    match tungstenite::client(&url, stream) {
+        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(answer))) => {
+            assert_eq!(answer.status(), 307);
+            let location = answer.headers()["location"].to_str().unwrap();
+            assert_eq!(location, format!("wss://{there}/ws?applicationId=dev&scopeId=lobby"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut web = Client::open(&b, "?access_token=dev&applicationId=dev&scopeId=nobodys");
+    let header = json!({"action": "CONNECT", "initiator": "Web"});
+    web.ask(json!({}), header, json!({})).unwrap();
+    let refused = web.start("lobby", json!({})).unwrap_err();
+    assert_eq!(refused["error_code"], 307);
+    assert_eq!(refused["location"], format!("https://{there}"));
+    assert!(web.start("nobodys", json!({})).is_ok());
+    // A native client.
+    let mut link = b.link();
+    match link.ask(Request::Auth(auth("lobby", "Bob"))).unwrap() {
+        Body::Redirect(node) => assert_eq!((&*node.host, node.port), ("localhost", port.into())),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(link.next(), None, "the node closes");
+    // And where the scope is comes out the same at both.
+    let query = "applicationId=dev&scopeId=lobby";
+    for service in [&a, &b] {
+        assert_eq!(resolve(service, query, None).await.text().await.unwrap(), there);
+    }
+    assert_eq!(b.metric("control_cluster_redirects_total").await, Some(5));
+    b.server.stop().await;
+    a.server.stop().await;
+}
+
+/// Nobody answers.
+struct Nobody;
+
+impl Probe for Nobody {
+    fn attempt(&self, _: Node) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+        Box::pin(std::future::ready(false))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_scope_was_given_away_sends_its_clients_there() {
+    let local = Arc::new(Local::default());
+    let a = node(&local, "a").await;
+    let b = node(&local, "b").await;
+    let (mut ann, _) = a.join("lobby", "Ann");
+    let mut bob = Client::connect(&a, "Bob");
+    bob.start("lobby", json!({})).unwrap();
+    // A CnC that does not reach the node takes it for dead.
+    let cluster = Arc::clone(&local);
+    let config = strait_control::config::cluster::Cluster {
+        roles: vec![strait_control::config::cluster::Role::Cnc],
+        ..Default::default()
+    };
+    let health = Health::by(Box::new(Nobody));
+    let cnc = Cluster::on(config, Arc::clone(&cluster) as _, cluster, health).unwrap();
+    cnc.listens(&Default::default()).await.unwrap();
+    let lobby = ScopeKey { application: "dev".into(), scope: "lobby".into() };
+    let address = [192, 0, 2, 1].into();
+    let reported = format!("localhost:{}", a.server.https[0].port());
+    let node = cnc.resolve(&lobby, address, None, Some(&reported)).await.unwrap();
+    assert_eq!(node.name, "b");
+    // It hears of it when it says next what it holds.
+    let ended = loop {
+        match ann.next() {
+            Some(Body::Error(error)) => break error,
+            Some(_) => {}
+            None => panic!("no word"),
+        }
+    };
+    assert_eq!(ended.code(), ErrorCode::Unavailable);
+    assert!(ended.reason.contains("another node"), "{}", ended.reason);
+    loop {
+        let frame = bob.read();
+        if frame["header"]["action"] == "SHUTDOWN" {
+            assert_eq!(frame["payload"]["again"], true);
+            break;
+        }
+    }
+    assert_eq!(bob.start("lobby", json!({})).unwrap_err()["error_code"], 307);
+    let (_ann, joined) = b.join("lobby", "Ann");
+    assert!(joined.peers.is_empty());
+    assert_eq!(a.metric("control_cluster_superseded_total").await, Some(1));
+    crate::eventually("nothing is left of it", || a.server.app.cluster.held() == 0).await;
+    b.server.stop().await;
+    a.server.stop().await;
+}
 
 async fn resolve(service: &Service, query: &str, accept: Option<&str>) -> reqwest::Response {
     let request = reqwest::Client::new().get(service.url(&format!("/resolve?{query}")));

@@ -23,11 +23,13 @@ mod socket;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use strait_control::Config;
 use strait_control::auth::{Key, Material, Secret};
+use strait_control::cluster::Cluster;
 use strait_control::server::Server;
+use strait_control::{Config, config};
 use tempfile::TempDir;
 
 use fake_relay::FakeRelay;
@@ -53,6 +55,14 @@ impl Service {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_in(change, |config| Cluster::new(config.clone()).unwrap()).await
+    }
+
+    /// In a cluster that the test makes.
+    pub(crate) async fn start_in(
+        change: impl FnOnce(&mut Config),
+        cluster: impl FnOnce(&config::cluster::Cluster) -> Arc<Cluster>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let _watch = log::Watch::new(native::secrets());
         let (relay, relay_process) = FakeRelay::start(&socket(&folder));
@@ -64,7 +74,8 @@ impl Service {
         config.store.url = format!("sqlite:{}", folder.path().join("control.db").display());
         config.auth.dev_tokens = vec!["dev".into()];
         change(&mut config);
-        let server = Server::start(config).await.unwrap();
+        let cluster = cluster(&config.cluster);
+        let server = Server::start_in(cluster, config).await.unwrap();
         let service = Self { server, relay, relay_process, folder, _watch };
         eventually("the relay is found", || service.server.app.scopes.relay().info().is_some())
             .await;

@@ -262,6 +262,10 @@ impl Outgoing {
             .correlated(correlation)
             .header("error_code", fault.code())
             .header("reason", fault.reason.as_str());
+        let frame = match &fault.elsewhere {
+            Some(elsewhere) => frame.header("location", elsewhere.origin()),
+            None => frame,
+        };
         match fault.credential {
             Some(reason) => frame.header("credential_error", reason.name()),
             None => frame,
