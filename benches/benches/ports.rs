@@ -10,7 +10,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use std::net::Ipv4Addr;
 use std::time::Duration;
 use strait_core::egress::Egress;
-use strait_core::port::{Path, Port, Protocol};
+use strait_core::port::{Path, Port};
 use strait_core::time::Instant;
 use strait_io::batch::{Incoming, RECEIVE_MESSAGES, Socket};
 use strait_io::{Backend, Clock, Options, Sockets, bind};
@@ -71,7 +71,7 @@ impl Bed {
         let subscribers = (0..subscribers).map(|_| {
             let socket = socket();
             let remote = socket.local_addr().expect("it is bound");
-            (Path { protocol: Protocol::Udp, local: at.ip(), remote }, socket)
+            (Path::udp(at.ip(), remote), socket)
         });
         let subscribers = subscribers.collect();
         let (egress, incoming) = (Egress::default(), Incoming::new());

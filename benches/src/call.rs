@@ -8,7 +8,7 @@ use strait_core::command::{
     ScopeId, SubscriptionId,
 };
 use strait_core::egress::Egress;
-use strait_core::port::{Meta, Path, Protocol};
+use strait_core::port::{Meta, Path};
 use strait_core::time::{Duration, Now};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::srtp::{Outbound, Profile, SessionKeys, TAG_MAX};
@@ -215,7 +215,7 @@ pub(crate) fn keys(profile: Profile, id: u32) -> SessionKeys {
 
 fn path(id: u32) -> Path {
     let remote = SocketAddr::from(([192, 0, 2, 1], 10_000 + id as u16));
-    Path { protocol: Protocol::Udp, local: [192, 0, 2, 2].into(), remote }
+    Path::udp([192, 0, 2, 2].into(), remote)
 }
 
 fn codecs() -> Vec<Codec> {

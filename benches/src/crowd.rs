@@ -9,7 +9,7 @@ use strait_core::command::{
 use strait_core::drop::DropReason;
 use strait_core::egress::Egress;
 use strait_core::limits::{EVENTS, PEERS_PER_SCOPE};
-use strait_core::port::{Meta, Path, Protocol};
+use strait_core::port::{Meta, Path};
 use strait_core::time::{Duration, Now};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_wire::rtp;
@@ -139,7 +139,7 @@ fn ssrc(id: u32) -> u32 {
 fn path(id: u32) -> Path {
     let [_, high, middle, low] = id.to_be_bytes();
     let remote = SocketAddr::from(([10, high, middle, low], 40_000));
-    Path { protocol: Protocol::Udp, local: [192, 0, 2, 2].into(), remote }
+    Path::udp([192, 0, 2, 2].into(), remote)
 }
 
 fn opus() -> Codec {

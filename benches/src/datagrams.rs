@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::random::Random;
 use strait_core::command::{Command, IceCredentials, PeerId, ScopeId};
 use strait_core::egress::Egress;
-use strait_core::port::{Meta, Path, Protocol};
+use strait_core::port::{Meta, Path};
 use strait_core::time::{Duration, Now};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::StunKey;
@@ -66,7 +66,7 @@ impl Check {
         const UFRAG: &str = "aaUser1";
         const PWD: &str = "a password of the relay";
         let remote = SocketAddr::from(([192, 0, 2, 1], 10_000));
-        let path = Path { protocol: Protocol::Udp, local: [192, 0, 2, 2].into(), remote };
+        let path = Path::udp([192, 0, 2, 2].into(), remote);
         let now = Now::default();
         let mut bytes = vec![0; 200];
         let key = StunKey::new(PWD.as_bytes());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
-use strait_proto::v1::{self, relay_client::RelayClient};
+use strait_proto::v1::{self, candidate::Purpose, relay_client::RelayClient};
 use tokio::net::UnixStream;
 use tokio::sync::watch as latest;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -34,8 +34,8 @@ pub struct Transport {
     pub ice: IceCredentials,
     /// `a=candidate` values.
     pub candidates: Vec<String>,
-    /// Where it takes datagrams, best first.
-    pub udp: Vec<SocketAddr>,
+    /// Where it takes datagrams, and of what, best first.
+    pub udp: Vec<(Purpose, SocketAddr)>,
 }
 
 impl Relay {
@@ -351,10 +351,13 @@ fn transport(
         .ok_or_else(|| Fault::internal("the relay answered without usable ICE credentials"))?;
     let udp = candidates.iter().filter(|c| c.protocol() == v1::candidate::Protocol::Udp);
     let address = |c: &v1::Candidate| {
-        Some(SocketAddr::new(c.address.parse().ok()?, u16::try_from(c.port).ok()?))
+        let port = u16::try_from(c.port).ok()?;
+        Some((c.purpose(), SocketAddr::new(c.address.parse().ok()?, port)))
     };
-    let udp = udp.filter_map(address).collect();
-    let candidates = candidates.iter().enumerate();
+    let mut udp: Vec<_> = udp.filter_map(address).collect();
+    // Where sound and pictures are told apart is tried first.
+    udp.sort_by_key(|(purpose, _)| *purpose == Purpose::Any);
+    let candidates = candidates.iter().filter(|c| c.purpose() == Purpose::Any).enumerate();
     Ok(Transport {
         ice,
         udp,
@@ -379,6 +382,7 @@ mod tests {
             address: "192.0.2.1".into(),
             port: 8443,
             priority: 2130706431,
+            purpose: Purpose::Any.into(),
         };
         assert_eq!(
             candidate_line(0, &candidate(v1::candidate::Protocol::Udp)).unwrap(),
@@ -389,6 +393,29 @@ mod tests {
             "2 1 tcp 2130706431 192.0.2.1 8443 typ host tcptype passive"
         );
         assert_eq!(candidate_line(0, &candidate(v1::candidate::Protocol::Unspecified)), None);
+    }
+
+    #[test]
+    fn browsers_are_told_of_no_port_for_sound_or_pictures_alone() {
+        let of = |purpose: Purpose, port| v1::Candidate {
+            protocol: v1::candidate::Protocol::Udp.into(),
+            address: "192.0.2.1".into(),
+            port,
+            priority: 1,
+            purpose: purpose.into(),
+        };
+        let told = [
+            of(Purpose::Any, 8443),
+            of(Purpose::Any, 443),
+            of(Purpose::Audio, 5000),
+            of(Purpose::Video, 5002),
+        ];
+        let ice = v1::IceCredentials { ufrag: "ufrag".into(), pwd: "password".repeat(3) };
+        let transport = transport(Some(ice), &told).unwrap();
+        let expected = ["1 1 udp 1 192.0.2.1 8443 typ host", "2 1 udp 1 192.0.2.1 443 typ host"];
+        assert_eq!(transport.candidates, expected);
+        let ports: Vec<_> = transport.udp.iter().map(|(_, place)| place.port()).collect();
+        assert_eq!(ports, [5000, 5002, 8443, 443], "as native clients try them");
     }
 
     #[tokio::test]

@@ -1,7 +1,9 @@
 //! Where peers reach this relay (ICE host candidates), best first.
 
 use std::net::{IpAddr, SocketAddr};
-use strait_proto::v1::{Candidate, candidate::Protocol};
+use strait_core::port::LocalPort;
+use strait_proto::v1::Candidate;
+use strait_proto::v1::candidate::{Protocol, Purpose};
 
 /// Type preference of a UDP host candidate (RFC 8445 section 5.1.2.2).
 const TYPE_UDP: u32 = 126;
@@ -19,6 +21,8 @@ const OTHERS_OF_THIS_HOST: usize = 2;
 pub struct Sources {
     /// Where UDP listens.
     pub udp: Vec<SocketAddr>,
+    /// Where it does at further ports.
+    pub further: Vec<(LocalPort, Vec<SocketAddr>)>,
     /// Where ICE-TCP listens.
     pub tcp: Vec<SocketAddr>,
     /// The addresses to tell peers instead, if configured.
@@ -31,7 +35,8 @@ pub struct Sources {
     pub this_host_only: bool,
 }
 
-/// The candidates: UDP before TCP, IPv6 before IPv4 (RFC 8421 section 4), never an unspecified address.
+/// The candidates: UDP before TCP, the port for everything before further ones, IPv6 before IPv4 (RFC 8421 section 4), never
+/// an unspecified address; and last what is for sound or for pictures alone, without a priority, for no browser is told it.
 #[must_use]
 pub fn candidates(sources: &Sources) -> Vec<Candidate> {
     let udp = reachable(&sources.udp, sources);
@@ -44,15 +49,43 @@ pub fn candidates(sources: &Sources) -> Vec<Candidate> {
             .collect(),
         _ => reachable(&sources.tcp, sources),
     };
+    let at = |wanted: Purpose| {
+        let ports = sources.further.iter().filter(move |(port, _)| purpose(*port) == wanted);
+        ports.flat_map(|(_, places)| reachable(places, sources))
+    };
     let of = |protocol: Protocol, addresses: Vec<SocketAddr>| {
-        (0_u32..).zip(addresses).map(move |(index, address)| Candidate {
-            protocol: protocol.into(),
-            address: address.ip().to_string(),
-            port: address.port().into(),
-            priority: priority(protocol, index),
+        (0_u32..).zip(addresses).map(move |(index, address)| {
+            candidate(protocol, Purpose::Any, address, priority(protocol, index))
         })
     };
-    of(Protocol::Udp, udp).chain(of(Protocol::TcpPassive, tcp)).collect()
+    let apart = [Purpose::Audio, Purpose::Video].into_iter().flat_map(|purpose| {
+        at(purpose).map(move |address| candidate(Protocol::Udp, purpose, address, 0))
+    });
+    let udp = udp.iter().copied().chain(at(Purpose::Any)).collect();
+    of(Protocol::Udp, udp).chain(of(Protocol::TcpPassive, tcp)).chain(apart).collect()
+}
+
+fn purpose(port: LocalPort) -> Purpose {
+    match port {
+        LocalPort::AUDIO => Purpose::Audio,
+        LocalPort::VIDEO => Purpose::Video,
+        _ => Purpose::Any,
+    }
+}
+
+fn candidate(
+    protocol: Protocol,
+    purpose: Purpose,
+    address: SocketAddr,
+    priority: u32,
+) -> Candidate {
+    Candidate {
+        protocol: protocol.into(),
+        address: address.ip().to_string(),
+        port: address.port().into(),
+        priority,
+        purpose: purpose.into(),
+    }
 }
 
 fn reachable(listeners: &[SocketAddr], sources: &Sources) -> Vec<SocketAddr> {
@@ -144,6 +177,39 @@ mod tests {
         let expected = ["udp ::1 8443", "udp 127.0.0.1 8443", "tcp ::1 8443", "tcp 127.0.0.1 8443"];
         assert_eq!(shown(&sources), expected);
         assert_eq!(candidates(&sources)[0].priority, (126 << 24) + (65535 << 8) + 255);
+    }
+
+    #[test]
+    fn further_ports_come_after_the_first_and_those_for_one_kind_last() {
+        let at = |port: u16| sockets(&[&format!("0.0.0.0:{port}"), &format!("[::]:{port}")]);
+        let sources = Sources {
+            udp: at(1),
+            further: vec![
+                (LocalPort::AUDIO, at(2)),
+                (LocalPort::VIDEO, at(3)),
+                (LocalPort::further(0), at(5)),
+                (LocalPort::further(1), at(4)),
+            ],
+            tcp: at(1),
+            announced: ips(&["203.0.113.9"]),
+            interfaces: ips(&["2001:db8::1"]),
+            ..Sources::default()
+        };
+        let made = candidates(&sources);
+        let (any, apart): (Vec<_>, Vec<_>) =
+            made.iter().partition(|one| one.purpose() == Purpose::Any);
+        assert!(any.windows(2).all(|pair| pair[0].priority > pair[1].priority), "{any:?}");
+        let shown = |made: &[&Candidate]| {
+            let one = |c: &&Candidate| format!("{:?} {} {}", c.protocol(), c.address, c.port);
+            made.iter().map(one).collect::<Vec<_>>()
+        };
+        let (v6, v4) = ("2001:db8::1", "203.0.113.9");
+        let udp = [1, 5, 4].map(|port| [format!("Udp {v6} {port}"), format!("Udp {v4} {port}")]);
+        let tcp = [format!("TcpPassive {v6} 1"), format!("TcpPassive {v4} 1")];
+        assert_eq!(shown(&any), [&udp.concat()[..], &tcp].concat());
+        let udp = [2, 3].map(|port| [format!("Udp {v6} {port}"), format!("Udp {v4} {port}")]);
+        assert_eq!(shown(&apart), udp.concat());
+        assert_eq!(apart[0].purpose(), Purpose::Audio);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The configuration: a TOML file with strict keys, overridden by environment and flags. The words beside each field are
 //! the reference: `--print-default-config` and docs/reference/relay-config.md show them.
 
-use crate::limits::{BUSY_POLL_US_MAX, GATHER_US_MAX, SPREAD_MAX, WORKERS};
+use crate::limits::{BUSY_POLL_US_MAX, FURTHER_PORTS, GATHER_US_MAX, SPREAD_MAX, WORKERS};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,6 +24,15 @@ pub struct Config {
     pub this_host_only: bool,
     /// UDP port for all peers. 0 lets the system choose.
     pub port: u16,
+    /// UDP ports that native clients try first, one for sound and RTCP, one for pictures, so that a network can tell them
+    /// apart by their ports. Both or none: 0 is none. Each port, and each of `further_ports`, has sockets of its own on each
+    /// address and, with `steering`, 7 MiB of kernel memory. Ports below 1024 need CAP_NET_BIND_SERVICE.
+    pub audio_port: u16,
+    /// See `audio_port`.
+    pub video_port: u16,
+    /// UDP ports for whoever does not get through to `port`, best first, such as 3478 and 443, which firewalls often let
+    /// through. Browsers are told them as further candidates. At most 5.
+    pub further_ports: Vec<u16>,
     /// Addresses to tell peers instead of those listened on, for a host behind a one-to-one NAT.
     pub announced: Vec<IpAddr>,
     /// Whether to take peers over TCP as well, for networks that let no UDP through: ICE-TCP, and framed media over TLS that a
@@ -133,6 +142,9 @@ impl Default for Config {
             listen: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             this_host_only: false,
             port: 8443,
+            audio_port: 0,
+            video_port: 0,
+            further_ports: Vec::new(),
             announced: Vec::new(),
             ice_tcp: true,
             ice_tcp_listen: None,
@@ -225,6 +237,25 @@ impl Config {
                 "listen",
                 "names two addresses of one family: name one, or \"0.0.0.0\" or \"::\" for all",
             );
+        }
+        if (self.audio_port == 0) != (self.video_port == 0) {
+            let missing = if self.audio_port == 0 { "audio_port" } else { "video_port" };
+            return wrong(missing, "is 0: name a port for sound and one for pictures, or neither");
+        }
+        if self.further_ports.len() > FURTHER_PORTS {
+            let problem = format!("names {}: at most {FURTHER_PORTS}", self.further_ports.len());
+            return wrong("further_ports", &problem);
+        }
+        if self.further_ports.contains(&0) {
+            return wrong("further_ports", "names port 0: firewalls let through what they know");
+        }
+        let mut ports: Vec<u16> = [self.port, self.audio_port, self.video_port].into();
+        ports.extend(&self.further_ports);
+        ports.retain(|port| *port != 0);
+        ports.sort_unstable();
+        if let Some([port, _]) = ports.array_windows().find(|[port, next]| port == next) {
+            let problem = format!("names UDP port {port}, which is another one's already");
+            return wrong("further_ports", &problem);
         }
         if self.announced.iter().any(|ip| ip.is_unspecified() || ip.is_multicast()) {
             return wrong(
@@ -404,6 +435,13 @@ mod tests {
         assert!(problem("listen = []").starts_with("listen: is empty"));
         assert!(problem("listen = [\"127.0.0.1\", \"127.0.0.2\"]").contains("two addresses"));
         assert!(problem("announced = [\"::\"]").starts_with("announced"));
+        assert!(problem("audio_port = 5000").starts_with("video_port: is 0"));
+        assert!(problem("video_port = 5000").starts_with("audio_port: is 0"));
+        let twice = "audio_port = 5000\nvideo_port = 5000";
+        assert!(problem(twice).contains("UDP port 5000, which is another"));
+        assert!(problem("further_ports = [443, 8443]").contains("UDP port 8443"));
+        assert!(problem("further_ports = [0]").contains("port 0"));
+        assert!(problem("further_ports = [1, 2, 3, 4, 5, 6]").contains("names 6: at most 5"));
         assert!(problem("busy_poll_us = 2000000").starts_with("busy_poll_us"));
         assert!(problem("workers = 5000").starts_with("workers"));
         for wrong in [0, 501] {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// Workers: what two base-32 characters of a user fragment can name.
 pub const WORKERS: usize = 1024;
+/// UDP ports beside those for everything, for sound and for pictures: what `strait_io` has room for.
+pub const FURTHER_PORTS: usize = strait_io::limits::UDP_PORTS - 3;
 /// Longest that a frame may be held back for the sake of runs: beyond, people begin to pay for it.
 pub const GATHER_US_MAX: u32 = 5000;
 /// Longest that a worker may look for work before it sleeps: beyond, "always" was meant, which a second is in practice.

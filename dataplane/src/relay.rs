@@ -25,12 +25,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use strait_core::port::LocalPort;
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::dtls::Certificate;
 use strait_io::limits::TCP_CONNECTIONS;
 use strait_io::steering::Kernel;
 use strait_io::{Backend, Sockets, affinity, interfaces, process};
 use strait_proto::handover;
+use strait_proto::v1::candidate::Purpose;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -135,6 +137,7 @@ impl Relay {
             fingerprint: certificate.fingerprint_sha256_hex(),
             candidates: candidates::candidates(&Sources {
                 udp: bound.udp.clone(),
+                further: bound.further.clone(),
                 tcp: bound.tcp.clone(),
                 announced: config.announced.clone(),
                 tcp_announced_port: Some(config.ice_tcp_announced_port).filter(|port| *port != 0),
@@ -252,7 +255,12 @@ impl Relay {
                 };
                 let ip = &candidate.address;
                 let ip = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
-                format!("{protocol} {ip}:{}", candidate.port)
+                let purpose = match candidate.purpose() {
+                    Purpose::Any => "",
+                    Purpose::Audio => " (sound)",
+                    Purpose::Video => " (pictures)",
+                };
+                format!("{protocol} {ip}:{}{purpose}", candidate.port)
             })
             .collect();
         format!("{} workers, media at {}", self.state.workers.len(), places.join(", "))
@@ -355,6 +363,7 @@ fn sockets(config: &Config, workers: usize) -> strait_io::Options {
     strait_io::Options {
         udp,
         port: config.port,
+        further: further_ports(config),
         tcp,
         tcp_port,
         workers,
@@ -367,6 +376,13 @@ fn sockets(config: &Config, workers: usize) -> strait_io::Options {
         },
         busy_poll: Duration::from_micros(config.busy_poll_us.into()),
     }
+}
+
+/// The ports beside that for everything.
+fn further_ports(config: &Config) -> Vec<(LocalPort, u16)> {
+    let apart = [(LocalPort::AUDIO, config.audio_port), (LocalPort::VIDEO, config.video_port)];
+    let further = (0..).map(LocalPort::further).zip(config.further_ports.iter().copied());
+    apart.into_iter().chain(further).filter(|(_, port)| *port != 0).collect()
 }
 
 /// How many ICE-TCP connections a worker may have, if that is fewer than usual: strangers open them, and must leave files

@@ -436,7 +436,7 @@ mod tests {
 
     fn path(n: u32) -> Path {
         let remote = SocketAddr::new((0xc000_0200 + (n >> 16)).to_be_bytes().into(), n as u16);
-        Path { protocol: Protocol::Udp, local: [192, 0, 2, 1].into(), remote }
+        Path::udp([192, 0, 2, 1].into(), remote)
     }
 
     fn request(worker: usize) -> Vec<u8> {

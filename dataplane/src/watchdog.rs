@@ -299,11 +299,7 @@ mod tests {
     }
 
     fn path() -> strait_core::port::Path {
-        strait_core::port::Path {
-            protocol: strait_core::port::Protocol::Udp,
-            local: [127, 0, 0, 1].into(),
-            remote: "127.0.0.1:9".parse().unwrap(),
-        }
+        strait_core::port::Path::udp([127, 0, 0, 1].into(), "127.0.0.1:9".parse().unwrap())
     }
 
     #[test]

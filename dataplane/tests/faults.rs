@@ -5,7 +5,7 @@ mod program;
 mod threads;
 
 /// Says that a test cannot run here, and why, so that `./dev test` can list it.
-fn skip(test: &str, reason: &str) {
+pub fn skip(test: &str, reason: &str) {
     eprintln!("skipped {test}: {reason}");
     let Some(list) = std::env::var_os("STRAIT_SKIPS") else { return };
     let list = std::fs::OpenOptions::new().append(true).create(true).open(list);

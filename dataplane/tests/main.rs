@@ -7,6 +7,7 @@ mod faults;
 mod framed;
 mod latency;
 mod movement;
+mod ports;
 mod program;
 mod quality;
 mod rpc;

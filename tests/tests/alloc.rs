@@ -9,7 +9,7 @@ use strait_core::command::{
     ScopeId, SubscriptionId, WorkerId,
 };
 use strait_core::egress::Egress;
-use strait_core::port::{Meta, Path, Protocol};
+use strait_core::port::{Meta, Path};
 use strait_core::time::{Duration, Now};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_crypt::srtp::{Outbound, Profile, SessionKeys};
@@ -85,7 +85,7 @@ struct Bench {
 
 fn path(id: u32) -> Path {
     let remote = SocketAddr::from(([192, 0, 2, 1], 1000 + id as u16));
-    Path { protocol: Protocol::Udp, local: [192, 0, 2, 2].into(), remote }
+    Path::udp([192, 0, 2, 2].into(), remote)
 }
 
 fn keys(id: u32) -> SessionKeys {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
-use strait_core::port::{Path, Port, Protocol};
+use strait_core::port::{LocalPort, Path, Port};
 use strait_crypt::StunKey;
 use strait_crypt::srtp::{Inbound, Outbound, Profile, SharedKey};
 use strait_io::steering::{Flows, Kernel};
@@ -29,8 +29,14 @@ const IPV6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
 
 /// Sockets of four workers that the kernel steers to; `None` where it may not, which is said aloud.
 fn steered(test: &str, ip: &str) -> Option<(Bound, Kernel, Flows)> {
+    steered_at(test, ip, &[])
+}
+
+/// The same with further ports.
+fn steered_at(test: &str, ip: &str, further: &[LocalPort]) -> Option<(Bound, Kernel, Flows)> {
     let bound = bind(&Options {
         udp: vec![ip.parse().unwrap()],
+        further: further.iter().map(|port| (*port, 0)).collect(),
         workers: WORKERS,
         strangers: true,
         ..Options::default()
@@ -63,7 +69,7 @@ fn client(bound: &Bound) -> UdpSocket {
 
 fn path(bound: &Bound, client: &UdpSocket) -> Path {
     let (local, remote) = (bound.udp[0].ip(), client.local_addr().unwrap());
-    Path { protocol: Protocol::Udp, local, remote }
+    Path::udp(local, remote)
 }
 
 /// A binding request for a user fragment of this worker, with `before` bytes of other attributes in front.
@@ -159,6 +165,38 @@ fn a_flow_goes_where_user_space_says_over_ipv6() {
 }
 
 #[test]
+fn each_port_is_steered_for_itself() {
+    let ports = [LocalPort::AUDIO, LocalPort::VIDEO, LocalPort::further(0)];
+    let steered = steered_at("steering of further ports", "127.0.0.1", &ports);
+    let Some((mut bound, kernel, mut flows)) = steered else { return };
+    // One socket, and so one address of the peer's, towards all of them.
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let places: Vec<_> = bound.all_udp().collect();
+    let at = |port| Path { port, ..Path::udp(places[0].1.ip(), client.local_addr().unwrap()) };
+    for n in 0..40 {
+        for (which, (port, place)) in places.iter().enumerate() {
+            let worker = (n + which) % WORKERS;
+            client.send_to(&request(worker, 0), place).unwrap();
+            assert_eq!(reader(&mut bound), worker, "a check at {port:?}");
+            flows.insert(at(*port), worker);
+        }
+        for (which, (port, place)) in places.iter().enumerate() {
+            client.send_to(&MEDIA, place).unwrap();
+            assert_eq!(reader(&mut bound), (n + which) % WORKERS, "media at {port:?}");
+        }
+    }
+    // Checks that name the worker of their flow are known by that.
+    let [named, known, ..] = kernel.ways();
+    assert_eq!((named + known, kernel.ways()[3]), (2 * 40 * places.len() as u64, 0));
+    flows.remove(at(LocalPort::VIDEO));
+    client.send_to(&MEDIA, places[2].1).unwrap();
+    reader(&mut bound);
+    client.send_to(&MEDIA, places[1].1).unwrap();
+    assert_eq!(reader(&mut bound), 40 % WORKERS, "the other port's flow stays");
+    assert_eq!(kernel.ways()[3], 1);
+}
+
+#[test]
 fn sockets_on_all_addresses_are_steered_too() {
     let Some((mut bound, kernel, mut flows)) = steered("steering on 0.0.0.0", "0.0.0.0") else {
         return;
@@ -168,7 +206,7 @@ fn sockets_on_all_addresses_are_steered_too() {
     let local: IpAddr = to.ip();
     let remote = client.local_addr().unwrap();
     for worker in 0..WORKERS {
-        flows.insert(Path { protocol: Protocol::Udp, local, remote }, worker);
+        flows.insert(Path::udp(local, remote), worker);
         client.send_to(&MEDIA, to).unwrap();
         assert_eq!(reader(&mut bound), worker);
     }

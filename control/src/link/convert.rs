@@ -1,6 +1,9 @@
 //! Between the messages of the link and what the scope knows.
 
+use std::net::SocketAddr;
+
 use prost::Message;
+use strait_link::v1::endpoint::{Protocol, Purpose};
 use strait_link::v1::{self as link, ErrorCode, server_message::Body, user_event};
 use strait_proto::v1 as relay;
 
@@ -165,6 +168,21 @@ pub fn session_key(key: &SessionKey) -> link::SessionKey {
         profile: key.profile().number(),
         key: key.key().to_vec(),
         salt: key.salt().to_vec(),
+    }
+}
+
+/// A place where the relay takes datagrams, and of what.
+pub fn endpoint((purpose, place): &(relay::candidate::Purpose, SocketAddr)) -> link::Endpoint {
+    let purpose = match purpose {
+        relay::candidate::Purpose::Any => Purpose::Any,
+        relay::candidate::Purpose::Audio => Purpose::Audio,
+        relay::candidate::Purpose::Video => Purpose::Video,
+    };
+    link::Endpoint {
+        protocol: Protocol::Udp.into(),
+        purpose: purpose.into(),
+        address: place.ip().to_string(),
+        port: place.port().into(),
     }
 }
 

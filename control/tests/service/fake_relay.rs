@@ -141,6 +141,7 @@ fn candidates() -> Vec<v1::Candidate> {
         address: "127.0.0.1".into(),
         port: 8443,
         priority: 2_130_706_431,
+        purpose: v1::candidate::Purpose::Any.into(),
     }]
 }
 

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn path(protocol: Protocol, port: u16) -> Path {
-        Path { protocol, local: [192, 0, 2, 1].into(), remote: ([192, 0, 2, 2], port).into() }
+        Path { protocol, ..Path::udp([192, 0, 2, 1].into(), ([192, 0, 2, 2], port).into()) }
     }
 
     /// The runs as (port, datagrams, size) after datagrams of these lengths to these ports.

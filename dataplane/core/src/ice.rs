@@ -3,10 +3,10 @@
 //! A check that authenticates makes its path valid and renews consent to send there (RFC 7675): the peer proves with each
 //! that it still wants our packets. Nothing is answered to anyone else.
 
-use crate::command::IceCredentials;
+use crate::command::{IceCredentials, Kind};
 use crate::drop::DropReason;
 use crate::limits::{CONSENT, PATHS_PER_PEER};
-use crate::port::Path;
+use crate::port::{LocalPort, Path};
 use crate::time::Instant;
 use strait_crypt::StunKey;
 use strait_wire::stun;
@@ -35,7 +35,10 @@ pub(crate) struct Agent {
     /// The credentials before a restart, until a check with the new ones passes.
     old: Option<Local>,
     valid: Vec<Valid>,
+    /// The path that the peer nominated last.
     nominated: Option<Path>,
+    /// The same for pictures: another one while the peer nominates one at the port for them.
+    pictures: Option<Path>,
     /// The one path was told, not checked: it needs no consent.
     fixed: bool,
 }
@@ -53,14 +56,20 @@ impl Agent {
     /// With our credentials.
     pub(crate) fn new(local: &IceCredentials) -> Self {
         let local = Local::new(local);
-        Self { local, old: None, valid: Vec::new(), nominated: None, fixed: false }
+        Self { local, old: None, valid: Vec::new(), nominated: None, pictures: None, fixed: false }
     }
 
     /// Of a peer without ICE, that is where it was said to be.
     pub(crate) fn fixed(now: Instant, path: Path) -> Self {
         let nobody = IceCredentials { ufrag: String::new(), pwd: String::new() };
         let valid = vec![Valid { path, checked_at: now }];
-        Self { valid, nominated: Some(path), fixed: true, ..Self::new(&nobody) }
+        Self {
+            valid,
+            nominated: Some(path),
+            pictures: Some(path),
+            fixed: true,
+            ..Self::new(&nobody)
+        }
     }
 
     /// Whether it has no ICE.
@@ -124,16 +133,35 @@ impl Agent {
                 self.valid.push(Valid { path, checked_at: now });
             }
         }
-        if nominates {
-            self.nominated = Some(path);
+        match path.port {
+            _ if !nominates => {}
+            LocalPort::VIDEO => self.pictures = Some(path),
+            LocalPort::AUDIO if self.pictures.is_some_and(|path| path.port == LocalPort::VIDEO) => {
+                self.nominated = Some(path);
+            }
+            _ => (self.nominated, self.pictures) = (Some(path), Some(path)),
         }
         change
     }
 
-    /// Where to send: the path that the peer nominated last, or else the one that it checked last.
+    /// Where to send what is of this kind.
+    #[inline]
+    pub(crate) fn path_of(&self, kind: Kind) -> Option<Path> {
+        let nominated = match kind {
+            Kind::Audio => &self.nominated,
+            Kind::Video => &self.pictures,
+        };
+        nominated.or_else(|| self.checked_last())
+    }
+
+    /// Where to send, but for pictures that have a path of their own: the path that the peer nominated last, or else the one
+    /// that it checked last.
     pub(crate) fn path(&self) -> Option<Path> {
-        self.nominated
-            .or_else(|| self.valid.iter().max_by_key(|v| v.checked_at).map(|valid| valid.path))
+        self.nominated.or_else(|| self.checked_last())
+    }
+
+    fn checked_last(&self) -> Option<Path> {
+        self.valid.iter().max_by_key(|valid| valid.checked_at).map(|valid| valid.path)
     }
 
     /// All valid paths.
@@ -146,6 +174,9 @@ impl Agent {
         self.valid.retain(|valid| valid.path != path);
         if self.nominated == Some(path) {
             self.nominated = None;
+        }
+        if self.pictures == Some(path) {
+            self.pictures = self.nominated;
         }
     }
 
@@ -163,12 +194,12 @@ impl Agent {
         checked.map(|valid| valid.checked_at + CONSENT).min()
     }
 
-    /// Removes the path checked longest ago, but not the nominated one.
+    /// Removes the path checked longest ago, but no nominated one.
     fn evict(&mut self) -> Option<Path> {
         let path = self
             .valid
             .iter()
-            .filter(|valid| Some(valid.path) != self.nominated)
+            .filter(|valid| ![self.nominated, self.pictures].contains(&Some(valid.path)))
             .min_by_key(|valid| valid.checked_at)?
             .path;
         self.forget(path);
@@ -211,7 +242,6 @@ pub(crate) fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::Protocol;
     use crate::time::Duration;
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -221,7 +251,7 @@ mod tests {
 
     fn path(port: u16) -> Path {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Path { protocol: Protocol::Udp, local: ip, remote: SocketAddr::new(ip, port) }
+        Path::udp(ip, SocketAddr::new(ip, port))
     }
 
     fn at(seconds: u64) -> Instant {
@@ -240,6 +270,33 @@ mod tests {
         assert_eq!(agent.path(), Some(path(1)));
         agent.forget(path(1));
         assert_eq!(agent.path(), Some(path(2)));
+    }
+
+    #[test]
+    fn pictures_have_a_path_of_their_own_as_long_as_that_is_nominated() {
+        let at_port = |port| Path { port, ..path(1) };
+        let ways = |agent: &Agent| {
+            [Kind::Audio, Kind::Video].map(|kind| agent.path_of(kind).map(|path| path.port))
+        };
+        let (any, sound, pictures) = (LocalPort::ANY, LocalPort::AUDIO, LocalPort::VIDEO);
+        let mut agent = Agent::new(&credentials("a"));
+        agent.accept(at(0), at_port(any), b"a", true);
+        agent.accept(at(1), at_port(sound), b"a", false);
+        agent.accept(at(1), at_port(pictures), b"a", false);
+        assert_eq!(ways(&agent), [Some(any); 2], "not nominated");
+        agent.accept(at(2), at_port(sound), b"a", true);
+        assert_eq!(ways(&agent), [Some(sound); 2], "not both");
+        agent.accept(at(2), at_port(pictures), b"a", true);
+        assert_eq!(ways(&agent), [Some(sound), Some(pictures)]);
+        // Another address of the peer, such as after a NAT forgot one.
+        let moved = Path { port: pictures, ..path(2) };
+        agent.accept(at(3), moved, b"a", true);
+        assert_eq!((agent.path_of(Kind::Video), agent.path()), (Some(moved), Some(at_port(sound))));
+        agent.forget(moved);
+        assert_eq!(ways(&agent), [Some(sound); 2], "by what is left");
+        agent.accept(at(4), at_port(pictures), b"a", true);
+        agent.accept(at(5), at_port(LocalPort::further(0)), b"a", true);
+        assert_eq!(ways(&agent), [Some(LocalPort::further(0)); 2], "one for both again");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A peer: one ICE and DTLS transport with its keys, and what goes over it.
 
 use crate::bandwidth::Bandwidth;
-use crate::command::{PeerId, ScopeId};
+use crate::command::{Kind, PeerId, ScopeId};
 use crate::drop::DropReason;
 use crate::echo::Echoes;
 use crate::egress::Egress;
@@ -162,20 +162,20 @@ impl Peer {
         self.echoes.round_trip().or_else(by_feedback)
     }
 
-    /// Where packets go and what protects them, once it is connected.
-    pub(crate) fn outgoing(&mut self) -> Result<(Path, Protection<'_>), DropReason> {
-        let path = self.ice.path().ok_or(DropReason::SubscriberNotReady)?;
+    /// Where packets of this kind go and what protects them, once it is connected.
+    pub(crate) fn outgoing(&mut self, kind: Kind) -> Result<(Path, Protection<'_>), DropReason> {
+        let path = self.ice.path_of(kind).ok_or(DropReason::SubscriberNotReady)?;
         let keys = self.keys.as_mut().ok_or(DropReason::SubscriberNotReady)?;
         Ok((path, keys.protection()))
     }
 
-    /// Queues one RTCP compound that `write` fills.
+    /// Queues one RTCP compound that `write` fills; it goes where sound does.
     pub(crate) fn send_rtcp(
         &mut self,
         egress: &mut Egress,
         write: impl FnOnce(&mut rtcp::Writer<'_>) -> Result<(), Full>,
     ) -> Result<(), DropReason> {
-        let (path, protection) = self.outgoing()?;
+        let (path, protection) = self.outgoing(Kind::Audio)?;
         let room = egress.reserve(DATAGRAM_BYTES).ok_or(DropReason::EgressFull)?;
         let clear = room.len().saturating_sub(srtp::RTCP_OVERHEAD_MAX);
         let mut writer = rtcp::Writer::new(room.get_mut(..clear).unwrap_or_default());

@@ -13,6 +13,25 @@ pub enum Protocol {
     Tcp,
 }
 
+/// Which of the relay's UDP ports: sockets of one address are told apart by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalPort(pub u8);
+
+impl LocalPort {
+    /// The one for everything; all connections of TCP are there.
+    pub const ANY: Self = Self(0);
+    /// That for sound, and all RTCP.
+    pub const AUDIO: Self = Self(1);
+    /// That for pictures.
+    pub const VIDEO: Self = Self(2);
+
+    /// The n-th of further ones for everything.
+    #[must_use]
+    pub fn further(n: u8) -> Self {
+        Self(n.saturating_add(3))
+    }
+}
+
 /// The two ends of a flow as the relay sees them. For TCP it names the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {
@@ -20,8 +39,24 @@ pub struct Path {
     pub protocol: Protocol,
     /// The address of this host that the datagram came to and that answers leave from. IPv4 is never v4-mapped.
     pub local: IpAddr,
+    /// The port of this host, likewise.
+    pub port: LocalPort,
     /// The peer's side. IPv4 is never v4-mapped.
     pub remote: SocketAddr,
+}
+
+impl Path {
+    /// By UDP, at the port for everything.
+    #[must_use]
+    pub const fn udp(local: IpAddr, remote: SocketAddr) -> Self {
+        Self { protocol: Protocol::Udp, local, port: LocalPort::ANY, remote }
+    }
+
+    /// By TCP.
+    #[must_use]
+    pub const fn tcp(local: IpAddr, remote: SocketAddr) -> Self {
+        Self { protocol: Protocol::Tcp, local, port: LocalPort::ANY, remote }
+    }
 }
 
 /// What is known of a received datagram beside its bytes.

@@ -255,7 +255,7 @@ impl Subscription {
         let again = sending == Sending::Again;
         // What may be repeated as it was cannot carry a number of its own.
         let number = self.number(peer).filter(|_| !route.repeats);
-        let (path, protection) = peer.outgoing()?;
+        let (path, protection) = peer.outgoing(self.kind)?;
         // What may be repeated as it was must not depend on its neighbours.
         let pads = sending == Sending::First && !route.repeats;
         let payload = if pads { packet.padded } else { packet.payload };
@@ -345,7 +345,7 @@ impl Subscription {
         egress: &mut Egress,
     ) -> Result<(), DropReason> {
         let number = self.number(peer);
-        let (path, protection) = peer.outgoing()?;
+        let (path, protection) = peer.outgoing(self.kind)?;
         let room = egress.reserve(HEADER_BYTES + PADDING.len() + TAG_MAX);
         let room = room.ok_or(DropReason::EgressFull)?;
         let pt = self.routes.iter().find_map(|route| route.to_rtx);
@@ -420,7 +420,7 @@ impl Subscription {
         before: &mut Option<HandedOn>,
         egress: &mut Egress,
     ) -> Result<Traffic, DropReason> {
-        let path = peer.ice.path().ok_or(DropReason::SubscriberNotReady)?;
+        let path = peer.ice.path_of(self.kind).ok_or(DropReason::SubscriberNotReady)?;
         let again = before.as_ref().filter(|before| before.packets == packets);
         let again = again.filter(|_| path.protocol == Protocol::Udp);
         let traffic = match again {
@@ -460,7 +460,7 @@ impl Subscription {
         sealed: &[u8],
         egress: &mut Egress,
     ) -> Result<(), DropReason> {
-        let path = peer.ice.path().ok_or(DropReason::SubscriberNotReady)?;
+        let path = peer.ice.path_of(self.kind).ok_or(DropReason::SubscriberNotReady)?;
         peer.resend.spend(sealed.len())?;
         if !egress.push(path, sealed) {
             return Err(DropReason::EgressFull);

@@ -6,7 +6,7 @@ use crate::command::{
 };
 use crate::drop::DropReason;
 use crate::egress::Egress;
-use crate::port::{Meta, Path, Protocol};
+use crate::port::{Meta, Path};
 use crate::time::{Duration, Instant, Now};
 use crate::worker::{Worker, WorkerConfig};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -140,7 +140,7 @@ pub(crate) struct Client {
 /// A path from this port of the loopback.
 pub(crate) fn path(port: u16) -> Path {
     let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Path { protocol: Protocol::Udp, local: ip, remote: SocketAddr::new(ip, port) }
+    Path::udp(ip, SocketAddr::new(ip, port))
 }
 
 fn material(id: u32, len: usize, what: u8) -> Vec<u8> {

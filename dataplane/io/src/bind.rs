@@ -1,11 +1,13 @@
 //! Opens the sockets of all workers on one port, and says what is less than wished for.
 
-use crate::limits::{ADDRESSES, SOCKET_BUFFER_BYTES};
+use crate::limits::{ADDRESSES, SOCKET_BUFFER_BYTES, UDP_PORTS};
 use crate::sockets::Sockets;
 use crate::sockopt::{self, Reach, Wanted};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use strait_core::port::LocalPort;
 
 /// How often another port is tried when the system may choose and TCP or IPv6 has that one taken.
 const EPHEMERAL_ATTEMPTS: usize = 16;
@@ -32,6 +34,8 @@ pub struct Options {
     pub udp: Vec<IpAddr>,
     /// Port for UDP; 0 lets the system choose.
     pub port: u16,
+    /// Further ports for UDP on the same addresses, likewise; each with a name of its own, none [`LocalPort::ANY`].
+    pub further: Vec<(LocalPort, u16)>,
     /// Addresses for ICE-TCP, likewise; none for no ICE-TCP.
     pub tcp: Vec<IpAddr>,
     /// Port for ICE-TCP; `None` for the same number as UDP.
@@ -57,6 +61,7 @@ impl Default for Options {
         Self {
             udp: Vec::new(),
             port: 0,
+            further: Vec::new(),
             tcp: Vec::new(),
             tcp_port: None,
             workers: 1,
@@ -76,10 +81,19 @@ pub struct Bound {
     pub ports: Vec<Sockets>,
     /// Where UDP listens.
     pub udp: Vec<SocketAddr>,
+    /// Where it does at further ports.
+    pub further: Vec<(LocalPort, Vec<SocketAddr>)>,
     /// Where ICE-TCP listens.
     pub tcp: Vec<SocketAddr>,
     /// What is less than wished for and why, one sentence each.
     pub degradations: Vec<String>,
+}
+
+impl Bound {
+    /// Where UDP listens at whichever port.
+    pub fn all_udp(&self) -> impl Iterator<Item = (LocalPort, SocketAddr)> {
+        all(&self.udp, &self.further)
+    }
 }
 
 /// Why nothing was opened.
@@ -121,6 +135,9 @@ pub enum BindError {
         "addresses to listen on: name at most {ADDRESSES}, each once, and none beside the unspecified one of its family"
     )]
     Ambiguous,
+    /// More than there may be.
+    #[error("UDP ports: at most {UDP_PORTS}, each once")]
+    Ports,
     /// Anything else.
     #[error("{what} {address}: {error}")]
     System {
@@ -143,7 +160,14 @@ pub enum BindError {
 pub fn bind(options: &Options) -> Result<Bound, BindError> {
     unambiguous(&options.udp)?;
     unambiguous(&options.tcp)?;
-    let chooses = options.port == 0 || options.tcp_port == Some(0);
+    let ports = [LocalPort::ANY].into_iter().chain(options.further.iter().map(|(name, _)| *name));
+    if 1 + options.further.len() > UDP_PORTS
+        || ports.collect::<BTreeSet<_>>().len() <= options.further.len()
+    {
+        return Err(BindError::Ports);
+    }
+    let mut wanted = options.further.iter().map(|(_, port)| *port).chain([options.port]);
+    let chooses = wanted.any(|port| port == 0) || options.tcp_port == Some(0);
     let (attempts, pause) = match chooses {
         true => (EPHEMERAL_ATTEMPTS, Duration::ZERO),
         false => (TAKEN_WAIT.div_duration_f32(TAKEN_LOOK) as usize, TAKEN_LOOK),
@@ -162,6 +186,12 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
     let reach = if options.this_host_only { Reach::ThisHost } else { Reach::Everyone };
     let udp = claim(Wanted::Udp, &options.udp, options.port, &mut degradations)?;
     let port = udp.first().ok_or(BindError::NoAddress)?.port();
+    // What the host lacks was said once.
+    let addresses: Vec<IpAddr> = udp.iter().map(SocketAddr::ip).collect();
+    let mut further = Vec::new();
+    for (name, port) in &options.further {
+        further.push((*name, claim(Wanted::Udp, &addresses, *port, &mut degradations)?));
+    }
     let tcp_port = options.tcp_port.unwrap_or(port);
     let tcp = claim(Wanted::Tcp, &options.tcp, tcp_port, &mut degradations)?;
 
@@ -171,8 +201,9 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
     for _ in 0..options.workers.max(1) {
         let mut sockets = Vec::new();
         let kinds = [Some(false), options.strangers.then_some(true)];
-        for (&address, strangers) in
-            kinds.into_iter().flatten().flat_map(|kind| udp.iter().map(move |at| (at, kind)))
+        let places = || all(&udp, &further);
+        for ((name, address), strangers) in
+            kinds.into_iter().flatten().flat_map(|kind| places().map(move |place| (place, kind)))
         {
             let socket = sockopt::udp(address, reach).map_err(|error| of("UDP", address, error))?;
             // Left alone where nothing is wished: what the system sets by default stands.
@@ -185,7 +216,7 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
                 let size = sockopt::enlarge(&socket, option);
                 *granted = size.map_err(|error| of("UDP", address, error))?.min(*granted);
             }
-            sockets.push((socket, strangers));
+            sockets.push((socket, name, strangers));
         }
         let listeners = tcp
             .iter()
@@ -216,7 +247,15 @@ fn attempt(options: &Options) -> Result<Bound, BindError> {
             ));
         }
     }
-    Ok(Bound { ports, udp, tcp, degradations })
+    Ok(Bound { ports, udp, further, tcp, degradations })
+}
+
+fn all<'a>(
+    udp: &'a [SocketAddr],
+    further: &'a [(LocalPort, Vec<SocketAddr>)],
+) -> impl Iterator<Item = (LocalPort, SocketAddr)> {
+    let at = |port, places: &'a [SocketAddr]| places.iter().map(move |place| (port, *place));
+    at(LocalPort::ANY, udp).chain(further.iter().flat_map(move |(port, places)| at(*port, places)))
 }
 
 /// Finds out which addresses are to be had, and the port if the system may choose it.

@@ -33,6 +33,9 @@ pub const TCP_SWEEP: Duration = Duration::from_secs(1);
 
 /// Addresses to listen on: loopback and two more of each family, and some to spare.
 pub const ADDRESSES: usize = 8;
+/// UDP ports on each of them: that for everything, those for sound and for pictures, and some that firewalls let through
+/// anyway. With the addresses they bound a worker's sockets and the memory for steering.
+pub const UDP_PORTS: usize = 8;
 
-/// Flows that the kernel steers for one address; about 100 bytes of kernel memory each.
+/// Flows that the kernel steers for one address and port; about 100 bytes of kernel memory each.
 pub const KERNEL_FLOWS: u32 = 65_536;

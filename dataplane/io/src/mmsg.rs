@@ -6,7 +6,7 @@ use crate::counters::Counters;
 use crate::limits::{BATCH, MESSAGE_BYTES};
 use crate::outgoing::{self, Batch};
 use crate::sockaddr::Name;
-use crate::udp::{self, Found, Message, Udp};
+use crate::udp::{Found, Message, Udp};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::UdpSocket;
@@ -143,13 +143,13 @@ impl Mmsg {
         counters: &mut Counters,
     ) {
         for Reader { udp, .. } in self.udp.iter_mut().filter(|reader| !reader.udp.strangers) {
-            let (mut cutting, address) = (udp.cutting, udp.address);
-            let runs = egress.runs().filter(|run| udp::sends(address, &run.path));
+            let (mut cutting, place) = (udp.cutting, udp.place);
+            let runs = egress.runs().filter(|run| place.sends(&run.path));
             let socket = &udp.socket;
             let mut submit = |batch: &mut Batch<'_>, from, counters: &mut Counters| {
                 submit(socket, batch, from, counters)
             };
-            let stamped = udp::place(egress, stamped, address);
+            let stamped = place.stamped(egress, stamped);
             outgoing::send(runs, stamped, &mut cutting, counters, &mut submit);
             udp.cutting = cutting;
         }

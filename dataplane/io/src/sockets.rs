@@ -12,7 +12,7 @@ use crate::uring::Uring;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use strait_core::egress::Egress;
-use strait_core::port::{Meta, Path, Port, Protocol};
+use strait_core::port::{LocalPort, Meta, Path, Port, Protocol};
 use strait_core::time::{Duration, Instant};
 
 const WAKER_TOKEN: u64 = 0;
@@ -52,14 +52,15 @@ enum Engine {
 impl Sockets {
     /// Also says why the backend is another than was wished for.
     pub(crate) fn new(
-        udp: Vec<(UdpSocket, bool)>,
+        udp: Vec<(UdpSocket, LocalPort, bool)>,
         listeners: Vec<TcpListener>,
         backend: Backend,
         busy_poll: Duration,
     ) -> io::Result<(Self, Option<io::Error>)> {
         let (epoll, waker) = (Epoll::new()?, Waker::new()?);
         epoll.add(&waker, WAKER_TOKEN, Interest::Read)?;
-        let udp = udp.into_iter().map(|(socket, strangers)| Udp::new(socket, strangers));
+        let udp =
+            udp.into_iter().map(|(socket, port, strangers)| Udp::new(socket, port, strangers));
         let udp = udp.collect::<io::Result<Vec<_>>>()?;
         let (engine, missed) = match backend {
             Backend::Mmsg => (Engine::Mmsg(Mmsg::new(udp)), None),
@@ -105,7 +106,7 @@ impl Sockets {
         }
     }
 
-    /// The UDP socket of the address at this place of [`crate::Bound::udp`]: that of known flows, or of strangers.
+    /// The UDP socket at this place of [`crate::Bound::all_udp`]: that of known flows, or of strangers.
     pub(crate) fn udp_socket(&self, at: usize, strangers: bool) -> Option<&UdpSocket> {
         let nth = |udp: &&Udp| udp.strangers == strangers;
         let udp = match &self.engine {
@@ -215,7 +216,7 @@ impl Sockets {
             runs.filter(|(_, run)| run.path.protocol == Protocol::Udp)
         };
         let (chosen, run) = by_udp().nth(place.checked_rem(by_udp().count())?)?;
-        let is_its = |udp: &Udp| !udp.strangers && crate::udp::sends(udp.address, &run.path);
+        let is_its = |udp: &Udp| !udp.strangers && udp.place.sends(&run.path);
         self.stamping = match &self.engine {
             Engine::Mmsg(mmsg) => mmsg.sockets().position(is_its),
             Engine::Uring(uring) => uring.sockets().position(is_its),

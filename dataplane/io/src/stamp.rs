@@ -70,7 +70,7 @@ mod tests {
             let mut port = bind(&options).unwrap().ports.remove(0);
             let client = UdpSocket::bind((ip, 0)).unwrap();
             let remote = client.local_addr().unwrap();
-            let path = Path { protocol: Protocol::Udp, local: ip, remote };
+            let path = Path::udp(ip, remote);
             let mut egress = Egress::default();
             port.send(&mut egress);
             assert_eq!((port.is_stamping(), port.stamp()), (false, None), "nothing was asked");
@@ -104,8 +104,7 @@ mod tests {
             let mut bound = bind(&options).unwrap();
             let port = &mut bound.ports[0];
             let client = UdpSocket::bind((ip, 0)).unwrap();
-            let path =
-                Path { protocol: Protocol::Udp, local: ip, remote: client.local_addr().unwrap() };
+            let path = Path::udp(ip, client.local_addr().unwrap());
             let mut egress = Egress::default();
             for _ in 0..3 {
                 assert!(egress.push(path, b"stamped"));

@@ -1,4 +1,4 @@
-//! Steering in the kernel: the program of `ebpf/`, loaded for the sockets of each address that several workers share.
+//! Steering in the kernel: the program of `ebpf/`, loaded for the sockets of each address and port that several workers share.
 //!
 //! It only saves hand-overs. Without it (an old kernel, missing capabilities) the kernel's hash spreads the flows, and
 //! the workers hand datagrams over to each other.
@@ -6,7 +6,7 @@
 use crate::bind::Bound;
 use crate::limits::KERNEL_FLOWS;
 use crate::sockets::Sockets;
-use crate::udp;
+use crate::udp::Place;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray};
 use aya::programs::{ProgramError, SkReuseport};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -56,9 +56,9 @@ pub struct Kernel {
     groups: Vec<Group>,
 }
 
-/// The sockets of one address.
+/// The sockets of one address and port.
 struct Group {
-    address: IpAddr,
+    place: Place,
     flows: MapData,
     ways: PerCpuArray<MapData, u64>,
     /// The program names its maps by their descriptors: they stay open until it is loaded.
@@ -68,17 +68,17 @@ struct Group {
 
 /// One worker's way to tell the kernel where flows belong.
 pub struct Flows {
-    groups: Vec<(IpAddr, HashMap<MapData, Flow, u32>)>,
+    groups: Vec<(Place, HashMap<MapData, Flow, u32>)>,
 }
 
 impl Kernel {
-    /// Loads and attaches the program for each address of `bound`.
+    /// Loads and attaches the program for each address and port of `bound`.
     ///
     /// # Errors
     /// The kernel or its settings do not allow it. Then nothing is attached.
     pub fn attach(bound: &Bound) -> Result<Self, SteeringError> {
         let mut groups = Vec::new();
-        for (at, address) in bound.udp.iter().enumerate() {
+        for (at, (port, address)) in bound.all_udp().enumerate() {
             // In the program's order: of each worker that for known flows, and that for strangers.
             let both =
                 |port| [false, true].map(|strangers| Sockets::udp_socket(port, at, strangers));
@@ -101,7 +101,8 @@ impl Kernel {
             };
             let ways =
                 program.take_map("WAYS").ok_or(SteeringError::Missing("WAYS"))?.try_into()?;
-            let group = Group { address: address.ip(), flows, ways, _sockets: array, program };
+            let place = Place { address: address.ip(), port };
+            let group = Group { place, flows, ways, _sockets: array, program };
             groups.push((group, sockets));
         }
         // All are loaded: now none is left half steered.
@@ -124,7 +125,7 @@ impl Kernel {
     pub fn flows(&self) -> Result<Flows, SteeringError> {
         let groups = self.groups.iter().map(|group| {
             let map = MapData::from_fd(group.flows.fd().as_fd().try_clone_to_owned()?)?;
-            Ok((group.address, Map::LruHashMap(map).try_into()?))
+            Ok((group.place, Map::LruHashMap(map).try_into()?))
         });
         Ok(Flows { groups: groups.collect::<Result<_, SteeringError>>()? })
     }
@@ -165,8 +166,8 @@ impl Flows {
         }
     }
 
-    fn group(&mut self, path: Path) -> Option<&mut (IpAddr, HashMap<MapData, Flow, u32>)> {
-        self.groups.iter_mut().find(|(address, _)| udp::sends(*address, &path))
+    fn group(&mut self, path: Path) -> Option<&mut (Place, HashMap<MapData, Flow, u32>)> {
+        self.groups.iter_mut().find(|(place, _)| place.sends(&path))
     }
 }
 

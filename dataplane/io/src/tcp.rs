@@ -7,7 +7,7 @@ use crate::counters::{Counters, Drop};
 use crate::epoll::{Epoll, Interest};
 use crate::limits::{
     ADDRESSES, TCP_ACCEPTS_PER_TURN, TCP_CONNECTIONS, TCP_CONNECTIONS_PER_ADDRESS, TCP_FIRST_FRAME,
-    TCP_IDLE, TCP_READ_BYTES, TCP_SWEEP, TCP_TURN_BYTES, TCP_WRITE_BYTES,
+    TCP_IDLE, TCP_READ_BYTES, TCP_SWEEP, TCP_TURN_BYTES, TCP_WRITE_BYTES, UDP_PORTS,
 };
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice, Read, Write};
@@ -15,15 +15,15 @@ use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use strait_core::limits::DATAGRAM_BYTES;
-use strait_core::port::{Meta, Path, Protocol};
+use strait_core::port::{Meta, Path};
 use strait_core::time::Instant;
 
 /// First token of a listener; the one of a connection is at [`CONNECTION_TOKENS`] or above.
-pub(crate) const LISTENER_TOKENS: u64 = 32;
+pub(crate) const LISTENER_TOKENS: u64 = 192;
 /// First token of a connection: its slot, and a generation in the upper half.
-pub(crate) const CONNECTION_TOKENS: u64 = 64;
-// A waker, two UDP sockets and a listener for each address.
-const _: () = assert!(LISTENER_TOKENS as usize > 2 * ADDRESSES);
+pub(crate) const CONNECTION_TOKENS: u64 = 256;
+// A waker, two UDP sockets for each address and port, and a listener for each address.
+const _: () = assert!(LISTENER_TOKENS as usize > 2 * ADDRESSES * UDP_PORTS);
 const _: () = assert!((CONNECTION_TOKENS - LISTENER_TOKENS) as usize >= ADDRESSES);
 /// Bytes of a frame's length (RFC 4571 section 2).
 const LENGTH_BYTES: usize = 2;
@@ -198,7 +198,7 @@ impl Tcp {
             match listener.accept() {
                 Ok((stream, remote)) => {
                     let Ok(local) = stream.local_addr() else { continue };
-                    let path = Path { protocol: Protocol::Tcp, local: local.ip(), remote };
+                    let path = Path::tcp(local.ip(), remote);
                     if stream.set_nonblocking(true).is_err() || stream.set_nodelay(true).is_err() {
                         continue;
                     }
@@ -553,7 +553,7 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 fn token_of(slot: u32, generation: u32) -> u64 {
-    // The slot is far below 2^32 - 16, so that the sum never carries into the generation.
+    // The slot is far below 2^32 - 256, so that the sum never carries into the generation.
     CONNECTION_TOKENS + ((u64::from(generation) << 32) | u64::from(slot))
 }
 
@@ -576,7 +576,7 @@ mod tests {
     fn connection_from(listener: &TcpListener, remote: SocketAddr) -> Connection {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.set_nonblocking(true).unwrap();
-        let path = Path { protocol: Protocol::Tcp, local: [192, 0, 2, 1].into(), remote };
+        let path = Path::tcp([192, 0, 2, 1].into(), remote);
         Connection::new(Stream::Tcp(stream), path, Instant(0))
     }
 
@@ -594,8 +594,7 @@ mod tests {
         let other = "[2001:db8:0:1::1]:5".parse().unwrap();
         assert!(tcp.adopt(connection_from(&listener, other), &epoll), "another /64");
 
-        let gone =
-            Path { protocol: Protocol::Tcp, local: [192, 0, 2, 1].into(), remote: remote(3) };
+        let gone = Path::tcp([192, 0, 2, 1].into(), remote(3));
         assert!(tcp.detach(gone, &epoll).is_some());
         assert!(tcp.detach(gone, &epoll).is_none());
         assert!(tcp.adopt(connection_from(&listener, remote(1000)), &epoll));
@@ -613,7 +612,7 @@ mod tests {
         let mut counters = Counters::default();
         let mut tcp = Tcp::default();
         let remote = "192.0.2.7:1".parse().unwrap();
-        let path = Path { protocol: Protocol::Tcp, local: [192, 0, 2, 1].into(), remote };
+        let path = Path::tcp([192, 0, 2, 1].into(), remote);
         let (near, mut far) = UnixStream::pair().unwrap();
         assert!(tcp.adopt(Connection::local(near, path, Instant(0)).unwrap(), &epoll));
         far.set_nonblocking(true).unwrap();

@@ -10,14 +10,13 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use strait_core::egress::Egress;
 use strait_core::limits::DATAGRAM_BYTES;
-use strait_core::port::{Meta, Path, Protocol};
+use strait_core::port::{LocalPort, Meta, Path, Protocol};
 
 /// A socket of one worker.
 #[derive(Debug)]
 pub(crate) struct Udp {
     pub(crate) socket: UdpSocket,
-    /// What it is bound to.
-    pub(crate) address: IpAddr,
+    pub(crate) place: Place,
     /// For whoever is in no call yet: it is read, and never sent from.
     pub(crate) strangers: bool,
     pub(crate) cutting: Cutting,
@@ -27,6 +26,30 @@ pub(crate) struct Udp {
     pub(crate) stamps: bool,
     /// The newest stamp that was found when nobody waited for it.
     stamp: Option<u64>,
+}
+
+/// What a socket is bound to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) address: IpAddr,
+    pub(crate) port: LocalPort,
+}
+
+impl Place {
+    /// Whether what goes this way is to be sent from here.
+    pub(crate) fn sends(&self, path: &Path) -> bool {
+        let same_family = self.address.is_ipv6() == path.local.is_ipv6();
+        path.protocol == Protocol::Udp
+            && self.port == path.port
+            && (self.address == path.local || (self.address.is_unspecified() && same_family))
+    }
+
+    /// The place among the runs sent from here of the one that is to be stamped, if that is one of them.
+    pub(crate) fn stamped(&self, egress: &Egress, stamped: Option<usize>) -> Option<usize> {
+        let stamped = stamped?;
+        egress.runs().nth(stamped).filter(|run| self.sends(&run.path))?;
+        Some(egress.runs().take(stamped).filter(|run| self.sends(&run.path)).count())
+    }
 }
 
 /// A message as the kernel gave it: one datagram, or several of one size that came together (UDP_GRO).
@@ -57,10 +80,10 @@ impl Found {
 }
 
 impl Udp {
-    pub(crate) fn new(socket: UdpSocket, strangers: bool) -> io::Result<Self> {
-        let address = socket.local_addr()?.ip();
+    pub(crate) fn new(socket: UdpSocket, port: LocalPort, strangers: bool) -> io::Result<Self> {
+        let place = Place { address: socket.local_addr()?.ip(), port };
         let cutting = Cutting::default();
-        Ok(Self { socket, address, strangers, cutting, overflows: 0, stamps: false, stamp: None })
+        Ok(Self { socket, place, strangers, cutting, overflows: 0, stamps: false, stamp: None })
     }
 
     /// Takes the stamps out of the error queue: as long as one is in it, waits for the socket end at once.
@@ -103,7 +126,7 @@ impl Udp {
             counters.add_drops(Drop::ReceiveNoAddress, datagrams as u64);
             return;
         };
-        let path = Path { protocol: Protocol::Udp, local, remote };
+        let path = Path { port: self.place.port, ..Path::udp(local, remote) };
         let at = conversion.arrival(ancillary.realtime_ns);
         let meta = Meta { path, at, ecn: ancillary.ecn };
         for n in 0..datagrams {
@@ -112,18 +135,4 @@ impl Udp {
             found.push(Found { meta, buffer, bytes });
         }
     }
-}
-
-/// The place among the runs of the socket at `address` of the one that is to be stamped, if that leaves from there.
-pub(crate) fn place(egress: &Egress, stamped: Option<usize>, address: IpAddr) -> Option<usize> {
-    let stamped = stamped?;
-    egress.runs().nth(stamped).filter(|run| sends(address, &run.path))?;
-    Some(egress.runs().take(stamped).filter(|run| sends(address, &run.path)).count())
-}
-
-/// Whether what goes this way is to be sent by the socket that is bound to `address`.
-pub(crate) fn sends(address: IpAddr, path: &Path) -> bool {
-    let same_family = address.is_ipv6() == path.local.is_ipv6();
-    path.protocol == Protocol::Udp
-        && (address == path.local || (address.is_unspecified() && same_family))
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use strait_core::egress::Egress;
-use strait_core::port::{Meta, Path, Port, Protocol};
+use strait_core::port::{Meta, Path, Port};
 use strait_io::{Backend, Bound, Clock, Drop, Options, Sockets, bind, limits};
 
 const STUN: [u8; 20] = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
@@ -86,7 +86,7 @@ fn frames_go_both_ways_on_the_udp_ports_number(backend: Backend) {
         let (meta, bytes) = receive(&mut bound.ports[0], 1).remove(0);
         assert_eq!(bytes, STUN);
         let (local, remote) = (address.ip(), client.local_addr().unwrap());
-        assert_eq!(meta.path, Path { protocol: Protocol::Tcp, local, remote });
+        assert_eq!(meta.path, Path::tcp(local, remote));
 
         let mut egress = Egress::default();
         assert!(egress.push(meta.path, b"answer"));

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 use strait_core::egress::Egress;
-use strait_core::port::{Meta, Path, Port, Protocol};
+use strait_core::port::{LocalPort, Meta, Path, Port, Protocol};
 use strait_io::{Backend, BindError, Bound, Clock, Drop, Options, Sockets, batch, bind};
 
 /// Every test, with each backend.
@@ -17,6 +17,7 @@ macro_rules! with_each_backend {
 with_each_backend! {
     datagrams_go_both_ways_over_both_families,
     answers_leave_from_the_address_that_was_asked,
+    answers_leave_from_the_port_that_was_asked,
     a_datagram_too_long_is_counted_and_the_next_one_arrives,
     what_the_kernel_refuses_is_skipped_and_counted,
     a_batch_is_bounded_and_says_that_there_is_more,
@@ -98,6 +99,53 @@ fn answers_leave_from_the_address_that_was_asked(backend: Backend) {
     }
 }
 
+fn answers_leave_from_the_port_that_was_asked(backend: Backend) {
+    let names = [LocalPort::AUDIO, LocalPort::VIDEO, LocalPort::further(0)];
+    let options = Options {
+        udp: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
+        further: names.map(|name| (name, 0)).to_vec(),
+        workers: 2,
+        strangers: true,
+        backend,
+        ..Options::default()
+    };
+    let mut bound = bind(&options).unwrap();
+    let places: Vec<_> = bound.all_udp().collect();
+    let ports: Vec<_> = places.iter().map(|(_, place)| place.port()).collect();
+    assert!(ports.chunks(2).all(|pair| pair[0] == pair[1]), "one number on all addresses");
+    assert_eq!(places.len(), 2 * (1 + names.len()));
+    let clients = [client("127.0.0.1"), client("::1")];
+    let mut egress = Egress::default();
+    for (name, place) in &places {
+        let client = &clients[usize::from(place.is_ipv6())];
+        client.send_to(b"?", place).unwrap();
+        let heard = bound.ports.iter_mut().find_map(|port| {
+            let now = Clock.instant();
+            // Which of the two it is brought to is the kernel's choice.
+            port.wait(now, Some(now + Duration::from_millis(500)));
+            let mut heard = None;
+            port.receive(Clock.instant(), |meta, _| heard = Some(meta.path));
+            heard
+        });
+        let path = heard.expect("one of them reads it");
+        assert_eq!((path.port, path.local), (*name, place.ip()));
+        assert!(egress.push(path, b"!"));
+    }
+    // All in one turn, by the other worker's sockets too: each from the port that was asked.
+    bound.ports[0].send(&mut egress);
+    for (_, place) in &places {
+        let client = &clients[usize::from(place.is_ipv6())];
+        assert_eq!(client.recv_from(&mut [0; 8]).unwrap().1, *place);
+    }
+    let ambiguous = |further: &[(LocalPort, u16)]| {
+        matches!(
+            bind(&Options { further: further.to_vec(), ..options.clone() }),
+            Err(BindError::Ports)
+        )
+    };
+    assert!(ambiguous(&[(LocalPort::ANY, 0)]) && ambiguous(&[(LocalPort::AUDIO, 0); 2]));
+}
+
 fn a_datagram_too_long_is_counted_and_the_next_one_arrives(backend: Backend) {
     let mut bound = open(backend, &["127.0.0.1"], 1);
     let client = client("127.0.0.1");
@@ -112,8 +160,7 @@ fn a_datagram_too_long_is_counted_and_the_next_one_arrives(backend: Backend) {
 fn what_the_kernel_refuses_is_skipped_and_counted(backend: Backend) {
     let mut bound = open(backend, &["127.0.0.1"], 1);
     let client = client("127.0.0.1");
-    let to =
-        |remote: SocketAddr| Path { protocol: Protocol::Udp, local: [127, 0, 0, 1].into(), remote };
+    let to = |remote: SocketAddr| Path::udp([127, 0, 0, 1].into(), remote);
     let mut egress = Egress::default();
     let good = to(client.local_addr().unwrap());
     // Broadcast is forbidden without SO_BROADCAST, and this host has no 127.0.0.1 towards the internet.
@@ -236,11 +283,7 @@ fn runs_arrive_as_the_datagrams_that_they_are_made_of(backend: Backend) {
     let port = &mut bound.ports[0];
     let clients = [client("127.0.0.1"), client("127.0.0.1")];
     let local = bound.udp[0].ip();
-    let path = |client: &UdpSocket| Path {
-        protocol: Protocol::Udp,
-        local,
-        remote: client.local_addr().unwrap(),
-    };
+    let path = |client: &UdpSocket| Path::udp(local, client.local_addr().unwrap());
     let mut egress = Egress::default();
     let mut expected = Vec::new();
     for client in &clients {
@@ -278,7 +321,7 @@ fn what_is_sent_is_marked_as_wished_and_told_of_each_datagram(backend: Backend) 
         };
         let mut sends = bind(&options).unwrap();
         for (&local, &remote) in ips.iter().zip(&hears.udp) {
-            let path = Path { protocol: Protocol::Udp, local, remote };
+            let path = Path::udp(local, remote);
             let mut egress = Egress::default();
             // Twenty that leave as one run, and come as one message where the kernel can.
             (0..20).for_each(|n| assert!(egress.push(path, &[n; 900])));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use strait_core::port::{Path, Protocol};
+use strait_core::port::Path;
 use strait_io::{Clock, tcp};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -69,11 +69,10 @@ impl Carrier {
         near.set_nonblocking(true)?;
         let mut worker = UnixStream::from_std(near)?;
         let remote = self.peer.peer_addr()?;
-        let path = Path {
-            protocol: Protocol::Tcp,
-            local: self.peer.local_addr()?.ip().to_canonical(),
-            remote: (remote.ip().to_canonical(), remote.port()).into(),
-        };
+        let path = Path::tcp(
+            self.peer.local_addr()?.ip().to_canonical(),
+            (remote.ip().to_canonical(), remote.port()).into(),
+        );
         let connection = tcp::Connection::local(far, path, Clock.instant())?;
         if !letterbox.put_connection(connection) {
             return Err(io::Error::other("too many connections are on their way to the worker"));

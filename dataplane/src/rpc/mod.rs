@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use strait_core::command::CommandError;
 use strait_core::limits::{PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, SCOPES, SUBSCRIPTIONS_PER_PEER};
-use strait_core::port::{Path, Protocol};
+use strait_core::port::Path;
 use strait_io::steering::Kernel;
 use strait_proto::v1;
 use strait_proto::v1::relay_server::{Relay, RelayServer};
@@ -150,7 +150,7 @@ impl State {
         let local = picked.map_err(|why| {
             Status::invalid_argument(format!("remote_address: {remote} cannot be reached: {why}"))
         })?;
-        Ok(Path { protocol: Protocol::Udp, local, remote })
+        Ok(Path::udp(local, remote))
     }
 
     /// Tells all workers whose datagrams of a told path are. One that is not told would drop them for ever.

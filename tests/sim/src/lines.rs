@@ -46,7 +46,7 @@ impl World {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
         };
-        Path { protocol, local, remote }
+        Path { protocol, ..Path::udp(local, remote) }
     }
 
     /// Puts a datagram into the relay's host, whoever sent it.

@@ -1,6 +1,5 @@
 //! What a client is told when it comes, or comes back.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use strait_link::v1::{
@@ -74,18 +73,14 @@ impl Session {
 
     /// Where the client's media goes.
     pub(super) fn media_path(&self) -> link::MediaPath {
-        let endpoint = |protocol: Protocol, address: String, port: u16| link::Endpoint {
-            protocol: protocol.into(),
-            purpose: link::endpoint::Purpose::Any.into(),
-            address,
-            port: port.into(),
-        };
-        let of = |address: &SocketAddr| {
-            endpoint(Protocol::Udp, address.ip().to_string(), address.port())
-        };
         let transport = self.native.transport();
-        let udp = transport.iter().flat_map(|(local, _)| local.udp.iter().map(of));
-        let tls = self.links().relay_tcp.map(|_| endpoint(Protocol::Tls, String::new(), self.port));
+        let udp = transport.iter().flat_map(|(local, _)| local.udp.iter().map(convert::endpoint));
+        let tls = self.links().relay_tcp.map(|_| link::Endpoint {
+            protocol: Protocol::Tls.into(),
+            purpose: link::endpoint::Purpose::Any.into(),
+            address: String::new(),
+            port: self.port.into(),
+        });
         link::MediaPath {
             endpoints: udp.chain(tls).collect(),
             node_ice: transport.map(|(local, _)| convert::credentials(&local.ice)),

@@ -1,10 +1,10 @@
 //! Who gets in, and who stays.
 
-use crate::command::{Command, Event, IceCredentials, LeaveReason, PeerId};
+use crate::command::{Command, Event, IceCredentials, Kind, LeaveReason, PeerId};
 use crate::drop::DropReason;
-use crate::limits::PATH_TOLD_INTERVAL;
-use crate::port::{Path, Protocol};
-use crate::testing::{Bench, Client, ms, path};
+use crate::limits::{CONSENT, PATH_TOLD_INTERVAL};
+use crate::port::{LocalPort, Path, Protocol};
+use crate::testing::{Bench, Client, IDS, OPUS, VP8, encoding, ms, packet, path, vp8};
 use crate::worker::HandshakeInput;
 use strait_wire::stun;
 
@@ -217,4 +217,73 @@ fn who_is_reached_elsewhere_is_told_so_but_not_at_every_check() {
     client.path = tcp;
     client.check(&mut bench);
     assert_eq!(bench.events(), moved(tcp), "another protocol from the same place");
+}
+
+#[test]
+fn sound_and_pictures_go_by_the_ports_that_are_theirs() {
+    let mut bench = Bench::new();
+    let mut speaker = Client::connected(&mut bench, 1);
+    let mut listener = Client::connected(&mut bench, 2);
+    speaker.publish(&mut bench, 1, Kind::Audio, &[encoding(10)]);
+    speaker.publish(&mut bench, 2, Kind::Video, &[encoding(20)]);
+    listener.subscribe(&mut bench, 3, Kind::Audio, Some(1));
+    listener.subscribe(&mut bench, 4, Kind::Video, Some(2));
+    let any = listener.path;
+    // A NAT gives each another port.
+    let sound = Path { port: LocalPort::AUDIO, ..path(20_001) };
+    let pictures = Path { port: LocalPort::VIDEO, ..path(20_002) };
+    let mut seq = 0;
+    let mut ways = |bench: &mut Bench, speaker: &mut Client, listener: &mut Client| {
+        seq += 1;
+        let at = u32::from(seq);
+        let voice = packet((10, OPUS, seq, 960 * at), &[(IDS.mid, b"1")], &[1; 20]);
+        let picture =
+            packet((20, VP8, seq, 3000 * at), &[(IDS.mid, b"2")], &vp8(seq, seq as u8, seq == 1));
+        bench.sent();
+        speaker.send(bench, &voice);
+        speaker.send(bench, &picture);
+        let sent = bench.sent();
+        [OPUS + 10, VP8 + 10].map(|pt| {
+            let is_it = |one: &&crate::testing::Sent| one.bytes[1] & 127 == pt;
+            let went: Vec<_> = sent.iter().filter(is_it).map(|one| one.path).collect();
+            let [one] = went[..] else { panic!("{pt}: {went:?}") };
+            assert!([any, sound, pictures].contains(&one) && listener.id == PeerId(2));
+            one
+        })
+    };
+    assert_eq!(ways(&mut bench, &mut speaker, &mut listener), [any, any]);
+    for at in [sound, pictures] {
+        listener.path = at;
+        listener.check(&mut bench);
+    }
+    assert_eq!(ways(&mut bench, &mut speaker, &mut listener), [sound, pictures]);
+    // What it sends is taken from both, by one key.
+    for at in [pictures, sound] {
+        listener.path = at;
+        let before = bench.worker.peer_statistics(PeerId(2)).unwrap().received.packets;
+        let nothing = packet((99, OPUS, seq_of(at), 0), &[], &[1]);
+        listener.send(&mut bench, &nothing);
+        let after = bench.worker.peer_statistics(PeerId(2)).unwrap().received.packets;
+        assert_eq!(after, before + 1, "{at:?}");
+    }
+    listener.path = any;
+    listener.check(&mut bench);
+    assert_eq!(ways(&mut bench, &mut speaker, &mut listener), [any, any], "back on one");
+    // The path for pictures alone goes without checks: the others are as they were.
+    for at in [sound, pictures] {
+        listener.path = at;
+        listener.check(&mut bench);
+    }
+    listener.path = sound;
+    speaker.check(&mut bench);
+    for _ in 0..4 {
+        bench.run(CONSENT / 3);
+        listener.check(&mut bench);
+        speaker.check(&mut bench);
+    }
+    assert_eq!(ways(&mut bench, &mut speaker, &mut listener), [sound, sound]);
+}
+
+fn seq_of(path: Path) -> u16 {
+    u16::from(path.port.0)
 }

@@ -5,12 +5,12 @@ mod pool;
 mod ring;
 
 use crate::clock::Conversion;
+use crate::cmsg;
 use crate::counters::Counters;
 use crate::limits::BATCH;
 use crate::outgoing::{self, Batch};
 use crate::sockaddr;
-use crate::udp::{self, Found, Message, Udp};
-use crate::{cmsg, limits};
+use crate::udp::{Found, Message, Udp};
 use io_uring::opcode;
 use io_uring::squeue::Flags;
 use io_uring::types::Fixed;
@@ -84,7 +84,9 @@ impl Uring {
     /// kernel.io_uring_disabled says so. The sockets are given back.
     pub(crate) fn new(udp: Vec<Udp>, other: &impl AsRawFd) -> Result<Self, (Vec<Udp>, io::Error)> {
         let files = udp.iter().map(|udp| udp.socket.as_raw_fd()).chain([other.as_raw_fd()]);
-        let made = Ring::new(&files.collect::<Vec<_>>()).and_then(|ring| {
+        // No completion is ever without room, with all buffers filled, each socket's receiving ended, a batch refused.
+        let completions = udp.len() * usize::from(BUFFERS + 1) + BATCH;
+        let made = Ring::new(&files.collect::<Vec<_>>(), completions).and_then(|ring| {
             let pools = (0_u16..).zip(&udp).map(|(group, udp)| {
                 let count = if udp.strangers { STRANGERS_BUFFERS } else { BUFFERS };
                 Pool::new(&ring, count, group)
@@ -206,12 +208,12 @@ impl Uring {
             if udp.strangers {
                 continue;
             }
-            let (mut cutting, address) = (udp.cutting, udp.address);
-            let runs = egress.runs().filter(|run| udp::sends(address, &run.path));
+            let (mut cutting, place) = (udp.cutting, udp.place);
+            let runs = egress.runs().filter(|run| place.sends(&run.path));
             let mut submit = |batch: &mut Batch<'_>, _, counters: &mut Counters| {
                 self.submit(socket, batch, counters)
             };
-            let stamped = udp::place(egress, stamped, address);
+            let stamped = place.stamped(egress, stamped);
             outgoing::send(runs, stamped, &mut cutting, counters, &mut submit);
             if let Some(reader) = self.udp.get_mut(socket) {
                 reader.udp.cutting = cutting;
@@ -304,11 +306,6 @@ impl Uring {
 }
 
 const _: () = assert!(BUFFERS.is_power_of_two() && STRANGERS_BUFFERS.is_power_of_two());
-// No completion is ever without room, with all buffers filled, each socket's receiving ended, a batch refused.
-const _: () = assert!(
-    limits::ADDRESSES * (BUFFERS + STRANGERS_BUFFERS + 2) as usize + BATCH
-        < ring::COMPLETIONS as usize
-);
 
 #[cfg(test)]
 mod tests {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// Entries of the submission queue: a batch of runs, and what else is armed again beside it.
 const SUBMISSIONS: u32 = 128;
-/// Entries of the completion queue. The kernel keeps what finds no room there (IORING_FEAT_NODROP).
-pub(super) const COMPLETIONS: u32 = 1024;
+/// Entries of the completion queue, at least. The kernel keeps what finds no room there (IORING_FEAT_NODROP).
+const COMPLETIONS: usize = 1024;
 
 /// A ring that one thread uses: the one that enters it first.
 pub(super) struct Ring {
@@ -33,15 +33,16 @@ pub(super) struct Completion {
 
 impl Ring {
     /// A ring on these descriptors, which requests name by their places. It is disabled until it is entered first, so
-    /// that it belongs to the thread that does so.
-    pub(super) fn new(files: &[RawFd]) -> io::Result<Self> {
+    /// that it belongs to the thread that does so. `completions`: how many there may be at a time.
+    pub(super) fn new(files: &[RawFd], completions: usize) -> io::Result<Self> {
+        let completions = completions.next_power_of_two().max(COMPLETIONS);
         let ring = IoUring::builder()
             .dontfork()
             .setup_r_disabled()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
+            .setup_cqsize(completions as u32)
             .build(SUBMISSIONS)?;
         let features = ring.params();
         let mut probe = Probe::new();

@@ -10,7 +10,7 @@ mod send;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 use strait_core::egress::Egress;
-use strait_core::port::{Path, Protocol};
+use strait_core::port::Path;
 use strait_io::{Backend, Bound, Counters, Drop, Options, bind};
 
 /// Both ways to speak UDP.
@@ -28,7 +28,7 @@ fn client(ip: IpAddr) -> UdpSocket {
 }
 
 fn path(local: IpAddr, remote: SocketAddr) -> Path {
-    Path { protocol: Protocol::Udp, local, remote }
+    Path::udp(local, remote)
 }
 
 fn push(egress: &mut Egress, path: Path, lengths: &[usize], fill: u8) {

@@ -9,7 +9,7 @@ use strait_core::command::{
     PublicationId, ScopeId, SubscriptionId,
 };
 use strait_core::egress::Egress;
-use strait_core::port::{Meta, Path, Protocol};
+use strait_core::port::{Meta, Path};
 use strait_core::time::{Instant, Now};
 use strait_core::worker::{Worker, WorkerConfig};
 use strait_wire::rtcp;
@@ -203,7 +203,7 @@ impl Call {
     fn add_peer(&mut self, peer: PeerId) -> Path {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let remote = SocketAddr::new(ip, 10_000 + peer.0 as u16);
-        let path = Path { protocol: Protocol::Udp, local: ip, remote };
+        let path = Path::udp(ip, remote);
         self.command(Command::AddFixedPeer { scope: SCOPE, peer, path });
         self.command(Command::SetPlain { peer });
         path
@@ -247,7 +247,7 @@ impl Call {
         }
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let remote = SocketAddr::new(ip, 10_000 + PUBLISHER.0 as u16);
-        let path = Path { protocol: Protocol::Udp, local: ip, remote };
+        let path = Path::udp(ip, remote);
         for mut bytes in packets {
             self.receive(path, &mut bytes);
         }

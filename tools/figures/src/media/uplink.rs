@@ -7,7 +7,7 @@ use strait_core::command::{
     Codec, CodecKind, Command, Encoding, Extensions, Kind, PeerId, PublicationId, ScopeId,
 };
 use strait_core::egress::Egress;
-use strait_core::port::{Meta, Path, Protocol};
+use strait_core::port::{Meta, Path};
 use strait_core::statistics::EncodingStatistics;
 use strait_core::time::{Instant, Now};
 use strait_core::worker::{Worker, WorkerConfig};
@@ -37,7 +37,7 @@ impl Uplink {
     /// A plain peer with one video stream.
     pub fn new(absolute: bool, drift: f64) -> Result<Self, String> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let path = Path { protocol: Protocol::Udp, local: ip, remote: SocketAddr::new(ip, 9) };
+        let path = Path::udp(ip, SocketAddr::new(ip, 9));
         let mut uplink = Self {
             worker: Worker::new(WorkerConfig::default()),
             egress: Egress::default(),
