@@ -87,26 +87,24 @@ impl Hosts {
     /// # Errors
     /// Why that cannot be done here.
     pub fn block_udp_of_left(&self, on: bool) -> Result<(), String> {
-        for (host, device) in [(&self.left, "relay"), (&self.relay, "left")] {
-            let rule = |words: &[&str]| {
-                let all = ["-n", &host.name, "rule"].into_iter().chain(words.iter().copied());
-                ip(&all.collect::<Vec<_>>())
-            };
-            let blocked = ["iif", device, "ipproto", "udp", "blackhole", "pref", "10"];
-            // What is for the host itself is looked at first, unless it is moved behind.
-            let (local, first) =
-                (["lookup", "local", "pref", "100"], ["lookup", "local", "pref", "0"]);
-            let add = |words: &[&str]| rule(&[&["add"], words].concat());
-            let remove = |words: &[&str]| rule(&[&["del"], words].concat());
-            if on {
-                add(&local)?;
-                remove(&first)?;
-                add(&blocked)?;
-            } else {
-                remove(&blocked)?;
-                add(&first)?;
-                remove(&local)?;
-            }
+        self.block(&[], &[], on)
+    }
+
+    /// What goes between `left` and this UDP port of `relay` is, likewise.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn block_udp_port_of_left(&self, port: u16, on: bool) -> Result<(), String> {
+        let port = port.to_string();
+        self.block(&["sport", &port], &["dport", &port], on)
+    }
+
+    fn block(&self, at_left: &[&str], at_relay: &[&str], on: bool) -> Result<(), String> {
+        let verb = if on { "add" } else { "del" };
+        let hosts = [(&self.left, "relay", at_left), (&self.relay, "left", at_relay)];
+        for (host, device, which) in hosts {
+            let rule = ["-n", &host.name, "rule", verb, "iif", device, "ipproto", "udp"];
+            ip(&[&rule, which, &["blackhole", "pref", "10"]].concat())?;
         }
         Ok(())
     }
@@ -120,7 +118,11 @@ impl Hosts {
 impl Host {
     fn new(name: String) -> Result<Self, String> {
         ip(&["netns", "add", &name])?;
-        Ok(Self { name })
+        let host = Self { name };
+        // What is for the host itself is looked at first, unless that is moved behind what is lost.
+        ip(&["-n", &host.name, "rule", "add", "lookup", "local", "pref", "100"])?;
+        ip(&["-n", &host.name, "rule", "del", "lookup", "local", "pref", "0"])?;
+        Ok(host)
     }
 
     /// A program on this host.

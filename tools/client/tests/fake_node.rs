@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use strait_crypt::hmac_sha1;
+use strait_link::v1::endpoint::{Protocol, Purpose};
 use strait_link::v1::{self, client_message, server_message, user_event};
 use strait_link::{Frames, MESSAGE_BYTES, encode};
 use strait_wire::demux::{Kind, classify};
@@ -17,7 +18,8 @@ const PASSWORD: &str = "0123456789012345678901";
 #[derive(Debug)]
 pub enum Out {
     Link(usize, Vec<u8>),
-    Datagram(SocketAddr, Vec<u8>),
+    /// From this port of the node.
+    Datagram(u16, SocketAddr, Vec<u8>),
     /// By this connection for framed media.
     Framed(usize, Vec<u8>),
     Close(usize),
@@ -25,7 +27,8 @@ pub enum Out {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    Udp(SocketAddr),
+    /// At this port of the node.
+    Udp(u16, SocketAddr),
     Link,
     Framed(usize),
 }
@@ -42,9 +45,14 @@ pub struct Peer {
     pub unseen: Vec<v1::MessageReceived>,
     pub sent: u64,
     pub nominated: Option<Way>,
+    /// Where pictures go instead.
+    pub pictures: Option<Way>,
+    /// At which ports of the node its sound and its pictures came last.
+    pub came_to: [u16; 2],
     pub reports: Vec<v1::transport_report::State>,
     /// Where it was heard from.
     pub address: Option<SocketAddr>,
+    places: Vec<SocketAddr>,
     pub media_packets: u64,
 }
 
@@ -76,6 +84,17 @@ fn ice(ufrag: String) -> v1::IceCredentials {
     v1::IceCredentials { ufrag, pwd: PASSWORD.into() }
 }
 
+impl Peer {
+    /// All goes there.
+    fn nominate(&mut self, way: Way) {
+        (self.nominated, self.pictures) = (Some(way), None);
+    }
+}
+
+fn is_picture(bytes: &[u8]) -> bool {
+    classify(bytes) == Kind::Rtp && u32::from(bytes[1] & 127) == VP8
+}
+
 impl FakeNode {
     pub fn new(endpoints: Vec<v1::Endpoint>) -> Self {
         Self { endpoints, ssrc: 1000, fill: 7, ..Self::default() }
@@ -104,18 +123,34 @@ impl FakeNode {
         }
     }
 
-    pub fn datagram(&mut self, from: SocketAddr, bytes: &[u8]) {
+    pub fn datagram(&mut self, port: u16, from: SocketAddr, bytes: &[u8]) {
         if classify(bytes) == Kind::Stun {
-            if let Some((peer, nominates, answer)) = self.check(from, bytes) {
-                self.peers[peer].address = Some(from);
-                if nominates {
-                    self.peers[peer].nominated = Some(Way::Udp(from));
+            if let Some((at, nominates, answer)) = self.check(from, bytes) {
+                let purpose = self.purpose(port);
+                let peer = &mut self.peers[at];
+                peer.address = Some(from);
+                peer.places.push(from);
+                let way = Some(Way::Udp(port, from));
+                match purpose {
+                    _ if !nominates => {}
+                    Purpose::Audio => peer.nominated = way,
+                    Purpose::Video => peer.pictures = way,
+                    Purpose::Any => (peer.nominated, peer.pictures) = (way, None),
                 }
-                self.out.push(Out::Datagram(from, answer));
+                self.out.push(Out::Datagram(port, from, answer));
             }
-        } else if let Some(peer) = self.peers.iter().position(|peer| peer.address == Some(from)) {
+        } else if let Some(peer) = self.peers.iter().position(|peer| peer.places.contains(&from)) {
+            if classify(bytes) == Kind::Rtp {
+                self.peers[peer].came_to[usize::from(is_picture(bytes))] = port;
+            }
             self.forward(peer, bytes);
         }
+    }
+
+    fn purpose(&self, port: u16) -> Purpose {
+        let is_it = |endpoint: &&v1::Endpoint| endpoint.port == u32::from(port);
+        let mut endpoints = self.endpoints.iter().filter(|e| e.protocol() == Protocol::Udp);
+        endpoints.find(is_it).map(v1::Endpoint::purpose).unwrap_or_default()
     }
 
     /// Tells one of them another session key.
@@ -130,7 +165,7 @@ impl FakeNode {
             let (peer, nominates, answer) = self.check(nowhere, bytes).unwrap();
             self.framed.insert(connection, peer);
             if nominates {
-                self.peers[peer].nominated = Some(Way::Framed(connection));
+                self.peers[peer].nominate(Way::Framed(connection));
             }
             self.out.push(Out::Framed(connection, answer));
         } else {
@@ -232,7 +267,7 @@ impl FakeNode {
                 let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
                 let (peer, nominates, packet) = self.check(nowhere, &media.packet).unwrap();
                 if nominates {
-                    self.peers[peer].nominated = Some(Way::Link);
+                    self.peers[peer].nominate(Way::Link);
                 }
                 self.tell(at, 0, server_message::Body::Media(v1::Media { packet }));
             }
@@ -358,8 +393,11 @@ impl FakeNode {
     fn forward(&mut self, from: usize, bytes: &[u8]) {
         self.peers[from].media_packets += u64::from(classify(bytes) == Kind::Rtp);
         for to in (0..self.peers.len()).filter(|to| *to != from) {
-            match self.peers[to].nominated {
-                Some(Way::Udp(address)) => self.out.push(Out::Datagram(address, bytes.to_vec())),
+            let peer = &self.peers[to];
+            match peer.pictures.filter(|_| is_picture(bytes)).or(peer.nominated) {
+                Some(Way::Udp(port, address)) => {
+                    self.out.push(Out::Datagram(port, address, bytes.to_vec()));
+                }
                 Some(Way::Framed(connection)) => {
                     self.out.push(Out::Framed(connection, bytes.to_vec()));
                 }

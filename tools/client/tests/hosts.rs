@@ -1,7 +1,7 @@
 //! Real clients and a real node, each on a host of its own: going directly and back, and UDP that is blocked. This test's
 //! program runs again on each host.
 
-use crate::real::Node;
+use crate::real::{Node, Ports};
 use crate::sockets::voice;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -10,16 +10,23 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use strait_client::v1::{auth::Credential, transport_report::State, user_event};
+use strait_client::v1::{self, auth::Credential, transport_report::State, user_event};
 use strait_client::{Client, Config, Descriptor, Event, Frame, Trust};
 use strait_tests::hosts::Hosts;
 
 /// Holds the part of a host, where this program is one.
 const PART: &str = "STRAIT_TEST_PART";
 const PORT: u16 = 8443;
+/// Of a node that has them.
+const AUDIO: u16 = 5000;
+const VIDEO: u16 = 5002;
+const FURTHER: u16 = 3478;
 /// How long anything may take that has no bound of its own.
 const PATIENCE: Duration = Duration::from_secs(30);
 const FRAME: Duration = Duration::from_millis(20);
+const OPUS: u8 = 111;
+/// How a VP8 payload begins whose picture is one (RFC 7741 section 4.2, RFC 6386 section 9.1).
+const KEY_FRAME: [u8; 2] = [0x10, 0];
 /// What may wait to be looked at: minutes of it.
 const LINES: usize = 65_536;
 
@@ -49,6 +56,10 @@ enum Said {
     Direct,
     /// A frame of another: who, and which.
     Heard(u8, u32),
+    /// A picture of another, likewise.
+    Seen(u8, u32),
+    /// Its sound and its pictures go to these UDP ports of the node from now on.
+    Ports(u16, u16),
 }
 
 /// A client's process, or the node's.
@@ -80,6 +91,8 @@ impl Part {
                     Some(1) => Said::State(State::try_from(number().unwrap() as i32).unwrap()),
                     Some(2) => Said::Direct,
                     Some(3) => Said::Heard(number().unwrap() as u8, number().unwrap()),
+                    Some(4) => Said::Seen(number().unwrap() as u8, number().unwrap()),
+                    Some(5) => Said::Ports(number().unwrap() as u16, number().unwrap() as u16),
                     other => panic!("{other:?}"),
                 };
                 let _ended = to.send((at, said));
@@ -103,12 +116,26 @@ impl Part {
         }
     }
 
+    /// When its sound and pictures go to these ports.
+    fn wait_for_ports(&mut self, since: u64, audio: u16, video: u16) -> u64 {
+        self.wait(since, |said| *said == Said::Ports(audio, video))
+    }
+
+    /// When sound and a picture of another came, later than `since`.
+    fn wait_for_both(&mut self, since: u64, from: u8) {
+        self.wait(since, |said| matches!(said, Said::Heard(who, _) if *who == from));
+        self.wait(since, |said| matches!(said, Said::Seen(who, _) if *who == from));
+    }
+
     fn wait_for(&mut self, since: u64, state: State) -> u64 {
         self.wait(since, |said| *said == Said::State(state))
     }
 
     fn states(&self) -> Vec<&(u64, Said)> {
-        self.said.iter().filter(|(_, said)| !matches!(said, Said::Heard(..))).collect()
+        self.said
+            .iter()
+            .filter(|(_, said)| !matches!(said, Said::Heard(..) | Said::Seen(..)))
+            .collect()
     }
 
     /// Which frames of another came, and when each first did.
@@ -146,13 +173,19 @@ impl Drop for Part {
     }
 }
 
-/// Plays a part, where this program is one. `part`: "node FOLDER LEFT RIGHT", or "client WHO HOST FOLDER RELAYED".
+/// Plays a part, where this program is one. `part`: "node FOLDER LEFT RIGHT", with "ports" behind it for all there are, or "client WHO HOST FOLDER RELAYED".
 fn play(part: &str) {
     let words: Vec<&str> = part.split_whitespace().collect();
     match words.as_slice() {
-        ["node", folder, left, right] => {
+        ["node", folder, left, right, rest @ ..] => {
             let addresses = [left, right].map(|address| address.parse().unwrap());
-            let _node = Node::start_on(Path::new(folder), &addresses, Vec::new(), PORT);
+            let ports = match rest {
+                ["ports"] => {
+                    Ports { any: PORT, audio: AUDIO, video: VIDEO, further: vec![FURTHER] }
+                }
+                _ => Ports { any: PORT, ..Ports::default() },
+            };
+            let _node = Node::start_on(Path::new(folder), &addresses, Vec::new(), &ports);
             println!("\n@ {} 0", now_ms());
             let _end = std::io::stdin().read_to_end(&mut Vec::new());
         }
@@ -186,6 +219,9 @@ fn client(who: u8, host: &str, folder: &Path, relay_only: bool) {
     let (to, events) = sync_channel(LINES);
     let client = Client::connect(descriptor, move |event| drop(to.try_send(event))).unwrap();
     let voice = client.publish(voice()).unwrap();
+    let pictures =
+        v1::Publish { kind: v1::Kind::Video.into(), codec: "VP8".into(), ..v1::Publish::default() };
+    let camera = client.publish(pictures).unwrap();
     let (ended, end) = sync_channel::<()>(1);
     std::thread::spawn(move || {
         let _end = std::io::stdin().read_to_end(&mut Vec::new());
@@ -193,6 +229,7 @@ fn client(who: u8, host: &str, folder: &Path, relay_only: bool) {
     });
     let (mut next, mut frame, mut is_published) = (Instant::now(), 0u32, false);
     let mut direct = (0, Instant::now() - PATIENCE);
+    let mut ports = None;
     while end.try_recv() != Err(TryRecvError::Disconnected) {
         let left = next.saturating_duration_since(Instant::now());
         if let Ok(event) = events.recv_timeout(left) {
@@ -208,14 +245,18 @@ fn client(who: u8, host: &str, folder: &Path, relay_only: bool) {
                     println!("@ {} 1 {}", now_ms(), i32::from(state));
                     Vec::new()
                 }
-                Event::Published { .. } => {
-                    is_published = true;
+                Event::Published { handle, .. } => {
+                    is_published |= handle == voice;
                     Vec::new()
                 }
                 Event::Payload(payload) => {
-                    let (from, number) = payload.payload.split_first().unwrap();
+                    let (what, head) = match payload.payload_type {
+                        OPUS => (3, 0),
+                        _ => (4, KEY_FRAME.len()),
+                    };
+                    let (from, number) = payload.payload[head..].split_first().unwrap();
                     let number = u32::from_be_bytes(number.try_into().unwrap());
-                    println!("@ {} 3 {from} {number}", now_ms());
+                    println!("@ {} {what} {from} {number}", now_ms());
                     Vec::new()
                 }
                 _ => Vec::new(),
@@ -224,7 +265,14 @@ fn client(who: u8, host: &str, folder: &Path, relay_only: bool) {
                 client.subscribe(&publication.publication_id, true).unwrap();
             }
         }
-        let came = client.statistics().direct_packets;
+        let statistics = client.statistics();
+        if statistics.udp != ports
+            && let Some(udp) = statistics.udp
+        {
+            println!("@ {} 5 {} {}", now_ms(), udp.audio.port(), udp.video.port());
+        }
+        ports = statistics.udp;
+        let came = statistics.direct_packets;
         if came > direct.0 {
             if direct.1.elapsed() > Duration::from_secs(1) {
                 println!("@ {} 2", now_ms());
@@ -240,6 +288,10 @@ fn client(who: u8, host: &str, folder: &Path, relay_only: bool) {
                 let frame_of_voice =
                     Frame { payload: &payload, timestamp, marker: frame == 0, level: None };
                 let _away = client.send(voice, 0, &frame_of_voice);
+                let payload = [&KEY_FRAME[..], &payload].concat();
+                let timestamp = frame * 1800;
+                let picture = Frame { payload: &payload, timestamp, marker: true, level: None };
+                let _away = client.send(camera, 0, &picture);
                 frame += 1;
             }
         }
@@ -258,6 +310,11 @@ struct Net {
 impl Net {
     /// None where this machine gives no hosts.
     fn start(name: &'static str, net: u8) -> Option<Self> {
+        Self::start_with(name, net, "")
+    }
+
+    /// The node is told this as well.
+    fn start_with(name: &'static str, net: u8, more: &str) -> Option<Self> {
         let ends = ends(net);
         let made = Hosts::new(&format!("d{net}"), ends[0], ends[1]);
         let hosts = match made.and_then(|hosts| hosts.connect_sides(ends).map(|()| hosts)) {
@@ -268,7 +325,8 @@ impl Net {
             }
         };
         let folder = tempfile::tempdir().unwrap();
-        let part = format!("node {} {} {}", folder.path().display(), ends[0].0, ends[1].0);
+        let (folder_path, [left, right]) = (folder.path().display(), ends);
+        let part = format!("node {folder_path} {} {} {more}", left.0, right.0);
         let mut node = Part::start(&hosts.relay, name, &part);
         node.wait(0, |said| *said == Said::Joined);
         Some(Self { hosts, ends, folder, name, _node: node })
@@ -367,6 +425,58 @@ fn where_udp_is_blocked_media_goes_by_tcp_and_comes_back() {
     let now = now_ms();
     let (at_ann, at_bob) = (ann.lost(2, released, now), bob.lost(1, released, now));
     assert!(at_ann.max(at_bob) <= 5, "100 ms of sound: {at_ann} and {at_bob} frames lost");
+    ann.end();
+    bob.end();
+}
+
+#[test]
+fn ports_are_tried_from_the_best_on_and_taken_again() {
+    if let Ok(part) = std::env::var(PART) {
+        return play(&part);
+    }
+    let name = "hosts::ports_are_tried_from_the_best_on_and_taken_again";
+    let Some(net) = Net::start_with(name, 93, "ports") else { return };
+    let mut ann = net.client(0, 1, "relayed");
+    let mut bob = net.client(1, 2, "relayed");
+    ann.wait_for_ports(0, AUDIO, VIDEO);
+    bob.wait_for_ports(0, AUDIO, VIDEO);
+    ann.wait_for_both(0, 2);
+    bob.wait_for_both(0, 1);
+    settle();
+    // Also where one of the pair alone is blocked.
+    for (blocked, next) in [(VIDEO, PORT), (PORT, FURTHER)] {
+        net.hosts.block_udp_port_of_left(blocked, true).unwrap();
+        let cut = now_ms();
+        let moved = ann.wait_for_ports(cut, next, next);
+        assert!(moved - cut <= bound(2000), "from {blocked} to {next} after {} ms", moved - cut);
+        ann.wait_for_both(moved, 2);
+        bob.wait_for_both(moved, 1);
+    }
+    net.hosts.block_udp_port_of_left(AUDIO, true).unwrap();
+    net.hosts.block_udp_port_of_left(FURTHER, true).unwrap();
+    let cut = now_ms();
+    let moved = ann.wait(cut, |said| matches!(said, Said::State(State::Link | State::TcpRelay)));
+    ann.wait_for_both(moved, 2);
+    bob.wait_for_both(moved, 1);
+    settle();
+    // And back: to the one that is there first, and then up, without a gap.
+    net.hosts.block_udp_port_of_left(FURTHER, false).unwrap();
+    let released = now_ms();
+    ann.wait_for_ports(released, FURTHER, FURTHER);
+    for port in [PORT, AUDIO, VIDEO] {
+        net.hosts.block_udp_port_of_left(port, false).unwrap();
+    }
+    let all = now_ms();
+    let back = ann.wait_for_ports(all, AUDIO, VIDEO) - all;
+    assert!(back <= bound(10_000), "back on the best after {back} ms");
+    settle();
+    let now = now_ms();
+    let (at_ann, at_bob) = (ann.lost(2, released, now), bob.lost(1, released, now));
+    assert!(at_ann.max(at_bob) <= 5, "100 ms of sound: {at_ann} and {at_bob} frames lost");
+    let before = bob.states().iter().filter(|(_, said)| matches!(said, Said::Ports(..))).count();
+    assert_eq!(before, 1, "nothing changed for the other one");
+    ann.wait_for_both(now, 2);
+    bob.wait_for_both(now, 1);
     ann.end();
     bob.end();
 }

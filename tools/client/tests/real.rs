@@ -19,6 +19,15 @@ pub struct Node {
     _folder: Option<tempfile::TempDir>,
 }
 
+/// Which a node has; 0 for a free one, and for none where it needs none.
+#[derive(Default)]
+pub struct Ports {
+    pub any: u16,
+    pub audio: u16,
+    pub video: u16,
+    pub further: Vec<u16>,
+}
+
 impl Node {
     pub fn start() -> Self {
         Self::start_at(Vec::new())
@@ -28,17 +37,17 @@ impl Node {
     fn start_at(announced: Vec<IpAddr>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let here = ["127.0.0.1".parse().unwrap()];
-        let mut node = Self::start_on(folder.path(), &here, announced, 0);
+        let mut node = Self::start_on(folder.path(), &here, announced, &Ports::default());
         node._folder = Some(folder);
         node
     }
 
-    /// On these addresses and this port, 0 for free ones.
+    /// On these addresses and ports.
     pub fn start_on(
         folder: &Path,
         addresses: &[IpAddr],
         announced: Vec<IpAddr>,
-        port: u16,
+        ports: &Ports,
     ) -> Self {
         let rpc_socket = folder.join("relay.sock");
         let first = addresses[0];
@@ -47,7 +56,10 @@ impl Node {
         let relay = strait_relay::Config {
             rpc_socket: rpc_socket.clone(),
             listen: addresses.to_vec(),
-            port,
+            port: ports.any,
+            audio_port: ports.audio,
+            video_port: ports.video,
+            further_ports: ports.further.clone(),
             workers: 1,
             metrics_listen: None,
             ice_tcp_listen: Some(framed),
@@ -55,7 +67,7 @@ impl Node {
             ..strait_relay::Config::default()
         };
         let mut control = strait_control::Config::default();
-        let listen = addresses.iter().map(|address| SocketAddr::new(*address, port));
+        let listen = addresses.iter().map(|address| SocketAddr::new(*address, ports.any));
         control.http.https_listen = listen.collect();
         control.http.certificate_names = addresses.iter().map(IpAddr::to_string).collect();
         control.http.http_listen.clear();

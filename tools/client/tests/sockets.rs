@@ -130,7 +130,7 @@ async fn serve_udp(node: Arc<Mutex<FakeNode>>, links: Links, socket: Arc<UdpSock
     let mut bytes = [0; 2048];
     while let Ok((len, from)) = socket.recv_from(&mut bytes).await {
         if on {
-            node.lock().unwrap().datagram(from, &bytes[..len]);
+            node.lock().unwrap().datagram(0, from, &bytes[..len]);
             send(&node, &links, &socket);
         }
     }
@@ -139,7 +139,7 @@ async fn serve_udp(node: Arc<Mutex<FakeNode>>, links: Links, socket: Arc<UdpSock
 fn send(node: &Mutex<FakeNode>, links: &Links, socket: &UdpSocket) {
     for out in std::mem::take(&mut node.lock().unwrap().out) {
         match out {
-            Out::Datagram(to, bytes) => drop(socket.try_send_to(&bytes, to)),
+            Out::Datagram(_, to, bytes) => drop(socket.try_send_to(&bytes, to)),
             Out::Link(link, bytes) => drop(links.lock().unwrap()[&link].try_send(bytes)),
             Out::Framed(..) => unreachable!("it takes none"),
             Out::Close(link) => drop(links.lock().unwrap()[&link].try_send(Vec::new())),

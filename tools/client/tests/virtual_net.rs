@@ -2,7 +2,7 @@
 
 use crate::fake_node::{FakeNode, Out, VP8};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use strait_client::Error;
 use strait_client::core::client::{Client, Config, Event, Handle, Output};
@@ -82,6 +82,8 @@ pub struct World {
     links: usize,
     /// UDP of the node.
     pub udp_blocked: bool,
+    /// These UDP ports of the node.
+    pub ports_blocked: Vec<u16>,
     pub direct_blocked: bool,
     /// New links are refused.
     pub node_away: bool,
@@ -99,8 +101,11 @@ pub struct World {
     pub waited: Vec<(Duration, Duration)>,
 }
 
-pub const NODE: &str = "10.0.0.100:8443";
-pub const OTHER: &str = "10.0.0.101:8443";
+const NODE: [u8; 4] = [10, 0, 0, 100];
+const OTHER: [u8; 4] = [10, 0, 0, 101];
+/// Ports of a node that has them.
+pub const AUDIO: u16 = 5000;
+pub const VIDEO: u16 = 5002;
 const LINE: Duration = Duration::from_millis(20);
 const VOICE: Duration = Duration::from_millis(20);
 const PICTURE: Duration = Duration::from_millis(40);
@@ -109,14 +114,20 @@ pub fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+fn place(protocol: endpoint::Protocol, purpose: endpoint::Purpose, port: u16) -> v1::Endpoint {
+    let (protocol, purpose) = (protocol.into(), purpose.into());
+    v1::Endpoint { protocol, purpose, address: String::new(), port: port.into() }
+}
+
+/// What a member's NAT makes of its port towards a port of the node: each another one.
+fn mapped(from: SocketAddr, to: SocketAddr) -> SocketAddr {
+    let is_further = to.ip() == IpAddr::from(NODE) && to.port() != 8443;
+    SocketAddr::new(from.ip(), from.port() + if is_further { to.port() } else { 0 })
+}
+
 impl World {
     pub fn new(seed: u64) -> Self {
-        let endpoint = v1::Endpoint {
-            protocol: endpoint::Protocol::Udp.into(),
-            purpose: endpoint::Purpose::Any.into(),
-            address: String::new(),
-            port: 8443,
-        };
+        let endpoint = place(endpoint::Protocol::Udp, endpoint::Purpose::Any, 8443);
         Self {
             now: Duration::ZERO,
             other: FakeNode::another(vec![endpoint.clone()]),
@@ -132,6 +143,7 @@ impl World {
             rng: Rng::new(seed),
             links: 0,
             udp_blocked: false,
+            ports_blocked: Vec::new(),
             direct_blocked: false,
             node_away: false,
             away: None,
@@ -164,14 +176,24 @@ impl World {
 
     /// A node that takes framed media.
     pub fn with_framed_media(seed: u64) -> Self {
-        let place = |protocol: endpoint::Protocol| v1::Endpoint {
-            protocol: protocol.into(),
-            purpose: endpoint::Purpose::Any.into(),
-            address: String::new(),
-            port: 8443,
-        };
-        let endpoints = [endpoint::Protocol::Udp, endpoint::Protocol::Tls].map(place);
+        let endpoints = [endpoint::Protocol::Udp, endpoint::Protocol::Tls];
+        let endpoints = endpoints.map(|protocol| place(protocol, endpoint::Purpose::Any, 8443));
         Self { node: FakeNode::new(endpoints.to_vec()), ..Self::new(seed) }
+    }
+
+    /// A node with ports for sound and for pictures, one for both, and two that firewalls know.
+    pub fn with_ports(seed: u64) -> Self {
+        use endpoint::{Protocol, Purpose};
+        let ports = [
+            (Purpose::Audio, AUDIO),
+            (Purpose::Video, VIDEO),
+            (Purpose::Any, 8443),
+            (Purpose::Any, 3478),
+            (Purpose::Any, 443),
+        ];
+        let udp = ports.map(|(purpose, port)| place(Protocol::Udp, purpose, port));
+        let endpoints = [&udp[..], &[place(Protocol::Tls, Purpose::Any, 8443)]].concat();
+        Self { node: FakeNode::new(endpoints), ..Self::new(seed) }
     }
 
     /// Breaks a member's connection for framed media.
@@ -311,11 +333,11 @@ impl World {
     }
 
     fn deliver(&mut self, delivery: Delivery) {
-        let [node, other]: [SocketAddr; 2] = [NODE, OTHER].map(|node| node.parse().unwrap());
+        let [node, other] = [NODE, OTHER].map(IpAddr::from);
         match delivery {
             Delivery::LinkUp(at, link) => {
                 self.members[at].link = Some(link);
-                let ip = if self.to_other.contains(&link) { other.ip() } else { node.ip() };
+                let ip = if self.to_other.contains(&link) { other } else { node };
                 self.members[at].client.on_link(self.now, Some(ip));
                 self.outputs(at);
             }
@@ -352,16 +374,18 @@ impl World {
                     self.outputs(at);
                 }
             }
-            Delivery::Datagram { to, .. } if to == node && self.dead => {}
-            Delivery::Datagram { from, to, bytes } if to == node => {
-                self.node.datagram(from, &bytes)
+            Delivery::Datagram { to, .. } if to.ip() == node && self.dead => {}
+            Delivery::Datagram { from, to, bytes } if to.ip() == node => {
+                self.node.datagram(to.port(), mapped(from, to), &bytes)
             }
-            Delivery::Datagram { from, to, bytes } if to == other => {
-                self.other.datagram(from, &bytes);
+            Delivery::Datagram { from, to, bytes } if to.ip() == other => {
+                self.other.datagram(to.port(), from, &bytes);
             }
             Delivery::Datagram { from, to, bytes } => {
-                let at = self.members.iter().position(|member| member.address == to).unwrap();
-                if from != node && from != other && bytes[0] & 0xc0 == 0x80 && bytes[1] < 192 {
+                let at =
+                    self.members.iter().position(|member| member.address.ip() == to.ip()).unwrap();
+                let is_relayed = [node, other].contains(&from.ip());
+                if !is_relayed && bytes[0] & 0xc0 == 0x80 && bytes[1] < 192 {
                     self.members[at].direct.push(self.now);
                 }
                 self.members[at].client.on_datagram(self.now, from, bytes);
@@ -379,7 +403,9 @@ impl World {
                         self.push(Delivery::ToClient(at, link, bytes));
                     }
                 }
-                Out::Datagram(to, bytes) => self.datagram(from, to, bytes),
+                Out::Datagram(port, to, bytes) => {
+                    self.datagram(SocketAddr::new(from, port), to, bytes);
+                }
                 Out::Framed(media, bytes) => self.push(Delivery::MediaToClient(media, bytes)),
                 Out::Close(link) => self.of_link(link).link_lost(link),
             }
@@ -493,10 +519,14 @@ impl World {
     }
 
     fn datagram(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        let nodes: [SocketAddr; 2] = [NODE, OTHER].map(|node| node.parse().unwrap());
-        let is_relayed = nodes.contains(&from) || nodes.contains(&to);
-        let blocked = if is_relayed { self.udp_blocked } else { self.direct_blocked };
-        let is_direct = from == self.members[0].address && !is_relayed;
+        let nodes = [NODE, OTHER].map(IpAddr::from);
+        let ends = [from, to];
+        let of_node = ends.iter().find(|end| nodes.contains(&end.ip()));
+        let blocked = match of_node {
+            Some(end) => self.udp_blocked || self.ports_blocked.contains(&end.port()),
+            None => self.direct_blocked,
+        };
+        let is_direct = from == self.members[0].address && of_node.is_none();
         if let Some(line) = self.line.as_mut().filter(|_| is_direct) {
             line.push(self.now, bytes.len(), (from, to, bytes));
         } else if !blocked && !self.rng.chance(self.loss) {

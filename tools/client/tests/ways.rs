@@ -1,7 +1,7 @@
 //! How media goes, in virtual time: UDP, its loss and return, directly, messages over broken links.
 
 use crate::fake_node::Way;
-use crate::virtual_net::{World, ms};
+use crate::virtual_net::{AUDIO, VIDEO, World, ms};
 use std::time::Duration;
 use strait_client::Error;
 use strait_client::core::client::Event;
@@ -53,7 +53,87 @@ fn without_udp_media_goes_by_tcp_within_three_seconds_and_comes_back_without_a_g
             assert_eq!(member.lost_since(ms(3000)), 0, "seed {seed}");
         }
         world.run(ms(2000));
-        assert!(matches!(world.node.peers[1].nominated, Some(Way::Udp(_))));
+        assert!(matches!(world.node.peers[1].nominated, Some(Way::Udp(..))));
+    }
+}
+
+/// Where the media of both members goes and comes from, if that is all the same: ports for sound and for pictures.
+fn ports(world: &World) -> [u16; 2] {
+    let of = |peer: &crate::fake_node::Peer| {
+        let port = |way: Option<Way>| match way {
+            Some(Way::Udp(port, _)) => port,
+            other => panic!("{other:?}"),
+        };
+        let back = [port(peer.nominated), port(peer.pictures.or(peer.nominated))];
+        assert_eq!(back, peer.came_to, "there and back");
+        back
+    };
+    let [one, other] = &world.node.peers[..] else { panic!("two") };
+    assert_eq!(of(one), of(other));
+    of(one)
+}
+
+#[test]
+fn each_port_is_used_as_long_as_no_better_one_gets_through() {
+    for seed in 0..10 {
+        let mut world = World::with_ports(seed);
+        for _ in 0..2 {
+            let at = world.join();
+            world.film(at);
+        }
+        world.run(ms(3000));
+        assert_eq!(ports(&world), [AUDIO, VIDEO], "seed {seed}");
+        assert!(world.members[1].heard[0].0 < ms(400), "{:?}", world.members[1].heard[0]);
+        // One by one they are blocked, also one of the pair alone: the next one takes over before TCP is thought of.
+        let steps = [(VIDEO, 8443), (AUDIO, 8443), (8443, 3478), (3478, 443)];
+        for (blocked, next) in steps {
+            world.ports_blocked.push(blocked);
+            let cut = world.now;
+            world.run(ms(8000));
+            assert_eq!(ports(&world), [next; 2], "seed {seed}: without {blocked}");
+            for member in &world.members {
+                assert_eq!(member.transports().len(), 2, "seed {seed}: {:?}", member.transports());
+                let after = member.heard.iter().find(|(at, _)| *at > cut + ms(100)).unwrap().0;
+                assert!(after < cut + ms(2500), "seed {seed}: {after:?} after a cut at {cut:?}");
+            }
+        }
+        world.ports_blocked.push(443);
+        world.run(ms(8000));
+        for member in &world.members {
+            assert_eq!(member.transport(), State::TcpRelay, "seed {seed}");
+        }
+        // And back, up to the best, without a gap.
+        for (released, now) in
+            [(443, [443; 2]), (3478, [3478; 2]), (AUDIO, [3478; 2]), (VIDEO, [AUDIO, VIDEO])]
+        {
+            world.ports_blocked.retain(|port| *port != released);
+            let from = world.now;
+            world.run(ms(10_000));
+            assert_eq!(ports(&world), now, "seed {seed}: with {released}");
+            for member in &world.members {
+                assert_eq!(member.transport(), State::UdpRelay, "seed {seed}");
+                assert_eq!(member.lost_since(from), 0, "seed {seed}: with {released}");
+            }
+        }
+    }
+}
+
+#[test]
+fn blocked_ports_delay_the_first_sound_by_a_quarter_of_a_second_each() {
+    for seed in 0..10 {
+        let mut world = World::with_ports(seed);
+        world.ports_blocked = vec![AUDIO, VIDEO, 8443];
+        world.join();
+        world.join();
+        world.run(ms(3000));
+        for member in &world.members {
+            assert_eq!(member.transport(), State::UdpRelay, "seed {seed}");
+            assert!(member.heard[0].0 < ms(1000), "seed {seed}: {:?}", member.heard[0]);
+        }
+        assert_eq!(
+            world.node.peers[0].nominated.map(|way| matches!(way, Way::Udp(3478, _))),
+            Some(true)
+        );
     }
 }
 

@@ -6,7 +6,7 @@ mod packets;
 use super::media::Media;
 use super::outbox::Outbox;
 pub use super::output::{Event, Handle, Output};
-use super::path::Random;
+use super::path::{Candidate, Random};
 use super::receiving::Received;
 use super::resolver::{Cluster, Place, Search};
 use super::sending::{Frame, PAYLOAD_BYTES, Sent, Stream};
@@ -61,6 +61,8 @@ pub struct Statistics {
     pub transport: v1::transport_report::State,
     /// Of the way that media goes by.
     pub round_trip: Option<Duration>,
+    /// Of the node, where media goes by UDP, if it does.
+    pub udp: Option<Candidate>,
     /// Publication, SSRC.
     pub sent: Vec<(String, u32, Sent)>,
     /// Subscription, SSRC.
@@ -429,6 +431,7 @@ impl<R: Random> Client<R> {
         Statistics {
             transport: self.transport_state,
             round_trip: self.transport.round_trip(),
+            udp: self.transport.udp(),
             sent: sent.collect(),
             received: received.collect(),
             dropped: self.media.dropped,

@@ -21,6 +21,10 @@ const SLOW: Duration = Duration::from_secs(2);
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Each further place is asked so much later than the one before it.
 const STEP: Duration = Duration::from_millis(250);
+/// Better places than the one in use are asked so often.
+const LOOK: Duration = Duration::from_secs(5);
+/// Where one in use was silent for so long, all others are asked.
+const DOUBT: Duration = Duration::from_secs(1);
 /// The largest check: two user fragments of 256 bytes and the rest.
 const CHECK_BYTES: usize = 700;
 /// A host candidate's, of the first component (RFC 8445 section 5.1.2).
@@ -47,6 +51,12 @@ impl Candidate {
     pub fn both(address: SocketAddr) -> Self {
         Self { audio: address, video: address }
     }
+}
+
+/// A place to ask, and at which of its two ends an answer came since it is asked.
+struct Place {
+    at: Candidate,
+    answered: [bool; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,17 +88,20 @@ pub struct Checks {
     tie_breaker: u64,
     /// Heartbeats without an answer after which the way is dead.
     patience: u32,
-    candidates: Vec<(Candidate, [bool; 2])>,
+    /// The first is the best.
+    candidates: Vec<Place>,
+    /// When the others were asked last beside the one in use, where their rank matters.
+    looked_at: Option<Duration>,
     chosen: Option<Candidate>,
     pending: VecDeque<(TransactionId, SocketAddr, Duration)>,
     mode: Mode,
     nominate: bool,
     next: Option<Duration>,
     wait: Duration,
-    /// Since when no check was answered, of a way in use.
-    silent_since: Duration,
-    /// The other side answered since the way is in use, so it knows what was nominated.
-    confirmed: bool,
+    /// Since when no check was answered at each end of the place in use.
+    silent_since: [Duration; 2],
+    /// The other side answered there since it is in use, so it knows what was nominated.
+    confirmed: [bool; 2],
     round_trip: Option<Duration>,
 }
 
@@ -112,24 +125,35 @@ impl Checks {
             tie_breaker: u64::from_be_bytes(tie_breaker),
             patience,
             candidates: Vec::new(),
+            looked_at: None,
             chosen: None,
             pending: VecDeque::new(),
             mode: Mode::Off,
             nominate: false,
             next: None,
             wait: FAST,
-            silent_since: Duration::ZERO,
-            confirmed: false,
+            silent_since: [Duration::ZERO; 2],
+            confirmed: [false; 2],
             round_trip: None,
         }
     }
 
+    /// Earlier places are better ones: they are asked in the background while a later one is in use, which gives way to them;
+    /// and where the one in use falls silent, any other that answers takes its place.
+    #[must_use]
+    pub fn ranked(self) -> Self {
+        Self { looked_at: Some(Duration::ZERO), ..self }
+    }
+
     /// Adds a place to ask, behind the others.
-    pub fn add(&mut self, candidate: Candidate) {
-        let known = self.candidates.iter().any(|(known, _)| *known == candidate);
-        if !known && self.candidates.len() < CANDIDATES {
-            self.candidates.push((candidate, [false; 2]));
+    pub fn add(&mut self, at: Candidate) {
+        if !self.knows(at) && self.candidates.len() < CANDIDATES {
+            self.candidates.push(Place { at, answered: [false; 2] });
         }
+    }
+
+    fn knows(&self, at: Candidate) -> bool {
+        self.candidates.iter().any(|known| known.at == at)
     }
 
     /// Whether there is a place to ask.
@@ -148,7 +172,7 @@ impl Checks {
     #[must_use]
     pub fn is_of(&self, place: SocketAddr) -> bool {
         let is_it = |known: &Candidate| known.audio == place || known.video == place;
-        self.candidates.iter().any(|(known, _)| is_it(known))
+        self.candidates.iter().any(|known| is_it(&known.at))
     }
 
     /// The last round trip.
@@ -160,7 +184,8 @@ impl Checks {
     /// Since when no check was answered, of a way in use.
     #[must_use]
     pub fn silent_since(&self) -> Option<Duration> {
-        (self.mode == Mode::Keeping).then_some(self.silent_since)
+        let [audio, video] = self.silent_since;
+        (self.mode == Mode::Keeping).then_some(audio.max(video))
     }
 
     /// Asks all places, from the first on; `urgent` or in the background.
@@ -169,7 +194,11 @@ impl Checks {
         self.nominate = false;
         self.wait = if urgent { FAST } else { 2 * HEARTBEAT };
         self.next = Some(if urgent { now } else { now + self.wait });
-        self.candidates.iter_mut().for_each(|(_, answered)| *answered = [false; 2]);
+        self.forget_answers();
+    }
+
+    fn forget_answers(&mut self) {
+        self.candidates.iter_mut().for_each(|place| place.answered = [false; 2]);
     }
 
     /// Keeps the chosen place alive; `nominate`: tells the other side to send there, at once.
@@ -177,7 +206,8 @@ impl Checks {
         self.mode = Mode::Keeping;
         self.nominate = nominate;
         self.next = Some(now);
-        (self.silent_since, self.confirmed) = (now, false);
+        (self.silent_since, self.confirmed) = ([now; 2], [false; 2]);
+        self.looked_at = self.looked_at.map(|_| now);
         // An answer to an earlier check does not say that this one came.
         self.pending.clear();
     }
@@ -220,9 +250,9 @@ impl Checks {
                 let steps = (now - since).as_millis() / STEP.as_millis();
                 let asked = usize::try_from(steps).unwrap_or(CANDIDATES).saturating_add(1);
                 let places: Vec<_> =
-                    self.candidates.iter().take(asked).map(|(place, _)| *place).collect();
+                    self.candidates.iter().take(asked).map(|place| place.at).collect();
                 for place in places {
-                    self.check_both(now, place, random, out);
+                    self.check_both(now, place, false, random, out);
                 }
                 if now - since >= URGENT {
                     self.wait = (self.wait * 3 / 2).min(SLOW);
@@ -230,15 +260,17 @@ impl Checks {
                 self.next = Some(now + self.wait);
             }
             Mode::Keeping => {
-                if now >= self.silent_since + HEARTBEAT * self.patience {
+                let since = self.broken_since();
+                if now >= since + HEARTBEAT * self.patience {
                     self.stop();
                     return Heard::Silent;
                 }
                 if let Some(place) = self.chosen {
-                    self.check_both(now, place, random, out);
+                    self.check_both(now, place, self.nominate, random, out);
                 }
+                self.look_around(now, random, out);
                 // Where the last one was not answered, or none was, the next comes soon: one lost packet is no sign.
-                let answered = self.confirmed && now < self.silent_since + HEARTBEAT;
+                let answered = self.confirmed == [true; 2] && now < since + HEARTBEAT;
                 self.next = Some(now + if answered { HEARTBEAT } else { FAST });
             }
         }
@@ -267,17 +299,85 @@ impl Checks {
         message.check_integrity(|parts| self.remote.sign(parts)).ok()?;
         let (_, to, sent) = self.pending.remove(at)?;
         self.round_trip = Some(now.saturating_sub(sent));
-        (self.silent_since, self.confirmed) = (now, true);
-        let Mode::Probing(_) = self.mode else { return Some(Heard::Nothing) };
-        for (place, [audio, video]) in &mut self.candidates {
-            *audio |= place.audio == to;
-            *video |= place.video == to;
-            if *audio && *video {
-                self.chosen = Some(*place);
-                return Some(Heard::Answered);
+        let ends = |place: Candidate| [place.audio == to, place.video == to];
+        for place in &mut self.candidates {
+            let [audio, video] = ends(place.at);
+            place.answered = [place.answered[0] | audio, place.answered[1] | video];
+        }
+        match self.mode {
+            Mode::Off => {}
+            Mode::Probing(_) => {
+                if let Some(place) = self.first_that_answered() {
+                    self.chosen = Some(place);
+                    return Some(Heard::Answered);
+                }
+            }
+            Mode::Keeping => {
+                let mine = self.chosen.map_or([false; 2], ends);
+                let known = self.silent_since.iter_mut().zip(&mut self.confirmed);
+                for ((since, confirmed), _) in known.zip(mine).filter(|(_, mine)| *mine) {
+                    (*since, *confirmed) = (now, true);
+                }
+                self.change(now);
             }
         }
         Some(Heard::Nothing)
+    }
+
+    fn first_that_answered(&self) -> Option<Candidate> {
+        self.candidates.iter().find(|place| place.answered == [true; 2]).map(|place| place.at)
+    }
+
+    /// Since when the one in use is silent at one of its ends: both are needed.
+    fn broken_since(&self) -> Duration {
+        let [audio, video] = self.silent_since;
+        audio.min(video)
+    }
+
+    fn is_in_doubt(&self, now: Duration) -> bool {
+        now >= self.broken_since() + DOUBT
+    }
+
+    /// Asks for better places than the one in use now and then, for all others where that one is silent.
+    fn look_around(
+        &mut self,
+        now: Duration,
+        random: &mut dyn Random,
+        out: &mut Vec<(SocketAddr, Vec<u8>)>,
+    ) {
+        let in_doubt = self.is_in_doubt(now);
+        let pause = if in_doubt { STEP } else { LOOK };
+        if self.looked_at.is_none_or(|at| now < at + pause) {
+            return;
+        }
+        self.looked_at = Some(now);
+        self.forget_answers();
+        let chosen = self.chosen;
+        let places = self.candidates.iter().map(|place| place.at);
+        let is_other = |place: &Candidate| Some(*place) != chosen;
+        let others: Vec<_> = match in_doubt {
+            true => places.filter(is_other).collect(),
+            false => places.take_while(is_other).collect(),
+        };
+        for place in others {
+            self.check_both(now, place, false, random, out);
+        }
+    }
+
+    /// Goes on at a better place that answered, or at any where the one in use is silent.
+    fn change(&mut self, now: Duration) {
+        let mut places = self.candidates.iter().map(|place| Some(place.at));
+        let first = self.first_that_answered();
+        // Whichever of the two comes first.
+        let better = places.find(|place| [first, self.chosen].contains(place)).flatten();
+        if self.looked_at.is_some()
+            && first.is_some()
+            && first != self.chosen
+            && (better == first || self.is_in_doubt(now))
+        {
+            self.chosen = first;
+            self.keep(now, self.nominate);
+        }
     }
 
     /// Only who knows our password is answered, and only as long as the way is wanted.
@@ -305,11 +405,9 @@ impl Checks {
         answer.truncate(len);
         out.push((from, answer));
         // It got through to us from there: so may we, as the way out is open now.
-        let place = Candidate::both(from);
-        if matches!(self.mode, Mode::Probing(_))
-            && !self.candidates.iter().any(|(known, _)| *known == place)
-        {
-            self.candidates.insert(0, (place, [false; 2]));
+        let at = Candidate::both(from);
+        if matches!(self.mode, Mode::Probing(_)) && !self.knows(at) {
+            self.candidates.insert(0, Place { at, answered: [false; 2] });
             self.candidates.truncate(CANDIDATES);
             self.next = Some(now);
         }
@@ -320,12 +418,13 @@ impl Checks {
         &mut self,
         now: Duration,
         place: Candidate,
+        nominate: bool,
         random: &mut dyn Random,
         out: &mut Vec<(SocketAddr, Vec<u8>)>,
     ) {
-        out.extend(self.check(now, place.audio, random));
+        out.extend(self.check(now, place.audio, nominate, random));
         if place.video != place.audio {
-            out.extend(self.check(now, place.video, random));
+            out.extend(self.check(now, place.video, nominate, random));
         }
     }
 
@@ -333,6 +432,7 @@ impl Checks {
         &mut self,
         now: Duration,
         to: SocketAddr,
+        nominate: bool,
         random: &mut dyn Random,
     ) -> Option<(SocketAddr, Vec<u8>)> {
         let mut id = TransactionId::default();
@@ -347,7 +447,7 @@ impl Checks {
         } else {
             check.ice_controlled(self.tie_breaker)
         };
-        if self.nominate && self.controlling {
+        if nominate && self.controlling {
             check = check.use_candidate();
         }
         let len = check.integrity(|parts| self.remote.sign(parts)).fingerprint().finish().ok()?;

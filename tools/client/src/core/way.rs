@@ -85,7 +85,7 @@ impl Transport {
         let none = v1::IceCredentials::default();
         let remote = path.node_ice.as_ref().unwrap_or(&none);
         let local = path.client_ice.as_ref().unwrap_or(&none);
-        let mut udp = Checks::new(remote, local, true, PATIENCE_UDP, random);
+        let mut udp = Checks::new(remote, local, true, PATIENCE_UDP, random).ranked();
         if !self.no_udp {
             candidates(&path.endpoints, node).for_each(|place| udp.add(place));
         }
@@ -271,6 +271,13 @@ impl Transport {
         let relayed = State { direct: Direct::None, ..self.state }.ways();
         let (way, is_tcp) = if relayed.udp { (&self.udp, false) } else { (&self.tcp, true) };
         way.as_ref().and_then(Checks::silent_since).map(|since| (since, is_tcp))
+    }
+
+    /// Where media goes to the node by UDP, if it does.
+    #[must_use]
+    pub fn udp(&self) -> Option<Candidate> {
+        let checks = self.udp.as_ref().filter(|_| self.state.ways().udp);
+        checks.and_then(Checks::chosen)
     }
 
     /// Media goes directly, and to the node no more.
