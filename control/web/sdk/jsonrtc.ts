@@ -2,6 +2,7 @@ import { StraitError, asStraitError } from "./errors.js";
 import { TypedEvents } from "./events.js";
 import { type ControlHeaders, type Frame, type GeneralHeaders, parseFrame } from "./frames.js";
 import * as limits from "./limits.js";
+import type { Located } from "./locator.js";
 import type { ConnectAnswer } from "./protocol.js";
 import { type Timers, realTimers } from "./timers.js";
 
@@ -17,8 +18,8 @@ export interface Socket {
 }
 
 export interface LinkOptions {
-  /** `wss://HOST/ws`. */
-  url: string;
+  /** `wss://HOST/ws`, or who knows it; `failed` is the endpoint of the node that did. */
+  url: string | ((failed: string | undefined) => Promise<Located>);
   subprotocol: string;
   token: string | undefined;
   /** Display name, sent as `initiator`. */
@@ -43,6 +44,8 @@ export interface LinkEvents {
   reconnecting: { attempt: number; waitMs: number };
   /** The same session goes on, nothing was lost. */
   resumed: undefined;
+  /** The scope is on another node now, `HOST:PORT`; `renewed` follows. */
+  moved: { node: string };
   /** The server knew the session no more: everything starts afresh. */
   renewed: ConnectAnswer;
   /** The link is over; `error` says why, unless `close()` was called. */
@@ -79,6 +82,10 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   private retained: { sequence: number; frame: Frame }[] = [];
   private pending = new Map<string, Pending>();
   private attempt = 0;
+  /** Where the server is, and where the session is. */
+  private at: Located | undefined;
+  private sessionAt: string | undefined;
+  private cancelDoubt: (() => void) | undefined;
   private cancelWait: () => void = () => {};
   private cancelConnect: () => void = () => {};
   private cancelPing: () => void = () => {};
@@ -98,6 +105,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   async connect(): Promise<ConnectAnswer> {
     if (this.phase !== "idle") throw new StraitError("closed", "connect() was called before");
     try {
+      await this.locate(undefined);
       return await this.openSession();
     } catch (error) {
       this.finish(undefined);
@@ -131,6 +139,18 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     if (this.phase !== "waiting") return;
     this.cancelWait();
     void this.reconnect();
+  }
+
+  /** Media is silent: a server that does not answer soon is taken for dead. Only of use where there are others. */
+  doubt(): void {
+    if (this.phase !== "open" || this.cancelDoubt) return;
+    const since = this.timers.now();
+    if (since - this.heardAt < limits.DOUBT_MS) return;
+    this.ping();
+    this.cancelDoubt = this.timers.after(limits.VERDICT_MS, () => {
+      this.cancelDoubt = undefined;
+      if (this.heardAt < since) this.dropSocket("neither the server nor its media answers");
+    });
   }
 
   /** Ends the link; the session on the server ends with its time limit. */
@@ -230,9 +250,24 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
 
   // -- the socket -------------------------------------------------------------------------
 
+  /** Finds out where the server is. Where no CnC answers, it is where it was. */
+  private async locate(failed: string | undefined): Promise<void> {
+    const { url } = this.options;
+    this.phase = "connecting";
+    try {
+      this.at = typeof url === "string" ? { url, endpoint: undefined } : await url(failed);
+    } catch (thrown) {
+      if (this.at === undefined) throw thrown;
+    }
+    if ((this.phase as Phase) === "closed") throw closedError();
+  }
+
   /** A new WebSocket, ready to send; its frames go to `onFrame` until it is `adopt`ed. */
   private open(): Promise<Socket> {
     this.phase = "connecting";
+    const url = this.at?.url ?? "";
+    const others = typeof this.options.url === "function";
+    const withinMs = others ? limits.NODE_CONNECT_TIMEOUT_MS : limits.CONNECT_TIMEOUT_MS;
     return new Promise((resolve, reject) => {
       const fail = (reason: string) => {
         cancel();
@@ -240,9 +275,9 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
         socket.close();
         reject(new StraitError("unreachable", reason));
       };
-      const away = `no answer from ${this.options.url}: is the server running and reachable?`;
-      const cancel = this.timers.after(limits.CONNECT_TIMEOUT_MS, () => fail(away));
-      const socket = this.openSocket(this.options.url, this.options.subprotocol);
+      const away = `no answer from ${url}: is the server running and reachable?`;
+      const cancel = this.timers.after(withinMs, () => fail(away));
+      const socket = this.openSocket(url, this.options.subprotocol);
       this.cancelConnect = () => fail("closed while connecting");
       socket.onerror = () => {};
       socket.onclose = () => fail(away);
@@ -314,6 +349,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     this.sent = sent;
     this.acknowledged = 0;
     this.sessionId = answer.control.session_id;
+    this.sessionAt = this.at?.url;
     this.received = answer.control.sequence ?? 0;
     this.adopt(socket);
     return answer.payload as ConnectAnswer;
@@ -372,9 +408,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
       if (silentMs >= limits.PING_AFTER_MS + limits.PONG_WITHIN_MS) {
         this.dropSocket("the server is silent");
       } else if (silentMs >= limits.PING_AFTER_MS) {
-        this.socket?.send(
-          JSON.stringify({ control: { type: "message" }, header: { action: "PING" } }),
-        );
+        this.ping();
         this.armPing(limits.PING_AFTER_MS + limits.PONG_WITHIN_MS - silentMs);
       } else {
         this.armPing(limits.PING_AFTER_MS - silentMs);
@@ -382,10 +416,16 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     });
   }
 
+  private ping(): void {
+    this.socket?.send(JSON.stringify({ control: { type: "message" }, header: { action: "PING" } }));
+  }
+
   private releaseSocket(reason: string): void {
     const socket = this.socket;
     this.socket = undefined;
     this.cancelPing();
+    this.cancelDoubt?.();
+    this.cancelDoubt = undefined;
     if (!socket) return;
     socket.onmessage = socket.onclose = null;
     socket.close(1000, reason);
@@ -408,7 +448,11 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
 
   private async reconnect(): Promise<void> {
     try {
-      const renewed = await this.resumeSession();
+      await this.locate(this.at?.endpoint);
+      const moved = this.at?.url !== this.sessionAt;
+      // Another node knows nothing of the session.
+      const renewed = moved ? await this.openSession() : await this.resumeSession();
+      if (moved) this.emit("moved", { node: this.at?.endpoint ?? "" });
       if (renewed) this.emit("renewed", renewed);
       else this.emit("resumed", undefined);
     } catch (thrown) {

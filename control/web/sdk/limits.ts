@@ -18,6 +18,20 @@ export const REQUEST_TIMEOUT_MS = 30_000;
 export const PING_AFTER_MS = 20_000;
 /** Silence after a PING that means that the WebSocket is dead. */
 export const PONG_WITHIN_MS = 10_000;
+/** CnCs that are asked: a round of silent ones takes half a minute. */
+export const RESOLVERS_MAX = 16;
+/** What a CnC is given to answer. */
+export const RESOLVE_TIMEOUT_MS = 2_000;
+/** And to say: addresses of a node, or why there is none. */
+export const RESOLVE_CHARACTERS_MAX = 4_096;
+/** How often it is looked whether media comes, where there are other nodes. */
+export const PULSE_LOOK_MS = 400;
+/** A WebSocket that was silent for this long while media is gets a PING. */
+export const DOUBT_MS = 750;
+/** And this long to answer it: a dead node is noticed within 2 s. */
+export const VERDICT_MS = 750;
+/** A node that a CnC named has this long to take the connection: another one may have to. */
+export const NODE_CONNECT_TIMEOUT_MS = 3_000;
 /** Changes within this window share one offer. */
 export const COALESCE_MS = 30;
 /** Receive slots of the first offer, of each kind: a call of three with a screen fits. */

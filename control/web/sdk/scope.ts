@@ -10,6 +10,7 @@ import { type MediaHost, MediaSession } from "./media.js";
 import { MediaWatch } from "./mediawatch.js";
 import type { PeerMessage } from "./messages.js";
 import { Messenger } from "./messenger.js";
+import { Pulse } from "./pulse.js";
 import { type Publication, type RemotePeer, Roster, type RosterChanges } from "./peers.js";
 import type {
   ConnectAnswer,
@@ -61,6 +62,8 @@ export interface ScopeEvents {
   track: { publication: Publication; track: MediaStreamTrack };
   /** The own media path is up for the first time. */
   connected: undefined;
+  /** The scope is on another node now, `HOST:PORT`: all is published and received anew there. */
+  moved: { node: string };
   /** Signalling or media broke; the SDK repairs it. */
   reconnecting: { cause: "signalling" | "media"; attempt: number };
   /** All is well again; `fresh` when the scope had to be joined anew. */
@@ -78,6 +81,8 @@ export interface ScopeSettings {
   timers: Timers;
   autoSubscribe: boolean | ((publication: Publication) => boolean);
   slotsFirst: number;
+  /** There are other nodes: this one is watched for its death. */
+  hasOthers?: boolean;
 }
 
 /** A conference that this client takes part in. Made by `Strait.join`. */
@@ -93,6 +98,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private uplinkMaxBps = 0;
   private readonly measuring: Measuring;
   private readonly watch: MediaWatch;
+  private readonly pulse: Pulse;
   private readonly messenger: Messenger;
   private connectAnswer: ConnectAnswer = {};
   private media: MediaSession | undefined;
@@ -126,6 +132,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
       interrupted: () => this.interrupted("media", 1),
       restored: () => this.restored(),
     });
+    this.pulse = new Pulse(
+      settings.timers,
+      () => this.media?.connection,
+      () => this.link.doubt(),
+    );
     this.messenger = new Messenger(
       {
         ready: () => this.subsession !== undefined,
@@ -150,6 +161,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
       if (this.sentAway) void this.rejoin("signalling");
       else this.restored();
     });
+    this.link.on("moved", (detail) => this.emit("moved", detail));
     this.link.on("renewed", (answer) => {
       this.linkDown = false;
       this.connectAnswer = answer;
@@ -384,6 +396,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     try {
       if (input !== undefined) await this.prepare(input, options);
       await this.openMedia();
+      if (this.settings.hasOthers) this.pulse.start();
       globalThis.addEventListener?.("pagehide", this.onPageHide);
       globalThis.addEventListener?.("online", this.onOnline);
     } catch (thrown) {
@@ -756,6 +769,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     globalThis.removeEventListener?.("online", this.onOnline);
     this.cancelRejoin();
     this.watch.reset();
+    this.pulse.stop();
     this.measuring.stop();
     this.media?.close();
     this.messenger.close(error ?? closedError());

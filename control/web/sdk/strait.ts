@@ -8,6 +8,7 @@ import { type DeviceChange, type DeviceList, listDevices, watchDevices } from ".
 import { StraitError, asStraitError } from "./errors.js";
 import { JsonRtc } from "./jsonrtc.js";
 import * as limits from "./limits.js";
+import { Locator, applicationOf } from "./locator.js";
 import type { Publication } from "./peers.js";
 import type { PublishOptions } from "./publication.js";
 import { type PublishInput, Scope } from "./scope.js";
@@ -17,6 +18,15 @@ import { realTimers } from "./timers.js";
 export interface JoinOptions {
   /** The server: `https://HOST`, or the WebSocket itself. Default: where the page came from. */
   url?: string;
+  /**
+   * Instead of `url`: addresses of CnCs, which know the node of the scope. The first is random, the
+   * others follow until one answers; when the node dies, the SDK goes on with the next.
+   */
+  resolvers?: readonly string[];
+  /** For `resolvers`: whose scope it is. Default: the application of the token. */
+  application?: string;
+  /** For `resolvers`: where the client is, if it knows. */
+  region?: string;
   /** Which conference. */
   scope: string;
   /** What allows it; sent in the CONNECT frame, never in an address. */
@@ -37,7 +47,10 @@ export interface JoinOptions {
 
 /** How to test the line. */
 export interface ConnectivityOptions
-  extends Pick<JoinOptions, "url" | "scope" | "token" | "subprotocol"> {
+  extends Pick<
+    JoinOptions,
+    "url" | "resolvers" | "application" | "region" | "scope" | "token" | "subprotocol"
+  > {
   /** How long to send and measure; at most 30 s. Default 4 s. */
   measureMs?: number;
 }
@@ -56,6 +69,7 @@ export class Strait {
       timers: realTimers,
       autoSubscribe: options.autoSubscribe ?? true,
       slotsFirst: options.slots ?? limits.SLOTS_FIRST,
+      hasOthers: options.resolvers !== undefined,
     });
     try {
       const answer = await link.connect();
@@ -119,11 +133,20 @@ function linkFor(options: Omit<ConnectivityOptions, "measureMs"> & { name?: stri
   }
   if (!options.scope) throw new StraitError("unsupported", "a scope needs a name");
   return new JsonRtc({
-    url: webSocketUrl(options.url),
+    url: options.resolvers ? locatorFor(options, options.resolvers) : webSocketUrl(options.url),
     subprotocol: options.subprotocol ?? "strait.jsonrtc.v1",
     token: options.token,
     name: options.name,
   });
+}
+
+function locatorFor(
+  { application, scope, region, token }: Omit<ConnectivityOptions, "measureMs">,
+  resolvers: readonly string[],
+) {
+  const wanted = { resolvers, application: application ?? applicationOf(token), scope, region };
+  const locator = new Locator(wanted, realTimers);
+  return (failed: string | undefined) => locator.locate(failed);
 }
 
 /** The address of the WebSocket: `/ws` of the server unless another path is given. */

@@ -80,21 +80,51 @@ export class Server {
 
   /** Ends one of the two programs, by default at once; `strait dev` starts it again. */
   kill(name, signal = "SIGKILL") {
-    const own = this.process.pid;
+    for (const { pid, command } of this.programs()) {
+      if (!command.endsWith(name)) continue;
+      try {
+        process.kill(pid, signal);
+      } catch {
+        // It ended by itself.
+      }
+    }
+  }
+
+  /** Ends all of it at once, for good: a host that loses its power. */
+  async die() {
+    // Stopped first, or it starts again what ends.
+    this.process.kill("SIGSTOP");
+    this.kill("", "SIGKILL");
+    this.process.kill("SIGKILL");
+    await this.ended;
+  }
+
+  /** Nothing of it does anything any more; connections stay as they are. */
+  freeze() {
+    this.process.kill("SIGSTOP");
+    this.kill("", "SIGSTOP");
+    this.frozen = true;
+  }
+
+  /** What `strait dev` started. */
+  programs() {
+    const found = [];
     for (const entry of readdirSync("/proc")) {
       if (!/^\d+$/.test(entry)) continue;
       try {
         const [, parent] = readFileSync(`/proc/${entry}/stat`, "utf8").split(") ")[1].split(" ");
         const command = readFileSync(`/proc/${entry}/cmdline`, "utf8").split("\0")[0];
-        if (Number(parent) === own && command.endsWith(name)) process.kill(Number(entry), signal);
+        if (Number(parent) === this.process.pid) found.push({ pid: Number(entry), command });
       } catch {
         // The process ended while it was looked at.
       }
     }
+    return found;
   }
 
   async stop() {
-    if (this.process.exitCode === null && this.process.pid !== undefined) {
+    if (this.frozen) await this.die();
+    if (this.process.exitCode === null && !this.process.killed && this.process.pid !== undefined) {
       this.process.kill("SIGTERM");
       const late = setTimeout(() => this.process.kill("SIGKILL"), 8_000);
       await this.ended;
