@@ -194,6 +194,13 @@ impl Member {
         payloads.collect()
     }
 
+    /// What came and nobody waited for, media apart.
+    pub fn take_events(&self) -> Vec<Event> {
+        let mut kept = self.kept.borrow_mut();
+        kept.extend(self.events.try_iter());
+        kept.extract_if(.., |event| !matches!(event, Event::Payload(_))).collect()
+    }
+
     pub fn wait_for_transport(&self, wanted: State) {
         self.wait(&format!("{wanted:?}"), |event| {
             (*event == Event::Transport(wanted)).then_some(())

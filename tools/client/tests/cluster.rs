@@ -1,0 +1,305 @@
+//! Clients in a cluster of two real nodes, each with processes of its own that are killed. The CnC is a stand-in.
+
+use crate::sockets::{Member, voice};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use strait_client::v1::auth::Credential;
+use strait_client::{Cluster, Config, Descriptor, Event, Frame, Resolver, Trust};
+
+/// Generous: the machine has other things to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// From the death of a node until media of another flows, and three times as much where others use the machine.
+const FAILOVER: Duration = Duration::from_secs(5);
+
+/// What the tests' own build makes, if it did.
+fn programs() -> Option<PathBuf> {
+    let beside = || Some(std::env::current_exe().ok()?.parent()?.parent()?.to_path_buf());
+    let folder = std::env::var_os("STRAIT_BIN_DIR").map(PathBuf::from).or_else(beside)?;
+    let all = ["strait", "strait-relay", "strait-control"];
+    all.iter().all(|name| folder.join(name).is_file()).then_some(folder)
+}
+
+/// A port that is free for TCP and UDP now.
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        if UdpSocket::bind(address).is_ok() {
+            return address.port();
+        }
+    }
+}
+
+/// `strait dev` with its relay and control.
+struct Node {
+    process: Child,
+    folder: tempfile::TempDir,
+    http: SocketAddr,
+    port: u16,
+}
+
+impl Node {
+    fn start(programs: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (http, port) = (free_port(), free_port());
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let process = Command::new(programs.join("strait"))
+            .args(["dev", "--address", "127.0.0.1", "--metrics-port", "0", "--token", "dev"])
+            .args(["--http-port", &http.to_string(), "--https-port", &port.to_string()])
+            .args(["--media-port", &port.to_string(), "--log", "info"])
+            .arg("--bin-dir")
+            .arg(programs)
+            .arg("--state-dir")
+            .arg(folder.path())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let node = Self { process, folder, http: SocketAddr::from(([127, 0, 0, 1], http)), port };
+        let end = Instant::now() + PATIENCE;
+        while !answers(node.http, "/readyz") {
+            let log = std::fs::read_to_string(node.folder.path().join("log")).unwrap();
+            assert!(Instant::now() < end, "it is ready: {log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        node
+    }
+
+    fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What it started whose name ends so.
+    fn children(&self, name: &str) -> Vec<u32> {
+        let own = self.process.id().to_string();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let read = |what: &str| std::fs::read_to_string(entry.path().join(what));
+            let (Ok(stat), Ok(command)) = (read("stat"), read("cmdline")) else { continue };
+            let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+            let program = command.split('\0').next().unwrap_or_default();
+            if parent == Some(own.as_str()) && program.ends_with(name) {
+                found.push(pid);
+            }
+        }
+        found
+    }
+
+    /// Ends all of it at once: a host that loses its power.
+    fn die(&mut self) {
+        // Stopped first, or it starts again what ends.
+        signal("STOP", &[self.process.id()]);
+        signal("KILL", &self.children(""));
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            self.die();
+        }
+    }
+}
+
+fn signal(name: &str, pids: &[u32]) {
+    for pid in pids {
+        let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+fn answers(http: SocketAddr, path: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&http, Duration::from_millis(500)) else {
+        return false;
+    };
+    let _set = stream.set_read_timeout(Some(Duration::from_millis(500)));
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let mut answer = [0; 12];
+    stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_exact(&mut answer).is_ok()
+        && &answer == b"HTTP/1.1 200"
+}
+
+/// Not a CnC: it names a node, and the next one when that is reported and does not answer three times within a second.
+fn stand_in_cnc(nodes: Vec<(String, SocketAddr)>) -> (Resolver, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let heard = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        let mut at = 0;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            let (name, health) = &nodes[at];
+            let is_reported = line.contains(&name.replace(':', "%3A"));
+            heard.lock().unwrap().push(line);
+            let is_well = || {
+                (0..3).any(|_| {
+                    answers(*health, "/livez") || {
+                        std::thread::sleep(Duration::from_millis(300));
+                        false
+                    }
+                })
+            };
+            if is_reported && !is_well() {
+                at = (at + 1) % nodes.len();
+            }
+            let name = &nodes[at].0;
+            let length = name.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (Resolver::parse(&url).unwrap(), asked)
+}
+
+/// Ann speaks every 20 ms, Bob listens: when each of her numbered words came to him.
+struct Call {
+    ann: Member,
+    bob: Member,
+    voice: u32,
+    said: u32,
+    heard: Vec<(Instant, u32)>,
+    events: Vec<Event>,
+}
+
+impl Call {
+    fn start(descriptor: &Descriptor) -> Self {
+        let join = |name: &str| {
+            let mut descriptor = descriptor.clone();
+            descriptor.config.name = name.into();
+            Member::connect(descriptor)
+        };
+        let (ann, bob) = (join("ann"), join("bob"));
+        let voice = ann.client.publish(voice()).unwrap();
+        let id = ann.wait("Published", |event| match event {
+            Event::Published { publication_id, .. } => Some(publication_id.clone()),
+            _ => None,
+        });
+        bob.wait("Joined", |event| matches!(event, Event::Joined { .. }).then_some(()));
+        bob.client.subscribe(&id, true).unwrap();
+        bob.wait("Subscribed", |event| matches!(event, Event::Subscribed { .. }).then_some(()));
+        let (heard, events) = (Vec::new(), Vec::new());
+        Self { ann, bob, voice, said: 0, heard, events }
+    }
+
+    fn speak(&mut self) {
+        let payload = self.said.to_be_bytes();
+        let timestamp = self.said.wrapping_mul(960);
+        let frame = Frame { payload: &payload, timestamp, marker: false, level: None };
+        self.said += 1;
+        let _away = self.ann.client.send(self.voice, 0, &frame);
+        std::thread::sleep(Duration::from_millis(20));
+        let now = Instant::now();
+        for came in self.bob.try_payloads() {
+            self.heard.push((now, u32::from_be_bytes(came.payload.try_into().unwrap())));
+        }
+    }
+
+    fn speak_for(&mut self, duration: Duration) {
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            self.speak();
+        }
+    }
+
+    fn speak_until_heard(&mut self, since: Instant) {
+        let end = Instant::now() + PATIENCE;
+        while self.heard.last().is_none_or(|(at, _)| *at < since) {
+            assert!(Instant::now() < end, "Ann is heard");
+            self.speak();
+        }
+    }
+
+    /// The longest time in which nothing was heard since then, and how many words are missing.
+    fn gap(&self, since: Instant) -> (Duration, usize) {
+        let times: Vec<_> = self.heard.iter().filter(|(at, _)| *at >= since).collect();
+        let gaps = times.windows(2).map(|pair| pair[1].0 - pair[0].0);
+        let first = times[0].0 - since;
+        let (from, to) = (times[0].1, times[times.len() - 1].1);
+        let missing = (to + 1 - from) as usize - times.len().min((to + 1 - from) as usize);
+        (gaps.chain([first]).max().unwrap(), missing)
+    }
+
+    fn moved(&mut self, of_bob: bool) -> Option<String> {
+        let member = if of_bob { &self.bob } else { &self.ann };
+        self.events = member.take_events();
+        self.events.iter().find_map(|event| match event {
+            Event::Moved { node } => Some(node.clone()),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn a_killed_node_is_left_for_another_and_a_control_that_comes_back_is_not() {
+    let Some(programs) = programs() else {
+        let why = "strait, strait-relay and strait-control are not built beside the tests";
+        return strait_tests::skip("client: cluster of real nodes", why);
+    };
+    let mut nodes = [Node::start(&programs), Node::start(&programs)];
+    let both = tempfile::NamedTempFile::new().unwrap();
+    let certificates = nodes
+        .each_ref()
+        .map(|node| std::fs::read_to_string(node.folder.path().join("certificate.pem")).unwrap());
+    std::fs::write(both.path(), certificates.concat()).unwrap();
+    let (cnc, asked) =
+        stand_in_cnc(nodes.iter().map(|node| (node.endpoint(), node.http)).collect());
+    // Nobody listens there: it is passed over.
+    let nobody = Resolver::parse(&format!("http://127.0.0.1:{}", free_port())).unwrap();
+    let (application_id, region) = ("dev".into(), String::new());
+    let cluster = Cluster { resolvers: vec![nobody, cnc], application_id, region };
+    let descriptor = Descriptor {
+        config: Config {
+            host: String::new(),
+            port: 0,
+            credential: Credential::Token("dev".into()),
+            scope_id: "cluster".into(),
+            name: String::new(),
+            client: "test/1".into(),
+            profiles: Vec::new(),
+            relay_only: true,
+            cluster: Some(cluster),
+        },
+        trust: Trust::CaFile(both.path().into()),
+        proxy: None,
+        udp: true,
+        quic: None,
+    };
+    let mut call = Call::start(&descriptor);
+    call.speak_until_heard(Instant::now());
+
+    // Control alone: `strait dev` starts it again, the relay goes on.
+    let killed = Instant::now();
+    signal("KILL", &nodes[0].children("strait-control"));
+    call.speak_for(Duration::from_secs(6));
+    call.speak_until_heard(Instant::now());
+    let (gap, missing) = call.gap(killed);
+    println!("control killed: {gap:?} of silence, {missing} words missing");
+    assert_eq!((call.moved(false), call.moved(true)), (None, None));
+    assert!(gap < 3 * FAILOVER, "{gap:?}");
+
+    let killed = Instant::now();
+    nodes[0].die();
+    call.speak_until_heard(killed + Duration::from_millis(500));
+    call.speak_for(Duration::from_secs(1));
+    let (gap, missing) = call.gap(killed);
+    println!("node killed: {gap:?} of silence, {missing} words missing");
+    assert!(gap < 3 * FAILOVER, "{gap:?}");
+    let there = nodes[1].endpoint();
+    assert_eq!((call.moved(false), call.moved(true)), (Some(there.clone()), Some(there)));
+    let failed = format!("&reconnect=true&streamerEndpoint={}", nodes[0].endpoint());
+    assert!(asked.lock().unwrap().iter().any(|line| line.contains(&failed.replace(':', "%3A"))));
+}
