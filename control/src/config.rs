@@ -20,12 +20,18 @@ pub struct Config {
     pub http: Http,
     /// The relay that this process drives.
     pub relay: Relay,
-    /// Where applications and the session log are kept.
+    /// Where applications, sessions and what was used are kept.
     pub store: Store,
     /// Who may come in.
     pub auth: Auth,
     /// Where keys of applications are copied to and from.
     pub keys: Keys,
+    /// Who may ask for everything.
+    pub api: Api,
+    /// What is told of scopes.
+    pub events: Events,
+    /// What is made of it.
+    pub agent: Agent,
     /// WebSocket signalling.
     pub signal: Signal,
     /// Links of native clients.
@@ -97,11 +103,12 @@ impl Default for Relay {
     }
 }
 
-/// Where applications and the session log are kept.
+/// Where applications, sessions and what was used are kept.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// SQLite file, made when absent.
+    /// `sqlite:PATH`, a file that is made when absent; `mysql://USER:PASSWORD@HOST/DATABASE` or
+    /// `postgres://…`, a database that is there.
     pub url: String,
 }
 
@@ -138,6 +145,42 @@ pub struct Keys {
     /// Redis beside this node that replicates it: `redis+unix:PATH`, or `redis://HOST:PORT`. Empty:
     /// the store is asked.
     pub replica: Secret,
+}
+
+/// Who may ask for everything.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Tokens of operators: they see all applications and manage them.
+    pub tokens: Vec<Secret>,
+}
+
+/// What is told of scopes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    /// Whether the quality of all streams is recorded, minute by minute.
+    pub quality: bool,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { quality: true }
+    }
+}
+
+/// What is made of events.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agent {
+    /// How long sessions, their quality, diagnostics, and sums by minute and hour are kept, in days.
+    pub keep_days: u32,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self { keep_days: 90 }
+    }
 }
 
 /// WebSocket signalling.
@@ -365,8 +408,21 @@ impl Config {
                  clients on this machine only; use https_listen"
             )));
         }
-        if !self.store.url.starts_with("sqlite:") {
-            return fail("store.url: only sqlite:PATH is known");
+        let known = ["sqlite:", "mysql://", "postgres://"];
+        if !known.iter().any(|known| self.store.url.starts_with(known)) {
+            return fail(
+                "store.url: this is neither sqlite:PATH nor mysql://USER:PASSWORD@HOST/DATABASE \
+                 nor postgres://USER:PASSWORD@HOST/DATABASE",
+            );
+        }
+        if self.api.tokens.iter().any(|token| token.expose().len() < 32) {
+            return fail(
+                "api.tokens: shorter than 32 characters could be guessed, and they open \
+                 everything; take random ones (openssl rand -hex 32)",
+            );
+        }
+        if self.agent.keep_days == 0 {
+            return fail("agent.keep_days: 0 would keep nothing; give 1 at least");
         }
         self.cluster.check()?;
         let keys = [("master", &self.keys.master), ("replica", &self.keys.replica)];
@@ -490,6 +546,8 @@ mod tests {
             "[http]\ncertificate = 'a.pem'",
             "[http]\nhttp_listen = ['0.0.0.0:8080']",
             "[store]\nurl = 'redis:x'",
+            "[api]\ntokens = ['short']",
+            "[agent]\nkeep_days = 0",
             "[auth]\ndev_tokens = ['']",
             "[auth]\nexpires_ahead_seconds_max = 0",
             "[limits]\nuplink_bps_per_peer = 1000",

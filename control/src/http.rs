@@ -24,9 +24,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, patch, post};
 
 use crate::admission::Admission;
+use crate::api;
 use crate::auth::{Admitted, Authenticator, Credential, Refusal};
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::config::cluster::Role;
+use crate::events::Notary;
 use crate::fault::Fault;
 use crate::keys::Keys;
 use crate::limits;
@@ -59,6 +62,10 @@ pub struct App {
     pub keys: Arc<Keys>,
     /// Store.
     pub store: Store,
+    /// Notes what happens in scopes.
+    pub notary: Arc<Notary>,
+    /// How often clients may post diagnostics.
+    pub rates: api::Rates,
     /// Counters.
     pub metrics: metrics::Metrics,
     /// Turns true when the process ends.
@@ -79,7 +86,12 @@ pub fn router(app: Arc<App>, is_plain: bool) -> Router {
         .route("/healthz", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
-        .fallback(page::serve)
+        .fallback(page::serve);
+    let router = match app.cluster.config().has(Role::Api) {
+        true => router.nest("/api/v1", api::router()),
+        false => router,
+    };
+    let router = router
         .layer(from_fn(redirect::complete))
         .layer(DefaultBodyLimit::max(limits::BODY_BYTES))
         .layer(from_fn_with_state(Arc::clone(&app), cors::add_headers))

@@ -6,9 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod agent;
+pub mod api;
 pub mod auth;
 pub mod cluster;
 pub mod config;
+pub mod events;
 pub mod fault;
 pub mod fuzz;
 pub mod http;

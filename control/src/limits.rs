@@ -94,12 +94,56 @@ pub const SPLICE_BYTES: usize = 16 << 10;
 pub const STORE_OPEN_TIME: Duration = Duration::from_secs(10);
 /// Pause before it looks again.
 pub const STORE_OPEN_PAUSE: Duration = Duration::from_millis(5);
-/// Rows of the session log that are kept; the oldest go first.
-pub const SESSION_LOG_ROWS: i64 = 100_000;
-/// Notes of the session log that wait for the disk: all sessions of a node come or go at once.
-pub const SESSION_NOTES: usize = 32 << 10;
-/// Notes that are written in one transaction.
-pub const SESSION_NOTES_AT_ONCE: usize = 1024;
+/// Connections to a database on a server: one writes, the others answer questions.
+pub const STORE_CONNECTIONS: u32 = 8;
+/// How long the store may take to give a connection.
+pub const STORE_CONNECT: Duration = Duration::from_secs(5);
+/// Rows of one statement: 17 columns of them are far below the 32,766 arguments that SQLite takes.
+pub const ROWS_AT_ONCE: usize = 100;
+/// Sessions that are forgotten in one transaction.
+pub const SESSIONS_FORGOTTEN_AT_ONCE: usize = 500;
+/// How often old records are looked for.
+pub const FORGET_PERIOD: Duration = Duration::from_secs(3_600);
+/// Events that wait for the store or for Redis: all sessions of a node come or go at once.
+pub const EVENTS_WAITING: usize = 64 << 10;
+/// Events that are written in one transaction.
+pub const EVENTS_AT_ONCE: usize = 1024;
+/// Stays of this node that are not over, or whose end nobody took: ten times its peers.
+pub const STAYS_NOTED: usize = 200_000;
+/// Stays in one event: 40 KiB of JSON.
+pub const STAYS_PER_EVENT: usize = 100;
+/// How often all stays are told of.
+pub const PRESENCE_PERIOD: Duration = Duration::from_secs(10);
+/// A session that was not told of for so long, in milliseconds, does not last: three tellings.
+pub const LIVE_MS: i64 = 30_000;
+/// Streams of one peer whose minutes are added up: its publications in three layers, and what it gets.
+pub const STREAMS_METERED: usize = 64;
+/// Sessions with problems that are looked at for examples.
+pub const SESSIONS_LOOKED_AT: usize = 1_000;
+/// Incidents that are told, the newest.
+pub const INCIDENTS_TOLD: usize = 50;
+/// Entries of diagnostics of one application; the oldest go first. 640 MiB at the very most.
+pub const DIAGNOSTICS_PER_APPLICATION: usize = 10_000;
+/// Items of one page of a list.
+pub const PAGE_ITEMS: usize = 200;
+/// Sessions that last, in one answer: 400 KiB.
+pub const SCOPES_TOLD: usize = 1_000;
+/// Stays of a session in one answer: 400 KiB.
+pub const STAYS_TOLD: usize = 1_000;
+/// Minutes of streams in one answer: 20 peers with three streams for two hours and three quarters, 2 MiB.
+pub const POINTS_TOLD: usize = 10_000;
+/// The latest time that is asked for: the year 2255, so that sums of times never overflow.
+pub const TIME_MS_MAX: i64 = 9_000_000_000_000;
+/// Diagnostics that one address posts at once.
+pub const POSTS_PER_ADDRESS: f64 = 20.0;
+/// And each second for long.
+pub const POSTS_PER_ADDRESS_SECOND: f64 = 1.0 / 3.0;
+/// Diagnostics that the clients of an application post at once.
+pub const POSTS_PER_APPLICATION: f64 = 600.0;
+/// And each second for long.
+pub const POSTS_PER_APPLICATION_SECOND: f64 = 10.0;
+/// Addresses, and applications, that are remembered as posting.
+pub const POSTERS: usize = 10_000;
 /// Largest message from peer to peer: a WebSocket frame holds it also in base 64.
 pub const MESSAGE_BYTES: usize = 64 << 10;
 const _: () = assert!(MESSAGE_BYTES * 4 / 3 + 1024 < FRAME_BYTES);

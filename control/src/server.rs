@@ -16,13 +16,16 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::admission::Admission;
+use crate::agent::Agent;
+use crate::api::Rates;
 use crate::auth::{Authenticator, Secret};
 use crate::cluster::Cluster;
 use crate::cluster::announce::Listens;
 use crate::config::Config;
+use crate::events::{self, Notary};
 use crate::fault::Fault;
 use crate::http::{
-    App, front_door::FrontDoor, handover::Handover, metrics::Metrics, page, router,
+    App, front_door::FrontDoor, handover::Handover, health, metrics::Metrics, page, router,
     sessions::Sessions,
 };
 use crate::keys::{Keys, push, replica::Redis};
@@ -30,6 +33,7 @@ use crate::limits;
 use crate::link::{Links, door::LinkDoor, quic};
 use crate::relay::{Relay, channels, watch as relay_watch};
 use crate::scope::Scopes;
+use crate::scope::quality::Wish;
 use crate::signal::hub::Hub;
 use crate::store::Store;
 
@@ -50,6 +54,8 @@ pub struct Server {
     handles: Vec<Handle<SocketAddr>>,
     tasks: JoinSet<io::Result<()>>,
     followers: Vec<tokio::task::JoinHandle<()>>,
+    /// Streams are measured for what is recorded, though nobody else asks.
+    _watched: Option<Wish>,
 }
 
 impl Server {
@@ -70,10 +76,13 @@ impl Server {
         let store = Store::open(&config.store.url).await?;
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
-        let (sessions, speech) = (store.sessions(), config.link.clone());
+        let (outlet, waiting) = events::outlet();
+        let agent = Agent::new(&store, Arc::clone(outlet.counters()));
+        let notary = Arc::new(Notary::new(&cluster.me().node, outlet)?);
+        let speech = config.link.clone();
         let scopes = Arc::new(Scopes::new(
             relay.clone(),
-            sessions,
+            Arc::clone(&notary),
             limits,
             media,
             &speech,
@@ -102,6 +111,8 @@ impl Server {
             admission: Admission::new(config.limits.http_sessions, per_address),
             keys: Arc::clone(&keys),
             store,
+            notary: Arc::clone(&notary),
+            rates: Rates::default(),
             metrics: Metrics::default(),
             shutdown: ends.clone(),
             cluster: Arc::clone(&cluster),
@@ -110,7 +121,12 @@ impl Server {
         });
         let losing = Arc::clone(&scopes);
         let lose = move |scope| losing.give_up(&scope);
+        let keep_days = app.config.agent.keep_days;
+        let watched = app.config.events.quality.then(|| scopes.quality_wishes().wish());
         let mut followers = vec![
+            tokio::spawn(agent.clone().run(waiting)),
+            tokio::spawn(agent.forget(keep_days, move || notary.now())),
+            tokio::spawn(health::tell(Arc::clone(&app))),
             tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&scopes), ends, lose)),
             tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),
             tokio::spawn(channels::follow(relay.clone(), Arc::clone(&scopes))),
@@ -129,6 +145,7 @@ impl Server {
             handles: Vec::new(),
             tasks: JoinSet::new(),
             followers,
+            _watched: watched,
         };
         server.listen()?;
         cluster.listens(&server.listens()).await?;
@@ -177,7 +194,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             self.app.cluster.leave().await;
-            self.app.store.sessions().settle().await;
+            self.app.notary.settle().await;
         };
         if tokio::time::timeout(GRACE + limits::RELAY_CALL, rest).await.is_err() {
             warn!("some sessions did not end in time");

@@ -1,13 +1,16 @@
 //! `/livez`, `/readyz`, `/metrics`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, RawQuery, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{Shared, metrics};
+use super::{App, Shared, metrics};
+use crate::config::cluster::Role;
 use crate::fault::Fault;
+use crate::limits;
 
 /// The process runs. With `?incarnation=`, whether it is that start of a node, and has its relay:
 /// so CnCs find out if its scopes are to move.
@@ -28,8 +31,29 @@ pub async fn livez(State(app): Shared, RawQuery(query): RawQuery) -> Response {
 /// what the relay says is degraded.
 pub async fn readyz(State(app): Shared, RawQuery(query): RawQuery) -> Response {
     let is_verbose = query.is_some_and(|query| query.split('&').any(|q| q.starts_with("verbose")));
-    let relay = app.scopes.relay().info();
-    let relay_state = match &relay {
+    let checks = checks(&app).await;
+    let mut text = String::new();
+    for (name, state) in checks {
+        let (mark, words) = match state {
+            Ok(words) => ("ok", words),
+            Err(words) => ("FAIL", words),
+        };
+        text += &format!("{mark} {name}: {words}\n");
+    }
+    if let Some(info) = app.scopes.relay().info().filter(|_| is_verbose) {
+        text += &format!("relay version {} instance {}\n", info.version, info.instance_id);
+        for degradation in info.degradations {
+            text += &format!("degraded: {degradation}\n");
+        }
+    }
+    let is_ready = checks.iter().all(|(_, state)| state.is_ok());
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, text).into_response()
+}
+
+/// What has to be well for this process to serve, and whether it is.
+async fn checks(app: &App) -> [(&'static str, Result<&'static str, &'static str>); 3] {
+    let relay = match app.scopes.relay().info() {
         None => Err("does not answer"),
         Some(info) if info.draining => Err("drains"),
         Some(_) => Ok("up"),
@@ -39,24 +63,25 @@ pub async fn readyz(State(app): Shared, RawQuery(query): RawQuery) -> Response {
         false => Err("does not answer"),
     };
     let process = if *app.shutdown.borrow() { Err("ending") } else { Ok("serving") };
-    let checks = [("relay", relay_state), ("store", store), ("process", process)];
-    let mut text = String::new();
-    for (name, state) in checks {
-        let (mark, words) = match state {
-            Ok(words) => ("ok", words),
-            Err(words) => ("FAIL", words),
-        };
-        text += &format!("{mark} {name}: {words}\n");
-    }
-    if let Some(info) = relay.filter(|_| is_verbose) {
-        text += &format!("relay version {} instance {}\n", info.version, info.instance_id);
-        for degradation in info.degradations {
-            text += &format!("degraded: {degradation}\n");
+    [("relay", relay), ("store", store), ("process", process)]
+}
+
+/// Tells every ten seconds who is there, and every minute whether this node is well, for as long as
+/// the process lives.
+pub async fn tell(app: Arc<App>) {
+    let mut period = tokio::time::interval(limits::PRESENCE_PERIOD);
+    loop {
+        period.tick().await;
+        app.notary.tell_presence(app.notary.now());
+        if !app.cluster.config().has(Role::Node) {
+            continue;
         }
+        let wrong = checks(&app)
+            .await
+            .into_iter()
+            .find_map(|(name, state)| state.err().map(|words| format!("{name}: {words}")));
+        app.notary.tell_check(wrong.as_deref(), app.notary.now());
     }
-    let is_ready = checks.iter().all(|(_, state)| state.is_ok());
-    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, text).into_response()
 }
 
 /// Prometheus text. For this machine only, unless the configuration says otherwise.

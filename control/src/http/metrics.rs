@@ -13,6 +13,7 @@ use strait_proto::v1;
 
 use super::App;
 use crate::cluster::Cluster;
+use crate::events::Counters;
 use crate::keys::Keys;
 use crate::link::Links;
 
@@ -30,6 +31,7 @@ pub async fn count(State(app): State<Arc<App>>, request: Request, next: Next) ->
         Some("whep") => "whep",
         Some("ws") => "ws",
         Some("resolve") => "resolve",
+        Some("api") => "api",
         Some("livez" | "healthz" | "readyz" | "metrics") => "health",
         _ => "page",
     };
@@ -90,9 +92,7 @@ pub async fn write(app: &App) -> String {
     let name = "control_websocket_held_total";
     header(out, name, "counter", "Messages after which a fast client of a WebSocket waited.");
     line(out, name, "", app.hub.held());
-    let name = "control_session_log_lost_total";
-    header(out, name, "counter", "Stays that the session log lacks, or their ends.");
-    line(out, name, "", app.store.sessions().lost());
+    write_events(out, app.notary.counters());
     let statistics = app.scopes.relay().statistics(Vec::new()).await;
     header(out, "control_relay_up", "gauge", "Whether the relay answers.");
     line(out, "control_relay_up", "", u64::from(statistics.is_ok()));
@@ -153,6 +153,21 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
     for (state, count) in cluster.states() {
         line(out, "control_cluster_nodes", &format!("state=\"{state}\""), count);
     }
+}
+
+fn write_events(out: &mut String, counters: &Counters) {
+    let series = [
+        ("control_events_told_total", "Events of this node told.", &counters.told),
+        ("control_events_lost_total", "Events that are nowhere.", &counters.lost),
+        ("control_events_written_total", "Events written to the store.", &counters.written),
+    ];
+    for (name, help, counter) in series {
+        header(out, name, "counter", help);
+        line(out, name, "", counter.load(Ordering::Relaxed));
+    }
+    let name = "control_events_stalled";
+    header(out, name, "gauge", "Whether events wait for the store or for Redis.");
+    line(out, name, "", u64::from(counters.is_stalled.load(Ordering::Relaxed)));
 }
 
 fn write_links(out: &mut String, links: &Links) {

@@ -16,12 +16,12 @@ use super::rotation::KeyChanges;
 use super::{Kind, PeerView, PublicationView, Sink, Source};
 use crate::auth::Identity;
 use crate::cluster::claims::Claim;
+use crate::events::Stay;
 use crate::fault::Fault;
 use crate::id;
 use crate::limits;
 use crate::relay::{self, Transport};
 use crate::sdp::IceCredentials;
-use crate::store::Stay;
 
 /// What the native clients of a scope share.
 #[derive(Default)]
@@ -179,7 +179,7 @@ impl Native {
         if directly {
             scope.roster().let_go_directly(peer);
         }
-        let stay = scopes.log_joined(&scope.key, peer, name);
+        let stay = scopes.note_joined(&scope, (peer, name), &identity.subject, "native");
         let mut native = Self {
             scopes: Arc::clone(scopes),
             scope,
@@ -227,11 +227,11 @@ impl Native {
     /// Leaves: transport, publications and subscriptions end.
     pub async fn leave(mut self, reason: &str) {
         self.close_media().await;
+        self.scopes.note_left(self.stay, reason);
         self.scopes.exit(&self.scope, &self.peer, reason).await;
         if self.identity.changes_keys {
             self.scopes.change_key_soon(&self.scope);
         }
-        self.scopes.log_left(self.stay, reason);
     }
 
     /// The scope.

@@ -14,6 +14,7 @@ use super::registry::{Scope, ScopeKey, Scopes};
 use super::{Kind, Notice, PeerView, PublicationView, Sink, Source};
 use crate::auth::Identity;
 use crate::cluster::claims::Claim;
+use crate::events::Stay;
 use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
@@ -21,7 +22,6 @@ use crate::relay::{self, Transport};
 use crate::sdp::{
     Answer, AnswerLine, Direction, Fingerprint, IceCredentials, Offer, Sending, Setup,
 };
-use crate::store::Stay;
 
 /// A publication as its publisher describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -132,7 +132,7 @@ impl Participant {
         let key = ScopeKey { application: identity.application.clone(), scope: scope.into() };
         let claim = scopes.claim(&key).await?;
         let (scope, others, ()) = scopes.enter(key, (peer, name), sink, |_| Ok(()))?;
-        let stay = scopes.log_joined(&scope.key, peer, name);
+        let stay = scopes.note_joined(&scope, (peer, name), &identity.subject, role.client());
         let participant = Self {
             scopes: Arc::clone(scopes),
             scope,
@@ -151,8 +151,8 @@ impl Participant {
     /// Leaves: transport, publications and slots end.
     pub async fn leave(mut self, reason: &str) {
         self.close_media().await;
+        self.scopes.note_left(self.stay, reason);
         self.scopes.exit(&self.scope, &self.peer, reason).await;
-        self.scopes.log_left(self.stay, reason);
     }
 
     /// The scope.

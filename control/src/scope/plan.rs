@@ -15,6 +15,17 @@ pub enum Role {
     Player,
 }
 
+impl Role {
+    /// As events name it.
+    pub fn client(self) -> &'static str {
+        match self {
+            Self::Conference => "conference",
+            Self::Publisher => "whip",
+            Self::Player => "whep",
+        }
+    }
+}
+
 /// What one m-line becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {

@@ -16,12 +16,12 @@ use super::{Message, Notice, PeerView, PublicationView, Reached, Roster, Sink, d
 use crate::cluster::Cluster;
 use crate::cluster::claims::Claim;
 use crate::config::{Limits, Link, Media};
+use crate::events::{Life, Notary, Stay};
 use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
 use crate::relay::Relay;
 use crate::sdp::{Fec, IceCredentials};
-use crate::store::{Sessions, Stay};
 
 /// What names a scope: scopes of different applications never meet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,7 +36,7 @@ pub struct ScopeKey {
 pub struct Scopes {
     scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
     pub(super) relay: Relay,
-    log: Sessions,
+    notary: Arc<Notary>,
     limits: Limits,
     media: Media,
     transports: AtomicU64,
@@ -53,6 +53,8 @@ pub struct Scope {
     /// The relay's name for it: unique for each life of the scope, so that disposing the last one
     /// cannot hit the next.
     pub relay_id: String,
+    /// This life of it, as events call it.
+    pub life: Arc<Life>,
     roster: Mutex<Roster<Sink>>,
     viewers: Mutex<Viewers>,
     natives: Mutex<Natives>,
@@ -67,7 +69,7 @@ impl Scopes {
     /// No scopes yet.
     pub fn new(
         relay: Relay,
-        log: Sessions,
+        notary: Arc<Notary>,
         limits: Limits,
         media: Media,
         link: &Link,
@@ -76,7 +78,7 @@ impl Scopes {
         let (scopes, wishes) = Default::default();
         let speech = (link.messages_per_second, link.kibibytes_per_second);
         let transports = AtomicU64::new(0);
-        Self { scopes, relay, log, limits, media, transports, wishes, speech, cluster }
+        Self { scopes, relay, notary, limits, media, transports, wishes, speech, cluster }
     }
 
     /// What a peer whose data channels the relay takes may do there.
@@ -166,7 +168,10 @@ impl Scopes {
                     scopes.len()
                 )));
             }
-            None => Arc::new(Scope::new(key.clone())?),
+            None => {
+                let life = self.notary.life(&key.application, &key.scope)?;
+                Arc::new(Scope::new(key.clone(), life)?)
+            }
         };
         // First, because what `admit` gives out is not given back.
         scope.roster().check_room(self.limits.peers_per_scope)?;
@@ -187,16 +192,22 @@ impl Scopes {
 
     /// Takes a member out, tells the others, and ends the scope with its last member.
     pub(super) async fn exit(&self, scope: &Arc<Scope>, peer: &str, reason: &str) {
-        {
+        let is_over = {
             let mut scopes = self.lock();
             let mut roster = scope.roster();
             let Some(publications) = roster.leave(peer) else { return };
             tell_ended(&roster, peer, publications);
             tell(&roster, peer, Notice::Left { peer: peer.into(), reason: reason.into() });
             settle(&mut roster);
-            if roster.is_empty() && scopes.get(&scope.key).is_some_and(|s| Arc::ptr_eq(s, scope)) {
+            let is_over =
+                roster.is_empty() && scopes.get(&scope.key).is_some_and(|s| Arc::ptr_eq(s, scope));
+            if is_over {
                 scopes.remove(&scope.key);
             }
+            is_over
+        };
+        if is_over {
+            self.notary.disposed(&scope.life, self.notary.now());
         }
         scope.channels().forget(peer);
         if scope.roster().is_empty() {
@@ -239,14 +250,20 @@ impl Scopes {
         found.ok_or_else(|| Fault::not_found("the relay has no statistics of this peer"))
     }
 
-    /// Notes a stay in the log. A log that fails is no reason to refuse a call.
-    pub(super) fn log_joined(&self, key: &ScopeKey, peer: &str, name: &str) -> Stay {
-        self.log.joined(&key.application, &key.scope, peer, name, unix_now())
+    /// Notes that a peer came; `client` says how it is connected.
+    pub(super) fn note_joined(
+        &self,
+        scope: &Scope,
+        peer: (&str, &str),
+        user: &str,
+        client: &str,
+    ) -> Stay {
+        self.notary.joined(&scope.life, peer, user, client, self.notary.now())
     }
 
-    /// Notes the end of a stay.
-    pub(super) fn log_left(&self, stay: Stay, reason: &str) {
-        self.log.left(stay, reason, unix_now());
+    /// Notes that it left.
+    pub(super) fn note_left(&self, stay: Stay, reason: &str) {
+        self.notary.left(stay, reason, self.notary.now());
     }
 
     /// A peer's media path is up, or is another one.
@@ -305,6 +322,9 @@ impl Scopes {
         }
         let roster = scope.roster();
         let peer = roster.of_relay_peer(&told.peer_id);
+        if let Some(peer) = peer {
+            self.notary.heard(&scope.life, peer, told, self.notary.now());
+        }
         let sink = peer.and_then(|peer| roster.sink(peer)).filter(|sink| sink.wants_quality());
         if let Some(sink) = sink {
             sink.offer(Notice::Quality(match &told.subscriber {
@@ -366,12 +386,13 @@ impl Scopes {
 }
 
 impl Scope {
-    fn new(key: ScopeKey) -> Result<Self, Fault> {
-        let mut life = [0; 4];
-        id::fill(&mut life)?;
+    fn new(key: ScopeKey, life: Arc<Life>) -> Result<Self, Fault> {
+        let mut number = [0; 4];
+        id::fill(&mut number)?;
         Ok(Self {
-            relay_id: format!("{}/{}#{}", key.application, key.scope, id::hex(&life)),
+            relay_id: format!("{}/{}#{}", key.application, key.scope, id::hex(&number)),
             key,
+            life,
             roster: Mutex::default(),
             viewers: Mutex::default(),
             natives: Mutex::default(),

@@ -1,9 +1,7 @@
 //! Applications and their API keys: who may sign.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqlitePool};
-
 use super::broken;
+use super::sql::{Pool, Row, values};
 use crate::auth::{Application, Key, Material, PublicKey, Secret};
 use crate::fault::Fault;
 use crate::{id, limits};
@@ -11,11 +9,11 @@ use crate::{id, limits};
 /// The tables of applications and their keys.
 #[derive(Clone)]
 pub struct Applications {
-    pool: SqlitePool,
+    pool: Pool,
 }
 
 impl Applications {
-    pub(super) fn new(pool: SqlitePool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 
@@ -24,18 +22,18 @@ impl Applications {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn find(&self, id: &str) -> Result<Option<Application>, Fault> {
-        let rows = sqlx::query(
-            "SELECT concatenated, changes_keys, k.id, k.kind, k.material, k.enabled, k.created
+        let rows = self
+            .pool
+            .rows(
+                "SELECT concatenated, changes_keys, k.id, k.kind, k.material, k.enabled, k.created
              FROM applications a LEFT JOIN application_keys k ON k.application = a.id
              WHERE a.id = ? ORDER BY k.created, k.id",
-        )
-        .bind(id)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|error| broken(&error))?;
+                &values![id],
+            )
+            .await?;
+        let rows = rows;
         let Some(first) = rows.first() else { return Ok(None) };
-        let concatenated = first.try_get(0).map_err(|error| broken(&error))?;
-        let changes_keys = first.try_get(1).map_err(|error| broken(&error))?;
+        let (concatenated, changes_keys) = (first.is(0)?, first.is(1)?);
         let keys = rows.iter().filter_map(|row| key(row).transpose());
         let keys = keys.collect::<Result<_, Fault>>()?;
         Ok(Some(Application { id: id.to_owned(), concatenated, changes_keys, keys }))
@@ -48,13 +46,8 @@ impl Applications {
     /// when it exists, [`crate::fault::Class::Internal`].
     pub async fn add(&self, id: &str, created: u64) -> Result<(), Fault> {
         id::check_name("the application's identifier", id, limits::APPLICATION_BYTES)?;
-        let outcome = sqlx::query("INSERT OR IGNORE INTO applications (id, created) VALUES (?, ?)")
-            .bind(id)
-            .bind(i64::try_from(created).unwrap_or(i64::MAX))
-            .execute(&self.pool)
-            .await
-            .map_err(|error| broken(&error))?;
-        match outcome.rows_affected() {
+        let statement = "{insert} applications (id, created) VALUES (?, ?) {unless there}";
+        match self.pool.execute(statement, &values![id, created]).await? {
             0 => Err(Fault::conflict(format!("there is an application {id:?} already"))),
             _ => Ok(()),
         }
@@ -76,14 +69,9 @@ impl Applications {
         self.set("UPDATE applications SET changes_keys = ? WHERE id = ?", id, is_on).await
     }
 
-    async fn set(&self, statement: &'static str, id: &str, is_on: bool) -> Result<(), Fault> {
-        let outcome = sqlx::query(statement)
-            .bind(is_on)
-            .bind(id)
-            .execute(&self.pool)
-            .await
-            .map_err(|error| broken(&error))?;
-        found(outcome.rows_affected(), || format!("application {id:?}"))
+    async fn set(&self, statement: &str, id: &str, is_on: bool) -> Result<(), Fault> {
+        let rows = self.pool.execute(statement, &values![is_on, id]).await?;
+        found(rows, || format!("application {id:?}"))
     }
 
     /// Removes an application and its keys.
@@ -91,12 +79,8 @@ impl Applications {
     /// # Errors
     /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
     pub async fn remove(&self, id: &str) -> Result<(), Fault> {
-        let outcome = sqlx::query("DELETE FROM applications WHERE id = ?")
-            .bind(id)
-            .execute(&self.pool)
-            .await
-            .map_err(|error| broken(&error))?;
-        found(outcome.rows_affected(), || format!("application {id:?}"))
+        let rows = self.pool.execute("DELETE FROM applications WHERE id = ?", &values![id]).await?;
+        found(rows, || format!("application {id:?}"))
     }
 
     /// All identifiers, in order.
@@ -104,10 +88,8 @@ impl Applications {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn list(&self) -> Result<Vec<String>, Fault> {
-        sqlx::query_scalar("SELECT id FROM applications ORDER BY id")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|error| broken(&error))
+        let rows = self.pool.rows("SELECT id FROM applications ORDER BY id", &[]).await?;
+        rows.iter().map(|row| row.text(0)).collect()
     }
 
     /// All applications, each with its keys.
@@ -115,20 +97,14 @@ impl Applications {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn all(&self) -> Result<Vec<Application>, Fault> {
-        let rows = sqlx::query(
-            "SELECT concatenated, changes_keys, k.id, k.kind, k.material, k.enabled, k.created, a.id
+        let rows = self.pool.rows("SELECT concatenated, changes_keys, k.id, k.kind, k.material, k.enabled, k.created, a.id
              FROM applications a LEFT JOIN application_keys k ON k.application = a.id
-             ORDER BY a.id, k.created, k.id",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|error| broken(&error))?;
+             ORDER BY a.id, k.created, k.id", &[]).await?;
         let mut all: Vec<Application> = Vec::new();
         for row in &rows {
-            let id: String = row.try_get(7).map_err(|error| broken(&error))?;
+            let id = row.text(7)?;
             if all.last().is_none_or(|last| last.id != id) {
-                let concatenated = row.try_get(0).map_err(|error| broken(&error))?;
-                let changes_keys = row.try_get(1).map_err(|error| broken(&error))?;
+                let (concatenated, changes_keys) = (row.is(0)?, row.is(1)?);
                 all.push(Application { id, concatenated, changes_keys, keys: Vec::new() });
             }
             if let (Some(application), Some(key)) = (all.last_mut(), key(row)?) {
@@ -149,11 +125,14 @@ impl Applications {
         let present = self.find(application).await?;
         let present = present
             .ok_or_else(|| Fault::not_found(format!("there is no application {application:?}")))?;
-        if present.keys.iter().any(|other| other.id == key.id) {
-            return Err(Fault::conflict(format!(
+        let there_is = || {
+            Fault::conflict(format!(
                 "{application:?} has a key {:?} already; give the new one another name",
                 key.id
-            )));
+            ))
+        };
+        if present.keys.iter().any(|other| other.id == key.id) {
+            return Err(there_is());
         }
         if present.keys.len() >= limits::KEYS_PER_APPLICATION {
             return Err(Fault::too_many(format!(
@@ -165,20 +144,18 @@ impl Applications {
             Material::Secret(secret) => secret.expose(),
             Material::Es256(public) => public.pem(),
         };
-        sqlx::query(
-            "INSERT INTO application_keys (application, id, kind, material, enabled, created)
-             VALUES (?, ?, ?, ?, ?, ?)",
-        )
-        .bind(application)
-        .bind(&key.id)
-        .bind(key.material.kind())
-        .bind(material)
-        .bind(key.is_enabled)
-        .bind(i64::try_from(key.created).unwrap_or(i64::MAX))
-        .execute(&self.pool)
-        .await
-        .map_err(|error| broken(&error))?;
-        Ok(())
+        let (kind, created) = (key.material.kind(), key.created);
+        let values = values![application, &key.id, kind, material, key.is_enabled, created];
+        let added = self
+            .pool
+            .execute(
+                "{insert} application_keys (application, id, kind, material, enabled, created)
+             VALUES (?, ?, ?, ?, ?, ?) {unless there}",
+                &values,
+            )
+            .await?;
+        // None: another was quicker.
+        (added > 0).then_some(()).ok_or_else(there_is)
     }
 
     /// Switches a key on or off: what it signs is taken or refused from the next call on.
@@ -186,15 +163,9 @@ impl Applications {
     /// # Errors
     /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
     pub async fn enable_key(&self, application: &str, id: &str, is_on: bool) -> Result<(), Fault> {
-        let outcome =
-            sqlx::query("UPDATE application_keys SET enabled = ? WHERE application = ? AND id = ?")
-                .bind(is_on)
-                .bind(application)
-                .bind(id)
-                .execute(&self.pool)
-                .await
-                .map_err(|error| broken(&error))?;
-        found(outcome.rows_affected(), || format!("key {id:?} of {application:?}"))
+        let statement = "UPDATE application_keys SET enabled = ? WHERE application = ? AND id = ?";
+        let rows = self.pool.execute(statement, &values![is_on, application, id]).await?;
+        found(rows, || format!("key {id:?} of {application:?}"))
     }
 
     /// Removes a key.
@@ -202,26 +173,16 @@ impl Applications {
     /// # Errors
     /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
     pub async fn remove_key(&self, application: &str, id: &str) -> Result<(), Fault> {
-        let outcome = sqlx::query("DELETE FROM application_keys WHERE application = ? AND id = ?")
-            .bind(application)
-            .bind(id)
-            .execute(&self.pool)
-            .await
-            .map_err(|error| broken(&error))?;
-        found(outcome.rows_affected(), || format!("key {id:?} of {application:?}"))
+        let statement = "DELETE FROM application_keys WHERE application = ? AND id = ?";
+        let rows = self.pool.execute(statement, &values![application, id]).await?;
+        found(rows, || format!("key {id:?} of {application:?}"))
     }
 }
 
 /// The key of a row; none where the application has none.
-fn key(row: &SqliteRow) -> Result<Option<Key>, Fault> {
-    let columns = || {
-        let id: Option<String> = row.try_get(2)?;
-        let Some(id) = id else { return Ok(None) };
-        let (kind, material): (String, String) = (row.try_get(3)?, row.try_get(4)?);
-        Ok(Some((id, kind, Secret::from(material), row.try_get(5)?, row.try_get::<i64, _>(6)?)))
-    };
-    let columns = columns().map_err(|error: sqlx::Error| broken(&error))?;
-    let Some((id, kind, material, is_enabled, created)) = columns else { return Ok(None) };
+fn key(row: &Row) -> Result<Option<Key>, Fault> {
+    let Some(id) = row.text_maybe(2)? else { return Ok(None) };
+    let (kind, material) = (row.text(3)?, Secret::from(row.text(4)?));
     let material = match kind.as_str() {
         "secret" => Material::Secret(material),
         "es256" => Material::Es256(PublicKey::from_pem(material.expose()).map_err(|fault| {
@@ -229,8 +190,8 @@ fn key(row: &SqliteRow) -> Result<Option<Key>, Fault> {
         })?),
         kind => return Err(broken(&format!("key {id:?} is of the unknown kind {kind:?}"))),
     };
-    let created = u64::try_from(created).unwrap_or_default();
-    Ok(Some(Key { id, material, is_enabled, created }))
+    let created = u64::try_from(row.int(6)?).unwrap_or_default();
+    Ok(Some(Key { id, material, is_enabled: row.is(5)?, created }))
 }
 
 fn found(rows: u64, what: impl Fn() -> String) -> Result<(), Fault> {
@@ -314,7 +275,10 @@ mod tests {
         let file = folder.path().join("control.db");
         let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
         let mut connection = options.connect().await.unwrap();
-        super::super::migrator().run_to(1, &mut connection).await.unwrap();
+        super::super::migrator(super::super::sql::Engine::Sqlite)
+            .run_to(1, &mut connection)
+            .await
+            .unwrap();
         sqlx::query("INSERT INTO applications VALUES ('acme', 'an old secret', 7)")
             .execute(&mut connection)
             .await

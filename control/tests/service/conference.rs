@@ -310,7 +310,7 @@ async fn who_tries_the_line_alone_gets_its_own_media_and_meets_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_is_told_how_its_streams_fare() {
-    let service = Service::start().await;
+    let service = Service::start_with(|config| config.events.quality = false).await;
     let mut alice = Client::connect(&service, "Alice");
     let (a, _) = alice.start("lobby", json!({"sdp": PUBLISH, "publish": []})).unwrap();
     let (scope_id, scope) = service.relay.scope();

@@ -2,6 +2,7 @@
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use strait_control::auth::{Claims, Signer, mint};
+use strait_control::store::WantedSessions;
 use strait_proto::v1::{self, event::Event};
 
 use crate::{PLAY, PUBLISH, Service, eventually};
@@ -303,8 +304,16 @@ async fn applications_do_not_meet_and_grants_hold() {
     assert_eq!(service.relay.state.lock().unwrap().scopes.len(), 2);
     let delete = request(&service, Method::DELETE, &header(&response, "location"));
     assert_eq!(delete.bearer_auth("dev").send().await.unwrap().status(), StatusCode::FORBIDDEN);
-    let rows = service.server.app.store.sessions().of_scope("acme", "a", 9).await.unwrap();
-    assert_eq!((rows.len(), rows[0].name.as_str()), (1, "Alice"));
+    let app = &service.server.app;
+    app.notary.settle().await;
+    let wanted = WantedSessions { count: 9, ..WantedSessions::default() };
+    let analytics = app.store.analytics();
+    let sessions = analytics.sessions(&wanted, app.notary.now()).await.unwrap();
+    let of_acme = sessions.iter().find(|session| session.application == "acme").unwrap();
+    assert_eq!((sessions.len(), of_acme.present), (2, 1));
+    let stays = analytics.stays(&of_acme.session, 9).await.unwrap();
+    assert_eq!((stays.len(), stays[0].name.as_str()), (1, "Alice"));
+    assert_eq!((stays[0].client.as_str(), stays[0].user.as_str()), ("whip", "alice"));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The running service over HTTP and WebSocket, with a relay that only keeps the books.
 
+mod api;
 mod authentication;
 mod channels;
 mod cluster;

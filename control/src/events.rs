@@ -1,0 +1,92 @@
+//! What happens in scopes, told to whoever keeps accounts.
+//!
+//! [`Notary`] notes it as it happens; `event` is what is told; [`grade`] is what a stream's minute is
+//! worth. Events go to the agent of this process, or to a Redis stream that the agents of the cluster
+//! read (`crate::agent`).
+
+pub mod event;
+pub mod grade;
+mod meter;
+mod notary;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use event::Event;
+pub use notary::{Life, Notary, Stay};
+
+use crate::limits;
+
+/// What goes to those who take events.
+#[allow(clippy::large_enum_variant)] // nearly all are events
+#[derive(Debug)]
+pub enum Note {
+    /// An event.
+    Event(Event),
+    /// Answered when all before it is where it should be, or cannot get there now.
+    Settle(oneshot::Sender<()>),
+}
+
+/// Where a node's events go; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    notes: mpsc::Sender<Note>,
+    counters: Arc<Counters>,
+}
+
+/// How it goes with events.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Events told.
+    pub told: AtomicU64,
+    /// Events that are nowhere: nobody took them for long, or the store cannot hold them.
+    pub lost: AtomicU64,
+    /// Events that agents of this process wrote.
+    pub written: AtomicU64,
+    /// Those who take events cannot for now: what will be told again anyway need not wait.
+    pub is_stalled: AtomicBool,
+}
+
+/// A way for events: where they go, and where they come out.
+pub fn outlet() -> (Outlet, mpsc::Receiver<Note>) {
+    let (notes, waiting) = mpsc::channel(limits::EVENTS_WAITING);
+    (Outlet { notes, counters: Arc::default() }, waiting)
+}
+
+impl Outlet {
+    /// How it goes.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Waits until all that was told is where it should be, or cannot get there now.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        if self.notes.send(Note::Settle(done)).await.is_ok() {
+            // Who takes events answers, or is gone with its runtime.
+            let _gone = settled.await;
+        }
+    }
+
+    /// Tells; false when nobody has room.
+    fn tell(&self, event: Event) -> bool {
+        let is_taken = self.notes.try_send(Note::Event(event)).is_ok();
+        if is_taken {
+            self.counters.told.fetch_add(1, Ordering::Relaxed);
+        }
+        is_taken
+    }
+
+    /// Tells what nobody tells again: it is lost when nobody has room.
+    fn tell_once(&self, event: Event) {
+        if !self.tell(event) {
+            self.counters.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.counters.is_stalled.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,308 @@
+//! What was recorded of sessions, their stays and streams, for those who ask.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::sql::{Pool, Row, Value, values};
+use crate::events::grade;
+use crate::fault::Fault;
+use crate::limits;
+
+/// The reading side of sessions.
+#[derive(Clone)]
+pub struct Analytics {
+    pool: Pool,
+}
+
+/// Which sessions.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of one application.
+    pub application: Option<String>,
+    /// Of this scope name.
+    pub scope: Option<String>,
+    /// In which this user was.
+    pub user: Option<String>,
+    /// Those that last, or those that are over.
+    pub live: Option<bool>,
+    /// With these problems, as bits.
+    pub problems: Option<i64>,
+    /// That began at or after this time.
+    pub from: Option<i64>,
+    /// That began before this time.
+    pub to: Option<i64>,
+    /// After this one in the list: its time and identifier.
+    pub after: Option<(i64, String)>,
+    /// So many at most.
+    pub count: usize,
+}
+
+/// A life of a scope.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Session {
+    pub session: String,
+    pub application: String,
+    pub scope: String,
+    pub node: String,
+    pub created_at: i64,
+    pub ended_at: Option<i64>,
+    pub live: bool,
+    pub stays: i64,
+    pub present: i64,
+    pub participant_seconds: f64,
+    pub bytes_in: i64,
+    pub bytes_out: i64,
+    pub score: Option<f64>,
+    pub problems: Vec<&'static str>,
+}
+
+/// A peer's stay in it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Stay {
+    pub stay: String,
+    pub peer: String,
+    pub name: String,
+    pub user: String,
+    pub client: String,
+    pub node: String,
+    pub joined_at: i64,
+    pub until: i64,
+    pub left: bool,
+    pub reason: Option<String>,
+    pub participant_seconds: f64,
+    pub bytes_in: i64,
+    pub bytes_out: i64,
+    pub score: Option<f64>,
+    pub problems: Vec<&'static str>,
+}
+
+/// A stream over time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Stream {
+    pub stay: String,
+    pub peer: String,
+    pub name: String,
+    pub direction: &'static str,
+    pub stream: String,
+    pub points: Vec<Point>,
+}
+
+/// A minute of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Point {
+    pub at: i64,
+    pub seconds: f64,
+    pub packets: i64,
+    pub bytes: i64,
+    pub score: f64,
+    pub loss_fraction: Option<f64>,
+    pub round_trip_seconds: Option<f64>,
+    pub jitter_seconds: Option<f64>,
+    pub queue_delay_seconds: Option<f64>,
+    pub frozen_seconds: f64,
+    pub lowered: f64,
+    pub paused: f64,
+    pub problems: Vec<&'static str>,
+}
+
+impl Analytics {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Sessions, the newest first.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn sessions(&self, wanted: &Wanted, now: i64) -> Result<Vec<Session>, Fault> {
+        let mut filter = Filter::default();
+        filter.and("application = ?", wanted.application.clone());
+        filter.and("scope = ?", wanted.scope.clone());
+        filter.and("created_ms >= ?", wanted.from);
+        filter.and("created_ms < ?", wanted.to);
+        filter.and("(problems & ?) <> 0", wanted.problems);
+        let fresh = now - limits::LIVE_MS;
+        match wanted.live {
+            Some(true) => filter.and("ended_ms IS NULL AND until_ms >= ?", Some(fresh)),
+            Some(false) => filter.and("NOT (ended_ms IS NULL AND until_ms >= ?)", Some(fresh)),
+            None => {}
+        }
+        if let Some(user) = &wanted.user {
+            let (of, application) = match &wanted.application {
+                Some(application) => ("application = ? AND ", Some(application.clone())),
+                None => ("", None),
+            };
+            filter.text +=
+                &format!(" AND session IN (SELECT session FROM stays WHERE {of}user_name = ?)");
+            filter.values.extend(application.map(Value::from));
+            filter.values.push(user.into());
+        }
+        if let Some((created, session)) = &wanted.after {
+            filter.text += " AND (created_ms < ? OR (created_ms = ? AND session < ?))";
+            filter.values.extend(values![*created, *created, session]);
+        }
+        filter.values.push(wanted.count.into());
+        let statement = format!(
+            "SELECT {SESSION_COLUMNS} FROM sessions WHERE 1 = 1{}
+             ORDER BY created_ms DESC, session DESC LIMIT ?",
+            filter.text
+        );
+        let rows = self.pool.rows(&statement, &filter.values).await?;
+        rows.iter().map(|row| session(row, now)).collect()
+    }
+
+    /// One session.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn session(&self, id: &str, now: i64) -> Result<Option<Session>, Fault> {
+        let statement = format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE session = ?");
+        let row = self.pool.row(&statement, &values![id]).await?;
+        row.map(|row| session(&row, now)).transpose()
+    }
+
+    /// Its stays, the first ones first, so many at most.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn stays(&self, session: &str, count: usize) -> Result<Vec<Stay>, Fault> {
+        let rows = self
+            .pool
+            .rows(
+                "SELECT stay, peer, name, user_name, client, node, joined_ms, until_ms, is_over,
+             reason, bytes_in, bytes_out, score_sum, scored, problems
+             FROM stays WHERE session = ? ORDER BY joined_ms, stay LIMIT ?",
+                &values![session, count],
+            )
+            .await?;
+        let stay = |row: &Row| {
+            let (joined_at, until) = (row.int(6)?, row.int(7)?);
+            Ok(Stay {
+                stay: row.text(0)?,
+                peer: row.text(1)?,
+                name: row.text(2)?,
+                user: row.text(3)?,
+                client: row.text(4)?,
+                node: row.text(5)?,
+                joined_at,
+                until,
+                left: row.is(8)?,
+                reason: row.text_maybe(9)?,
+                participant_seconds: seconds(until - joined_at),
+                bytes_in: row.int(10)?,
+                bytes_out: row.int(11)?,
+                score: mean(row.float(12)?, row.int(13)?),
+                problems: grade::names(row.int(14)?),
+            })
+        };
+        rows.iter().map(stay).collect()
+    }
+
+    /// Its streams minute by minute; so many minutes of streams at most, the first ones.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn timeline(&self, session: &str, count: usize) -> Result<Vec<Stream>, Fault> {
+        let rows = self.pool.rows(
+            "SELECT q.stay, s.peer, s.name, q.stream, q.minute_ms, q.seconds, q.packets, q.bytes,
+             q.score, q.loss, q.round_trip, q.jitter, q.queue_delay, q.frozen, q.lowered, q.paused,
+             q.problems FROM quality q JOIN stays s ON s.stay = q.stay
+             WHERE q.session = ? ORDER BY q.minute_ms, q.stay, q.stream LIMIT ?",
+            &values![session, count],
+        ).await?;
+        let mut streams: BTreeMap<(String, String), Stream> = BTreeMap::new();
+        for row in rows {
+            let (stay, name) = (row.text(0)?, row.text(3)?);
+            let point = Point {
+                at: row.int(4)?,
+                seconds: row.float(5)?,
+                packets: row.int(6)?,
+                bytes: row.int(7)?,
+                score: row.float(8)?,
+                loss_fraction: row.float_maybe(9)?,
+                round_trip_seconds: row.float_maybe(10)?,
+                jitter_seconds: row.float_maybe(11)?,
+                queue_delay_seconds: row.float_maybe(12)?,
+                frozen_seconds: row.float(13)?,
+                lowered: row.float(14)?,
+                paused: row.float(15)?,
+                problems: grade::names(row.int(16)?),
+            };
+            let (peer, called) = (row.text(1)?, row.text(2)?);
+            let stream = streams.entry((stay.clone(), name.clone())).or_insert_with(|| Stream {
+                stay,
+                peer,
+                name: called,
+                direction: if name.is_empty() { "out" } else { "in" },
+                stream: name,
+                points: Vec::new(),
+            });
+            stream.points.push(point);
+        }
+        Ok(streams.into_values().collect())
+    }
+}
+
+/// Conditions of a statement and their arguments.
+#[derive(Default)]
+pub(super) struct Filter {
+    pub(super) text: String,
+    pub(super) values: Vec<Value>,
+}
+
+impl Filter {
+    /// One more condition, where there is something to compare with.
+    pub(super) fn and<T: Into<Value>>(&mut self, condition: &str, value: Option<T>) {
+        if let Some(value) = value {
+            self.text += " AND ";
+            self.text += condition;
+            self.values.push(value.into());
+        }
+    }
+}
+
+const SESSION_COLUMNS: &str = "session, application, scope, node, created_ms, ended_ms, until_ms, \
+    stays, present, total_ms, bytes_in, bytes_out, score_sum, scored, problems";
+
+fn session(row: &Row, now: i64) -> Result<Session, Fault> {
+    let (ended, until) = (row.int_maybe(5)?, row.int(6)?);
+    let live = ended.is_none() && until >= now - limits::LIVE_MS;
+    Ok(Session {
+        session: row.text(0)?,
+        application: row.text(1)?,
+        scope: row.text(2)?,
+        node: row.text(3)?,
+        created_at: row.int(4)?,
+        // That of a node that died ended when it was last told of.
+        ended_at: ended.or((!live).then_some(until)),
+        live,
+        stays: row.int(7)?,
+        present: if live { row.int(8)? } else { 0 },
+        participant_seconds: seconds(row.int(9)?),
+        bytes_in: row.int(10)?,
+        bytes_out: row.int(11)?,
+        score: mean(row.float(12)?, row.int(13)?),
+        problems: grade::names(row.int(14)?),
+    })
+}
+
+/// Milliseconds as seconds.
+#[allow(clippy::cast_precision_loss)] // a millisecond in 285,000 years
+pub(super) fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
+/// A sum's mean.
+#[allow(clippy::cast_precision_loss)] // counts of minutes
+pub(super) fn mean(sum: f64, count: i64) -> Option<f64> {
+    (count > 0).then(|| (sum / count as f64 * 10_000.0).round() / 10_000.0)
+}

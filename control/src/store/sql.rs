@@ -1,0 +1,417 @@
+//! One way to speak to three engines: SQLite, MariaDB (or MySQL with its protocol), PostgreSQL.
+//!
+//! Statements are written once. `?` is an argument; words in braces stand for what the engines call
+//! differently, all of them in [`Engine::word`].
+
+use std::borrow::Cow;
+
+use sqlx::mysql::{MySqlPool, MySqlRow};
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::{AssertSqlSafe, MySql, Postgres, Row as _, Sqlite, Transaction};
+
+use super::broken;
+use crate::fault::Fault;
+
+/// Which engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// A file of this machine.
+    Sqlite,
+    /// MariaDB, or what speaks its protocol.
+    MySql,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Engine {
+    /// What a word in braces stands for. None: the statement's own mistake, which tests find.
+    fn word(self, word: &str) -> Option<Cow<'static, str>> {
+        let of = |sqlite: &'static str, mysql: &'static str, postgres: &'static str| match self {
+            Self::Sqlite => sqlite,
+            Self::MySql => mysql,
+            Self::Postgres => postgres,
+        };
+        let (name, of_what) = word.split_once(':').unwrap_or((word, ""));
+        Some(match name {
+            // The type to cast a sum to, which is a decimal otherwise.
+            "int" => of("INTEGER", "SIGNED", "BIGINT").into(),
+            // A text without a length.
+            "long" => of("TEXT", "MEDIUMTEXT", "TEXT").into(),
+            // Texts are compared byte by byte, as identifiers have to be.
+            "options" => {
+                of("", " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin", "")
+                    .into()
+            }
+            // Rows that are there already stay as they are.
+            "insert" => of("INSERT INTO", "INSERT IGNORE INTO", "INSERT INTO").into(),
+            "unless there" => of("ON CONFLICT DO NOTHING", "", "ON CONFLICT DO NOTHING").into(),
+            // What follows is done with a row that is there already.
+            "if there" => match self {
+                Self::MySql => "ON DUPLICATE KEY UPDATE".into(),
+                _ => format!("ON CONFLICT ({of_what}) DO UPDATE SET").into(),
+            },
+            // The value that would have been written.
+            "new" => match self {
+                Self::MySql => format!("VALUES({of_what})").into(),
+                _ => format!("excluded.{of_what}").into(),
+            },
+            // Rows read are ours until the transaction ends. SQLite has one writer at a time anyway.
+            "lock" => of("", "FOR UPDATE", "FOR UPDATE").into(),
+            _ => return None,
+        })
+    }
+
+    /// A statement as this engine wants it.
+    pub fn translate(self, statement: &str) -> String {
+        let mut out = String::with_capacity(statement.len() + 32);
+        let (mut rest, mut arguments) = (statement, 0);
+        while let Some(at) = rest.find(['?', '{']) {
+            let (before, special) = rest.split_at(at);
+            out += before;
+            let argument = special.strip_prefix('?');
+            let word = special.strip_prefix('{').and_then(|text| text.split_once('}'));
+            rest = match (argument, word) {
+                (Some(after), _) => {
+                    arguments += 1;
+                    match self {
+                        Self::Postgres => out += &format!("${arguments}"),
+                        _ => out.push('?'),
+                    }
+                    after
+                }
+                (None, Some((word, after))) => {
+                    out += &self.word(word).unwrap_or_else(|| format!("{{{word}}}").into());
+                    after
+                }
+                (None, None) => {
+                    out += special;
+                    ""
+                }
+            };
+        }
+        out + rest
+    }
+}
+
+/// An argument of a statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// A text, or null.
+    Text(Option<String>),
+    /// A number, or null.
+    Int(Option<i64>),
+    /// A number with a fraction, or null.
+    Float(Option<f64>),
+}
+
+macro_rules! values_from {
+    ($($type:ty => |$value:ident| $made:expr),* $(,)?) => { $(
+        impl From<$type> for Value {
+            fn from($value: $type) -> Self { $made }
+        }
+    )* };
+}
+values_from! {
+    &str => |text| Self::Text(Some(text.to_owned())),
+    String => |text| Self::Text(Some(text)),
+    &String => |text| Self::Text(Some(text.clone())),
+    Option<String> => |text| Self::Text(text),
+    i64 => |number| Self::Int(Some(number)),
+    Option<i64> => |number| Self::Int(number),
+    u64 => |number| Self::Int(Some(i64::try_from(number).unwrap_or(i64::MAX))),
+    u32 => |number| Self::Int(Some(number.into())),
+    usize => |number| Self::Int(Some(i64::try_from(number).unwrap_or(i64::MAX))),
+    bool => |is_so| Self::Int(Some(is_so.into())),
+    f64 => |number| Self::Float(Some(number)),
+    Option<f64> => |number| Self::Float(number),
+}
+
+/// Arguments of different types.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { [$($crate::store::sql::Value::from($value)),*] };
+}
+pub(crate) use values;
+
+/// A row of an answer; columns count from 0.
+pub enum Row {
+    /// Of SQLite.
+    Sqlite(SqliteRow),
+    /// Of MariaDB.
+    MySql(MySqlRow),
+    /// Of PostgreSQL.
+    Postgres(PgRow),
+}
+
+macro_rules! columns {
+    ($($(#[$doc:meta])* $name:ident $type:ty),* $(,)?) => { $(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// The column has another type, or is not there.
+        pub fn $name(&self, column: usize) -> Result<$type, Fault> {
+            let value = match self {
+                Self::Sqlite(row) => row.try_get(column),
+                Self::MySql(row) => row.try_get(column),
+                Self::Postgres(row) => row.try_get(column),
+            };
+            value.map_err(failed)
+        }
+    )* };
+}
+
+impl Row {
+    columns! {
+        /// A text.
+        text String,
+        /// A text, or null.
+        text_maybe Option<String>,
+        /// A number.
+        int i64,
+        /// A number, or null.
+        int_maybe Option<i64>,
+        /// A number with a fraction.
+        float f64,
+        /// A number with a fraction, or null.
+        float_maybe Option<f64>,
+    }
+
+    /// A yes or no, which is a number in every engine.
+    ///
+    /// # Errors
+    /// As [`Row::int`].
+    pub fn is(&self, column: usize) -> Result<bool, Fault> {
+        Ok(self.int(column)? != 0)
+    }
+}
+
+/// A pool of connections. Cheap to clone.
+#[derive(Clone)]
+pub enum Pool {
+    /// Of SQLite.
+    Sqlite(SqlitePool),
+    /// Of MariaDB.
+    MySql(MySqlPool),
+    /// Of PostgreSQL.
+    Postgres(PgPool),
+}
+
+/// A transaction; what was done is undone unless it is committed.
+pub enum Open {
+    /// Of SQLite: it is the only one that writes.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// Of MariaDB.
+    MySql(Transaction<'static, MySql>),
+    /// Of PostgreSQL.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// Binds, carries out, takes the answer.
+macro_rules! carry_out {
+    ($statement:expr, $values:expr, $method:ident, $on:expr, |$answer:ident| $taken:expr) => {{
+        let mut query = sqlx::query(AssertSqlSafe($statement));
+        for value in $values {
+            query = match value {
+                Value::Text(text) => query.bind(text.clone()),
+                Value::Int(number) => query.bind(*number),
+                Value::Float(number) => query.bind(*number),
+            };
+        }
+        query.$method($on).await.map(|$answer| $taken)
+    }};
+}
+
+impl Pool {
+    /// Which engine it speaks to.
+    pub fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite(_) => Engine::Sqlite,
+            Self::MySql(_) => Engine::MySql,
+            Self::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// Carries out a statement. Returns how many rows it concerned.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn execute(&self, statement: &str, values: &[Value]) -> Result<u64, Fault> {
+        let statement = self.engine().translate(statement);
+        let outcome = match self {
+            Self::Sqlite(on) => {
+                carry_out!(statement, values, execute, on, |done| done.rows_affected())
+            }
+            Self::MySql(on) => {
+                carry_out!(statement, values, execute, on, |done| done.rows_affected())
+            }
+            Self::Postgres(on) => {
+                carry_out!(statement, values, execute, on, |done| done.rows_affected())
+            }
+        };
+        outcome.map_err(failed)
+    }
+
+    /// The rows of an answer.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn rows(&self, statement: &str, values: &[Value]) -> Result<Vec<Row>, Fault> {
+        let statement = self.engine().translate(statement);
+        let outcome = match self {
+            Self::Sqlite(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
+                .into_iter()
+                .map(Row::Sqlite)
+                .collect()),
+            Self::MySql(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
+                .into_iter()
+                .map(Row::MySql)
+                .collect()),
+            Self::Postgres(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
+                .into_iter()
+                .map(Row::Postgres)
+                .collect()),
+        };
+        outcome.map_err(failed)
+    }
+
+    /// The first row of an answer.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn row(&self, statement: &str, values: &[Value]) -> Result<Option<Row>, Fault> {
+        Ok(self.rows(statement, values).await?.into_iter().next())
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::MySql(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn begin(&self) -> Result<Open, Fault> {
+        let outcome = match self {
+            // One that only reads at first could not write after another did.
+            Self::Sqlite(pool) => pool.begin_with("BEGIN IMMEDIATE").await.map(Open::Sqlite),
+            Self::MySql(pool) => pool.begin().await.map(Open::MySql),
+            Self::Postgres(pool) => pool.begin().await.map(Open::Postgres),
+        };
+        outcome.map_err(failed)
+    }
+}
+
+impl Open {
+    fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite(_) => Engine::Sqlite,
+            Self::MySql(_) => Engine::MySql,
+            Self::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// As [`Pool::execute`], within the transaction.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, Fault> {
+        let statement = self.engine().translate(statement);
+        let outcome = match self {
+            Self::Sqlite(on) => {
+                carry_out!(statement, values, execute, &mut **on, |done| done.rows_affected())
+            }
+            Self::MySql(on) => {
+                carry_out!(statement, values, execute, &mut **on, |done| done.rows_affected())
+            }
+            Self::Postgres(on) => {
+                carry_out!(statement, values, execute, &mut **on, |done| done.rows_affected())
+            }
+        };
+        outcome.map_err(failed)
+    }
+
+    /// As [`Pool::rows`], within the transaction.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn rows(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, Fault> {
+        let statement = self.engine().translate(statement);
+        let outcome = match self {
+            Self::Sqlite(on) => carry_out!(statement, values, fetch_all, &mut **on, |rows| rows
+                .into_iter()
+                .map(Row::Sqlite)
+                .collect()),
+            Self::MySql(on) => carry_out!(statement, values, fetch_all, &mut **on, |rows| rows
+                .into_iter()
+                .map(Row::MySql)
+                .collect()),
+            Self::Postgres(on) => carry_out!(statement, values, fetch_all, &mut **on, |rows| rows
+                .into_iter()
+                .map(Row::Postgres)
+                .collect()),
+        };
+        outcome.map_err(failed)
+    }
+
+    /// Makes what was done last.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn commit(self) -> Result<(), Fault> {
+        let outcome = match self {
+            Self::Sqlite(open) => open.commit().await,
+            Self::MySql(open) => open.commit().await,
+            Self::Postgres(open) => open.commit().await,
+        };
+        outcome.map_err(failed)
+    }
+}
+
+/// A failure of the store, or ([`crate::fault::Class::NotAcceptable`]) of what it was given.
+fn failed(error: sqlx::Error) -> Fault {
+    let code = error.as_database_error().and_then(|error| error.code());
+    // SQLSTATE classes 22 and 23 (ISO 9075), and what SQLite has instead.
+    let is_data = code.is_some_and(|code| {
+        let is_sqlite =
+            code.len() < 5 && matches!(code.parse::<u32>(), Ok(n) if [19, 20].contains(&(n & 255)));
+        is_sqlite || (code.len() == 5 && (code.starts_with("22") || code.starts_with("23")))
+    });
+    match is_data {
+        true => Fault::not_acceptable(format!("the store cannot hold this: {error}")),
+        false => broken(&error),
+    }
+}
+
+/// `row` so many times, with commas: the rows of one statement.
+pub fn times(row: &str, count: usize) -> String {
+    vec![row; count].join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_written_once() {
+        let text = "{insert} t (a, b) VALUES (?, ?) {if there:a} b = t.b + {new:b}, \
+                    c = CAST(SUM(b) AS {int}) {lock}{options}";
+        assert_eq!(
+            Engine::Postgres.translate(text),
+            "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT (a) DO UPDATE SET \
+             b = t.b + excluded.b, c = CAST(SUM(b) AS BIGINT) FOR UPDATE"
+        );
+        assert!(
+            Engine::MySql
+                .translate(text)
+                .contains("(?, ?) ON DUPLICATE KEY UPDATE b = t.b + VALUES(b)")
+        );
+        assert!(!Engine::Sqlite.translate(text).contains(['{', '$']));
+        assert_eq!(Engine::Sqlite.translate("a {unknown} b {"), "a {unknown} b {");
+        assert_eq!(times("(?)", 3), "(?), (?), (?)");
+    }
+}

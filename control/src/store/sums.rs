@@ -1,0 +1,466 @@
+//! Usage, quality and availability over time, from sums that are kept.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::analytics::{Filter, mean, seconds};
+use super::record::floor;
+use super::sql::{Pool, Value, values};
+use crate::events::grade;
+use crate::fault::Fault;
+use crate::limits;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The reading side of sums.
+#[derive(Clone)]
+pub struct Sums {
+    pool: Pool,
+}
+
+/// From when to when, of which application, in milliseconds since 1970.
+#[derive(Debug, Clone, Default)]
+pub struct Span {
+    /// All when there is none.
+    pub application: Option<String>,
+    /// Beginning.
+    pub from: i64,
+    /// End.
+    pub to: i64,
+}
+
+/// What was used within a unit of time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Usage {
+    pub at: i64,
+    pub application: Option<String>,
+    pub participant_seconds: f64,
+    pub participant_minutes: i64,
+    pub stays: i64,
+    pub sessions: i64,
+    pub bytes_in: i64,
+    pub bytes_out: i64,
+}
+
+/// How well it went within a unit of time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Quality {
+    pub at: i64,
+    pub measured: i64,
+    pub score: f64,
+    pub loss_fraction: Option<f64>,
+    pub round_trip_seconds: Option<f64>,
+    pub frozen_seconds: f64,
+    pub problems: BTreeMap<&'static str, i64>,
+}
+
+/// Something that went wrong.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Trouble {
+    pub problem: &'static str,
+    pub meaning: &'static str,
+    pub remedy: &'static str,
+    pub minutes: i64,
+    pub share: f64,
+    pub sessions: Vec<String>,
+}
+
+/// By what usage is summed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Sums that are kept: `minute`, `hour`, `day`.
+    Unit(&'static str),
+    /// Months of the UTC calendar, from days.
+    Month,
+}
+
+impl Sums {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// What was used, by time; `each` application by itself, or all together.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn usage(&self, span: &Span, by: By, each: bool) -> Result<Vec<Usage>, Fault> {
+        let unit = if let By::Unit(unit) = by { unit } else { "day" };
+        let name = if each { "application" } else { "''" };
+        let filter = span.filter(unit);
+        let rows = self
+            .pool
+            .rows(
+                &format!(
+                "SELECT at_ms, {name}, CAST(SUM(total_ms) AS {{int}}), CAST(SUM(stays) AS {{int}}),
+                 CAST(SUM(sessions) AS {{int}}), CAST(SUM(bytes_in) AS {{int}}),
+                 CAST(SUM(bytes_out) AS {{int}}) FROM usage_sums WHERE unit = ?{}
+                 GROUP BY at_ms{} ORDER BY 1, 2",
+                filter.text,
+                if each { ", application" } else { "" }
+            ),
+                &filter.values,
+            )
+            .await?;
+        let mut sums: BTreeMap<(i64, String), (i64, Usage)> = BTreeMap::new();
+        for row in rows {
+            let at = row.int(0)?;
+            let at = if by == By::Month { month_of(at) } else { at };
+            let application = row.text(1)?;
+            let (ms, sum) = sums.entry((at, application.clone())).or_default();
+            *ms += row.int(2)?;
+            sum.at = at;
+            sum.application = each.then_some(application).or_else(|| span.application.clone());
+            sum.stays += row.int(3)?;
+            sum.sessions += row.int(4)?;
+            sum.bytes_in += row.int(5)?;
+            sum.bytes_out += row.int(6)?;
+            sum.set_time(*ms);
+        }
+        Ok(sums.into_values().map(|(_, sum)| sum).collect())
+    }
+
+    /// How well it went, by time.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn quality(&self, span: &Span, unit: &'static str) -> Result<Vec<Quality>, Fault> {
+        let filter = span.filter(unit);
+        let counts = COUNTS.map(|name| format!("CAST(SUM({name}) AS {{int}})")).join(", ");
+        let rows = self
+            .pool
+            .rows(
+                &format!(
+                    "SELECT at_ms, SUM(score), SUM(loss), SUM(round_trip), SUM(frozen), {counts}
+                 FROM quality_sums WHERE unit = ?{} GROUP BY at_ms ORDER BY at_ms",
+                    filter.text
+                ),
+                &filter.values,
+            )
+            .await?;
+        let mut told = Vec::new();
+        for row in rows {
+            let measured = row.int(5)?;
+            let mut problems = BTreeMap::new();
+            for (place, problem) in grade::PROBLEMS.iter().enumerate() {
+                problems.insert(problem.name, row.int(8 + place)?);
+            }
+            told.push(Quality {
+                at: row.int(0)?,
+                measured,
+                score: mean(row.float(1)?, measured).unwrap_or_default(),
+                loss_fraction: mean(row.float(2)?, row.int(6)?),
+                round_trip_seconds: mean(row.float(3)?, row.int(7)?),
+                frozen_seconds: row.float(4)?,
+                problems,
+            });
+        }
+        Ok(told)
+    }
+
+    /// What went wrong, the most frequent first, and how many minutes were measured at all.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    #[allow(clippy::cast_precision_loss)] // counts of minutes
+    pub async fn problems(&self, span: &Span) -> Result<(i64, Vec<Trouble>), Fault> {
+        let whole = Span { from: floor(span.from, 3_600_000), ..span.clone() };
+        let hours = self.quality(&whole, "hour").await?;
+        let measured: i64 = hours.iter().map(|hour| hour.measured).sum();
+        let mut filter = Filter::default();
+        filter.and("application = ?", span.application.clone());
+        filter.and("until_ms >= ?", Some(whole.from));
+        filter.and("created_ms < ?", Some(span.to));
+        filter.values.push(limits::SESSIONS_LOOKED_AT.into());
+        let statement = format!(
+            "SELECT session, problems FROM sessions WHERE problems <> 0{}
+             ORDER BY created_ms DESC, session DESC LIMIT ?",
+            filter.text
+        );
+        let newest = self.pool.rows(&statement, &filter.values).await?;
+        let newest: Vec<(String, i64)> = newest
+            .iter()
+            .map(|row| Ok((row.text(0)?, row.int(1)?)))
+            .collect::<Result<_, Fault>>()?;
+        let mut troubles = Vec::new();
+        for (place, problem) in grade::PROBLEMS.iter().enumerate() {
+            let minutes: i64 =
+                hours.iter().filter_map(|hour| hour.problems.get(problem.name)).sum();
+            if minutes == 0 {
+                continue;
+            }
+            let has = newest.iter().filter(|(_, bits)| bits >> place & 1 == 1);
+            troubles.push(Trouble {
+                problem: problem.name,
+                meaning: problem.meaning,
+                remedy: problem.remedy,
+                minutes,
+                share: minutes as f64 / measured.max(1) as f64,
+                sessions: has.take(3).map(|(session, _)| session.clone()).collect(),
+            });
+        }
+        troubles.sort_by_key(|trouble| std::cmp::Reverse(trouble.minutes));
+        Ok((measured, troubles))
+    }
+}
+
+impl Usage {
+    /// All of several together.
+    pub fn total(rows: &[Self], at: i64) -> Self {
+        let mut total = Self { at, ..Self::default() };
+        let mut ms = 0;
+        for row in rows {
+            #[allow(clippy::cast_possible_truncation)] // what was a whole number of milliseconds
+            {
+                ms += (row.participant_seconds * 1_000.0).round() as i64;
+            }
+            total.stays += row.stays;
+            total.sessions += row.sessions;
+            total.bytes_in += row.bytes_in;
+            total.bytes_out += row.bytes_out;
+        }
+        total.set_time(ms);
+        total
+    }
+
+    fn set_time(&mut self, ms: i64) {
+        self.participant_seconds = seconds(ms);
+        self.participant_minutes = ms.div_euclid(60_000) + i64::from(ms.rem_euclid(60_000) > 0);
+    }
+}
+
+impl Span {
+    fn filter(&self, unit: &str) -> Filter {
+        let mut filter = Filter { text: String::new(), values: vec![Value::from(unit)] };
+        filter.and("application = ?", self.application.clone());
+        filter.and("at_ms >= ?", Some(self.from));
+        filter.and("at_ms < ?", Some(self.to));
+        filter
+    }
+}
+
+const COUNTS: [&str; 10] = [
+    "measured",
+    "losses",
+    "round_trips",
+    "loss_in",
+    "loss_out",
+    "freezes",
+    "lowered",
+    "paused",
+    "far",
+    "queued",
+];
+
+/// Whether nodes were well.
+#[derive(Clone)]
+pub struct Checks {
+    pool: Pool,
+}
+
+/// How much of the time was down.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Availability {
+    pub from: i64,
+    pub to: i64,
+    pub promised: f64,
+    pub minutes: i64,
+    pub minutes_down: i64,
+    pub availability: Option<f64>,
+    pub budget_seconds: f64,
+    pub spent_seconds: f64,
+    pub nodes: Vec<NodeMinutes>,
+    pub days: Vec<DayMinutes>,
+    pub incidents: Vec<Incident>,
+}
+
+/// A node's minutes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct NodeMinutes {
+    pub node: String,
+    pub minutes: i64,
+    pub minutes_down: i64,
+}
+
+/// A day's minutes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct DayMinutes {
+    pub at: i64,
+    pub minutes: i64,
+    pub minutes_down: i64,
+}
+
+/// Minutes in a row that were down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Incident {
+    pub from: i64,
+    pub to: i64,
+    pub reason: String,
+}
+
+/// What is promised.
+const PROMISED: f64 = 0.9995;
+
+impl Checks {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Notes how a probe's call through a node went. One that failed is not made good by another
+    /// of the same minute.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn probed(&self, node: &str, at: i64, failed: Option<&str>) -> Result<(), Fault> {
+        let reason: String = failed.unwrap_or_default().chars().take(255).collect();
+        self.pool.execute(
+            "INSERT INTO checks (node, kind, minute_ms, is_well, reason) VALUES (?, 'probe', ?, ?, ?)
+             {if there:node, kind, minute_ms}
+             reason = CASE WHEN {new:is_well} = 0 THEN {new:reason} ELSE checks.reason END,
+             is_well = CASE WHEN {new:is_well} = 0 THEN 0 ELSE checks.is_well END",
+            &values![node, floor(at, 60_000), failed.is_none(), reason],
+        ).await?;
+        Ok(())
+    }
+
+    /// How much of the time was down. Minutes before the first check, and the one that is not over,
+    /// do not count.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    #[allow(clippy::cast_precision_loss)] // counts of minutes
+    pub async fn availability(&self, from: i64, to: i64) -> Result<Availability, Fault> {
+        let (from, to) = (floor(from, 60_000), floor(to, 60_000));
+        let rows = self
+            .pool
+            .rows(
+                "SELECT minute_ms,
+             CAST(SUM(CASE WHEN kind = 'self' AND is_well = 1 THEN 1 ELSE 0 END) AS {int}),
+             CAST(SUM(CASE WHEN kind = 'probe' AND is_well = 0 THEN 1 ELSE 0 END) AS {int}),
+             MAX(reason)
+             FROM checks WHERE minute_ms >= ? AND minute_ms < ?
+             GROUP BY minute_ms ORDER BY minute_ms",
+                &values![from, to],
+            )
+            .await?;
+        let mut told = Availability { from, to, promised: PROMISED, ..Availability::default() };
+        told.budget_seconds = seconds(to - from) * (1.0 - PROMISED);
+        let mut expected = None;
+        for row in rows {
+            let at = row.int(0)?;
+            // Minutes that nobody told of: nobody was there.
+            told.count(expected.unwrap_or(at), at, Some("no node told that it was well"));
+            let is_well = row.int(1)? > 0 && row.int(2)? == 0;
+            let reason = row.text(3)?;
+            told.count(at, at + 60_000, (!is_well).then_some(reason.as_str()));
+            expected = Some(at + 60_000);
+        }
+        // The last minute may be under way to the store.
+        if let Some(expected) = expected {
+            told.count(expected, to - 60_000, Some("no node told that it was well"));
+        }
+        told.spent_seconds = told.minutes_down as f64 * 60.0;
+        told.availability =
+            (told.minutes > 0).then(|| 1.0 - told.minutes_down as f64 / told.minutes as f64);
+        let excess = told.incidents.len().saturating_sub(limits::INCIDENTS_TOLD);
+        told.incidents.drain(..excess);
+        told.incidents.reverse();
+        told.nodes = self.nodes(from, to).await?;
+        Ok(told)
+    }
+
+    async fn nodes(&self, from: i64, to: i64) -> Result<Vec<NodeMinutes>, Fault> {
+        let rows = self.pool.rows(
+            "SELECT node, MIN(minute_ms), MAX(minute_ms), CAST(SUM(is_well) AS {int}) FROM checks
+             WHERE kind = 'self' AND minute_ms >= ? AND minute_ms < ? GROUP BY node ORDER BY node",
+            &values![from, to],
+        ).await?;
+        let node = |row: &super::sql::Row| {
+            let minutes = (row.int(2)? - row.int(1)?) / 60_000 + 1;
+            Ok(NodeMinutes { node: row.text(0)?, minutes, minutes_down: minutes - row.int(3)? })
+        };
+        rows.iter().map(node).collect()
+    }
+}
+
+impl Availability {
+    /// Counts minutes, and why they were down if they were.
+    fn count(&mut self, from: i64, to: i64, down: Option<&str>) {
+        let mut at = from;
+        while at < to {
+            let end = (floor(at, DAY_MS) + DAY_MS).min(to);
+            let minutes = (end - at) / 60_000;
+            if self.days.last().is_none_or(|day| day.at != floor(at, DAY_MS)) {
+                self.days.push(DayMinutes { at: floor(at, DAY_MS), ..DayMinutes::default() });
+            }
+            if let Some(day) = self.days.last_mut() {
+                day.minutes += minutes;
+                day.minutes_down += if down.is_some() { minutes } else { 0 };
+            }
+            self.minutes += minutes;
+            self.minutes_down += if down.is_some() { minutes } else { 0 };
+            at = end;
+        }
+        let Some(reason) = down.filter(|_| from < to) else { return };
+        match self.incidents.last_mut() {
+            Some(last) if last.to == from => last.to = to,
+            _ => self.incidents.push(Incident { from, to, reason: reason.to_owned() }),
+        }
+    }
+}
+
+/// The beginning of the month that a time is in (Howard Hinnant's civil calendar algorithms).
+pub fn month_of(at: i64) -> i64 {
+    let day = at.div_euclid(DAY_MS);
+    let shifted = day + 719_468;
+    let of_era = shifted.rem_euclid(146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5;
+    (day - of_month) * DAY_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_begin_where_the_calendar_says() {
+        // date -u -d 2024-02-29T12:00:00 +%s, and so on.
+        for (at, begins) in [
+            (1_709_208_000_000, 1_706_745_600_000),
+            (1_706_745_599_999, 1_704_067_200_000),
+            (1_795_305_600_000, 1_793_491_200_000),
+            (0, 0),
+            (2_678_399_999, 0),
+            (2_678_400_000, 2_678_400_000),
+        ] {
+            assert_eq!(month_of(at), begins, "{at}");
+        }
+    }
+
+    #[test]
+    fn minutes_begun_count_whole() {
+        let mut usage = Usage::default();
+        usage.set_time(60_001);
+        assert_eq!(usage.participant_minutes, 2);
+        usage.set_time(60_000);
+        assert_eq!((usage.participant_minutes, usage.participant_seconds), (1, 60.0));
+        assert_eq!(Usage::total(&[usage.clone(), usage], 0).participant_minutes, 2);
+    }
+}
