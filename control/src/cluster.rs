@@ -13,6 +13,7 @@ pub mod load;
 pub mod node;
 pub mod placement;
 pub mod rate;
+pub mod redis;
 pub mod region;
 pub mod table;
 
@@ -97,8 +98,12 @@ impl Cluster {
     /// # Errors
     /// [`Class::Internal`]: no randomness is to be had, or an address is wrong.
     pub fn new(config: config::Cluster) -> Result<Arc<Self>, Fault> {
-        let local = Arc::new(Local::default());
-        Self::on(config, Arc::clone(&local) as _, local, Health::default())
+        if config.mappings.is_empty() {
+            let local = Arc::new(Local::default());
+            return Self::on(config, Arc::clone(&local) as _, local, Health::default());
+        }
+        let partitions = redis::Partitions::new(&config.mappings)?;
+        Self::on(config, Arc::clone(&partitions) as _, partitions, Health::default())
     }
 
     /// On a registry and mappings that there are.

@@ -258,3 +258,17 @@ pub const HEALTH_CALL: Duration = Duration::from_millis(500);
 pub const HEALTH_AGE: Duration = Duration::from_millis(500);
 /// Addresses whose requests are counted: 8 MB.
 pub const RATED_ADDRESSES: usize = 100_000;
+/// How long a connection to Redis, or a Sentinel's answer, may take.
+pub const REDIS_CONNECT: Duration = Duration::from_millis(300);
+/// Pause before a server that is away is tried again.
+pub const REDIS_PAUSE: Duration = Duration::from_millis(50);
+/// How long the replica may take to confirm.
+pub const REDIS_WAIT: Duration = Duration::from_millis(400);
+/// How long it is believed that a server has its replicas, and is the master.
+pub const REDIS_CONFIRM_AGE: Duration = Duration::from_millis(500);
+const _: () =
+    assert!(REDIS_CONNECT.as_millis() + REDIS_WAIT.as_millis() < DIRECTORY_CALL.as_millis());
+/// Sentinels of a partition.
+pub const SENTINELS: usize = 16;
+/// Mappings that are looked at in one call for those that nobody holds: a millisecond of Redis.
+pub const SWEPT_AT_ONCE: usize = 500;

@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use super::ConfigError;
+use crate::auth::Secret;
 use crate::cluster::node::parse_endpoint;
 use crate::cluster::region::Network;
-use crate::limits::NODE_NAME_BYTES;
+use crate::limits::{NODE_NAME_BYTES, PARTITIONS};
 
 /// What this process is in a cluster. With nothing configured it is all of one host.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -13,7 +14,7 @@ use crate::limits::NODE_NAME_BYTES;
 pub struct Cluster {
     /// What this process does.
     pub roles: Vec<Role>,
-    /// Name of this node, that no other has.
+    /// Name of this node, that no other has. Needed where there are `mappings`.
     pub name: String,
     /// Where clients reach this node, "HOST:PORT" of its HTTPS. Empty: the first name of the
     /// certificate, and the port that is listened on.
@@ -22,6 +23,9 @@ pub struct Cluster {
     pub public_quic: String,
     /// Region of this node. Empty: none.
     pub region: String,
+    /// Redis servers that keep mappings and registry, a partition each, in an order that is the same
+    /// everywhere. Empty: both are kept in this process, which then is alone.
+    pub mappings: Vec<Secret>,
     /// What this node can send, in Mbit/s. 0: not known, and not counted.
     pub capacity_mbps: u64,
     /// Packets that it can send each second. 0: not known, and not counted.
@@ -43,6 +47,7 @@ impl Default for Cluster {
             public: String::new(),
             public_quic: String::new(),
             region: String::new(),
+            mappings: Vec::new(),
             capacity_mbps: 0,
             capacity_packets_per_second: 0,
             regions: Vec::new(),
@@ -118,6 +123,23 @@ impl Cluster {
                 return fail(format!("cluster.regions: {:?} is no region", region.region));
             }
         }
+        if self.mappings.is_empty() {
+            return Ok(());
+        }
+        if self.mappings.len() > PARTITIONS {
+            return fail(format!("cluster.mappings: {PARTITIONS} partitions at most"));
+        }
+        for url in &self.mappings {
+            crate::cluster::redis::Address::parse(url.expose())
+                .map_err(|why| ConfigError::Content(format!("cluster.mappings: {why}")))?;
+        }
+        if self.has(Role::Node) && (self.name.is_empty() || self.public.is_empty()) {
+            return fail(
+                "cluster: a node of several needs a name that no other has (cluster.name), and \
+                 the address that clients reach it by (cluster.public)"
+                    .into(),
+            );
+        }
         Ok(())
     }
 }
@@ -140,11 +162,14 @@ mod tests {
             "cncs = ['a:0']",
             "regions = [{ network = '10.0.0.0/33', region = 'eu' }]",
             "regions = [{ network = '10.0.0.0/8', region = '' }]",
+            "mappings = ['http://x']",
+            "mappings = ['redis://127.0.0.1:1']",
         ] {
             let text = format!("[cluster]\n{text}");
             assert!(matches!(Config::parse(&text), Err(ConfigError::Content(_))), "{text}");
         }
-        let text = "[cluster]\nroles = ['node', 'cnc']\nname = 'n1'\npublic = '[::1]:8443'";
+        let text = "[cluster]\nroles = ['node', 'cnc']\nname = 'n1'\npublic = '[::1]:8443'\n\
+                    mappings = ['redis://127.0.0.1:1', 'redis+sentinel://a:1,b:2/part']";
         assert!(Config::parse(text).is_ok());
     }
 }

@@ -37,6 +37,12 @@ impl Redis {
         self.port
     }
 
+    /// Its process.
+    #[allow(dead_code, reason = "the cluster's tests stop it for a while")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Its Unix socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
