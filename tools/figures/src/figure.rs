@@ -186,6 +186,10 @@ pub const LINK_BLOCKED_BACK: Promise =
 pub const LINK_BLOCKED_LOST: Promise =
     Promise { name: "link_blocked_lost", bound: Bound::AtMost(100.0), unit: "ms" };
 
+/// CPU of the relay for a packet that goes out over TLS, of that for one over UDP.
+pub const LINK_FALLBACK_COST: Promise =
+    Promise { name: "link_fallback_cost", bound: Bound::AtMost(3.0), unit: "times" };
+
 /// What `./dev figures link` prints.
 pub const LINK: &[Promise] = &[
     LINK_JOINS,
@@ -196,6 +200,7 @@ pub const LINK: &[Promise] = &[
     LINK_BLOCKED_FIRST,
     LINK_BLOCKED_BACK,
     LINK_BLOCKED_LOST,
+    LINK_FALLBACK_COST,
 ];
 
 /// A line of the report.

@@ -1,5 +1,6 @@
 //! The figures of the link: joins, memory, messages, by clients that speak it over TLS.
 
+mod fallback;
 mod gate;
 mod ways;
 
@@ -22,7 +23,7 @@ use tokio::task::spawn_blocking;
 
 use crate::figure::{
     Figure, LINK, LINK_BLOCKED_BACK, LINK_BLOCKED_FIRST, LINK_BLOCKED_LOST, LINK_CLIENT_MEMORY,
-    LINK_DIRECT_FIRST, LINK_DIRECT_LOST, LINK_JOINS, LINK_MESSAGES, Promise,
+    LINK_DIRECT_FIRST, LINK_DIRECT_LOST, LINK_FALLBACK_COST, LINK_JOINS, LINK_MESSAGES, Promise,
 };
 use crate::setup::{Setup, TOKEN};
 
@@ -71,6 +72,11 @@ pub async fn measure(only: &str) -> Vec<Figure> {
         eprintln!("==> UDP is blocked, and is not any more");
         let missed = |error: io::Error| BLOCKED.map(|promise| promise.missed(&error));
         figures.extend(ways::blocked().await.unwrap_or_else(missed));
+    }
+    if wanted(&[LINK_FALLBACK_COST]) {
+        eprintln!("==> one to {} over UDP, and over TLS", fallback::LISTENERS);
+        let missed = |error: io::Error| LINK_FALLBACK_COST.missed(&error);
+        figures.push(fallback::cost().await.unwrap_or_else(missed));
     }
     figures.retain(|figure| figure.name.contains(only));
     debug_assert!(figures.len() <= LINK.len());

@@ -122,7 +122,7 @@ pub async fn blocked() -> io::Result<[Figure; 3]> {
     ])
 }
 
-fn descriptor(setup: &Setup) -> Descriptor {
+pub(super) fn descriptor(setup: &Setup) -> Descriptor {
     Descriptor {
         config: Config {
             host: setup.https.ip().to_string(),
