@@ -57,6 +57,13 @@ impl Admission {
         Ok(Permit { admission: Arc::clone(self), address })
     }
 
+    /// Whether there is a place now.
+    pub fn has_room(&self, address: IpAddr) -> bool {
+        let counts = self.lock();
+        let of_address = counts.by_address.get(&network(address)).copied().unwrap_or_default();
+        counts.total < self.total_max && of_address < self.per_address_max
+    }
+
     /// Sessions there are.
     pub fn count(&self) -> usize {
         self.lock().total

@@ -77,6 +77,11 @@ pub const WRITE_TIME: Duration = Duration::from_secs(10);
 pub const RELAY_CALL: Duration = Duration::from_secs(5);
 /// How long a connection may take to say what it is (TLS or framed STUN).
 pub const FRONT_DOOR_TIME: Duration = Duration::from_secs(10);
+/// Connections of framed media whose peers the relay does not know yet: it takes 5 s for that at most,
+/// and half a millisecond of work each.
+pub const MEDIA_STRANGERS: usize = 512;
+/// Those from one address, which may be that of a whole office whose UDP is blocked.
+pub const MEDIA_STRANGERS_PER_ADDRESS: usize = 128;
 /// Most of a ClientHello that is looked at for framed media: one with post-quantum keys is 1.7 KiB.
 /// A longer one is none of a client of ours.
 pub const HELLO_BYTES: usize = 4 << 10;

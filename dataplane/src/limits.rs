@@ -57,6 +57,13 @@ pub const HANDSHAKE_ORDERS: usize = 4096;
 
 /// Connections of framed media over TLS: as many as the control plane passes on. Four files and some 30 KiB each.
 pub const FRAMED_CONNECTIONS: usize = 4096;
+/// Those whose peer no worker knows yet, of whichever control plane: it lets in as many.
+pub const FRAMED_STRANGERS: usize = 512;
+/// How often the thread that carries them shows that it turns.
+pub const FRAMED_BEAT: Duration = Duration::from_millis(250);
+const _: () = assert!(
+    FRAMED_STRANGERS < FRAMED_CONNECTIONS && FRAMED_BEAT.as_millis() * 4 <= STALLED.as_millis()
+);
 /// Files of each: to the peer, to the control plane, and both ends of the one to the worker.
 pub const FRAMED_FILES: usize = 4;
 /// How long a control plane may take for the message that hands a connection over. It writes it at once.

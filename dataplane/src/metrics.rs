@@ -171,6 +171,7 @@ const METRICS: &[(&str, &str, &str)] = &[
         "ICE-TCP connections closed for breaking rules, by worker.",
     ),
     ("relay_framed_connections", "gauge", "Connections of framed media over TLS that are open."),
+    ("relay_framed_strangers", "gauge", "Of these, those whose peer no worker knows yet."),
     (
         "relay_framed_accepted_total",
         "counter",
@@ -331,6 +332,7 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_tcp_expelled_total", |report| report.sockets.tcp_expelled);
     for (name, count) in [
         ("relay_framed_connections", &state.framed.open),
+        ("relay_framed_strangers", &state.framed.strangers),
         ("relay_framed_accepted_total", &state.framed.accepted),
         ("relay_framed_refused_total", &state.framed.refused),
         ("relay_framed_failed_total", &state.framed.failed),

@@ -192,6 +192,7 @@ impl Relay {
             threads.push(run(me, pin, turner, last("a worker")).map_err(RelayError::Thread)?);
         }
         let (rpc_end, mut end) = watch::channel(false);
+        let is_framed = framed.is_some();
         let carried = match framed {
             Some(socket) => {
                 let incoming = socket.incoming(allowed(config), framed_most + RPC_CONNECTIONS);
@@ -221,7 +222,12 @@ impl Relay {
         held(last("the sweep of scopes"), rpc::sweep(state.clone()));
         held(
             last("the watchdog"),
-            watch_over(state.workers.clone(), state.handshakes.clone(), health.clone()),
+            watch_over(
+                state.workers.clone(),
+                state.handshakes.clone(),
+                is_framed.then(|| state.framed.clone()),
+                health.clone(),
+            ),
         );
         let metrics = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = listener {

@@ -1,5 +1,6 @@
 //! Whether the threads of the process do their work; and says once what the sockets only count.
 
+use crate::framed;
 use crate::handshake::Handshakes;
 use crate::limits::{HEARTBEAT, MAILBOX_FULL_RETRY, STALLED};
 use crate::mailbox::{Mailbox, MailboxError, Pulse};
@@ -44,8 +45,9 @@ pub(crate) struct Health {
     timing: Timing,
     /// Per worker.
     stalled: Vec<AtomicBool>,
-    /// The DTLS thread does not turn.
+    /// The DTLS thread does not turn, nor that of framed media.
     handshakes_stalled: AtomicBool,
+    framed_stalled: AtomicBool,
     /// The first thread or task that ended without being told to.
     ended: OnceLock<&'static str>,
     /// What was said already, a bit for each.
@@ -56,7 +58,8 @@ impl Health {
     pub(crate) fn new(workers: usize, timing: Timing) -> Self {
         let stalled = (0..workers).map(|_| AtomicBool::new(false)).collect();
         let (ended, said) = (OnceLock::new(), AtomicU32::new(0));
-        Self { timing, stalled, handshakes_stalled: AtomicBool::new(false), ended, said }
+        let (handshakes_stalled, framed_stalled) = Default::default();
+        Self { timing, stalled, handshakes_stalled, framed_stalled, ended, said }
     }
 
     /// Whether all do their work, as far as is known.
@@ -71,7 +74,9 @@ impl Health {
         let handshakes = self.handshakes_stalled.load(Ordering::Relaxed);
         let handshakes =
             handshakes.then(|| "the DTLS thread is stalled: nobody new connects".to_owned());
-        ended.into_iter().chain(stalled).chain(handshakes)
+        let framed = self.framed_stalled.load(Ordering::Relaxed);
+        let framed = framed.then(|| "the TLS thread is stalled: no framed media".to_owned());
+        ended.into_iter().chain(stalled).chain(handshakes).chain(framed)
     }
 
     /// As if a worker did not answer.
@@ -138,16 +143,12 @@ impl Health {
 
     /// Looks after the DTLS thread, whose loop made so many turns until now.
     fn look_after_handshakes(&self, turns: u64, now: Instant, last: &mut (u64, Instant)) {
-        if turns != last.0 {
-            *last = (turns, now);
-        }
-        let stalled = now.saturating_duration_since(last.1) >= STALLED;
-        if self.handshakes_stalled.swap(stalled, Ordering::Relaxed) != stalled {
-            match stalled {
-                true => tracing::error!("the DTLS thread is stalled: no turn within {STALLED:?}"),
-                false => tracing::warn!("the DTLS thread turns again"),
-            }
-        }
+        look_after("DTLS", &self.handshakes_stalled, (turns, now), last);
+    }
+
+    /// The same for that of framed media.
+    fn look_after_framed(&self, turns: u64, now: Instant, last: &mut (u64, Instant)) {
+        look_after("TLS", &self.framed_stalled, (turns, now), last);
     }
 
     /// Says what is counted for the first time in this process.
@@ -177,6 +178,25 @@ impl Health {
     }
 }
 
+/// Notes whether a thread made turns since the last one that was seen.
+fn look_after(
+    name: &str,
+    flag: &AtomicBool,
+    (turns, now): (u64, Instant),
+    last: &mut (u64, Instant),
+) {
+    if turns != last.0 {
+        *last = (turns, now);
+    }
+    let stalled = now.saturating_duration_since(last.1) >= STALLED;
+    if flag.swap(stalled, Ordering::Relaxed) != stalled {
+        match stalled {
+            true => tracing::error!("the {name} thread is stalled: no turn within {STALLED:?}"),
+            false => tracing::warn!("the {name} thread turns again"),
+        }
+    }
+}
+
 /// A worker that is busy may have no room for a question now, and turns all the same.
 async fn pulse(mailbox: Mailbox) -> Result<Pulse, MailboxError> {
     loop {
@@ -188,11 +208,21 @@ async fn pulse(mailbox: Mailbox) -> Result<Pulse, MailboxError> {
 }
 
 /// Looks after all threads for as long as the process lives.
-pub(crate) async fn watch_over(workers: Vec<Mailbox>, handshakes: Handshakes, health: Arc<Health>) {
+pub(crate) async fn watch_over(
+    workers: Vec<Mailbox>,
+    handshakes: Handshakes,
+    framed: Option<Arc<framed::Shared>>,
+    health: Arc<Health>,
+) {
     let mut last = (handshakes.turns(), Instant::now());
+    let mut last_framed = (0, Instant::now());
     loop {
         health.look(&workers).await;
         health.look_after_handshakes(handshakes.turns(), Instant::now(), &mut last);
+        if let Some(framed) = &framed {
+            let turns = framed.turns.load(Ordering::Relaxed);
+            health.look_after_framed(turns, Instant::now(), &mut last_framed);
+        }
         tokio::time::sleep(health.timing.heartbeat).await;
     }
 }
@@ -329,6 +359,20 @@ mod tests {
         assert!(at(7, 1000) && at(8, 2000) && at(8, 3000));
         assert!(!at(8, 4000), "two seconds without a turn");
         assert!(!at(8, 5000) && at(9, 6000) && at(9, 7999));
+    }
+
+    #[test]
+    fn a_thread_of_framed_media_that_hangs_is_noticed() {
+        let health = Health::new(1, SHORT);
+        let start = Instant::now();
+        let mut last = (7, start);
+        health.look_after_framed(7, start + Duration::from_millis(1999), &mut last);
+        assert!(health.is_well());
+        health.look_after_framed(7, start + STALLED, &mut last);
+        let problems: Vec<_> = health.problems().collect();
+        assert_eq!(problems, ["the TLS thread is stalled: no framed media"]);
+        health.look_after_framed(8, start + STALLED, &mut last);
+        assert!(health.is_well());
     }
 
     #[test]

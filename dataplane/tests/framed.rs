@@ -131,6 +131,7 @@ async fn a_peer_gets_media_by_a_connection_that_was_handed_over() {
     assert_eq!(metric(&setup, "relay_framed_accepted_total").await, 1);
     // Its end is told to who handed it over, and is no failure.
     drop(bob);
+    control.read_exact(&mut [0]).unwrap();
     assert!(tokio::task::spawn_blocking(move || is_closed(&mut control)).await.unwrap());
     wait_for(&setup, "relay_framed_connections", 0).await;
     assert_eq!(metric(&setup, "relay_framed_failed_total").await, 0);
@@ -197,4 +198,40 @@ async fn what_makes_no_sense_ends_and_is_counted() {
     assert!(is_closed(&mut peer));
     wait_for(&setup, "relay_framed_refused_total", 4).await;
     assert_eq!(metric(&setup, "relay_framed_accepted_total").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_have_few_places_and_take_none_from_those_who_are_known() {
+    const STRANGERS: usize = 512;
+    let mut setup = start(1).await;
+    let certificate = Certificate::new();
+    setup.client.create_scope(scope("room")).await.unwrap();
+    let mut half_open = Vec::new();
+    for _ in 0..STRANGERS + 8 {
+        let (mut peer, ours) = connection();
+        // The beginning of a ClientHello.
+        peer.write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
+        half_open.push((hand_over(&setup.socket, ours, &certificate.pem), peer));
+    }
+    // They are over by time, and who comes then is known.
+    wait_for(&setup, "relay_framed_refused_total", 8).await;
+    assert!(metric(&setup, "relay_framed_strangers").await <= STRANGERS as u64);
+    wait_for(&setup, "relay_framed_strangers", 0).await;
+    let ann = Peer::join(&mut setup.client, "room", "ann", Protocol::Udp, false).await;
+    let mut bob = Peer::prepare(&mut setup.client, "room", "bob", None).await;
+    let (peer, ours) = connection();
+    let mut control = hand_over(&setup.socket, ours, &certificate.pem);
+    bob.go_by(tls(peer, &certificate));
+    let bob = tokio::task::spawn_blocking(move || {
+        bob.check();
+        assert!(bob.try_shake(PATIENCE), "no DTLS handshake");
+        bob
+    });
+    let bob = bob.await.unwrap();
+    let mut known = [0];
+    control.read_exact(&mut known).unwrap();
+    assert_eq!(known, [1], "the control plane is told");
+    assert_eq!(metric(&setup, "relay_framed_strangers").await, 0);
+    drop(half_open);
+    talk(&mut setup.client, ann, bob).await;
 }

@@ -3,7 +3,8 @@
 //!
 //! Beside the socket of the RPC the relay has another one ([`socket_of`]), for the same users. Each connection to it brings
 //! one message: four bytes of length, most significant first, then the certificate chain and its key (PEM); with the first
-//! of these bytes comes the descriptor. The relay says nothing, and closes it when what was handed over has ended.
+//! of these bytes comes the descriptor. The relay says one byte when TLS is up and a worker knows the peer
+//! ([`tell_known`]), and closes it when what was handed over has ended.
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -42,6 +43,15 @@ pub fn send(socket: impl AsFd, bytes: &[u8], connection: impl AsFd) -> io::Resul
     }
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?)
+}
+
+/// Says that the peer is no stranger any more. Does not wait: it is the only byte there ever is.
+///
+/// # Errors
+/// What the system says: who handed the connection over is gone.
+pub fn tell_known(socket: impl AsFd) -> io::Result<()> {
+    rustix::net::send(socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 /// Reads what is there, without waiting: how many bytes (none: the other side closed), and the descriptor that came with

@@ -33,6 +33,8 @@ pub struct FrontDoor {
     relay: Option<SocketAddr>,
     handover: Option<Arc<Handover>>,
     places: Arc<Admission>,
+    /// Places for those of framed media whose peers the relay does not know yet.
+    strangers: Arc<Admission>,
 }
 
 /// What a connection turned out to be.
@@ -56,10 +58,13 @@ impl FrontDoor {
     /// Passes ICE-TCP on to `relay`, as many connections as have `places`: the relay, which sees
     /// one address, cannot tell whose they are. Without a relay, TLS only.
     pub fn new(relay: Option<SocketAddr>, places: Arc<Admission>) -> Self {
-        Self { relay, handover: None, places }
+        let strangers =
+            Admission::new(limits::MEDIA_STRANGERS, limits::MEDIA_STRANGERS_PER_ADDRESS);
+        Self { relay, handover: None, places, strangers }
     }
 
-    /// Hands framed media over TLS to the relay as well, among the same places.
+    /// Hands framed media over TLS to the relay as well, among the same places as soon as the relay
+    /// knows whose it is.
     #[must_use]
     pub fn with_handover(self, handover: Handover) -> Self {
         Self { handover: Some(Arc::new(handover)), ..self }
@@ -68,12 +73,21 @@ impl FrontDoor {
     /// Hands a connection of a client at `address` over to the relay. The error says that it was
     /// done, or why not.
     fn hand_over(&self, handover: &Arc<Handover>, stream: TcpStream, address: IpAddr) -> io::Error {
-        let Ok(place) = self.places.enter(address) else {
-            return refused("too many connections of framed media");
+        let Ok(stranger) = self.strangers.enter(address) else {
+            return refused("too many connections of framed media that nobody knows yet");
         };
-        let handover = Arc::clone(handover);
+        if !self.places.has_room(address) {
+            return refused("too many connections of framed media");
+        }
+        let (handover, places) = (Arc::clone(handover), Arc::clone(&self.places));
         tokio::spawn(async move {
-            if let Err(error) = handover.carry(stream).await {
+            let mut place = None;
+            let known = || {
+                // Where all places were taken meanwhile there are a few more than that.
+                place = places.enter(address).ok();
+                drop(stranger);
+            };
+            if let Err(error) = handover.carry(stream, known).await {
                 // Clients send media over their links instead.
                 debug!("the relay did not take a connection over: {error}");
             }
@@ -264,6 +278,7 @@ pub(crate) fn refused(reason: &'static str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use strait_proto::handover;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -330,6 +345,43 @@ mod tests {
             error = door.clone().admit(server).await.unwrap_err().to_string();
         }
         assert!(error.contains("passed on"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_known_yet_takes_none_of_the_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let rpc = folder.path().join("relay.sock");
+        let relay = tokio::net::UnixListener::bind(handover::socket_of(&rpc)).unwrap();
+        let places = Admission::new(9, 9);
+        let handover = Arc::new(Handover::new(&rpc, b"pem").unwrap());
+        let door = FrontDoor::new(None, Arc::clone(&places));
+        let (mut clients, mut at_relay) = (Vec::new(), Vec::new());
+        for _ in 0..limits::MEDIA_STRANGERS_PER_ADDRESS {
+            let (client, server) = pair().await;
+            let said = door.hand_over(&handover, server, [192, 0, 2, 1].into()).to_string();
+            assert!(said.contains("handed over"), "{said}");
+            at_relay.push(relay.accept().await.unwrap().0);
+            clients.push(client);
+        }
+        let (_client, server) = pair().await;
+        let said = door.hand_over(&handover, server, [192, 0, 2, 1].into()).to_string();
+        assert!(said.contains("nobody knows yet"), "{said}");
+        assert_eq!(places.count(), 0);
+        // Another address has its own; and one that the relay knows is no stranger any more.
+        let (_other, server) = pair().await;
+        let said = door.hand_over(&handover, server, [192, 0, 2, 2].into()).to_string();
+        assert!(said.contains("handed over"), "{said}");
+        let before = door.strangers.count();
+        handover::tell_known(&at_relay[0]).unwrap();
+        while places.count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(door.strangers.count(), before - 1);
+        // Its end gives its place back, and that of a stranger.
+        drop(at_relay);
+        while places.count() > 0 || door.strangers.count() > 1 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

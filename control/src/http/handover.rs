@@ -36,16 +36,20 @@ impl Handover {
         Ok(Self { socket: handover::socket_of(rpc_socket), message })
     }
 
-    /// Hands a connection over, and waits until it has ended.
+    /// Hands a connection over, and waits until it has ended. `known`: when the relay knows whose it
+    /// is.
     ///
     /// # Errors
     /// The relay is away, or takes none.
-    pub async fn carry(&self, stream: TcpStream) -> io::Result<()> {
+    pub async fn carry(&self, stream: TcpStream, known: impl FnOnce()) -> io::Result<()> {
         let passing = timeout(limits::RELAY_CALL, self.pass(&stream));
         let mut relay = passing.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         drop(stream);
-        // It says nothing but that it is over, be it by its own end.
-        let _ended = relay.read(&mut [0]).await;
+        // It says that, and that it is over, be it by its own end.
+        if let Ok(1) = relay.read(&mut [0]).await {
+            known();
+            let _ended = relay.read(&mut [0]).await;
+        }
         Ok(())
     }
 
@@ -76,7 +80,11 @@ mod tests {
         assert_eq!(nobody.kind(), io::ErrorKind::NotFound);
 
         let relay = UnixListener::bind(handover::socket_of(&rpc)).unwrap();
-        let carried = tokio::spawn(async move { handover.carry(server).await });
+        let (known, knows) = tokio::sync::oneshot::channel();
+        let carried = tokio::spawn(async move {
+            let known = move || known.send(()).unwrap();
+            handover.carry(server, known).await
+        });
         let (mut relay, _) = relay.accept().await.unwrap();
         let mut bytes = [0; 4];
         let first = relay.async_io(Interest::READABLE, || handover::receive(&relay, &mut bytes));
@@ -88,6 +96,8 @@ mod tests {
         client.write_all(b"x").await.unwrap();
         let mut taken = TcpStream::from_std(taken).unwrap();
         assert_eq!(taken.read_u8().await.unwrap(), b'x');
+        handover::tell_known(&relay).unwrap();
+        knows.await.unwrap();
         assert!(!carried.is_finished());
         drop((taken, relay));
         carried.await.unwrap().unwrap();

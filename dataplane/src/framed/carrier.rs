@@ -19,6 +19,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
+/// A connection of a peer that a worker knows, on its way to the thread that carries it.
+pub(super) struct Known {
+    peer: std::net::TcpStream,
+    worker: std::os::unix::net::UnixStream,
+    tls: ServerConnection,
+    inward: Vec<u8>,
+    outward: Queue,
+    shared: Arc<Shared>,
+}
+
 /// A connection that was taken over.
 pub(super) struct Carrier {
     peer: TcpStream,
@@ -55,13 +65,16 @@ impl Carrier {
         Ok(Self { peer, tls, inward, outward, is_known: false, shared })
     }
 
-    /// Carries frames until either side ends, or the peer did not show within `patience` that a worker knows it.
-    pub(super) async fn run(
+    /// Speaks TLS, and carries frames until the peer showed that a worker knows it.
+    ///
+    /// # Errors
+    /// Either side ended, or `patience` did.
+    pub(super) async fn meet(
         mut self,
         letterbox: &Letterbox,
         scratch: &Scratch,
         patience: Duration,
-    ) -> io::Result<()> {
+    ) -> io::Result<Known> {
         let deadline = Instant::now() + patience;
         let greeting = poll_fn(|cx| self.poll_greeting(cx, scratch));
         timeout_at(deadline, greeting).await.map_err(|_| late("TLS was not finished"))??;
@@ -82,7 +95,17 @@ impl Carrier {
             () => Poll::Pending,
         });
         timeout_at(deadline, meeting).await.map_err(|_| late("no check passed"))??;
-        poll_fn(|cx| match self.poll_turn(cx, &mut worker, scratch) {
+        let Self { peer, tls, inward, outward, shared, .. } = self;
+        let (peer, worker) = (peer.into_std()?, worker.into_std()?);
+        Ok(Known { peer, worker, tls, inward, outward, shared })
+    }
+
+    /// Carries frames until either side ends.
+    pub(super) async fn carry(known: Known, scratch: &Scratch) -> io::Result<()> {
+        let Known { peer, worker, tls, inward, outward, shared } = known;
+        let (peer, mut worker) = (TcpStream::from_std(peer)?, UnixStream::from_std(worker)?);
+        let mut carrier = Self { peer, tls, inward, outward, is_known: true, shared };
+        poll_fn(|cx| match carrier.poll_turn(cx, &mut worker, scratch) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(Err(end)),
         })

@@ -1,15 +1,16 @@
 //! Framed media over TLS: connections that a control plane took in on its port for HTTPS and hands over
 //! (`strait_proto::handover`). TLS is spoken on a thread of its own, so that no call waits for it; to a worker each of them
-//! is a connection of ICE-TCP, whose other end this thread holds.
+//! is a connection of ICE-TCP, whose other end this thread holds. Handshakes, and whoever no worker knows yet, are another
+//! thread's: strangers take no turn of those whose media goes this way.
 
 mod carrier;
 mod certificate;
 mod queue;
 
-use crate::limits::{FRAMED_HANDOVER, FRAMED_UNKNOWN};
+use crate::limits::{FRAMED_BEAT, FRAMED_HANDOVER, FRAMED_STRANGERS, FRAMED_UNKNOWN};
 use crate::rpc::socket::Connection;
 use crate::steer::Letterbox;
-use carrier::Carrier;
+use carrier::{Carrier, Known};
 use certificate::Certificates;
 use rustls::ServerConfig;
 use std::io::{self, ErrorKind};
@@ -41,19 +42,47 @@ pub(crate) struct Shared {
     pub(crate) failed: AtomicU64,
     /// Packets that waited for a slow reader until they were too many.
     pub(crate) dropped: AtomicU64,
+    /// Open, and no worker knows the peer.
+    pub(crate) strangers: AtomicU64,
+    /// How often the thread that carries them showed that it turns.
+    pub(crate) turns: AtomicU64,
 }
 
-/// A connection to be carried.
+/// A connection that was handed over, and what ends with it.
 struct Handed {
     peer: TcpStream,
     tls: Arc<ServerConfig>,
-    /// Closed when all is over, which tells the control plane.
-    _control: Connection,
-    _place: OwnedSemaphorePermit,
+    stay: Stay,
+    /// Among the strangers.
+    stranger: OwnedSemaphorePermit,
 }
 
-/// Starts the thread, which holds `last` until it ends; and gives the task that takes connections over from those who come
-/// by `incoming`, at most `connections` at a time.
+/// For as long as it is open.
+struct Stay {
+    /// Closed when all is over, which tells the control plane.
+    control: Connection,
+    _place: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// Counts what is open.
+struct Counted(Arc<Shared>, fn(&Shared) -> &AtomicU64);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>, which: fn(&Shared) -> &AtomicU64) -> Self {
+        which(shared).fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared), which)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Starts the threads, of which the one that carries holds `last` until it ends; and gives the task that takes connections
+/// over from those who come by `incoming`, at most `connections` at a time.
 ///
 /// # Errors
 /// No thread, or nothing to wait with, is to be had.
@@ -65,14 +94,23 @@ pub(crate) fn start(
     last: impl Send + 'static,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>, impl Future<Output = ()> + Send)> {
     let shared = Arc::new(Shared::default());
-    let (to_thread, handed) = mpsc::channel(connections.max(1));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (to_meet, handed) = mpsc::channel(FRAMED_STRANGERS);
+    let (to_carry, known) = mpsc::channel(connections.max(1));
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (meeting, carrying) = (runtime()?, runtime()?);
+    let (of_thread, ends) = (Arc::clone(&shared), end.clone());
+    let meets = std::thread::Builder::new().name("tls-hello".into()).spawn(move || {
+        LocalSet::new()
+            .block_on(&meeting, meet_all(handed, to_carry, letterboxes, of_thread, ends));
+    })?;
     let (of_thread, mut ends) = (Arc::clone(&shared), end.clone());
     let join = std::thread::Builder::new().name("tls".into()).spawn(move || {
         let _last = last;
-        LocalSet::new().block_on(&runtime, carry_all(handed, letterboxes, of_thread, end));
+        // It ends with the other thread as well, which nobody else looks after.
+        LocalSet::new().block_on(&carrying, carry_all(known, of_thread, end));
+        let _panicked = meets.join();
     })?;
-    let taking = take_over(incoming, connections, to_thread, Arc::clone(&shared));
+    let taking = take_over(incoming, connections, to_meet, Arc::clone(&shared));
     let taking = async move {
         tokio::select! {
             () = taking => {}
@@ -90,10 +128,12 @@ async fn take_over(
     shared: Arc<Shared>,
 ) {
     let places = Arc::new(Semaphore::new(connections));
+    let strangers = Arc::new(Semaphore::new(FRAMED_STRANGERS.min(connections)));
     let certificates = Arc::new(Certificates::default());
     while let Some(Ok(mut control)) = incoming.next().await {
         let counted = Arc::clone(&shared);
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let room = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned();
+        let (Ok(place), Ok(stranger)) = (room(&places), room(&strangers)) else {
             counted.refused.fetch_add(1, Ordering::Relaxed);
             continue;
         };
@@ -106,7 +146,9 @@ async fn take_over(
             match taken {
                 Ok((peer, tls)) => {
                     counted.accepted.fetch_add(1, Ordering::Relaxed);
-                    let handed = Handed { peer, tls, _control: control, _place: place };
+                    let _counted = Counted::new(&counted, |shared| &shared.open);
+                    let stay = Stay { control, _place: place, _counted };
+                    let handed = Handed { peer, tls, stay, stranger };
                     // As many fit as there are places.
                     let _ending = to_thread.try_send(handed);
                 }
@@ -155,9 +197,10 @@ fn stream_of(descriptor: OwnedFd) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Carries what comes, until told to end.
-async fn carry_all(
+/// Meets whoever comes, until told to end.
+async fn meet_all(
     mut handed: mpsc::Receiver<Handed>,
+    to_carry: mpsc::Sender<(Known, Stay)>,
     letterboxes: Vec<Letterbox>,
     shared: Arc<Shared>,
     mut end: watch::Receiver<bool>,
@@ -170,34 +213,69 @@ async fn carry_all(
             one = handed.recv() => one,
             _ = end.wait_for(|end| *end) => return,
         };
-        let (Some(Handed { peer, tls, _control, _place }), Some(letterbox)) = (one, next.next())
+        let (Some(Handed { peer, tls, stay, stranger }), Some(letterbox)) = (one, next.next())
         else {
             return;
         };
         let (letterbox, scratch) = (letterbox.clone(), Rc::clone(&scratch));
-        let shared = Arc::clone(&shared);
-        shared.open.fetch_add(1, Ordering::Relaxed);
+        let (to_carry, shared) = (to_carry.clone(), Arc::clone(&shared));
         tokio::task::spawn_local(async move {
-            let counted = Arc::clone(&shared);
-            let ended = carry(peer, tls, shared, (&letterbox, &scratch), FRAMED_UNKNOWN).await;
-            counted.open.fetch_sub(1, Ordering::Relaxed);
-            if is_failure(&ended) {
-                counted.failed.fetch_add(1, Ordering::Relaxed);
+            let _stranger = (stranger, Counted::new(&shared, |shared| &shared.strangers));
+            let way = (&letterbox, &*scratch);
+            match meet(peer, tls, Arc::clone(&shared), way, FRAMED_UNKNOWN).await {
+                Ok(known) => {
+                    let _gone = handover::tell_known(&stay.control.stream);
+                    // As many fit as there are places.
+                    let _ending = to_carry.try_send((known, stay));
+                }
+                Err(error) => over(&shared, &Err(error)),
             }
-            tracing::debug!("framed media ended: {ended:?}");
-            drop((_control, _place));
         });
     }
 }
 
-async fn carry(
+/// Carries what comes, until told to end.
+async fn carry_all(
+    mut known: mpsc::Receiver<(Known, Stay)>,
+    shared: Arc<Shared>,
+    mut end: watch::Receiver<bool>,
+) {
+    let scratch = Rc::new(carrier::scratch());
+    let mut beat = tokio::time::interval(FRAMED_BEAT);
+    loop {
+        let one = tokio::select! {
+            one = known.recv() => one,
+            _ = beat.tick() => {
+                shared.turns.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            _ = end.wait_for(|end| *end) => return,
+        };
+        let Some((known, stay)) = one else { return };
+        let (scratch, shared) = (Rc::clone(&scratch), Arc::clone(&shared));
+        tokio::task::spawn_local(async move {
+            over(&shared, &Carrier::carry(known, &scratch).await);
+            drop(stay);
+        });
+    }
+}
+
+async fn meet(
     peer: TcpStream,
     tls: Arc<ServerConfig>,
     shared: Arc<Shared>,
     (letterbox, scratch): (&Letterbox, &carrier::Scratch),
     patience: Duration,
-) -> io::Result<()> {
-    Carrier::new(peer, tls, shared)?.run(letterbox, scratch, patience).await
+) -> io::Result<Known> {
+    Carrier::new(peer, tls, shared)?.meet(letterbox, scratch, patience).await
+}
+
+/// Counts how one ended.
+fn over(shared: &Shared, ended: &io::Result<()>) {
+    if is_failure(ended) {
+        shared.failed.fetch_add(1, Ordering::Relaxed);
+    }
+    tracing::debug!("framed media ended: {ended:?}");
 }
 
 /// Whether it is the peer's fault that it ended, and not just its end.

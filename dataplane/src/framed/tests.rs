@@ -29,7 +29,10 @@ fn carried(
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let scratch = carrier::scratch();
-        runtime.block_on(carry(ours, tls, counted, (&letterbox, &scratch), patience))
+        runtime.block_on(async {
+            let known = meet(ours, tls, counted, (&letterbox, &scratch), patience).await?;
+            Carrier::carry(known, &scratch).await
+        })
     });
     (peer, shared, pem.into_bytes(), thread)
 }
