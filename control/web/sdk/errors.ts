@@ -22,6 +22,8 @@ export class StraitError extends Error {
   readonly kind: ErrorKind;
   /** What happened, the likely cause and the remedy. */
   readonly reason: string;
+  /** @internal of the error 307: the origin of the node that has the scope. */
+  location: string | undefined;
 
   constructor(kind: ErrorKind, reason: string, code = 0) {
     super(reason);

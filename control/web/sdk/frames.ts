@@ -19,6 +19,8 @@ export interface GeneralHeaders {
   target?: string;
   error_code?: number;
   reason?: string;
+  /** With the error 307: the origin of the node that has the scope. */
+  location?: string;
   token?: string;
   /** Last sequence received from the server, in a reconnect. */
   cslr?: number;

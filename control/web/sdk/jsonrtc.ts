@@ -2,7 +2,7 @@ import { StraitError, asStraitError } from "./errors.js";
 import { TypedEvents } from "./events.js";
 import { type ControlHeaders, type Frame, type GeneralHeaders, parseFrame } from "./frames.js";
 import * as limits from "./limits.js";
-import type { Located } from "./locator.js";
+import { type Located, atOrigin } from "./locator.js";
 import type { ConnectAnswer } from "./protocol.js";
 import { type Timers, realTimers } from "./timers.js";
 
@@ -153,6 +153,41 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     });
   }
 
+  /** Does what a server may answer with another node (307), on whatever node that is in the end. */
+  async wherever(task: () => Promise<void>, moved: (answer: ConnectAnswer) => void): Promise<void> {
+    for (let hop = 0; ; hop += 1) {
+      try {
+        return await task();
+      } catch (thrown) {
+        const { location } = asStraitError(thrown);
+        if (location === undefined) throw thrown;
+        if (hop === limits.REDIRECTS_MAX) {
+          throw new StraitError("server", "nodes send this client on in a circle", 307);
+        }
+        moved(await this.follow(location));
+      }
+    }
+  }
+
+  /** Goes to another node for a session there; comes back if that fails. */
+  private async follow(origin: string): Promise<ConnectAnswer> {
+    const there = atOrigin(origin);
+    if (!there) throw new StraitError("server", `the server names no node: ${origin}`);
+    this.releaseSocket("elsewhere");
+    this.at = there;
+    try {
+      return await this.openSession();
+    } catch (thrown) {
+      if ((this.phase as Phase) !== "closed") this.waitAndReconnect();
+      throw thrown;
+    }
+  }
+
+  /** The node, `HOST:PORT`, where that is known. */
+  get node(): string {
+    return this.at?.endpoint ?? "";
+  }
+
   /** Ends the link; the session on the server ends with its time limit. */
   close(): void {
     this.finish(undefined);
@@ -231,7 +266,10 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
       pending?.resolve(frame);
     } else if (type === "error") {
       const { error_code: code = 500, reason = "the server gave no reason" } = frame.header;
-      const error = new StraitError("server", reason, code);
+      const { location } = frame.header;
+      // Nothing was refused: all of it goes elsewhere.
+      const error = new StraitError(location === undefined ? "server" : "closed", reason, code);
+      error.location = location;
       const pending = this.take(correlation);
       if (pending) pending.reject(error);
       else this.emit("error", error);
@@ -255,7 +293,9 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     const { url } = this.options;
     this.phase = "connecting";
     try {
-      this.at = typeof url === "string" ? { url, endpoint: undefined } : await url(failed);
+      if (typeof url === "function") this.at = await url(failed);
+      // Who was sent elsewhere tries there once more.
+      else if (this.attempt !== 1) this.at = { url, endpoint: undefined };
     } catch (thrown) {
       if (this.at === undefined) throw thrown;
     }
@@ -452,7 +492,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
       const moved = this.at?.url !== this.sessionAt;
       // Another node knows nothing of the session.
       const renewed = moved ? await this.openSession() : await this.resumeSession();
-      if (moved) this.emit("moved", { node: this.at?.endpoint ?? "" });
+      if (moved) this.emit("moved", { node: this.node });
       if (renewed) this.emit("renewed", renewed);
       else this.emit("resumed", undefined);
     } catch (thrown) {

@@ -24,6 +24,8 @@ export const RESOLVERS_MAX = 16;
 export const RESOLVE_TIMEOUT_MS = 2_000;
 /** And to say: addresses of a node, or why there is none. */
 export const RESOLVE_CHARACTERS_MAX = 4_096;
+/** Nodes that send a client on, one after the other: more is a circle. */
+export const REDIRECTS_MAX = 5;
 /** How often it is looked whether media comes, where there are other nodes. */
 export const PULSE_LOOK_MS = 400;
 /** A WebSocket that was silent for this long while media is gets a PING. */

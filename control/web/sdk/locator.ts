@@ -115,13 +115,17 @@ function located(text: string, protocol: string): Located {
     // Plain text.
   }
   const node = typeof origin === "string" ? origin : `${protocol}//${String(endpoint)}`;
-  if (typeof endpoint === "string" && URL.canParse(node)) {
-    const url = new URL("/ws", node);
-    if (url.protocol === "https:" || url.protocol === "http:") {
-      return { url: url.href.replace(/^http/, "ws"), endpoint };
-    }
-  }
+  const found = typeof endpoint === "string" ? atOrigin(node) : undefined;
+  if (found) return { url: found.url, endpoint: String(endpoint) };
   throw new StraitError("server", "the CnC names no node: is this the address of one?");
+}
+
+/** The node with this origin, `https://HOST:PORT`; undefined where it is none. */
+export function atOrigin(origin: string): Located | undefined {
+  if (!/^https?:/.test(origin) || !URL.canParse(origin)) return undefined;
+  const url = new URL("/ws", origin);
+  const port = url.port || (url.protocol === "https:" ? "443" : "80");
+  return { url: url.href.replace(/^http/, "ws"), endpoint: `${url.hostname}:${port}` };
 }
 
 /** The application that a token is of, which is `dev` for development tokens; nothing is verified. */

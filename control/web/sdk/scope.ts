@@ -395,7 +395,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     this.connectAnswer = answer;
     try {
       if (input !== undefined) await this.prepare(input, options);
-      await this.openMedia();
+      await this.enter();
       if (this.settings.hasOthers) this.pulse.start();
       globalThis.addEventListener?.("pagehide", this.onPageHide);
       globalThis.addEventListener?.("online", this.onOnline);
@@ -423,6 +423,14 @@ export class Scope extends TypedEvents<ScopeEvents> {
     await media.start();
   }
 
+  /** Opens media where the scope is: a server may say that this is another one. */
+  private enter(): Promise<void> {
+    return this.link.wherever(() => this.openMedia(), (answer) => {
+      this.connectAnswer = answer;
+      if (this.currentState !== "joining") this.emit("moved", { node: this.link.node });
+    });
+  }
+
   private closeMedia(): void {
     this.offersBefore += this.media?.offers ?? 0;
     this.messenger.detach();
@@ -443,7 +451,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     // A START in the same session replaces the old stay: the others see nobody leave.
     this.subsession = undefined;
     try {
-      await this.openMedia();
+      await this.enter();
       this.joinAttempt = 0;
       this.rejoining = false;
     } catch (thrown) {

@@ -3,6 +3,8 @@ import { test } from "node:test";
 import { JsonRtc } from "../sdk/jsonrtc.js";
 import type { Located } from "../sdk/locator.js";
 import { Pulse, type Pulsing } from "../sdk/pulse.js";
+import { bob, joined as inScope } from "./fakecall.js";
+import { FakeConnection, FakeTrack } from "./fakeconnection.js";
 import { FakeServer } from "./fakeserver.js";
 import { FakeTimers, settle } from "./faketimers.js";
 
@@ -119,4 +121,39 @@ test("media that comes no more is told, unless none came before", async () => {
   await timers.pass(5_000);
   await settle();
   assert.equal(told, 0);
+});
+
+test("who comes to a node that has not the scope goes to the one that has", async () => {
+  const origins = ["https://two.example:8443", "https://three.example"];
+  const { server, link, scope, log } = await inScope([bob("cam")], [new FakeTrack("video")], {}, [
+    ...origins,
+  ]);
+  assert.deepEqual([server.sessions, link.node], [3, "three.example:443"]);
+  assert.deepEqual(log, ["track"]);
+  assert.equal(scope.peers.size, 1);
+  assert.ok(scope.publications[0]?.id);
+});
+
+test("who is sent away from a running call goes where the scope is, and is told", async () => {
+  const { server, timers, conference, link, scope, log } = await inScope([bob("cam")]);
+  FakeConnection.last.setState("connected");
+  const moved: string[] = [];
+  scope.on("moved", ({ node }) => moved.push(node));
+  conference.elsewhere = ["https://two.example:8443"];
+  server.push({ type: "request", subsession_id: "c2" }, { action: "SHUTDOWN" }, { again: true });
+  await timers.pass(2_500);
+  FakeConnection.last.setState("connected");
+  await timers.pass(10);
+  assert.deepEqual([moved, link.node], [["two.example:8443"], "two.example:8443"]);
+  assert.deepEqual([scope.state, log.at(-1), server.sessions], ["connected", "reconnected", 2]);
+  // A broken WebSocket is mended there.
+  server.socket.break();
+  await timers.pass(2_500);
+  assert.deepEqual([server.sessions, link.node], [2, "two.example:8443"]);
+});
+
+test("nodes that send one another's clients in a circle are an error", async () => {
+  const circle = Array.from({ length: 9 }, () => "https://two.example:8443");
+  await assert.rejects(inScope([], [], {}, circle), { code: 307 });
+  await assert.rejects(inScope([], [], {}, ["file:///x"]), { kind: "server" });
 });

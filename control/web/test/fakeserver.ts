@@ -55,7 +55,9 @@ export class FakeServer {
   readonly accepted: Frame[] = [];
   reachable = true;
   /** Requests are answered by this; undefined leaves them open. */
-  answer: (frame: Frame) => { payload?: unknown; error?: number } | undefined = () => ({});
+  answer: (
+    frame: Frame,
+  ) => { payload?: unknown; error?: number; location?: string } | undefined = () => ({});
   token: string | undefined;
   sessions = 0;
   private sessionId = "";
@@ -118,7 +120,8 @@ export class FakeServer {
     if (!reply) return;
     const correlation = { correlation_id: `c${control.sequence}` };
     if (reply.error !== undefined) {
-      const refused = { action: header.action, error_code: reply.error, reason: "refused" };
+      const { error, location } = reply;
+      const refused = { action: header.action, error_code: error, reason: "refused", location };
       socket.deliver({ control: { type: "error", ...correlation }, header: refused });
       return;
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use strait_client::v1::{self, auth::Credential, transport_report::State, user_event};
-use strait_client::{Config, Descriptor, Error, Event, Frame, Trust};
+use strait_client::{Cluster, Config, Descriptor, Error, Event, Frame, Resolver, Trust};
 use strait_proto::handover;
 use strait_relay::Relay;
 
@@ -132,6 +132,28 @@ impl Drop for Node {
 fn a_call_over_udp_through_a_real_node() {
     let node = Node::start();
     call(&node.descriptor, &node.descriptor, State::UdpRelay, State::UdpRelay);
+}
+
+#[test]
+fn a_real_cnc_names_its_node_over_https() {
+    let node = Node::start();
+    let mut resolved = node.descriptor.clone();
+    let url = format!("https://{}:{}", resolved.config.host, resolved.config.port);
+    let resolvers = vec![Resolver::parse(&url).unwrap()];
+    let (application_id, region) = (String::new(), String::new());
+    resolved.config.cluster = Some(Cluster { resolvers, application_id, region });
+    resolved.config.host.clear();
+    call(&resolved, &resolved, State::UdpRelay, State::UdpRelay);
+
+    // It says why not.
+    let cluster = resolved.config.cluster.as_mut().unwrap();
+    cluster.application_id = "nobody".into();
+    let member = Member::connect(resolved);
+    let error = member.wait("LinkLost", |event| match event {
+        Event::LinkLost { error, .. } => Some(error.to_string()),
+        _ => None,
+    });
+    assert!(error.contains("it answers 404: ") && error.contains("nobody"), "{error}");
 }
 
 #[test]
