@@ -164,11 +164,10 @@ class Answers {
   }
 
   sessionsOf(me, query) {
-    const { from, to } = this.time(query, DAY);
     const found = this.visible(me, query).filter(
       (each) =>
-        each.createdAt >= from &&
-        each.createdAt <= to &&
+        each.createdAt >= Number(query.from ?? 0) &&
+        each.createdAt <= Number(query.to ?? this.now) &&
         (!query.scope || each.scope === query.scope) &&
         (!query.live || String(each.live) === query.live) &&
         (!query.problem || each.problems.includes(query.problem)),

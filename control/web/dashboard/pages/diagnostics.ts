@@ -38,7 +38,7 @@ async function list(context: Context): Promise<View> {
       items.length === 0
         ? empty(
             "Clients posted nothing like that.",
-            "Without a time, a day is looked at: choose an earlier From. Clients post to /api/v1/diagnostics/reports, devices and logs.",
+            "Change what is asked for. Clients post to /api/v1/diagnostics/reports, devices and logs.",
           )
         : table<Entry>({
             title: "Diagnostics",

@@ -43,12 +43,12 @@ export async function session(context: Context): Promise<View> {
         me.role === "operator" && ` for ${detail.application}`,
         ". ",
         link(
-          address("sessions", { application: detail.application, scope: detail.scope, from: 0 }),
+          address("sessions", { application: detail.application, scope: detail.scope }),
           "All of this scope",
         ),
         " · ",
         link(
-          address("diagnostics", { application: detail.application, session: id, from: 0 }),
+          address("diagnostics", { application: detail.application, session: id }),
           "What clients posted",
         ),
       ),

@@ -45,8 +45,8 @@ export async function sessions(context: Context): Promise<View> {
       items.length > 0
         ? sessionTable("Sessions", items, me)
         : empty("No session is like that.", [
-            "Without a time, a day is looked at: choose an earlier From, or ",
-            link(address("sessions"), "show all of the last day"),
+            "Change what is asked for, or ",
+            link(address("sessions"), "show all"),
             ".",
           ]),
       h(
