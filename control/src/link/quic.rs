@@ -17,14 +17,14 @@ use quinn::{
 };
 use strait_link::v1::ErrorCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::Links;
 use super::counters::count;
 use super::wire::Stream;
-use crate::{admission::Permit, limits};
+use crate::limits;
 
 /// What a connection ends with that is refused before it is a link, and one that went well.
 const REFUSED: VarInt = VarInt::from_u32(1);
@@ -104,9 +104,10 @@ pub async fn serve(
 /// Decides about a connection of which only the first datagram came. Its address may be forged:
 /// where many are half open, whoever comes has to show first that it gets what is sent there.
 fn take(links: &Arc<Links>, half_open: &Arc<Semaphore>, incoming: Incoming, port: u16) {
-    let place = if incoming.remote_address_validated() {
+    // What it holds, until it is a link.
+    let place: Box<dyn Send> = if incoming.remote_address_validated() {
         match links.opens(incoming.remote_address().ip().to_canonical()) {
-            Ok(place) => Place::OfAddress(place),
+            Ok(place) => Box::new(place),
             Err(error) => {
                 debug!("QUIC: {error}");
                 links.counters().refused(ErrorCode::TooMany);
@@ -115,7 +116,7 @@ fn take(links: &Arc<Links>, half_open: &Arc<Semaphore>, incoming: Incoming, port
         }
     } else {
         match Arc::clone(half_open).try_acquire_owned() {
-            Ok(place) => Place::OfAll(place),
+            Ok(place) => Box::new(place),
             Err(_) => {
                 count(&links.counters().quic_retries);
                 // It refuses who was asked before, and such are validated.
@@ -136,13 +137,6 @@ fn take(links: &Arc<Links>, half_open: &Arc<Semaphore>, incoming: Incoming, port
             Err(_) => links.counters().refused(ErrorCode::TimedOut),
         }
     });
-}
-
-/// What a half-open connection holds, until it is a link.
-#[allow(dead_code, reason = "held for what its end does")]
-enum Place {
-    OfAddress(Permit),
-    OfAll(OwnedSemaphorePermit),
 }
 
 async fn open(incoming: Incoming) -> Result<(QuicStream, SocketAddr), quinn::ConnectionError> {
