@@ -6,8 +6,8 @@ use strait_client::{Client, Config, Descriptor, Error, Event, Frame, Trust};
 
 fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [host, port, certificate, token, name] = arguments.as_slice() else {
-        eprintln!("first HOST PORT CERTIFICATE TOKEN NAME");
+    let [host, port, certificate, token, name, quic @ ..] = arguments.as_slice() else {
+        eprintln!("first HOST PORT CERTIFICATE TOKEN NAME [QUIC_PORT]");
         std::process::exit(2);
     };
     let descriptor = Descriptor {
@@ -25,7 +25,7 @@ fn main() -> Result<(), Error> {
         trust: Trust::CaFile(certificate.into()),
         proxy: None,
         udp: true,
-        quic: None,
+        quic: quic.first().and_then(|port| port.parse().ok()),
     };
     let (to_main, events) = std::sync::mpsc::sync_channel(1024);
     let client = Client::connect(descriptor, move |event| drop(to_main.try_send(event)))?;

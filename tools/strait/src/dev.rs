@@ -294,6 +294,8 @@ fn welcome(options: &Options, files: &configuration::Files, took: Duration) -> S
     let further = ["doctor", "top", "dev --help"].map(|verb| format!("{strait} {verb}"));
     let [doctor, top, help] = &further;
     let width = further.iter().map(String::len).max().unwrap_or_default() + 2;
+    let quic = |port| format!("  QUIC      UDP {port}, for native clients\n");
+    let quic = options.quic_port.map(quic).unwrap_or_default();
     format!(
         "
   Strait runs (ready after {:.1} s).
@@ -305,7 +307,7 @@ fn welcome(options: &Options, files: &configuration::Files, took: Duration) -> S
   Publish   WHIP   http://localhost:{http}/whip/{scope}   bearer token: {token}
   Watch     WHEP   http://localhost:{http}/whep/{scope}   bearer token: {token}
   Media     UDP and TCP {}
-  Relay     RPC {}
+{quic}  Relay     RPC {}
   State     {}
 
   Next      {doctor:width$}is this host fit?
