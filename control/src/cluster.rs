@@ -283,19 +283,15 @@ impl Cluster {
                 // Its lease is over: if it is well it has lost its way to the registry alone, and
                 // goes on with what it has.
                 Found::Stale(mapping) if given_up != Some(mapping.fence) => {
-                    let Some(listed) = self.listed_now(&mapping.owner).await else { continue };
+                    let Some(listed) = self.listed_now(&mapping.owner).await else {
+                        return Err(nothing_moves());
+                    };
                     if self.is_well(&listed.node).await {
                         return Ok((self.found(scope, &mapping, listed.node), mapping.fence));
                     }
                     given_up = Some(mapping.fence);
                 }
-                Found::Stale(_) => {
-                    return Err(Fault::unavailable(
-                        "the node of this scope is gone, and the mappings were away a moment ago: \
-                         nothing moves until all nodes have said what they hold; try again in two \
-                         seconds",
-                    ));
-                }
+                Found::Stale(_) => return Err(nothing_moves()),
                 // Its own lease ended: it slept, or was never announced.
                 Found::Free if placed.as_ref() == Some(&self.me) => self.announce().await?,
                 // The node that was chosen died meanwhile.
@@ -441,6 +437,13 @@ fn no_room() -> Fault {
     Fault::unavailable(
         "no node has room for another scope: all are full, draining or gone (strait cluster \
          status); try again in some seconds",
+    )
+}
+
+fn nothing_moves() -> Fault {
+    Fault::unavailable(
+        "the node of this scope is gone, and the mappings were away a moment ago: nothing moves \
+         until all nodes have said what they hold; try again in two seconds",
     )
 }
 

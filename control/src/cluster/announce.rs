@@ -85,39 +85,57 @@ impl Cluster {
         mut ends: watch::Receiver<bool>,
         lose: impl Fn(ScopeKey) + Send + Sync,
     ) {
+        // Apart, so that a partition that stalls does not keep the lease in the others from its due.
+        tokio::select! {
+            () = is_over(&mut ends) => {}
+            () = self.beat(&scopes) => {}
+            () = self.hold(&lose) => {}
+        }
+    }
+
+    /// Announces this node, looks for others, and cleans up.
+    async fn beat(&self, scopes: &Scopes) {
         let mut ticks = interval(ANNOUNCE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut load = Load::default();
-        let mut losses = self.mappings.losses();
-        let mut asserted = Instant::now();
         let mut swept = Instant::now();
         let mut was_heard = true;
         loop {
+            ticks.tick().await;
+            self.look(&mut load, scopes).await;
+            if let Err(fault) = self.announce().await {
+                counters::count(&self.counters.failed);
+                if std::mem::take(&mut was_heard) {
+                    warn!("this node cannot announce itself: {fault}");
+                }
+            } else if !std::mem::replace(&mut was_heard, true) {
+                info!("this node is announced again");
+            }
+            self.refresh().await;
+            if self.config.has(Role::Cnc) && swept.elapsed() >= SWEEP_INTERVAL {
+                self.sweep().await;
+                swept = Instant::now();
+            }
+        }
+    }
+
+    /// Gives back scopes that ended, and says which this node holds.
+    async fn hold(&self, lose: &(dyn Fn(ScopeKey) + Send + Sync)) {
+        let mut ticks = interval(ANNOUNCE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut losses = self.mappings.losses();
+        let mut asserted = Instant::now();
+        loop {
             tokio::select! {
-                () = is_over(&mut ends) => return,
                 () = self.ended() => self.release_unused().await,
                 _ = ticks.tick() => {
-                    self.look(&mut load, &scopes).await;
-                    if let Err(fault) = self.announce().await {
-                        counters::count(&self.counters.failed);
-                        if std::mem::take(&mut was_heard) {
-                            warn!("this node cannot announce itself: {fault}");
-                        }
-                    } else if !std::mem::replace(&mut was_heard, true) {
-                        info!("this node is announced again");
-                    }
-                    self.refresh().await;
                     let seen = self.mappings.losses();
                     if seen != losses || asserted.elapsed() >= ASSERT_INTERVAL {
                         self.release_unused().await;
-                        if self.assert_held(&lose).await {
+                        if self.assert_held(lose).await {
                             losses = seen;
                         }
                         asserted = Instant::now();
-                    }
-                    if self.config.has(Role::Cnc) && swept.elapsed() >= SWEEP_INTERVAL {
-                        self.sweep().await;
-                        swept = Instant::now();
                     }
                 }
             }

@@ -106,8 +106,13 @@ impl Partition {
         is_kept: bool,
     ) -> Result<Vec<String>, Fault> {
         let attempt = timeout(DIRECTORY_CALL, self.attempt(call, of, is_kept)).await;
-        let outcome =
-            attempt.unwrap_or_else(|_| Err((redis::ErrorKind::Io, "no answer in time").into()));
+        let outcome = attempt.unwrap_or_else(|_| {
+            // Whoever comes next finds out sooner whether it is there again.
+            if let Ok(mut connection) = self.connection.try_lock() {
+                *connection = None;
+            }
+            Err((redis::ErrorKind::Io, "no answer in time").into())
+        });
         match outcome {
             Ok(words) if words.first().is_some_and(|word| word == "schema") => {
                 let theirs = words.get(1).map_or("none", String::as_str);
