@@ -5,6 +5,7 @@ mod authentication;
 mod channels;
 mod cluster;
 mod conference;
+mod databases;
 mod direct;
 mod fake_relay;
 mod hostile;
@@ -21,6 +22,7 @@ mod reconnect;
 mod redis;
 mod rules;
 mod socket;
+mod stores;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,0 +1,293 @@
+//! The same store on SQLite, MariaDB and PostgreSQL.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use strait_control::auth::{Key, Material, PrivateKey, Secret};
+use strait_control::events::event::{Event, Stay, Stream, What};
+use strait_control::fault::Class;
+use strait_control::store::{By, Entry, Span, Store, WantedEntries, WantedSessions};
+
+use crate::databases::Database;
+
+const MINUTE: i64 = 60_000;
+const DAY: i64 = 86_400_000;
+/// A time near the end of a day and of a month: 2026-01-31 23:50 UTC.
+const BEGAN: i64 = 1_769_903_400_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_holds_what_it_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    holds(&format!("sqlite:{}/control.db", folder.path().display())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_holds_what_it_is_given() {
+    let Some(database) = Database::mariadb("mariadb_holds_what_it_is_given") else { return };
+    holds(&database.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_holds_what_it_is_given() {
+    let Some(database) = Database::postgres("postgresql_holds_what_it_is_given") else { return };
+    holds(&database.url).await;
+}
+
+async fn holds(url: &str) {
+    let store = Store::open(url).await.unwrap();
+    keys(&store).await;
+    drop(store);
+    // Tables that are there already.
+    let store = Store::open(url).await.unwrap();
+    assert!(store.is_reachable().await);
+    assert_eq!(store.applications().list().await.unwrap(), ["Acme", "acme", "acme "]);
+    usage(&store).await;
+    checks(&store).await;
+    diagnostics(&store).await;
+    forgets(&store).await;
+}
+
+async fn keys(store: &Store) {
+    let applications = store.applications();
+    for name in ["acme", "Acme", "acme "] {
+        applications.add(name, 1).await.unwrap();
+    }
+    assert_eq!(applications.add("acme", 1).await.unwrap_err().class, Class::Conflict);
+    let secret = Key::new("first", Material::Secret(Secret::random().unwrap()), 1);
+    let pair = PrivateKey::random().unwrap().public().unwrap();
+    let pair = Key::new("pair", Material::Es256(pair), 2);
+    for key in [&pair, &secret] {
+        applications.add_key("acme", key).await.unwrap();
+    }
+    assert_eq!(applications.add_key("acme", &pair).await.unwrap_err().class, Class::Conflict);
+    assert_eq!(applications.add_key("none", &pair).await.unwrap_err().class, Class::NotFound);
+    applications.set_changes_keys("acme", true).await.unwrap();
+    // Setting what is set is no error.
+    applications.set_changes_keys("acme", true).await.unwrap();
+    applications.enable_key("acme", "pair", false).await.unwrap();
+    let acme = applications.find("acme").await.unwrap().unwrap();
+    assert_eq!(acme.keys, [secret, Key { is_enabled: false, ..pair }]);
+    assert!(acme.changes_keys && !acme.concatenated);
+    assert_eq!(applications.find("Acme").await.unwrap().unwrap().keys, [], "case counts");
+    assert_eq!(applications.all().await.unwrap().len(), 3);
+    applications.remove_key("acme", "pair").await.unwrap();
+    let gone = applications.remove_key("acme", "pair").await.unwrap_err();
+    assert_eq!(gone.class, Class::NotFound);
+}
+
+/// A stay as it is told at `until`.
+fn stay(number: i64, until: i64, left: bool) -> Stay {
+    Stay {
+        stay: format!("n.{number}"),
+        peer: format!("p-{number}"),
+        name: "Zoë 🎈".into(),
+        user: format!("user-{number}"),
+        client: "native".into(),
+        joined: BEGAN + number * 1_000,
+        until,
+        left: left.then(|| "left".into()),
+        bytes_in: u64::try_from(until - BEGAN).unwrap(),
+        bytes_out: 0,
+    }
+}
+
+fn event(session: i64, what: What) -> Event {
+    Event {
+        id: String::new(),
+        at: BEGAN + 30 * MINUTE,
+        node: "here".into(),
+        application: format!("app-{}", session % 2),
+        scope: "lobby".into(),
+        session: format!("scope-{session}"),
+        created: BEGAN,
+        what,
+    }
+}
+
+/// Twelve stays in four sessions, told again and again, out of order, by two at a time: the sums are
+/// those of the stays.
+async fn usage(store: &Store) {
+    let ends = |number: i64| BEGAN + number * 1_000 + 1_234 + number * 97_000;
+    let mut all = Vec::new();
+    for number in 0..12 {
+        let session = number % 4;
+        all.push(event(session, What::SessionCreated));
+        all.push(event(
+            session,
+            What::Joined { stay: stay(number, BEGAN + number * 1_000, false) },
+        ));
+        let mut at = BEGAN + number * 1_000;
+        while at < ends(number) {
+            all.push(event(session, What::Present { stays: vec![stay(number, at, false)] }));
+            at += 10_000;
+        }
+        // One's end is never told: what was told of it last counts.
+        if number == 5 {
+            let last = vec![stay(number, ends(number), false)];
+            all.push(event(session, What::Present { stays: last }));
+        } else {
+            all.push(event(session, What::Left { stay: stay(number, ends(number), true) }));
+        }
+        let stream = Stream {
+            stay: format!("n.{number}"),
+            seconds: 60.0,
+            packets: 100,
+            loss: Some(if number == 0 { 0.5 } else { 0.0 }),
+            round_trip: (number == 1).then_some(0.1),
+            ..Stream::default()
+        };
+        all.push(event(session, What::Quality { minute: BEGAN, streams: vec![stream] }));
+    }
+    all.extend((0..4).map(|session| event(session, What::SessionDisposed)));
+    // Another order, by a prime above the count.
+    let shuffled: Vec<Event> =
+        (0..all.len()).map(|n| all[(n * 10_007 + 3) % all.len()].clone()).collect();
+    let write = async |events: Vec<Event>| {
+        for events in events.chunks(25) {
+            // A server may break a deadlock between two who write the same: as agents do, again.
+            for attempt in 0.. {
+                match store.records().write(events).await {
+                    Ok(()) => break,
+                    Err(fault) => assert!(attempt < 50, "{fault}"),
+                }
+            }
+        }
+    };
+    let backwards: Vec<Event> = shuffled.iter().rev().cloned().collect();
+    tokio::join!(write(shuffled.clone()), write(backwards), write(all));
+    write(shuffled).await;
+
+    let truth = |is_meant: &dyn Fn(i64) -> bool| {
+        let meant = (0..12).filter(|number| is_meant(*number));
+        meant.map(|number| ends(number) - (BEGAN + number * 1_000)).sum::<i64>()
+    };
+    let now = BEGAN + DAY;
+    let analytics = store.analytics();
+    let wanted = WantedSessions { count: 10, ..WantedSessions::default() };
+    let sessions = analytics.sessions(&wanted, now).await.unwrap();
+    assert_eq!(sessions.len(), 4);
+    for session in &sessions {
+        let number: i64 = session.session.trim_start_matches("scope-").parse().unwrap();
+        let seconds = truth(&|stay| stay % 4 == number) as f64 / 1_000.0;
+        assert_eq!((session.stays, session.participant_seconds), (3, seconds), "{session:?}");
+        assert_eq!(session.ended_at, Some(BEGAN + 30 * MINUTE));
+        let stays = analytics.stays(&session.session, 10).await.unwrap();
+        let sum: f64 = stays.iter().map(|stay| stay.participant_seconds).sum();
+        assert_eq!((sum * 1_000.0).round(), (seconds * 1_000.0).round());
+        assert_eq!(stays[0].name, "Zoë 🎈");
+        let streams = analytics.timeline(&session.session, 10).await.unwrap();
+        assert_eq!(streams.len(), 3);
+    }
+    let of = |session: &str| sessions.iter().find(|each| each.session == session).unwrap();
+    assert_eq!(of("scope-0").problems, ["loss_out"]);
+    assert_eq!(
+        of("scope-0").score,
+        Some((30.0 + 200.0) / 3.0).map(|s: f64| (s * 1e4).round() / 1e4)
+    );
+    let lossy = WantedSessions { problems: Some(2), ..wanted.clone() };
+    assert_eq!(analytics.sessions(&lossy, now).await.unwrap().len(), 1);
+    let user = WantedSessions { user: Some("user-7".into()), ..wanted.clone() };
+    assert_eq!(analytics.sessions(&user, now).await.unwrap()[0].session, "scope-3");
+    let after = Some((BEGAN, "scope-2".to_owned()));
+    let rest = WantedSessions { after, ..wanted.clone() };
+    assert_eq!(analytics.sessions(&rest, now).await.unwrap().len(), 2);
+    let live = WantedSessions { live: Some(true), ..wanted };
+    assert_eq!(analytics.sessions(&live, now).await.unwrap(), []);
+
+    // By every unit the same sum; the second day begins ten minutes later.
+    let sums = store.sums();
+    let span = Span { application: None, from: BEGAN - 40 * DAY, to: now };
+    for by in [By::Unit("minute"), By::Unit("hour"), By::Unit("day"), By::Month] {
+        let rows = sums.usage(&span, by, false).await.unwrap();
+        let seconds: f64 = rows.iter().map(|row| row.participant_seconds).sum();
+        assert!((seconds - truth(&|_| true) as f64 / 1_000.0).abs() < 1e-6, "{by:?}: {rows:?}");
+        assert_eq!(rows.iter().map(|row| row.stays).sum::<i64>(), 12);
+        assert_eq!(rows.iter().map(|row| row.sessions).sum::<i64>(), 4);
+        let bytes: i64 = (0..12).map(|number| ends(number) - BEGAN).sum();
+        assert_eq!(rows.iter().map(|row| row.bytes_in).sum::<i64>(), bytes);
+    }
+    let midnight = BEGAN + 10 * MINUTE;
+    let before: i64 =
+        (0..12).map(|number| (ends(number).min(midnight) - (BEGAN + number * 1_000)).max(0)).sum();
+    let months = sums.usage(&span, By::Month, false).await.unwrap();
+    assert_eq!(months.len(), 2);
+    assert_eq!(months[0].participant_seconds, before as f64 / 1_000.0);
+    let each = sums.usage(&span, By::Unit("day"), true).await.unwrap();
+    let of_one: f64 = each
+        .iter()
+        .filter(|row| row.application.as_deref() == Some("app-1"))
+        .map(|row| row.participant_seconds)
+        .sum();
+    assert_eq!((of_one * 1_000.0).round(), truth(&|stay| stay % 2 == 1) as f64);
+    let quality = sums.quality(&span, "hour").await.unwrap();
+    let problems = BTreeMap::from([("loss_out", 1)]);
+    assert_eq!((quality.len(), quality[0].measured), (1, 12));
+    assert_eq!(quality[0].problems["loss_out"], problems["loss_out"]);
+    assert_eq!(
+        (quality[0].loss_fraction, quality[0].round_trip_seconds),
+        (Some(0.0417), Some(0.1))
+    );
+    let (measured, troubles) = sums.problems(&span).await.unwrap();
+    assert_eq!((measured, troubles[0].sessions.as_slice()), (12, &["scope-0".to_owned()][..]));
+}
+
+/// Ten minutes of one node, of which one failed by a probe and two were told by nobody.
+async fn checks(store: &Store) {
+    let checked = |minute: i64, is_well: bool| {
+        let what =
+            What::Checked { minute: BEGAN + minute * MINUTE, is_well, reason: "relay".into() };
+        let mut event = event(0, what);
+        (event.application, event.session) = Default::default();
+        event
+    };
+    let events: Vec<Event> = [0, 1, 2, 3, 6, 7, 8, 9].map(|minute| checked(minute, true)).into();
+    store.records().write(&events).await.unwrap();
+    store.records().write(&events).await.unwrap();
+    let checks = store.checks();
+    for failed in [Some("no media"), None] {
+        checks.probed("probe", BEGAN + 2 * MINUTE + 7, failed).await.unwrap();
+    }
+    let told = checks.availability(BEGAN - DAY, BEGAN + 10 * MINUTE).await.unwrap();
+    assert_eq!((told.minutes, told.minutes_down), (10, 3), "{told:?}");
+    assert_eq!((told.availability, told.spent_seconds), (Some(0.7), 180.0));
+    assert_eq!(told.incidents.len(), 2);
+    assert_eq!(told.incidents[1].reason, "relay");
+    assert_eq!((told.nodes[0].minutes, told.nodes[0].minutes_down), (10, 2));
+}
+
+async fn diagnostics(store: &Store) {
+    let diagnostics = store.diagnostics();
+    for number in 0..3 {
+        let entry = Entry {
+            id: format!("d-{number}"),
+            kind: "logs".into(),
+            application: "acme".into(),
+            scope: Some("lobby".into()),
+            session: None,
+            peer: None,
+            user: "ann".into(),
+            address: "2001:db8::1".into(),
+            at: BEGAN + number,
+            bytes: 9,
+        };
+        let body = json!({ "text": "ü\u{0}".repeat(30_000), "number": number }).to_string();
+        diagnostics.add(&entry, &body).await.unwrap();
+    }
+    let wanted =
+        WantedEntries { count: 2, scope: Some("lobby".into()), ..WantedEntries::default() };
+    let list = diagnostics.list(&wanted).await.unwrap();
+    assert_eq!(list.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["d-2", "d-1"]);
+    let (entry, body) = diagnostics.find("d-1").await.unwrap().unwrap();
+    assert_eq!((entry.session, &body["number"]), (None, &json!(1)));
+    assert_eq!(diagnostics.find("d-9").await.unwrap(), None);
+}
+
+async fn forgets(store: &Store) {
+    assert!(!store.records().forget(BEGAN + 2 * DAY).await.unwrap());
+    let wanted = WantedSessions { count: 9, ..WantedSessions::default() };
+    assert_eq!(store.analytics().sessions(&wanted, BEGAN).await.unwrap(), []);
+    assert_eq!(store.analytics().stays("scope-0", 9).await.unwrap(), []);
+    let span = Span { application: None, from: BEGAN - 40 * DAY, to: BEGAN + DAY };
+    assert_eq!(store.sums().usage(&span, By::Unit("hour"), false).await.unwrap(), []);
+    assert_eq!(store.sums().usage(&span, By::Month, false).await.unwrap().len(), 2, "days stay");
+}
