@@ -18,13 +18,17 @@ const programs =
 export const program = (name) => join(programs, name);
 
 export class Server {
-  /** Starts and waits until `/readyz` says so; `metricsPort` is that of the relay's own metrics, 0 for none. */
-  static async start({ metricsPort = 0 } = {}) {
+  /**
+   * Starts and waits until `/readyz` says so. `metricsPort` is that of the relay's own metrics, 0 for none;
+   * `operatorToken` one of the API; `before` is given the address of the store, which is not there yet.
+   */
+  static async start({ metricsPort = 0, operatorToken, before } = {}) {
     const server = new Server();
     server.state = await mkdtemp(join(tmpdir(), "strait-browser-"));
     server.httpPort = await freePort();
     server.mediaPort = await freePort();
     server.output = "";
+    await before?.(`sqlite:${join(server.state, "control.db")}`);
     const options = {
       "--bin-dir": programs,
       "--address": "127.0.0.1",
@@ -35,6 +39,7 @@ export class Server {
       "--token": TOKEN,
       "--state-dir": server.state,
       "--log": "info",
+      ...(operatorToken ? { "--operator-token": operatorToken } : {}),
     };
     const list = Object.entries(options).flatMap(([name, value]) => [name, String(value)]);
     server.process = spawn(program("strait"), ["dev", ...list], {

@@ -21,6 +21,8 @@ use supervise::{Child, Supervisor};
 
 /// The token of a development setup. Everybody knows it.
 const TOKEN_WELL_KNOWN: &str = "dev";
+/// What strait-control takes at least (`api.tokens`).
+const OPERATOR_TOKEN_LENGTH: usize = 32;
 /// How long both processes may take until they answer.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How often the setup is asked whether it is ready.
@@ -53,6 +55,10 @@ pub struct Options {
     /// Token that opens every scope
     #[arg(long, value_name = "TOKEN", default_value = TOKEN_WELL_KNOWN, env = "STRAIT_TOKEN")]
     token: String,
+    /// Token of operators, of 32 characters at least: with it the dashboard shows everything and
+    /// changes keys and nodes [default: none]
+    #[arg(long, value_name = "TOKEN", env = "STRAIT_OPERATOR_TOKEN")]
+    operator_token: Option<String>,
     /// Scope that the printed addresses name
     #[arg(long, value_name = "NAME", default_value = "lobby")]
     scope: String,
@@ -120,6 +126,12 @@ impl Options {
             return Err(Fault::config(format!(
                 "{beyond:?} can be reached by others, and the token `{TOKEN_WELL_KNOWN}` is known \
                  to all; remedy: choose one with --token"
+            )));
+        }
+        if self.operator_token.as_ref().is_some_and(|token| token.len() < OPERATOR_TOKEN_LENGTH) {
+            return Err(Fault::config(format!(
+                "--operator-token is shorter than {OPERATOR_TOKEN_LENGTH} characters and could be \
+                 guessed; remedy: `openssl rand -hex 32` makes one"
             )));
         }
         if let Some(ip) = self.listen().into_iter().find(IpAddr::is_unspecified) {
@@ -289,6 +301,9 @@ fn welcome(options: &Options, files: &configuration::Files, took: Duration) -> S
     let secure = options.listen().first().map(host).unwrap_or_default();
     let (http, https) = (options.http_port, options.https_port);
     let (scope, token) = (&options.scope, &options.token);
+    // Who reads this started the process with that token.
+    let operator =
+        options.operator_token.as_ref().map_or(token.as_str(), |_| "that of --operator-token");
     let query = if scope == "lobby" { String::new() } else { format!("?scope={scope}") };
     let strait = state::this_program();
     let further = ["doctor", "top", "dev --help"].map(|verb| format!("{strait} {verb}"));
@@ -306,6 +321,7 @@ fn welcome(options: &Options, files: &configuration::Files, took: Duration) -> S
 
   Publish   WHIP   http://localhost:{http}/whip/{scope}   bearer token: {token}
   Watch     WHEP   http://localhost:{http}/whep/{scope}   bearer token: {token}
+  Dashboard http://localhost:{http}/dashboard/   token: {operator}
   Media     UDP and TCP {}
 {quic}  Relay     RPC {}
   State     {}
@@ -352,6 +368,13 @@ mod tests {
         let known = options(&["--address", "192.0.2.7"]).check().expect_err("known to all");
         assert!(known.message.contains("--token"), "{}", known.message);
         options(&["--address", "192.0.2.7", "--token", "another"]).check().expect("own token");
+    }
+
+    #[test]
+    fn an_operator_token_is_long() {
+        let short = options(&["--operator-token", "short"]).check().expect_err("to be guessed");
+        assert!(short.message.contains("openssl rand"), "{}", short.message);
+        options(&["--operator-token", &"x".repeat(32)]).check().expect("long enough");
     }
 
     #[test]

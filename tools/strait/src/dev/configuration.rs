@@ -91,6 +91,8 @@ fn control(options: &Options, files: &Files, ice_tcp: Option<SocketAddr>) -> tom
     put(&mut store, "url", state::store_url(&files.folder));
     let mut auth = toml::Table::new();
     put(&mut auth, "dev_tokens", strings([&options.token]));
+    let mut api = toml::Table::new();
+    put(&mut api, "tokens", strings(&options.operator_token));
     let mut signal = toml::Table::new();
     put(&mut signal, "websocket_subprotocol", options.websocket_subprotocol.clone());
     let mut link = toml::Table::new();
@@ -109,6 +111,7 @@ fn control(options: &Options, files: &Files, ice_tcp: Option<SocketAddr>) -> tom
         ("relay", relay),
         ("store", store),
         ("auth", auth),
+        ("api", api),
         ("signal", signal),
         ("link", link),
         ("log", log),
