@@ -1,4 +1,5 @@
-//! Clients in a cluster of two real nodes, each with processes of its own that are killed. The CnC is a stand-in.
+//! Clients in a cluster of two real nodes, each with processes of its own that are killed; with a stand-in for the CnC, and
+//! with the nodes' own CnCs and mappings in Redis.
 
 use crate::sockets::{Member, voice};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -74,6 +75,28 @@ impl Node {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Its control begins anew, in a cluster whose mappings are in this Redis.
+    fn join_cluster(&self, name: &str, redis: u16) {
+        let public = self.endpoint();
+        let table = format!(
+            "\n[cluster]\nname = \"{name}\"\npublic = \"{public}\"\n\
+             mappings = [\"redis://127.0.0.1:{redis}\"]\n"
+        );
+        let path = self.folder.path().join("control.toml");
+        let mut file = std::fs::File::options().append(true).open(path).unwrap();
+        file.write_all(table.as_bytes()).unwrap();
+        let before = self.children("strait-control");
+        signal("KILL", &before);
+        let end = Instant::now() + PATIENCE;
+        while [&before, &Vec::new()].contains(&&self.children("strait-control"))
+            || get(self.http, "/resolve?applicationId=dev&scopeId=first").is_none()
+        {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+            assert!(Instant::now() < end, "it is in the cluster: {log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// What it started whose name ends so.
     fn children(&self, name: &str) -> Vec<u32> {
         let own = self.process.id().to_string();
@@ -119,15 +142,41 @@ fn signal(name: &str, pids: &[u32]) {
 }
 
 fn answers(http: SocketAddr, path: &str) -> bool {
-    let Ok(mut stream) = TcpStream::connect_timeout(&http, Duration::from_millis(500)) else {
-        return false;
-    };
+    get(http, path).is_some()
+}
+
+/// The body, where the status is 200.
+fn get(http: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&http, Duration::from_millis(500)).ok()?;
     let _set = stream.set_read_timeout(Some(Duration::from_millis(500)));
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    let mut answer = [0; 12];
-    stream.write_all(request.as_bytes()).is_ok()
-        && stream.read_exact(&mut answer).is_ok()
-        && &answer == b"HTTP/1.1 200"
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+}
+
+/// A Redis that keeps nothing; ends when it is dropped.
+struct Redis(Child, u16);
+
+impl Redis {
+    fn start() -> Option<Self> {
+        let port = free_port();
+        let arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"];
+        let process = Command::new("redis-server")
+            .args(arguments)
+            .arg(port.to_string())
+            .stdout(Stdio::null())
+            .spawn();
+        process.ok().map(|process| Self(process, port))
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
 }
 
 /// Not a CnC: it names a node, and the next one when that is reported and does not answer three times within a second.
@@ -243,24 +292,14 @@ impl Call {
     }
 }
 
-#[test]
-fn a_killed_node_is_left_for_another_and_a_control_that_comes_back_is_not() {
-    let Some(programs) = programs() else {
-        let why = "strait, strait-relay and strait-control are not built beside the tests";
-        return strait_tests::skip("client: cluster of real nodes", why);
-    };
-    let mut nodes = [Node::start(&programs), Node::start(&programs)];
-    let both = tempfile::NamedTempFile::new().unwrap();
+/// Whoever asks these for the node, and trusts all nodes.
+fn descriptor(nodes: &[Node], resolvers: Vec<Resolver>) -> (Descriptor, tempfile::NamedTempFile) {
+    let all = tempfile::NamedTempFile::new().unwrap();
     let certificates = nodes
-        .each_ref()
+        .iter()
         .map(|node| std::fs::read_to_string(node.folder.path().join("certificate.pem")).unwrap());
-    std::fs::write(both.path(), certificates.concat()).unwrap();
-    let (cnc, asked) =
-        stand_in_cnc(nodes.iter().map(|node| (node.endpoint(), node.http)).collect());
-    // Nobody listens there: it is passed over.
-    let nobody = Resolver::parse(&format!("http://127.0.0.1:{}", free_port())).unwrap();
+    std::fs::write(all.path(), certificates.collect::<String>()).unwrap();
     let (application_id, region) = ("dev".into(), String::new());
-    let cluster = Cluster { resolvers: vec![nobody, cnc], application_id, region };
     let descriptor = Descriptor {
         config: Config {
             host: String::new(),
@@ -271,13 +310,62 @@ fn a_killed_node_is_left_for_another_and_a_control_that_comes_back_is_not() {
             client: "test/1".into(),
             profiles: Vec::new(),
             relay_only: true,
-            cluster: Some(cluster),
+            cluster: Some(Cluster { resolvers, application_id, region }),
         },
-        trust: Trust::CaFile(both.path().into()),
+        trust: Trust::CaFile(all.path().into()),
         proxy: None,
         udp: true,
         quic: None,
     };
+    (descriptor, all)
+}
+
+#[test]
+fn with_cncs_of_their_own_and_redis_a_killed_node_is_left_for_another() {
+    let test = "client: cluster of real nodes with Redis";
+    let Some(programs) = programs() else {
+        let why = "strait, strait-relay and strait-control are not built beside the tests";
+        return strait_tests::skip(test, why);
+    };
+    let Some(redis) = Redis::start() else {
+        return strait_tests::skip(test, "there is no redis-server");
+    };
+    let mut nodes = [Node::start(&programs), Node::start(&programs)];
+    nodes[0].join_cluster("one", redis.1);
+    nodes[1].join_cluster("two", redis.1);
+    let resolver = |node: &Node| Resolver::parse(&format!("http://{}", node.http)).unwrap();
+    let (descriptor, _certificates) = descriptor(&nodes, nodes.iter().map(resolver).collect());
+    let mut call = Call::start(&descriptor);
+    call.speak_until_heard(Instant::now());
+
+    // Both CnCs know the node. It dies with its own.
+    let resolve = |node: &Node| get(node.http, "/resolve?applicationId=dev&scopeId=cluster");
+    let named = resolve(&nodes[0]).unwrap();
+    assert_eq!(resolve(&nodes[1]).as_ref(), Some(&named));
+    let at = nodes.iter().position(|node| node.endpoint() == named).unwrap();
+    let killed = Instant::now();
+    nodes[at].die();
+    call.speak_until_heard(killed + Duration::from_millis(500));
+    call.speak_for(Duration::from_secs(1));
+    let (gap, _) = call.gap(killed);
+    println!("node killed, mappings in Redis: {gap:?} of silence");
+    assert!(gap < 3 * FAILOVER, "{gap:?}");
+    let there = nodes[1 - at].endpoint();
+    assert_eq!((call.moved(false), call.moved(true)), (Some(there.clone()), Some(there)));
+}
+
+#[test]
+fn a_killed_node_is_left_for_another_and_a_control_that_comes_back_is_not() {
+    let Some(programs) = programs() else {
+        let why = "strait, strait-relay and strait-control are not built beside the tests";
+        return strait_tests::skip("client: cluster of real nodes", why);
+    };
+    let mut nodes = [Node::start(&programs), Node::start(&programs)];
+    let (cnc, asked) =
+        stand_in_cnc(nodes.iter().map(|node| (node.endpoint(), node.http)).collect());
+    // Nobody listens there: it is passed over.
+    let nobody = Resolver::parse(&format!("http://127.0.0.1:{}", free_port())).unwrap();
+    let (descriptor, _certificates) = descriptor(&nodes, vec![nobody, cnc]);
     let mut call = Call::start(&descriptor);
     call.speak_until_heard(Instant::now());
 
