@@ -6,6 +6,7 @@ mod analytics;
 mod applications;
 mod diagnostics;
 mod nodes;
+mod probes;
 mod rate;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ pub use rate::Rates;
 pub const OPENAPI: &str = include_str!("api/openapi.json");
 
 /// All calls, by their paths below `/api/v1`.
-fn calls() -> [(&'static str, MethodRouter<Arc<App>>); 20] {
+fn calls() -> [(&'static str, MethodRouter<Arc<App>>); 21] {
     [
         ("/openapi.json", get(openapi)),
         ("/me", get(analytics::me)),
@@ -52,6 +53,7 @@ fn calls() -> [(&'static str, MethodRouter<Arc<App>>); 20] {
         ("/nodes", get(nodes::list)),
         ("/nodes/{node}/drain", post(nodes::drain)),
         ("/nodes/{node}/undrain", post(nodes::undrain)),
+        ("/probes", post(probes::add)),
         ("/diagnostics", get(diagnostics::list)),
         ("/diagnostics/{id}", get(diagnostics::find).post(diagnostics::add)),
         ("/{*nothing}", axum::routing::any(nothing)),

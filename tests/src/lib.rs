@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod hosts;
+pub mod node;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;

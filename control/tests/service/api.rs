@@ -154,6 +154,29 @@ async fn operators_manage_applications_and_keys() {
 }
 
 #[tokio::test]
+async fn a_probe_that_failed_makes_its_minute_one_that_was_down() {
+    let service = start().await;
+    let note = async |token: &str, body: Value| {
+        call(&service, Method::POST, "/probes", token, Some(body)).await.0
+    };
+    assert_eq!(note("dev", json!({"node": "a", "ok": true})).await, StatusCode::FORBIDDEN);
+    assert_eq!(note(OPERATOR, json!({"ok": true})).await, StatusCode::BAD_REQUEST);
+    assert_eq!(note(OPERATOR, json!({"node": "a", "ok": true})).await, StatusCode::NO_CONTENT);
+    let checks = service.server.app.store.checks();
+    let incidents = async || {
+        let now = service.server.app.notary.now();
+        let told = checks.availability(now - 60_000, now + 120_000).await.unwrap();
+        told.incidents.into_iter().filter(|incident| incident.reason == "no sound").count()
+    };
+    assert_eq!(incidents().await, 0);
+    let failed = json!({"node": "b", "ok": false, "reason": "no sound"});
+    assert_eq!(note(OPERATOR, failed).await, StatusCode::NO_CONTENT);
+    // A call that went well makes it no better.
+    assert_eq!(note(OPERATOR, json!({"node": "b", "ok": true})).await, StatusCode::NO_CONTENT);
+    assert_eq!(incidents().await, 1);
+}
+
+#[tokio::test]
 async fn a_node_is_drained_and_filled_again() {
     let service = start().await;
     let nodes = get(&service, "/nodes", OPERATOR).await;

@@ -203,6 +203,26 @@ pub const LINK: &[Promise] = &[
     LINK_FALLBACK_COST,
 ];
 
+/// Answers to clients that look for their node that one core gives in a second.
+pub const CLUSTER_RESOLVES: Promise = Promise {
+    name: "cluster_resolves_per_core",
+    bound: Bound::AtLeast(10_000.0),
+    unit: "1/(s·core)",
+};
+/// How long such an answer takes, with both cores busy.
+pub const CLUSTER_RESOLVE_P99: Promise =
+    Promise { name: "cluster_resolve_p99", bound: Bound::AtMost(5.0), unit: "ms" };
+/// From the death of a partition's master to the answer about a scope there.
+pub const CLUSTER_REDIS_BACK: Promise =
+    Promise { name: "cluster_redis_back", bound: Bound::AtMost(2.0), unit: "s" };
+/// Mappings that clients were told and that are gone afterwards.
+pub const CLUSTER_MAPPINGS_LOST: Promise =
+    Promise { name: "cluster_mappings_lost", bound: Bound::AtMost(0.0), unit: "mappings" };
+
+/// What `./dev figures cluster` prints.
+pub const CLUSTER: &[Promise] =
+    &[CLUSTER_RESOLVES, CLUSTER_RESOLVE_P99, CLUSTER_REDIS_BACK, CLUSTER_MAPPINGS_LOST];
+
 /// A line of the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {

@@ -3,6 +3,7 @@
 
 mod browser;
 mod call;
+mod cluster;
 mod figure;
 mod http;
 mod link;
@@ -24,9 +25,9 @@ use figure::Figure;
 #[command(name = "strait-figures", version)]
 struct Arguments {
     /// What to measure
-    #[arg(value_parser = ["call", "link", "media", "path"], default_value = "call")]
+    #[arg(value_parser = ["call", "cluster", "link", "media", "path"], default_value = "call")]
     area: String,
-    /// Only the rows of the areas `link`, `path` and `media` whose names contain this
+    /// Only the rows of the areas `cluster`, `link`, `path` and `media` whose names contain this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Print a JSON array of {"name", "bound", "value", "unit", "ok", "how"}
@@ -42,6 +43,7 @@ async fn main() -> ExitCode {
         "path" => path::measure(&arguments.only),
         "media" => media::measure(&arguments.only),
         "link" => link::measure(&arguments.only).await,
+        "cluster" => cluster::measure(&arguments.only),
         _ => call::measure().await,
     };
     if arguments.json {

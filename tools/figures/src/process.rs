@@ -30,6 +30,11 @@ impl Process {
         Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} does not run")))
     }
 
+    /// The process of that number.
+    pub fn of(name: &str, pid: u32) -> Self {
+        Self { name: name.to_owned(), pid }
+    }
+
     /// Resident memory, in bytes.
     pub fn resident_bytes(&self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;

@@ -116,7 +116,8 @@ fn free_ports() -> io::Result<Ports> {
     }
 }
 
-fn beside_us(name: &str) -> io::Result<PathBuf> {
+/// The program of that name in our own folder.
+pub fn beside_us(name: &str) -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let program = own.parent().unwrap_or(Path::new(".")).join(name);
     if program.is_file() {

@@ -1,96 +1,42 @@
 //! The load by native clients against a node in this process.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use strait_client::v1::auth::Credential;
 use strait_client::{Config, Descriptor, Trust};
 use strait_load::{LoadError, NativePlan, NativeReport, Plan, Shape, run_native};
-use strait_relay::Relay;
+use strait_tests::node::Node;
 
-struct Node {
-    runtime: tokio::runtime::Runtime,
-    relay: Option<Relay>,
-    server: strait_control::server::Server,
-    folder: tempfile::TempDir,
-}
-
-impl Node {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let rpc_socket = folder.path().join("relay.sock");
-        // The relay and the control plane are both told where framed media is taken.
-        let framed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let relay = strait_relay::Config {
-            rpc_socket: rpc_socket.clone(),
-            listen: vec!["127.0.0.1".parse().unwrap()],
-            port: 0,
-            workers: 1,
-            metrics_listen: None,
-            ice_tcp_listen: Some(framed),
-            ..strait_relay::Config::default()
-        };
-        let mut control = strait_control::Config::default();
-        control.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
-        control.http.http_listen.clear();
-        control.http.state_dir = folder.path().into();
-        control.relay.rpc_socket = rpc_socket;
-        control.relay.ice_tcp = Some(framed);
-        control.store.url = format!("sqlite:{}", folder.path().join("control.db").display());
-        control.auth.dev_tokens = vec!["dev".into()];
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.unwrap();
-        let (relay, server) = runtime.block_on(async {
-            let relay = Relay::start(&relay).await.unwrap();
-            let server = strait_control::server::Server::start(control).await.unwrap();
-            let end = Instant::now() + Duration::from_secs(20);
-            while server.app.scopes.relay().info().is_none() {
-                assert!(Instant::now() < end, "the relay is found");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            (relay, server)
-        });
-        Self { runtime, relay: Some(relay), server, folder }
-    }
-
-    fn plan(&self) -> NativePlan {
-        NativePlan {
-            plan: Plan {
-                publishers: 2,
-                subscribers: 6,
-                scopes: 2,
-                shape: Shape::Opus,
-                warmup: Duration::from_secs(1),
-                duration: Duration::from_secs(2),
-                ..Plan::default()
+fn plan_for(node: &Node) -> NativePlan {
+    NativePlan {
+        plan: Plan {
+            publishers: 2,
+            subscribers: 6,
+            scopes: 2,
+            shape: Shape::Opus,
+            warmup: Duration::from_secs(1),
+            duration: Duration::from_secs(2),
+            ..Plan::default()
+        },
+        descriptor: Descriptor {
+            config: Config {
+                host: "127.0.0.1".into(),
+                port: node.https().port(),
+                credential: Credential::Token("dev".into()),
+                scope_id: "load".into(),
+                name: String::new(),
+                client: String::new(),
+                profiles: Vec::new(),
+                relay_only: true,
+                cluster: None,
             },
-            descriptor: Descriptor {
-                config: Config {
-                    host: "127.0.0.1".into(),
-                    port: self.server.https[0].port(),
-                    credential: Credential::Token("dev".into()),
-                    scope_id: "load".into(),
-                    name: String::new(),
-                    client: String::new(),
-                    profiles: Vec::new(),
-                    relay_only: true,
-                    cluster: None,
-                },
-                trust: Trust::CaFile(self.folder.path().join("certificate.pem")),
-                proxy: None,
-                udp: true,
-                quic: None,
-            },
-            as_sent: false,
-            messages_per_second: 20.0,
-        }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _inside = self.runtime.enter();
-        drop(self.relay.take());
+            trust: Trust::CaFile(node.certificate()),
+            proxy: None,
+            udp: true,
+            quic: None,
+        },
+        as_sent: false,
+        messages_per_second: 20.0,
     }
 }
 
@@ -110,13 +56,13 @@ fn assert_good(report: &NativeReport, way: &str) {
 #[test]
 fn native_clients_send_sound_and_messages_over_udp() {
     let node = Node::start();
-    assert_good(&run_native(&node.plan()).unwrap(), "udp_relay");
+    assert_good(&run_native(&plan_for(&node)).unwrap(), "udp_relay");
 }
 
 #[test]
 fn native_clients_send_sound_and_messages_without_udp() {
     let node = Node::start();
-    let mut plan = node.plan();
+    let mut plan = plan_for(&node);
     plan.descriptor.udp = false;
     assert_good(&run_native(&plan).unwrap(), "tcp_relay");
 }
@@ -125,7 +71,7 @@ fn native_clients_send_sound_and_messages_without_udp() {
 fn native_clients_send_pictures_as_sent_and_rewritten() {
     let node = Node::start();
     for as_sent in [false, true] {
-        let mut plan = NativePlan { as_sent, messages_per_second: 0.0, ..node.plan() };
+        let mut plan = NativePlan { as_sent, messages_per_second: 0.0, ..plan_for(&node) };
         plan.plan.shape = "constant:100x1000".parse().unwrap();
         let report = run_native(&plan).unwrap();
         assert!(report.is_good(), "{}", report.table());
@@ -136,7 +82,7 @@ fn native_clients_send_pictures_as_sent_and_rewritten() {
 #[test]
 fn who_is_not_let_in_ends_the_run() {
     let node = Node::start();
-    let mut plan = node.plan();
+    let mut plan = plan_for(&node);
     plan.descriptor.config.credential = Credential::Token("wrong".into());
     let error = run_native(&plan).unwrap_err();
     assert!(matches!(error, LoadError::Transport(_)), "{error}");

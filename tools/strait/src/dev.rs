@@ -206,13 +206,16 @@ pub fn run(options: Options) -> Result<ExitCode, Fault> {
 }
 
 /// The two programs.
-struct Programs {
-    relay: PathBuf,
-    control: PathBuf,
+pub struct Programs {
+    /// strait-relay.
+    pub relay: PathBuf,
+    /// strait-control.
+    pub control: PathBuf,
 }
 
 impl Programs {
-    fn find(folder: Option<&Path>) -> Result<Self, Fault> {
+    /// Those in the folder, by default that of this program.
+    pub fn find(folder: Option<&Path>) -> Result<Self, Fault> {
         let folder = match folder {
             Some(folder) => folder.to_path_buf(),
             None => std::env::current_exe()

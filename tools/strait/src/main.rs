@@ -2,13 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod cluster;
 mod configuration;
 mod dev;
 mod doctor;
 mod fault;
+mod http;
 mod lab;
 mod load;
 mod ports;
+mod probe;
 mod state;
 mod token;
 mod top;
@@ -31,6 +34,10 @@ struct Arguments {
 enum Verb {
     /// Start relay, control and the page on this machine, for trying and for development.
     Dev(dev::Options),
+    /// Start several nodes with Redis and MariaDB on this machine, and let parts of them die.
+    Cluster(cluster::Options),
+    /// Call every node from outside, again and again, and tell when one fails.
+    Probe(probe::Options),
     /// Show what a relay does: its workers, what it drops, its scopes, peers and streams.
     Top(top::Options),
     /// Say whether this host is fit, and what to do where it is not.
@@ -50,6 +57,8 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Dev(options) => dev::run(options),
+        Verb::Cluster(options) => cluster::run(options),
+        Verb::Probe(options) => probe::run(&options),
         Verb::Top(options) => top::run(&options),
         Verb::Doctor(options) => doctor::run(&options),
         Verb::Config(options) => configuration::run(&options),

@@ -15,14 +15,24 @@ const SYSTEM_SOCKET: &str = "/run/strait/relay.sock";
 
 /// The folder to use when none was named: that of the source tree one stands in, else the user's.
 pub fn default_folder() -> PathBuf {
+    folder_of("dev")
+}
+
+/// The folder of a cluster on this machine, found in the same way.
+pub fn cluster_folder() -> PathBuf {
+    folder_of("cluster")
+}
+
+fn folder_of(what: &str) -> PathBuf {
     if Path::new(".strait").is_dir() {
-        return absolute(Path::new(".strait/dev"));
+        return absolute(&Path::new(".strait").join(what));
     }
     let variable = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     variable("XDG_STATE_HOME")
         .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
         .unwrap_or_else(env::temp_dir)
-        .join("strait/dev")
+        .join("strait")
+        .join(what)
 }
 
 /// Makes the folder, readable by its owner alone: keys and tokens are kept in it.

@@ -1,16 +1,23 @@
 //! The C interface as C programs have it: strait.h, and libstrait both ways.
 #![forbid(unsafe_code)]
 
-mod node;
 mod programs;
 
 use programs::{Library, compile, compile_header, folder, run};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
+use strait_tests::node::Node;
 
 /// A call of a second or two, on a machine that may be slow; the program itself gives up after 60 s.
 const CALL: Duration = Duration::from_secs(90);
+
+/// HOST PORT CERTIFICATE TOKEN SCOPE.
+fn arguments(node: &Node, scope: &str) -> Vec<String> {
+    let certificate = node.certificate().display().to_string();
+    let port = node.https().port().to_string();
+    vec!["127.0.0.1".into(), port, certificate, "dev".into(), scope.into()]
+}
 
 #[test]
 fn the_header_is_plain_c99_and_cpp() {
@@ -37,11 +44,11 @@ fn the_header_names_the_codes_of_the_library() {
 /// Two programs, one linked with the shared library, one with the archive; then one with two clients.
 #[test]
 fn programs_call_each_other_and_so_do_clients_of_one() {
-    let (node, folder) = (node::Node::start(), folder());
+    let (node, folder) = (Node::start(), folder());
     let [shared, archive] = [Library::Shared, Library::Archive]
         .map(|library| compile("examples/call.c", library, folder.path()));
     let call = |program: &Path, scope: &str, names: &[&str]| {
-        let mut arguments = node.arguments(scope);
+        let mut arguments = arguments(&node, scope);
         arguments.extend(names.iter().map(|name| (*name).to_owned()));
         let program = program.to_owned();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -68,9 +75,9 @@ fn good(output: &Output, names: &[String]) {
 
 #[test]
 fn a_wrong_credential_ends_the_program_with_its_name() {
-    let (node, folder) = (node::Node::start(), folder());
+    let (node, folder) = (Node::start(), folder());
     let program = compile("examples/call.c", Library::Shared, folder.path());
-    let mut arguments = node.arguments("lobby");
+    let mut arguments = arguments(&node, "lobby");
     arguments[3] = "wrong".into();
     arguments.push("ann".into());
     let output = run(&program, &arguments, CALL);

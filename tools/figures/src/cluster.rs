@@ -1,0 +1,41 @@
+//! The figures of a cluster: three nodes with real Redis and MariaDB, and parts of it that die.
+
+mod bed;
+mod redis;
+mod resolve;
+
+use std::io;
+
+use crate::figure::{
+    CLUSTER, CLUSTER_MAPPINGS_LOST, CLUSTER_REDIS_BACK, CLUSTER_RESOLVE_P99, CLUSTER_RESOLVES,
+    Figure, Promise,
+};
+use bed::Bed;
+
+/// Measures those whose names contain `only`. Says on stderr what it does.
+pub fn measure(only: &str) -> Vec<Figure> {
+    let wanted = |promises: &[Promise]| promises.iter().any(|promise| promise.name.contains(only));
+    let mut figures = Vec::new();
+    const RESOLVES: [Promise; 2] = [CLUSTER_RESOLVES, CLUSTER_RESOLVE_P99];
+    if wanted(&RESOLVES) {
+        eprintln!("==> clients ask for their nodes");
+        figures.extend(on_a_bed(RESOLVES, resolve::measure));
+    }
+    const REDIS: [Promise; 2] = [CLUSTER_REDIS_BACK, CLUSTER_MAPPINGS_LOST];
+    if wanted(&REDIS) {
+        eprintln!("==> masters of Redis are killed");
+        figures.extend(on_a_bed(REDIS, redis::measure));
+    }
+    figures.retain(|figure| figure.name.contains(only));
+    debug_assert!(figures.len() <= CLUSTER.len());
+    figures
+}
+
+/// What is measured on a cluster of its own, which ends afterwards.
+fn on_a_bed<const N: usize>(
+    promises: [Promise; N],
+    measure: impl FnOnce(&Bed) -> io::Result<[Figure; N]>,
+) -> [Figure; N] {
+    let outcome = Bed::up().and_then(|bed| measure(&bed));
+    outcome.unwrap_or_else(|error| promises.map(|promise| promise.missed(&error)))
+}

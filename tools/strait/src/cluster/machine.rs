@@ -1,0 +1,193 @@
+//! The cluster as it runs: its layout, and which process each part is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::Layout;
+use super::part::{self, Part, Ready};
+use super::process::{Process, Signal};
+use super::wire;
+use crate::fault::Fault;
+
+/// The file that has it all.
+const FILE: &str = "cluster.json";
+/// How long a part may take until it is ready: MariaDB, on a busy machine, is the slowest.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(25);
+/// Lines of its log that are shown where a part does not start.
+const LINES_SHOWN: usize = 12;
+
+/// The cluster as it runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Machine {
+    /// What it is made of.
+    pub layout: Layout,
+    /// What was started. The last of a part counts.
+    processes: Vec<Process>,
+}
+
+impl Machine {
+    /// A new one, of which nothing runs yet.
+    pub fn new(layout: Layout) -> Result<Self, Fault> {
+        let machine = Self { layout, processes: Vec::new() };
+        machine.save()?;
+        Ok(machine)
+    }
+
+    /// Whether there is one in the folder.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(FILE).is_file()
+    }
+
+    /// The one that was started in the folder.
+    pub fn open(folder: &Path) -> Result<Self, Fault> {
+        let path = folder.join(FILE);
+        let text = fs::read_to_string(&path).map_err(|e| {
+            Fault::new(format!(
+                "no cluster in {}: {e}; remedy: `strait cluster up`, or name its folder with \
+                 --state-dir",
+                folder.display()
+            ))
+        })?;
+        serde_json::from_str(&text).map_err(|e| {
+            Fault::new(format!(
+                "{} cannot be read: {e}; remedy: the version of strait that wrote it",
+                path.display()
+            ))
+        })
+    }
+
+    /// The process of a part, while it lives.
+    pub fn process(&self, part: &str) -> Option<&Process> {
+        let newest = self.processes.iter().rev().find(|process| process.part == part);
+        newest.filter(|process| process.is_alive())
+    }
+
+    /// Starts a part and waits until it is ready. Says how long that took.
+    pub fn start(&mut self, part: &Part) -> Result<Duration, Fault> {
+        if let Ready::File(file) = &part.ready {
+            // What another life of it left behind says nothing.
+            let _absent = fs::remove_file(file);
+        }
+        let since = Instant::now();
+        let process = Process::start(part, &self.log(&part.name))?;
+        self.processes.retain(|before| before.part != part.name);
+        self.processes.push(process.clone());
+        self.save()?;
+        while !is_ready(&part.ready) {
+            if !process.is_alive() {
+                return Err(self.failed(part, "ended at once"));
+            }
+            if since.elapsed() > READY_WITHIN {
+                return Err(self.failed(part, "does not answer"));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(since.elapsed())
+    }
+
+    /// Kills what a person means, without a warning.
+    pub fn kill(&self, word: &str) -> Result<(), Fault> {
+        let parts = part::all(&self.layout);
+        let alive: Vec<_> =
+            self.meant(&parts, word)?.into_iter().filter_map(|p| self.process(&p.name)).collect();
+        if alive.is_empty() {
+            return Err(Fault::new(format!("{word} does not run")));
+        }
+        alive.iter().for_each(|process| process.signal(Signal::Kill));
+        alive.iter().for_each(|process| process.wait_for_end());
+        let names: Vec<_> = alive.iter().map(|process| process.part.as_str()).collect();
+        println!("killed {}; `strait cluster start {word}` brings it back", names.join(", "));
+        Ok(())
+    }
+
+    /// Starts what was killed.
+    pub fn start_again(&mut self, word: &str) -> Result<(), Fault> {
+        let parts = part::all(&self.layout);
+        let meant: Vec<Part> = self.meant(&parts, word)?.into_iter().cloned().collect();
+        for part in meant {
+            if self.process(&part.name).is_some() {
+                println!("{} runs", part.name);
+                continue;
+            }
+            let took = self.start(&part)?;
+            println!("{} is ready after {:.1} s", part.name, took.as_secs_f32());
+        }
+        Ok(())
+    }
+
+    /// Ends all, those first that were started last, and removes the folder.
+    pub fn down(&self) -> Result<(), Fault> {
+        let kinds = |process: &&&Process| process.part.starts_with("control");
+        let (controls, others): (Vec<_>, Vec<_>) = self.processes.iter().partition(|p| kinds(&p));
+        // Nodes say goodbye while Redis is there.
+        let relays = others.iter().filter(|process| process.part.starts_with("relay"));
+        let servers = others.iter().filter(|process| !process.part.starts_with("relay"));
+        let (relays, servers): (Vec<_>, Vec<_>) =
+            (relays.copied().collect(), servers.copied().collect());
+        for group in [controls, relays, servers] {
+            group.iter().for_each(|process| process.signal(Signal::Term));
+            group.iter().for_each(|process| process.wait_for_end());
+        }
+        let folder = &self.layout.folder;
+        fs::remove_dir_all(folder)
+            .map_err(|e| Fault::new(format!("cannot remove {}: {e}", folder.display())))?;
+        println!("ended; nothing is left of {}", folder.display());
+        Ok(())
+    }
+
+    /// Where a part's output goes.
+    pub fn log(&self, part: &str) -> PathBuf {
+        self.layout.folder.join(format!("{part}.log"))
+    }
+
+    fn meant<'a>(&self, parts: &'a [Part], word: &str) -> Result<Vec<&'a Part>, Fault> {
+        let meant = part::meant(parts, word);
+        if !meant.is_empty() {
+            return Ok(meant);
+        }
+        let nodes = self.layout.nodes.iter().map(|node| node.name());
+        let names = nodes.chain(parts.iter().map(|part| part.name.clone()));
+        let names: Vec<_> = names.chain(["redis".to_owned()]).collect();
+        Err(Fault::new(format!("there is no {word:?} here; there are: {}", names.join(", "))))
+    }
+
+    fn failed(&self, part: &Part, what: &str) -> Fault {
+        let log = self.log(&part.name);
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        let shown = lines.get(lines.len().saturating_sub(LINES_SHOWN)..).unwrap_or_default();
+        Fault::new(format!(
+            "{} {what}; the end of {}:\n{}",
+            part.name,
+            log.display(),
+            shown.join("\n")
+        ))
+    }
+
+    /// Written beside and moved, so that a call that is stopped leaves the whole of one or the other.
+    fn save(&self) -> Result<(), Fault> {
+        let path = self.layout.folder.join(FILE);
+        let fresh = path.with_extension("new");
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Fault::new(format!("{}: {e}", path.display())))?;
+        fs::write(&fresh, text)
+            .and_then(|()| fs::rename(&fresh, &path))
+            .map_err(|e| Fault::new(format!("cannot write {}: {e}", path.display())))
+    }
+}
+
+fn is_ready(ready: &Ready) -> bool {
+    match ready {
+        Ready::Redis(at) => wire::redis_role(*at).is_ok(),
+        Ready::Listens(at) => std::net::TcpStream::connect(at).is_ok(),
+        Ready::Http(at) => {
+            wire::http(*at, "GET", "/readyz", None).is_ok_and(|(status, _)| status == 200)
+        }
+        Ready::File(file) => file.exists(),
+    }
+}

@@ -1,0 +1,90 @@
+//! `strait cluster up`: chooses, writes, starts, and says where everything is.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::Instant;
+
+use super::layout::Layout;
+use super::machine::Machine;
+use super::part;
+use super::{Sql, Wanted, files};
+use crate::dev::Programs;
+use crate::fault::Fault;
+use crate::state;
+
+/// Does it. What was started ends again where a part does not start.
+pub fn run(wanted: &Wanted, folder: &Path) -> Result<(), Fault> {
+    if Machine::is_in(folder) {
+        return Err(Fault::new(format!(
+            "there is a cluster in {}; remedy: `strait cluster down`, or another folder with \
+             --state-dir",
+            folder.display()
+        )));
+    }
+    let programs = Programs::find(wanted.bin_dir.as_deref())?;
+    let folder = state::make(folder)?;
+    state::socket(&folder.join("node-16"))?;
+    let layout = Layout::choose(wanted, &folder, [programs.relay, programs.control])?;
+    let began = Instant::now();
+    let mut machine = Machine::new(layout.clone())?;
+    let outcome = start(&mut machine, &layout);
+    if let Err(fault) = outcome {
+        machine.down()?;
+        return Err(fault);
+    }
+    files::certificates(&layout)?;
+    print!("{}", welcome(&layout, began.elapsed().as_secs_f32()));
+    Ok(())
+}
+
+fn start(machine: &mut Machine, layout: &Layout) -> Result<(), Fault> {
+    if layout.sql == Sql::Mariadb {
+        eprintln!("making the tables of MariaDB (some seconds)");
+    }
+    files::write(layout)?;
+    let parts = part::all(layout);
+    let is_screen = std::io::stderr().is_terminal();
+    for (number, part) in (1..).zip(&parts) {
+        let place = format!("[{number:2}/{}] {:14}", parts.len(), part.name);
+        if is_screen {
+            eprint!("{place} …");
+            // It is a decoration: what cannot be written is not missed.
+            let _decoration = std::io::stderr().flush();
+        }
+        let took = machine.start(part).inspect_err(|_| eprintln!())?;
+        let again = if is_screen { "\r" } else { "" };
+        eprintln!("{again}{place} ready after {:.1} s", took.as_secs_f32());
+    }
+    Ok(())
+}
+
+fn welcome(layout: &Layout, seconds: f32) -> String {
+    let strait = state::this_program();
+    let mut text = format!("\n  The cluster runs (after {seconds:.1} s).\n\n");
+    for node in &layout.nodes {
+        let name = node.name();
+        text += &format!("  {name:9} https://{}/   http://{}/\n", node.https(), node.http());
+    }
+    let Some(first) = layout.nodes.first() else { return text };
+    let http = first.http();
+    text += &format!(
+        "
+  Call        http://{http}/   token: {token}   (each node redirects to the scope's own)
+  Where       curl 'http://{http}/resolve?applicationId=dev&scopeId=lobby'
+  Dashboard   http://{http}/dashboard/   operator token: {operator}
+  For clients {certificates}
+  Logs        {folder}/*.log
+
+  Next        {strait} cluster status
+              {strait} cluster kill node-2       (then: start node-2)
+              {strait} cluster kill redis-1a     (the master of a partition, at first)
+              {strait} cluster drain node-3
+              {strait} cluster down
+",
+        token = layout.token,
+        operator = layout.operator_token,
+        certificates = layout.folder.join("certificates.pem").display(),
+        folder = layout.folder.display(),
+    );
+    text
+}

@@ -1,0 +1,130 @@
+//! `strait cluster`: real nodes, Redis, Sentinel and MariaDB, parts of which are killed.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// The cluster of a test. It ends with it.
+struct Cluster {
+    folder: PathBuf,
+    programs: PathBuf,
+}
+
+impl Cluster {
+    fn strait(&self, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_strait"))
+            .arg("cluster")
+            .args(words)
+            .env("STRAIT_CLUSTER_DIR", &self.folder)
+            .env("STRAIT_BIN_DIR", &self.programs)
+            .output()
+            .unwrap()
+    }
+
+    fn good(&self, words: &[&str]) -> String {
+        let output = self.strait(words);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn part(&self, name: &str) -> serde_json::Value {
+        let output = self.strait(&["status", "--json"]);
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let parts = told["parts"].as_array().unwrap();
+        parts.iter().find(|part| part["part"] == name).unwrap().clone()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.folder.exists() {
+            self.strait(&["down"]);
+        }
+    }
+}
+
+/// The answer of a node to GET: status and body.
+fn get(node: u8, port: u16, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect((std::net::Ipv4Addr::new(127, 0, 1, node), port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    Ok((status, body.to_owned()))
+}
+
+#[test]
+fn parts_die_and_scopes_are_found() {
+    let test = "a cluster of real processes";
+    for server in ["redis-server", "mariadbd"] {
+        if Command::new(server).arg("--version").output().is_err() {
+            strait_tests::skip(test, &format!("there is no {server}"));
+            return;
+        }
+    }
+    let programs = Path::new(env!("CARGO_BIN_EXE_strait")).parent().unwrap().to_path_buf();
+    if !["strait-relay", "strait-control"].iter().all(|name| programs.join(name).is_file()) {
+        strait_tests::skip(test, "strait-relay and strait-control are not built beside the tests");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster { folder: folder.path().join("c"), programs };
+    // No two ports are the same, and the second node has the next of the first.
+    let free =
+        |address: &str| TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port();
+    let (https, http) = (free("127.0.1.1"), free("127.0.1.2"));
+    let ports = ["--https-port", &https.to_string(), "--http-port", &http.to_string()];
+    let up = [&["up", "--nodes", "2", "--partitions", "1"], ports.as_slice()].concat();
+    let said = cluster.good(&up);
+    assert!(said.contains("The cluster runs") && said.contains("/dashboard/"), "{said}");
+    assert!(!cluster.strait(&up).status.success(), "there is one already");
+
+    let resolve = |node: u8, scope: &str, further: &str| {
+        let path = format!("/resolve?applicationId=dev&scopeId={scope}{further}");
+        let since = Instant::now();
+        loop {
+            match get(node, http, &path) {
+                Ok((200, endpoint)) => return endpoint,
+                other if since.elapsed() > Duration::from_secs(20) => panic!("{scope}: {other:?}"),
+                _ => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    };
+    let first = resolve(1, "lobby", "");
+    assert_eq!(resolve(2, "lobby", ""), first, "one scope, one node");
+
+    // The master of the mappings dies: they are all there still, and new ones come.
+    cluster.good(&["kill", "redis-1a"]);
+    assert_eq!(resolve(1, "lobby", ""), first);
+    resolve(2, "another", "");
+    assert!(cluster.part("redis-1a")["pid"].is_null());
+    cluster.good(&["start", "redis-1a"]);
+    assert!(cluster.part("redis-1a")["pid"].is_u64());
+
+    // The node of the scope dies: who reports it is sent to the other one.
+    let dead: u8 = first.trim_start_matches("127.0.1.").split(':').next().unwrap().parse().unwrap();
+    let alive = 3 - dead;
+    cluster.good(&["kill", &format!("node-{dead}")]);
+    let report = format!("&reconnect=true&streamerEndpoint={first}");
+    let second = resolve(alive, "lobby", &report);
+    assert!(second.starts_with(&format!("127.0.1.{alive}:")), "{second} after {first}");
+    cluster.good(&["start", &format!("node-{dead}")]);
+    assert_eq!(resolve(dead, "lobby", ""), second, "who comes back knows where it went");
+
+    // Who drains takes nothing new.
+    cluster.good(&["drain", &format!("node-{alive}")]);
+    let new = (0..8).map(|number| resolve(dead, &format!("new-{number}"), ""));
+    assert!(new.into_iter().all(|endpoint| endpoint.starts_with(&format!("127.0.1.{dead}:"))));
+
+    let wrong = cluster.strait(&["kill", "node-9"]);
+    let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(!wrong.status.success() && told.contains("node-2"), "{told}");
+    cluster.good(&["down"]);
+    assert!(!cluster.folder.exists());
+    assert!(get(1, http, "/livez").is_err() && get(2, http, "/livez").is_err());
+}
