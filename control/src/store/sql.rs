@@ -206,10 +206,15 @@ pub enum Open {
     Postgres(Transaction<'static, Postgres>),
 }
 
+/// Statements with more arguments are for many rows, and hardly twice of the same length: each kept
+/// by each connection would be hundreds of kilobytes.
+const KEPT_VALUES: usize = 24;
+
 /// Binds, carries out, takes the answer.
 macro_rules! carry_out {
     ($statement:expr, $values:expr, $method:ident, $on:expr, |$answer:ident| $taken:expr) => {{
-        let mut query = sqlx::query(AssertSqlSafe($statement));
+        let lasts = $values.len() <= KEPT_VALUES;
+        let mut query = sqlx::query(AssertSqlSafe($statement)).persistent(lasts);
         for value in $values {
             query = match value {
                 Value::Text(text) => query.bind(text.clone()),
