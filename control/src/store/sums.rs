@@ -351,7 +351,8 @@ impl Checks {
                 "SELECT minute_ms,
              CAST(SUM(CASE WHEN kind = 'self' AND is_well = 1 THEN 1 ELSE 0 END) AS {int}),
              CAST(SUM(CASE WHEN kind = 'probe' AND is_well = 0 THEN 1 ELSE 0 END) AS {int}),
-             MAX(reason)
+             MAX(CASE WHEN kind = 'probe' AND is_well = 0 THEN reason ELSE '' END),
+             MAX(CASE WHEN is_well = 0 THEN reason ELSE '' END)
              FROM checks WHERE minute_ms >= ? AND minute_ms < ?
              GROUP BY minute_ms ORDER BY minute_ms",
                 &values![from, to],
@@ -365,7 +366,9 @@ impl Checks {
             // Minutes that nobody told of: nobody was there.
             told.count(expected.unwrap_or(at), at, Some("no node told that it was well"));
             let is_well = row.int(1)? > 0 && row.int(2)? == 0;
-            let reason = row.text(3)?;
+            // What a probe says is what a person would have met.
+            let reason = Some(row.text(3)?).filter(|reason| !reason.is_empty());
+            let reason = reason.map_or_else(|| row.text(4), Ok)?;
             told.count(at, at + 60_000, (!is_well).then_some(reason.as_str()));
             expected = Some(at + 60_000);
         }

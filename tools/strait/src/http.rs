@@ -38,7 +38,11 @@ impl std::str::FromStr for Url {
             Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
             None => (place, if is_secure { 443 } else { 80 }),
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if bare.is_none() && host.contains(':') {
+            return Err(wrong());
+        }
+        let host = bare.unwrap_or(host);
         // What would end the line of a header has no place in one.
         if host.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(wrong());
