@@ -38,7 +38,8 @@ enum State {
 struct Kept {
     handle: Handle,
     request: v1::Subscribe,
-    origin: Origin,
+    /// None while the node has not told of the publication: the application can know of it before.
+    origin: Option<Origin>,
     state: State,
 }
 
@@ -90,7 +91,12 @@ impl Subscriptions {
         let v1::Publication { kind, source, .. } = *publication;
         let v1::Publication { publication_id, name, codec, .. } = publication.clone();
         let peer = self.peers.get(peer_id).cloned().unwrap_or_default();
-        self.origins.insert(publication_id, Origin { peer, kind, source, name, codec });
+        let origin = Origin { peer, kind, source, name, codec };
+        let is_it = |one: &&mut Kept| one.request.publication_id == publication_id;
+        for one in self.kept.iter_mut().filter(is_it) {
+            one.origin.get_or_insert_with(|| origin.clone());
+        }
+        self.origins.insert(publication_id, origin);
     }
 
     pub(super) fn ended(&mut self, now: Duration, publication_id: &str) {
@@ -104,10 +110,10 @@ impl Subscriptions {
         }
     }
 
-    /// Keeps what the application asked for. What it is known by has to be known.
+    /// Keeps what the application asked for.
     pub(super) fn keep(&mut self, handle: Handle, request: &v1::Subscribe) {
         let origin = self.origins.get(&request.publication_id).cloned();
-        if let Some(origin) = origin.filter(|_| self.kept.len() < KEPT) {
+        if self.kept.len() < KEPT {
             let (request, state) = (request.clone(), State::Asked);
             self.kept.push(Kept { handle, request, origin, state });
         }
@@ -163,8 +169,9 @@ impl Subscriptions {
         ids.sort_unstable();
         for id in ids {
             let Some(origin) = self.origins.get(&id) else { continue };
-            let waits =
-                |one: &&mut Kept| one.origin == *origin && matches!(one.state, State::Waiting(_));
+            let waits = |one: &&mut Kept| {
+                one.origin.as_ref() == Some(origin) && matches!(one.state, State::Waiting(_))
+            };
             if let Some(one) = self.kept.iter_mut().find(waits) {
                 one.request.publication_id = id;
                 one.state = State::Asked;
@@ -235,6 +242,17 @@ mod tests {
         assert_eq!(found(&mut all), [], "that was given up by the application");
         all.started("8", &peer("8", "", &[("z", "voice")]).publications[0]);
         assert_eq!(found(&mut all), [(10, "z".to_owned())]);
+    }
+
+    #[test]
+    fn who_subscribes_before_the_node_tells_of_a_stream_has_it_on_the_next_node_too() {
+        let mut all = Subscriptions::default();
+        all.begin(Duration::ZERO, &[peer("1", "ann", &[])]);
+        all.keep(1, &request("a"));
+        all.subscribed(1, "s");
+        all.started("1", &peer("1", "", &[("a", "voice")]).publications[0]);
+        all.begin(Duration::ZERO, &[peer("7", "ann", &[("b", "voice")])]);
+        assert_eq!(found(&mut all), [(1, "b".to_owned())]);
     }
 
     #[test]
