@@ -116,8 +116,10 @@ function stays(detail: SessionDetail, from: number, to: number, query: URLSearch
 
 function bar({ joinedAt, until, left, name }: Stay, from: number, to: number): Child {
   const span = Math.max(1, to - from);
-  const x = (Math.max(0, joinedAt - from) / span) * 100;
-  const width = Math.max(0.6, ((Math.max(until, joinedAt) - joinedAt) / span) * 100);
+  const x = Math.min(99.4, (Math.max(0, joinedAt - from) / span) * 100);
+  const length = ((Math.max(until, joinedAt) - joinedAt) / span) * 100;
+  // Who is there still may have been told of after the session was.
+  const width = Math.min(100 - x, Math.max(0.6, length));
   const label = `${name} from ${localTime(joinedAt, true)} ${left ? `to ${localTime(until, true)}` : "until now"}`;
   return s(
     "svg",
@@ -132,7 +134,7 @@ function bar({ joinedAt, until, left, name }: Stay, from: number, to: number): C
     s("rect", { class: "rail", x: 0, y: 4.5, width: 100, height: 1 }),
     s("rect", {
       class: left ? "presence" : "presence here",
-      x: Math.min(x, 99.4),
+      x,
       y: 0,
       width,
       height: 10,
