@@ -1,14 +1,15 @@
 //! The figures of a cluster: three nodes with real Redis and MariaDB, and parts of it that die.
 
 mod bed;
+mod failover;
 mod redis;
 mod resolve;
 
 use std::io;
 
 use crate::figure::{
-    CLUSTER, CLUSTER_MAPPINGS_LOST, CLUSTER_REDIS_BACK, CLUSTER_RESOLVE_P99, CLUSTER_RESOLVES,
-    Figure, Promise,
+    CLUSTER, CLUSTER_FAILOVER, CLUSTER_MAPPINGS_LOST, CLUSTER_REDIS_BACK, CLUSTER_RESOLVE_P99,
+    CLUSTER_RESOLVES, CLUSTER_SPLIT, Figure, Promise,
 };
 use bed::Bed;
 
@@ -25,6 +26,11 @@ pub fn measure(only: &str) -> Vec<Figure> {
     if wanted(&REDIS) {
         eprintln!("==> masters of Redis are killed");
         figures.extend(on_a_bed(REDIS, redis::measure));
+    }
+    const FAILOVER: [Promise; 2] = [CLUSTER_FAILOVER, CLUSTER_SPLIT];
+    if wanted(&FAILOVER) {
+        eprintln!("==> nodes are killed");
+        figures.extend(on_a_bed(FAILOVER, failover::measure));
     }
     figures.retain(|figure| figure.name.contains(only));
     debug_assert!(figures.len() <= CLUSTER.len());

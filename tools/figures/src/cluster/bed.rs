@@ -38,6 +38,11 @@ impl Bed {
         SocketAddr::from(([127, 0, 1, node], HTTP_PORT))
     }
 
+    /// The certificates of its nodes.
+    pub fn certificates(&self) -> PathBuf {
+        self.state.path().join("c/certificates.pem")
+    }
+
     /// Carries out `strait cluster` with these words, and returns what it says.
     pub fn strait(&self, words: &[&str]) -> io::Result<String> {
         let mut command = Command::new(&self.program);
