@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::events::{Counters, Event, Note};
@@ -67,7 +68,7 @@ impl Agent {
             return Ok(());
         }
         let count = events.len() as u64;
-        match self.records.write(events).await {
+        match self.put(events).await {
             Ok(()) => {
                 events.clear();
                 self.counters.written.fetch_add(count, Ordering::Relaxed);
@@ -78,7 +79,7 @@ impl Agent {
         }
         // One of them is the cause.
         while let Some(event) = events.first() {
-            match self.records.write(std::slice::from_ref(event)).await {
+            match self.put(std::slice::from_ref(event)).await {
                 Ok(()) => {
                     self.counters.written.fetch_add(1, Ordering::Relaxed);
                 }
@@ -93,12 +94,21 @@ impl Agent {
         Ok(())
     }
 
+    /// A server that vanished never answers: what was asked is asked again, which changes nothing
+    /// where it was done.
+    async fn put(&self, events: &[Event]) -> Result<(), Fault> {
+        let written = timeout(limits::RECORDS_CALL, self.records.write(events)).await;
+        written.unwrap_or_else(|_| Err(Fault::internal("the store does not answer")))
+    }
+
     /// Forgets what is older than `days`, every hour, for as long as the process lives.
     pub async fn forget(self, days: u32, now: impl Fn() -> i64) {
         loop {
             let before = now() - i64::from(days) * 86_400_000;
             loop {
-                match self.records.forget(before).await {
+                let forgotten = timeout(limits::RECORDS_CALL, self.records.forget(before)).await;
+                let silent = || Err(Fault::internal("the store does not answer"));
+                match forgotten.unwrap_or_else(|_| silent()) {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(fault) => {

@@ -207,6 +207,9 @@ pub const SSRCS_END: u32 = 1 << 31;
 /// Between two changes of a scope's session key: those who leave together cost one. As long as all
 /// take what comes under the key before, so that a line that stood still for as long loses nothing.
 pub const KEY_CHANGE_PAUSE: Duration = strait_link::KEY_OVERLAP;
+/// How long the store may take to write what a batch of events says, or to forget a piece of what is
+/// old: far more than any does that lives.
+pub const RECORDS_CALL: Duration = Duration::from_secs(30);
 /// The store is asked for so long about one application, or all of them, before what is known counts.
 pub const STORE_CALL: Duration = Duration::from_secs(2);
 /// Applications that are remembered, for while the store does not answer, where there is no Redis.
@@ -277,3 +280,5 @@ const _: () =
 pub const SENTINELS: usize = 16;
 /// Mappings that are looked at in one call for those that nobody holds: a millisecond of Redis.
 pub const SWEPT_AT_ONCE: usize = 500;
+/// Such calls in a turn: 2,000 mappings a second, four times what one address may ask for.
+pub const SWEPT_PAGES: usize = 40;

@@ -12,7 +12,7 @@ use super::node::{Listed, Node, Owner};
 use super::table::{Ask, Found, Mapping};
 use crate::auth::Secret;
 use crate::fault::Fault;
-use crate::limits::SWEPT_AT_ONCE;
+use crate::limits::{SWEPT_AT_ONCE, SWEPT_PAGES};
 use crate::scope::ScopeKey;
 pub use address::Address;
 use partition::Partition;
@@ -189,11 +189,16 @@ impl Mappings for Partitions {
         Box::pin(async move {
             let mut count = 0;
             for partition in self.all.iter().filter(|p| p.is_up() && !p.is_quiet()) {
-                let of = [partition.cursor(), SWEPT_AT_ONCE.to_string()];
-                let words = partition.call("sweep", &of, false).await?;
-                if let [_, cursor, swept] = words.as_slice() {
+                for _ in 0..SWEPT_PAGES {
+                    let of = [partition.cursor(), SWEPT_AT_ONCE.to_string()];
+                    let words = partition.call("sweep", &of, false).await?;
+                    let [_, cursor, swept] = words.as_slice() else { break };
                     partition.set_cursor(cursor);
                     count += swept.parse::<usize>().unwrap_or_default();
+                    // All of it was looked at.
+                    if cursor == "0" {
+                        break;
+                    }
                 }
             }
             Ok(count)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -46,11 +47,12 @@ struct Pusher {
 impl Pusher {
     /// Brings the master to what SQL says. Returns how many applications changed.
     async fn push(&mut self, keys: &Keys) -> Result<usize, Fault> {
+        // Before the store is asked: what another pushes from here on is newer, and stays.
+        let version = self.master.version().await?;
         let wanted = timeout(STORE_CALL, keys.store.all()).await;
         let wanted = wanted.map_err(|_| Fault::internal("the store does not answer"))??;
         let wanted: HashMap<String, String> =
             wanted.into_iter().map(|one| (one.id.clone(), entry::write(&one))).collect();
-        let version = self.master.version().await?;
         if version.is_none() || version != self.version {
             // Another pushed meanwhile, or the master lost what it had.
             self.there = self.master.all().await?;
@@ -68,10 +70,16 @@ impl Pusher {
             return Ok(0);
         }
         // Also without an application: nodes then know that there is none.
-        let next = self.master.change(&changed, &gone).await?;
-        // Where another changed it at the same time, the next turn looks.
-        let is_alone = next == version.unwrap_or_default() + 1;
-        self.version = (is_whole && is_alone).then_some(next);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(since.as_millis()).unwrap_or_default();
+        let next = now.max(version.unwrap_or_default().saturating_add(1));
+        let changed = self.master.change((version, next), &changed, &gone).await?;
+        if changed.is_none() {
+            // Another was quicker: the next turn looks.
+            self.version = None;
+            return Ok(0);
+        }
+        self.version = changed.filter(|_| is_whole);
         self.there = wanted;
         Ok(count)
     }

@@ -22,7 +22,18 @@ const SCHEMA: &str = "strait:keys:schema";
 /// What this version reads and writes.
 const KNOWN: u32 = 1;
 
-/// Which state of the keys it is.
+/// Changes all at once what is in the state that the caller looked at.
+const CHANGE: &str = "
+    if (redis.call('GET', KEYS[2]) or '') ~= ARGV[1] then return false end
+    local last = 4 + 2 * tonumber(ARGV[4])
+    for at = 5, last, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+    for at = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[at]) end
+    redis.call('SET', KEYS[3], ARGV[3])
+    redis.call('SET', KEYS[2], ARGV[2])
+    return tonumber(ARGV[2])";
+
+/// Which state of the keys it is: milliseconds since 1970, or one more than before. A master that
+/// lost what it had never comes to a state again that nodes know.
 pub type Version = u64;
 
 /// A server, or a replica beside this process.
@@ -72,25 +83,28 @@ impl Redis {
         Ok(all)
     }
 
-    /// Changes it, all at once. Returns the state that it has then.
+    /// Brings it from the state `from` to `to`, all at once; none where it is in another state by
+    /// now, and stays so.
     ///
     /// # Errors
     /// [`crate::fault::Class::Unavailable`].
     pub async fn change(
         &self,
+        (from, to): (Option<Version>, Version),
         set: &[(&String, &String)],
         gone: &[&String],
-    ) -> Result<Version, Fault> {
+    ) -> Result<Option<Version>, Fault> {
         let mut pipe = redis::pipe();
-        pipe.atomic().set(SCHEMA, KNOWN).ignore();
-        if !set.is_empty() {
-            pipe.hset_multiple(HASH, set).ignore();
+        let from = from.map(|version| version.to_string()).unwrap_or_default();
+        let script = pipe.cmd("EVAL").arg(CHANGE).arg(3).arg(&[HASH, VERSION, SCHEMA]);
+        script.arg(from).arg(to).arg(KNOWN).arg(set.len());
+        for (id, text) in set {
+            script.arg(id).arg(text);
         }
-        if !gone.is_empty() {
-            pipe.hdel(HASH, gone).ignore();
+        for id in gone {
+            script.arg(id);
         }
-        pipe.incr(VERSION, 1);
-        let (version,): (Version,) = self.ask(&pipe).await?;
+        let (version,): (Option<Version>,) = self.ask(&pipe).await?;
         Ok(version)
     }
 

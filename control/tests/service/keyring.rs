@@ -56,6 +56,15 @@ async fn keys_reach_nodes_by_redis_and_outlive_it() {
     applications.enable_key("acme", "first", true).await.unwrap();
     until(&node, &key, true).await;
 
+    // A master that lost everything comes to no state that nodes know already.
+    let client = redis::Client::open(master.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let () = redis::cmd("FLUSHALL").query_async(&mut connection).await.unwrap();
+    applications.enable_key("acme", "first", false).await.unwrap();
+    until(&node, &key, false).await;
+    applications.enable_key("acme", "first", true).await.unwrap();
+    until(&node, &key, true).await;
+
     // Master, SQL, and at last the replica itself: what is known goes on to count.
     office.server.stop().await;
     master.kill();

@@ -251,7 +251,7 @@ async fn checks(store: &Store) {
     assert_eq!((told.minutes, told.minutes_down), (10, 3), "{told:?}");
     assert_eq!((told.availability, told.spent_seconds), (Some(0.7), 180.0));
     assert_eq!(told.incidents.len(), 2);
-    assert_eq!(told.incidents[1].reason, "relay");
+    assert_eq!(told.incidents[1].reason, "no media");
     assert_eq!((told.nodes[0].minutes, told.nodes[0].minutes_down), (10, 2));
 }
 

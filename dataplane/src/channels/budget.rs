@@ -50,7 +50,8 @@ impl Budget {
         if self.is_used_up(now) {
             return false;
         }
-        let scan = 1 + self.waiting / WAITING_PER_WORK;
+        // What came beyond a gap is kept by the library until the gap is filled, read or not.
+        let scan = 1 + self.waiting.max(self.beyond.len()) / WAITING_PER_WORK;
         let (mut work, mut is_good, mut new) = (1, true, 0);
         let mut fills_gap = false;
         for chunk in chunks(packet) {
@@ -77,7 +78,9 @@ impl Budget {
         self.used = self.used.max(now) + Duration::from_secs(1) / CHANNEL_WORK * work;
         // What everything else waits for must find room.
         let most = CHANNEL_CHUNKS_WAITING * if fills_gap { 2 } else { 1 };
-        if !is_good || (new > 0 && self.waiting >= most) {
+        let is_full =
+            self.waiting >= most || (!fills_gap && self.beyond.len() >= CHANNEL_CHUNKS_WAITING);
+        if !is_good || (new > 0 && is_full) {
             return false;
         }
         for chunk in chunks(packet).filter(|chunk| chunk.first() == Some(&DATA)) {

@@ -77,9 +77,18 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     let webhook = options.webhook.clone().zip(options.webhook_secret.clone());
     let webhook = webhook.map(|(url, secret)| Webhook::new(url, &secret, &trust));
     let mut verdicts = Verdicts::new(options.failures);
+    // The first list must come, or the options are wrong.
+    let mut known = targets(options, &trust)?;
     loop {
         let next = Instant::now() + options.interval;
-        let targets = targets(options, &trust)?;
+        let targets = match targets(options, &trust) {
+            Ok(listed) => with_failing(listed, &known, &verdicts),
+            Err(fault) => {
+                eprintln!("the nodes of before are called: {}", fault.message);
+                known.clone()
+            }
+        };
+        known.clone_from(&targets);
         let outcomes = round(options, &trust, &targets);
         for (target, outcome) in targets.iter().zip(&outcomes) {
             println!("{} {:20} {outcome}", unix_now(), target.name);
@@ -94,6 +103,17 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
         }
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
+}
+
+/// Those that are listed, and those that fail and are listed no more: a node that died leaves the
+/// list, and that it is gone is to be told.
+fn with_failing(mut listed: Vec<Target>, known: &[Target], verdicts: &Verdicts) -> Vec<Target> {
+    let is_missing = |target: &&Target| {
+        verdicts.fails(&target.name) && !listed.iter().any(|other| other.name == target.name)
+    };
+    let missing: Vec<_> = known.iter().filter(is_missing).cloned().collect();
+    listed.extend(missing);
+    listed
 }
 
 /// Calls all at once: one that hangs holds up no other.
@@ -117,7 +137,7 @@ fn round(options: &Options, trust: &Trust, targets: &[Target]) -> Vec<Outcome> {
     })
 }
 
-/// Who is to be called. Draining nodes send others away by design, and are left out.
+/// Who is to be called. Nodes that drain or are full send others away by design, and are left out.
 fn targets(options: &Options, trust: &Trust) -> Result<Vec<Target>, Fault> {
     let named = options.nodes.iter().map(|(host, port)| Target {
         name: format!("{host}:{port}"),
@@ -133,7 +153,9 @@ fn targets(options: &Options, trust: &Trust) -> Result<Vec<Target>, Fault> {
     let text = |item: &serde_json::Value, key: &str| {
         item.get(key).and_then(serde_json::Value::as_str).map(str::to_owned)
     };
-    let is_wanted = |item: &&serde_json::Value| text(item, "state").as_deref() != Some("draining");
+    let is_wanted = |item: &&serde_json::Value| {
+        !matches!(text(item, "state").as_deref(), Some("draining" | "full"))
+    };
     items
         .iter()
         .filter(is_wanted)

@@ -80,6 +80,13 @@ fn parts_die_and_scopes_are_found() {
     let (https, http) = (free("127.0.1.1"), free("127.0.1.2"));
     let ports = ["--https-port", &https.to_string(), "--http-port", &http.to_string()];
     let up = [&["up", "--nodes", "2", "--partitions", "1"], ports.as_slice()].concat();
+    // What is somebody's is not touched, whatever goes wrong.
+    std::fs::create_dir(&cluster.folder).unwrap();
+    let diary = cluster.folder.join("diary");
+    std::fs::write(&diary, "dear").unwrap();
+    assert!(!cluster.strait(&up).status.success());
+    assert_eq!(std::fs::read_to_string(&diary).unwrap(), "dear");
+    std::fs::remove_file(&diary).unwrap();
     let said = cluster.good(&up);
     assert!(said.contains("The cluster runs") && said.contains("/dashboard/"), "{said}");
     assert!(!cluster.strait(&up).status.success(), "there is one already");

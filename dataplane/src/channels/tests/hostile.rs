@@ -95,6 +95,15 @@ fn tiny_pieces_behind_a_gap_cost_little() {
 }
 
 #[test]
+fn whole_messages_behind_a_gap_cost_little() {
+    let mut hostile = Hostile::new();
+    let packets = 10 * PACKETS;
+    // They are read at once, and kept all the same until what is missing comes, which it never does.
+    (0..packets).for_each(|n| hostile.fragments(7, u32::from(n == 0)));
+    hostile.tell("whole, behind a gap", packets);
+}
+
+#[test]
 fn tiny_pieces_of_a_message_without_end_cost_little() {
     let mut hostile = Hostile::new();
     let packets = 10 * PACKETS;

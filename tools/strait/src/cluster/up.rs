@@ -1,6 +1,8 @@
 //! `strait cluster up`: chooses, writes, starts, and says where everything is.
 
+use std::fs::Permissions;
 use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -21,8 +23,19 @@ pub fn run(wanted: &Wanted, folder: &Path) -> Result<(), Fault> {
             folder.display()
         )));
     }
+    // All of it goes when the cluster ends: nothing of others may be there.
+    if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Fault::new(format!(
+            "{} is not empty, and no cluster's folder; remedy: name a folder that is not there \
+             with --state-dir",
+            folder.display()
+        )));
+    }
     let programs = Programs::find(wanted.bin_dir.as_deref())?;
     let folder = state::make(folder)?;
+    // It may have been there: passwords will be in it.
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o700))
+        .map_err(|e| Fault::new(format!("cannot make {} private: {e}", folder.display())))?;
     state::socket(&folder.join("node-16"))?;
     let layout = Layout::choose(wanted, &folder, [programs.relay, programs.control])?;
     let began = Instant::now();

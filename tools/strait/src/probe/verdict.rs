@@ -34,6 +34,11 @@ impl Verdicts {
         Self { failures, failing: HashMap::new() }
     }
 
+    /// Whether its last call failed.
+    pub fn fails(&self, node: &str) -> bool {
+        self.failing.contains_key(node)
+    }
+
     /// Notes how a call went; says what is to be told.
     pub fn note(&mut self, node: &str, is_good: bool, now: u64) -> Option<Change> {
         if is_good {

@@ -155,10 +155,12 @@ impl<R: Random> Client<R> {
             self.failed = self.at.to_string();
             self.failures += 1;
         }
+        let was_in = matches!(self.link, Link::Joined);
         self.link = Link::Waiting(now + retry_in);
-        // Who was sent to a node that does not let it in asks again where to go.
-        if let Some(home) = self.home.take_if(|_| self.session.is_none()) {
-            (self.at, self.redirects) = (home, 0);
+        self.redirects = 0;
+        // Who was sent to a node that does not let it in, or no more, asks again where to go.
+        if let Some(home) = self.home.take_if(|_| !was_in) {
+            self.at = home;
         }
         self.transport.link_lost(now);
         self.lose_requests(now);
