@@ -307,7 +307,10 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     this.phase = "connecting";
     const url = this.at?.url ?? "";
     const others = typeof this.options.url === "function";
-    const withinMs = others ? limits.NODE_CONNECT_TIMEOUT_MS : limits.CONNECT_TIMEOUT_MS;
+    // Another node is worth a quick look; whoever has a slow line is given more time each time.
+    const quickMs = limits.NODE_CONNECT_TIMEOUT_MS * 2 ** Math.max(0, this.attempt - 1);
+    const isQuick = others && this.attempt > 0;
+    const withinMs = Math.min(isQuick ? quickMs : Infinity, limits.CONNECT_TIMEOUT_MS);
     return new Promise((resolve, reject) => {
       const fail = (reason: string) => {
         cancel();
