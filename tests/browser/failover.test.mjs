@@ -1,9 +1,12 @@
-// Two nodes: a call goes on when one dies, and stays where only its control was away. The CnC is a stand-in.
+// Two nodes: a call goes on when one dies, and stays where only its control was away. The CnC is a stand-in, but for the
+// last test, where the nodes have their own.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { SLACK } from "./lib/bounds.mjs";
 import { Browser } from "./lib/browsers.mjs";
-import { StandInCnc } from "./lib/cnc.mjs";
+import { ApplicationPage, StandInCnc } from "./lib/cnc.mjs";
+import { Redis, skip } from "./lib/redis.mjs";
+import { untilOthers } from "./lib/page.mjs";
 import { Server, TOKEN } from "./lib/server.mjs";
 
 /** From the death of a node until media of another flows. */
@@ -150,5 +153,55 @@ test("chromium: a host that falls silent is noticed within 2 s", { timeout: 120_
   } finally {
     cnc.close();
     await Promise.all(nodes.map((node) => node.stop()));
+  }
+});
+
+test("chromium and firefox: with CnCs of their own and Redis both meet on one node when theirs is killed", {
+  timeout: 180_000,
+}, async (t) => {
+  const redis = await Redis.start();
+  if (!redis) return skip(t, "there is no redis-server");
+  const page = await new ApplicationPage().listen();
+  const nodes = [];
+  try {
+    for (const name of ["one", "two"]) {
+      const node = await Server.start();
+      nodes.push(node);
+      await node.joinCluster(name, redis.port, page.address);
+    }
+    const resolvers = nodes.map(({ address }) => address);
+    const tabs = [
+      await join(browsers.chromium, page.address, resolvers, "anna"),
+      await join(browsers.firefox, page.address, resolvers, "bert"),
+    ];
+    for (const tab of tabs) await untilPictures(tab, 0);
+
+    // Both CnCs know the node. It dies with its own.
+    const endpoints = nodes.map(({ mediaPort }) => `127.0.0.1:${mediaPort}`);
+    const named = await nodes[0].resolve("failover");
+    assert.equal(await nodes[1].resolve("failover"), named);
+    const at = endpoints.indexOf(named);
+    assert.ok(at >= 0, named);
+    const there = endpoints[1 - at];
+    const killed = Date.now();
+    await nodes[at].die();
+    for (const tab of tabs) {
+      await tab.until("being on the other node", () =>
+        globalThis.told.some(([event]) => event === "moved"),
+      );
+      await tab.until("being well", () => globalThis.strait.state === "connected");
+      await untilPictures(tab, killed + FAILOVER_MS);
+      const { gap, told } = await watched(tab, killed);
+      console.log(`# ${tab.kind}, mappings in Redis: ${gap} ms without a picture; ${JSON.stringify(told)}`);
+      assert.ok(gap <= FAILOVER_MS, `${gap} ms without a picture`);
+      assert.deepEqual(told.filter(([event]) => event === "moved").map(([, detail]) => detail), [{ node: there }]);
+    }
+    assert.equal(await nodes[1 - at].resolve("failover"), there);
+    for (const [tab, other] of [[tabs[0], "bert"], [tabs[1], "anna"]]) await untilOthers(tab, [other]);
+    for (const tab of tabs) await tab.evaluate(() => globalThis.strait.leave());
+  } finally {
+    page.close();
+    await Promise.all(nodes.map((node) => node.stop()));
+    await redis.stop();
   }
 });

@@ -18,8 +18,11 @@ export interface Socket {
 }
 
 export interface LinkOptions {
-  /** `wss://HOST/ws`, or who knows it; `failed` is the endpoint of the node that did. */
-  url: string | ((failed: string | undefined) => Promise<Located>);
+  /**
+   * `wss://HOST/ws`, or who knows it; `failed` is the endpoint of the node that did, and nobody
+   * waits for an answer any more once `signal` says so.
+   */
+  url: string | ((failed: string | undefined, signal: AbortSignal) => Promise<Located>);
   subprotocol: string;
   token: string | undefined;
   /** Display name, sent as `initiator`. */
@@ -85,11 +88,15 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   /** Where the server is, and where the session is. */
   private at: Located | undefined;
   private sessionAt: string | undefined;
+  /** The node that could not be reached, or was silent; one that refuses us lives. */
+  private failed: string | undefined;
   private cancelDoubt: (() => void) | undefined;
   private cancelWait: () => void = () => {};
   private cancelConnect: () => void = () => {};
   private cancelPing: () => void = () => {};
   private heardAt = 0;
+  private pingedAt: number | undefined;
+  private roundTripMs = 0;
   private early: unknown[] = [];
 
   constructor(options: LinkOptions) {
@@ -101,16 +108,47 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
       ((url, subprotocol) => new WebSocket(url, subprotocol) as unknown as Socket);
   }
 
-  /** Opens the WebSocket and a session. Fails at once when the server is away or refuses. */
+  /**
+   * Opens the WebSocket and a session. Fails at once when the server is away or refuses; where
+   * CnCs know others, one that is away is left for them.
+   */
   async connect(): Promise<ConnectAnswer> {
     if (this.phase !== "idle") throw new StraitError("closed", "connect() was called before");
     try {
-      await this.locate(undefined);
-      return await this.openSession();
+      return await this.firstSession();
     } catch (error) {
       this.finish(undefined);
       throw error;
     }
+  }
+
+  private async firstSession(): Promise<ConnectAnswer> {
+    for (;;) {
+      await this.locate();
+      if (this.hasOthers) this.attempt += 1;
+      try {
+        return await this.openSession();
+      } catch (thrown) {
+        this.note(thrown);
+        const isOver = (this.phase as Phase) === "closed";
+        // One that refuses us is not left: its reason is the answer.
+        if (isOver || this.failed === undefined) throw thrown;
+        if (this.attempt === limits.FIRST_NODES_MAX) throw thrown;
+      }
+      await this.firstWait();
+    }
+  }
+
+  /** As before a reconnect: a node that died has many clients. */
+  private firstWait(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const waitMs = limits.RECONNECT_WAIT_MS * (1 + this.timers.random());
+      const cancel = this.timers.after(waitMs, resolve);
+      this.cancelConnect = () => {
+        cancel();
+        reject(closedError());
+      };
+    });
   }
 
   /** Sends a request; resolves with its final response. Waits out a reconnect. */
@@ -141,16 +179,30 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     void this.reconnect();
   }
 
-  /** Media is silent: a server that does not answer soon is taken for dead. Only of use where there are others. */
-  doubt(): void {
+  /**
+   * Media is silent: a server that does not answer soon is taken for dead, unless `believe()` is
+   * called before. `brokeOff`: it came all the time; otherwise nobody may have sent any.
+   * `roundTripMs` is that of its path. Only of use where there are others.
+   */
+  doubt(brokeOff = true, roundTripMs = 0): void {
     if (this.phase !== "open" || this.cancelDoubt) return;
     const since = this.timers.now();
-    if (since - this.heardAt < limits.DOUBT_MS) return;
+    const silentMs = brokeOff ? limits.DOUBT_MS : limits.QUIET_MS;
+    if (since - this.heardAt < silentMs) return;
     this.ping();
-    this.cancelDoubt = this.timers.after(limits.VERDICT_MS, () => {
+    const leastMs = brokeOff ? limits.VERDICT_MS : limits.QUIET_MS;
+    const slowMs = limits.VERDICT_ROUND_TRIPS * Math.max(roundTripMs, this.roundTripMs);
+    const verdictMs = Math.min(Math.max(leastMs, slowMs), limits.VERDICT_MS_MAX);
+    this.cancelDoubt = this.timers.after(verdictMs, () => {
       this.cancelDoubt = undefined;
       if (this.heardAt < since) this.dropSocket("neither the server nor its media answers");
     });
+  }
+
+  /** The path of the media lives, and so does the server. */
+  believe(): void {
+    this.cancelDoubt?.();
+    this.cancelDoubt = undefined;
   }
 
   /** Does what a server may answer with another node (307), on whatever node that is in the end. */
@@ -171,13 +223,14 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
 
   /** Goes to another node for a session there; comes back if that fails. */
   private async follow(origin: string): Promise<ConnectAnswer> {
-    const there = atOrigin(origin);
+    const there = atOrigin(origin, this.at?.url ?? "");
     if (!there) throw new StraitError("server", `the server names no node: ${origin}`);
     this.releaseSocket("elsewhere");
     this.at = there;
     try {
       return await this.openSession();
     } catch (thrown) {
+      this.note(thrown);
       if ((this.phase as Phase) !== "closed") this.waitAndReconnect();
       throw thrown;
     }
@@ -275,6 +328,10 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
       else this.emit("error", error);
     } else if (type === "message" || type === "request") {
       if (frame.header.action !== "PONG") this.emit("frame", frame);
+      else if (this.pingedAt !== undefined) {
+        this.roundTripMs = this.timers.now() - this.pingedAt;
+        this.pingedAt = undefined;
+      }
     }
   }
 
@@ -288,16 +345,30 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
 
   // -- the socket -------------------------------------------------------------------------
 
+  private get hasOthers(): boolean {
+    return typeof this.options.url === "function";
+  }
+
+  /** Keeps whether the node that was tried is one that failed. */
+  private note(thrown: unknown): void {
+    const { kind } = asStraitError(thrown);
+    this.failed = kind === "unreachable" || kind === "timeout" ? this.at?.endpoint : undefined;
+  }
+
   /** Finds out where the server is. Where no CnC answers, it is where it was. */
-  private async locate(failed: string | undefined): Promise<void> {
+  private async locate(): Promise<void> {
     const { url } = this.options;
     this.phase = "connecting";
+    const asking = new AbortController();
+    this.cancelConnect = () => asking.abort();
     try {
-      if (typeof url === "function") this.at = await url(failed);
+      if (typeof url === "function") this.at = await url(this.failed, asking.signal);
       // Who was sent elsewhere tries there once more.
       else if (this.attempt !== 1) this.at = { url, endpoint: undefined };
     } catch (thrown) {
       if (this.at === undefined) throw thrown;
+    } finally {
+      this.cancelConnect = () => {};
     }
     if ((this.phase as Phase) === "closed") throw closedError();
   }
@@ -306,10 +377,9 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   private open(): Promise<Socket> {
     this.phase = "connecting";
     const url = this.at?.url ?? "";
-    const others = typeof this.options.url === "function";
     // Another node is worth a quick look; whoever has a slow line is given more time each time.
     const quickMs = limits.NODE_CONNECT_TIMEOUT_MS * 2 ** Math.max(0, this.attempt - 1);
-    const isQuick = others && this.attempt > 0;
+    const isQuick = this.hasOthers && this.attempt > 0;
     const withinMs = Math.min(isQuick ? quickMs : Infinity, limits.CONNECT_TIMEOUT_MS);
     return new Promise((resolve, reject) => {
       const fail = (reason: string) => {
@@ -432,6 +502,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     this.socket = socket;
     this.phase = "open";
     this.attempt = 0;
+    this.failed = this.pingedAt = undefined;
     this.heardAt = this.timers.now();
     socket.onmessage = ({ data }) => {
       if (typeof data === "string" && socket === this.socket) this.onText(data);
@@ -460,6 +531,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   }
 
   private ping(): void {
+    this.pingedAt ??= this.timers.now();
     this.socket?.send(JSON.stringify({ control: { type: "message" }, header: { action: "PING" } }));
   }
 
@@ -467,14 +539,14 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     const socket = this.socket;
     this.socket = undefined;
     this.cancelPing();
-    this.cancelDoubt?.();
-    this.cancelDoubt = undefined;
+    this.believe();
     if (!socket) return;
     socket.onmessage = socket.onclose = null;
     socket.close(1000, reason);
   }
 
   private dropSocket(reason: string): void {
+    this.failed = this.at?.endpoint;
     this.releaseSocket(reason);
     this.waitAndReconnect();
   }
@@ -491,7 +563,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
 
   private async reconnect(): Promise<void> {
     try {
-      await this.locate(this.at?.endpoint);
+      await this.locate();
       const moved = this.at?.url !== this.sessionAt;
       // Another node knows nothing of the session.
       const renewed = moved ? await this.openSession() : await this.resumeSession();
@@ -500,6 +572,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
       else this.emit("resumed", undefined);
     } catch (thrown) {
       if ((this.phase as Phase) === "closed") return;
+      this.note(thrown);
       const error = asStraitError(thrown);
       if (error.code === 401 || error.code === 403) this.finish(error);
       else this.waitAndReconnect();

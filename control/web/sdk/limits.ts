@@ -20,8 +20,10 @@ export const PING_AFTER_MS = 20_000;
 export const PONG_WITHIN_MS = 10_000;
 /** CnCs that are asked: a round of silent ones takes half a minute. */
 export const RESOLVERS_MAX = 16;
-/** What a CnC is given to answer. */
+/** What a CnC is given to answer in the first round. */
 export const RESOLVE_TIMEOUT_MS = 2_000;
+/** And at most: twice as long in each round that had no answer, for slow lines. */
+export const RESOLVE_TIMEOUT_MS_MAX = 8_000;
 /** And to say: addresses of a node, or why there is none. */
 export const RESOLVE_CHARACTERS_MAX = 4_096;
 /** Nodes that send a client on, one after the other: more is a circle. */
@@ -30,10 +32,22 @@ export const REDIRECTS_MAX = 5;
 export const PULSE_LOOK_MS = 400;
 /** A WebSocket that was silent for this long while media is gets a PING. */
 export const DOUBT_MS = 750;
-/** And this long to answer it: a dead node is noticed within 2 s. */
+/** And this long to answer it, or the path to: a dead node is noticed within 2 s. */
 export const VERDICT_MS = 750;
+/** On a slow line this many round trips: one, and one that got lost and came again. */
+export const VERDICT_ROUND_TRIPS = 3;
+/** And at most, whatever was measured: there are other nodes. */
+export const VERDICT_MS_MAX = 5_000;
+/** Both where nothing was sent to us anyway: nobody misses it, and paths are checked this often. */
+export const QUIET_MS = 3_000;
+/** Media that came in so many looks without a silence between is a flow that can break off. */
+export const FLOW_LOOKS = 3;
+/** Looks without a sign of life that are a silence: in a single one nobody may have sent. */
+export const SILENT_LOOKS = 2;
 /** A node that a CnC named has this long to take the connection: another one may have to. */
 export const NODE_CONNECT_TIMEOUT_MS = 3_000;
+/** Nodes that are tried at the first join, where CnCs know others: one died just now. */
+export const FIRST_NODES_MAX = 3;
 /** Changes within this window share one offer. */
 export const COALESCE_MS = 30;
 /** Receive slots of the first offer, of each kind: a call of three with a screen fits. */

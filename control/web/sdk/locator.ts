@@ -23,7 +23,12 @@ export interface Wanted {
 /** The part of `fetch` that is used. */
 export type Fetch = (
   url: string,
-  options: { headers: Record<string, string>; signal: AbortSignal; cache: "no-store" },
+  options: {
+    headers: Record<string, string>;
+    signal: AbortSignal;
+    cache: "no-store";
+    redirect: "error";
+  },
 ) => Promise<{ status: number; text(): Promise<string> }>;
 
 /**
@@ -32,6 +37,8 @@ export type Fetch = (
  */
 export class Locator {
   private next: number;
+  /** Rounds that had no answer, in a row. */
+  private rounds = 0;
 
   constructor(
     private readonly wanted: Wanted,
@@ -44,33 +51,51 @@ export class Locator {
     this.next = Math.floor(timers.random() * wanted.resolvers.length);
   }
 
-  /** The node now; `failed`: the endpoint of the one that did. */
-  async locate(failed: string | undefined): Promise<Located> {
+  /** The node now; `failed`: the endpoint of the one that did. `signal` ends the round at once. */
+  async locate(failed: string | undefined, signal?: AbortSignal): Promise<Located> {
     const { resolvers } = this.wanted;
     let error = new StraitError("unreachable", "there are no resolvers");
     for (const _ of resolvers) {
       const resolver = resolvers[this.next % resolvers.length] ?? "";
       try {
-        return await this.ask(resolver, failed);
+        const found = await this.ask(resolver, failed, signal);
+        this.rounds = 0;
+        return found;
       } catch (thrown) {
         error = asStraitError(thrown);
+        if (signal?.aborted) throw error;
         this.next += 1;
       }
     }
+    this.rounds += 1;
     throw error;
   }
 
-  private async ask(resolver: string, failed: string | undefined): Promise<Located> {
+  private async ask(
+    resolver: string,
+    failed: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Located> {
     const abort = new AbortController();
+    const withinMs = limits.RESOLVE_TIMEOUT_MS * 2 ** this.rounds;
     let cancel = () => {};
-    const late = new Promise<never>((_, reject) => {
-      cancel = this.timers.after(limits.RESOLVE_TIMEOUT_MS, () => {
+    const ended = new Promise<never>((_, reject) => {
+      const end = (error: StraitError) => {
         abort.abort();
-        reject(new StraitError("unreachable", `no answer from the CnC ${resolver}: is it running?`));
-      });
+        reject(error);
+      };
+      const left = () => end(new StraitError("closed", "the connection was closed"));
+      const late = () => end(unanswered(resolver));
+      const cancelLate = this.timers.after(Math.min(withinMs, limits.RESOLVE_TIMEOUT_MS_MAX), late);
+      signal?.addEventListener("abort", left);
+      cancel = () => {
+        cancelLate();
+        signal?.removeEventListener("abort", left);
+      };
+      if (signal?.aborted) left();
     });
     try {
-      return await Promise.race([late, this.get(resolver, failed, abort.signal)]);
+      return await Promise.race([ended, this.get(resolver, failed, abort.signal)]);
     } finally {
       cancel();
     }
@@ -94,15 +119,21 @@ export class Locator {
     let status: number;
     let text: string;
     try {
-      const answer = await this.fetch(url.href, { headers, signal, cache: "no-store" });
+      // A CnC answers itself: where another address comes from is to be seen in the answer.
+      const options = { headers, signal, cache: "no-store", redirect: "error" } as const;
+      const answer = await this.fetch(url.href, options);
       status = answer.status;
       text = (await answer.text()).slice(0, limits.RESOLVE_CHARACTERS_MAX);
     } catch {
-      throw new StraitError("unreachable", `no answer from the CnC ${resolver}: is it running?`);
+      throw unanswered(resolver);
     }
     if (status !== 200) throw new StraitError("server", `the CnC ${resolver}: ${text}`, status);
     return located(text, url.protocol);
   }
+}
+
+function unanswered(resolver: string): StraitError {
+  return new StraitError("unreachable", `no answer from the CnC ${resolver}: is it running?`);
 }
 
 /** Reads JSON with `endpoint` and `https`, or `HOST:PORT`, which then is taken as the CnC itself. */
@@ -115,15 +146,22 @@ function located(text: string, protocol: string): Located {
     // Plain text.
   }
   const node = typeof origin === "string" ? origin : `${protocol}//${String(endpoint)}`;
-  const found = typeof endpoint === "string" ? atOrigin(node) : undefined;
+  const found = typeof endpoint === "string" ? atOrigin(node, protocol) : undefined;
   if (found) return { url: found.url, endpoint: String(endpoint) };
   throw new StraitError("server", "the CnC names no node: is this the address of one?");
 }
 
-/** The node with this origin, `https://HOST:PORT`; undefined where it is none. */
-export function atOrigin(origin: string): Located | undefined {
+/**
+ * The node with this origin, `https://HOST:PORT`; undefined where it is none. Who is encrypted
+ * (`from`, an address) leads to nobody who is not: the token would go in the clear.
+ */
+export function atOrigin(origin: string, from: string): Located | undefined {
   if (!/^https?:/.test(origin) || !URL.canParse(origin)) return undefined;
   const url = new URL("/ws", origin);
+  if (/^(https|wss):/.test(from) && url.protocol !== "https:") {
+    const reason = `${origin} is not encrypted, and who names it is: it has to name an https address`;
+    throw new StraitError("server", reason);
+  }
   const port = url.port || (url.protocol === "https:" ? "443" : "80");
   return { url: url.href.replace(/^http/, "ws"), endpoint: `${url.hostname}:${port}` };
 }

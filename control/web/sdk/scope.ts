@@ -135,7 +135,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
     this.pulse = new Pulse(
       settings.timers,
       () => this.media?.connection,
-      () => this.link.doubt(),
+      ({ brokeOff, roundTripMs }) => this.link.doubt(brokeOff, roundTripMs),
+      () => this.link.believe(),
     );
     this.messenger = new Messenger(
       {

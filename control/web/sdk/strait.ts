@@ -146,7 +146,7 @@ function locatorFor(
 ) {
   const wanted = { resolvers, application: application ?? applicationOf(token), scope, region };
   const locator = new Locator(wanted, realTimers);
-  return (failed: string | undefined) => locator.locate(failed);
+  return (failed: string | undefined, signal: AbortSignal) => locator.locate(failed, signal);
 }
 
 /** The address of the WebSocket: `/ws` of the server unless another path is given. */

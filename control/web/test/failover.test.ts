@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { JsonRtc } from "../sdk/jsonrtc.js";
 import type { Located } from "../sdk/locator.js";
-import { Pulse, type Pulsing } from "../sdk/pulse.js";
+import { Pulse, type Pulsing, type Silence } from "../sdk/pulse.js";
 import { bob, joined as inScope } from "./fakecall.js";
 import { FakeConnection, FakeTrack } from "./fakeconnection.js";
 import { FakeServer } from "./fakeserver.js";
@@ -12,12 +12,26 @@ const at = (name: string): Located => ({ url: `wss://${name}/ws`, endpoint: `${n
 
 /** A session on the node `one`, with what a CnC says next, and what it was asked. */
 async function joined() {
+  const made = joining();
+  await made.link.connect();
+  return made;
+}
+
+/** The same before it connects. */
+function joining() {
   const nodes: Record<string, FakeServer> = { one: new FakeServer(), two: new FakeServer() };
   const timers = new FakeTimers();
-  const cnc = { answer: at("one") as Located | undefined, asked: [] as (string | undefined)[] };
+  const cnc = {
+    answer: at("one") as Located | undefined,
+    asked: [] as (string | undefined)[],
+    isSilent: false,
+    signal: undefined as AbortSignal | undefined,
+  };
   const link = new JsonRtc({
-    url: async (failed) => {
+    url: async (failed, signal) => {
       cnc.asked.push(failed);
+      cnc.signal = signal;
+      if (cnc.isSilent) await new Promise(() => {});
       if (!cnc.answer) throw new Error("no CnC answers");
       return cnc.answer;
     },
@@ -32,7 +46,6 @@ async function joined() {
     link.on(name, () => log.push(name));
   }
   link.on("moved", ({ node }) => log.push(`moved to ${node}`));
-  await link.connect();
   return { one: nodes.one as FakeServer, two: nodes.two as FakeServer, timers, cnc, link, log };
 }
 
@@ -96,13 +109,108 @@ test("a server that is doubted and silent is left; one that answers is not", asy
   assert.deepEqual(log, ["reconnecting"]);
 });
 
+test("on a slow line a doubted server has some round trips, and where nobody sent, more time", async () => {
+  const { one, timers, link, log } = await joined();
+  const answers = one.onFrame.bind(one);
+  const doubtFor = async (brokeOff: boolean, roundTripMs: number) => {
+    one.onFrame = () => {};
+    await timers.pass(4_000);
+    const since = timers.now();
+    link.doubt(brokeOff, roundTripMs);
+    while (log.at(-1) !== "reconnecting") await timers.pass(50);
+    const lasted = timers.now() - since;
+    one.onFrame = answers;
+    while (log.at(-1) !== "resumed") await timers.pass(50);
+    return lasted;
+  };
+  assert.equal(await doubtFor(true, 10), 750);
+  assert.equal(await doubtFor(true, 600), 1_800);
+  assert.equal(await doubtFor(true, 60_000), 5_000);
+  assert.equal(await doubtFor(false, 10), 3_000);
+  // The server's own round trip counts as well.
+  one.onFrame = (socket, frame) => void timers.after(500, () => answers(socket, frame));
+  await timers.pass(4_000);
+  link.doubt();
+  await timers.pass(600);
+  assert.equal(await doubtFor(true, 10), 1_500);
+});
+
+test("a path that lives clears a doubted server; who was sent nothing asks it seldom", async () => {
+  const { one, timers, link, log } = await joined();
+  one.onFrame = () => {};
+  await timers.pass(2_900);
+  const before = one.frames.length;
+  link.doubt(false);
+  assert.equal(one.frames.length, before);
+  await timers.pass(200);
+  link.doubt(true);
+  await timers.pass(700);
+  link.believe();
+  await timers.pass(5_000);
+  assert.deepEqual(log, []);
+});
+
+test("the first join leaves a node that just died, and tells CnCs of it", async () => {
+  const { one, timers, cnc, link } = joining();
+  one.reachable = false;
+  const session = link.connect();
+  await timers.pass(500);
+  assert.deepEqual(cnc.asked, [undefined]);
+  cnc.answer = at("two");
+  await timers.pass(1_500);
+  await session;
+  assert.deepEqual([cnc.asked, link.node], [[undefined, "one:443"], "two:443"]);
+});
+
+test("the first join ends where all nodes are away, and where one refuses", async () => {
+  const away = joining();
+  away.one.reachable = false;
+  const session = assert.rejects(away.link.connect(), { kind: "unreachable" });
+  await away.timers.pass(10_000);
+  await session;
+  assert.deepEqual(away.cnc.asked, [undefined, "one:443", "one:443"]);
+  const refused = joining();
+  refused.one.token = "another";
+  await assert.rejects(refused.link.connect(), { code: 401 });
+  assert.equal(refused.cnc.asked.length, 1);
+});
+
+test("close() ends whatever the first join waits for", async () => {
+  const asking = joining();
+  asking.cnc.isSilent = true;
+  asking.link.connect().catch(() => {});
+  await settle();
+  asking.link.close();
+  assert.equal(asking.cnc.signal?.aborted, true);
+  const waiting = joining();
+  waiting.one.reachable = false;
+  const session = assert.rejects(waiting.link.connect(), { kind: "closed" });
+  await waiting.timers.pass(500);
+  waiting.link.close();
+  await session;
+  await waiting.timers.pass(5_000);
+  assert.equal(waiting.cnc.asked.length, 1);
+});
+
+test("a node that refuses has not failed", async () => {
+  const { one, timers, cnc, log } = await joined();
+  one.onFrame = (socket, { header }) => {
+    const full = { action: header.action, error_code: 503, reason: "full" };
+    socket.deliver({ control: { type: "error", correlation_id: "c1" }, header: full });
+  };
+  one.socket.break();
+  await timers.pass(6_000);
+  assert.deepEqual(cnc.asked.slice(0, 3), [undefined, "one:443", undefined]);
+  assert.ok(!log.includes("closed"));
+});
+
 test("media that comes no more is told, unless none came before", async () => {
   const timers = new FakeTimers();
   let bytes = 0;
   let told = 0;
   const getStats = async () => new Map([["x", { type: "candidate-pair", bytesReceived: bytes }]]);
   let connection: Pulsing = { connectionState: "connected", getStats };
-  const pulse = new Pulse(timers, () => connection, () => (told += 1));
+  const pulse = new Pulse(timers, () => connection, () => (told += 1), () => {});
   pulse.start();
   await timers.pass(2_000);
   assert.equal(told, 0, "none came yet");
@@ -121,6 +229,48 @@ test("media that comes no more is told, unless none came before", async () => {
   await timers.pass(5_000);
   await settle();
   assert.equal(told, 0);
+});
+
+test("a path that answers checks lives; whether media broke off or nobody sent any is told", async () => {
+  const timers = new FakeTimers();
+  const pair = { type: "candidate-pair", bytesReceived: 0, responsesReceived: 1, currentRoundTripTime: 0.3 };
+  const connection = { connectionState: "connected", getStats: async () => new Map([["x", pair]]) };
+  const silences: Silence[] = [];
+  let lives = 0;
+  const live = () => {
+    lives += 1;
+    silences.length = 0;
+  };
+  const pulse = new Pulse(timers, () => connection, (silence) => silences.push(silence), live);
+  pulse.start();
+  const looks = async (count: number, bytes: number, responses: number) => {
+    for (let each = 0; each < count; each += 1) {
+      pair.bytesReceived += bytes;
+      pair.responsesReceived += responses;
+      await timers.pass(400);
+    }
+  };
+  await looks(3, 0, 1);
+  assert.deepEqual([lives, silences], [2, []], "nobody sends, and checks are answered");
+  await looks(4, 0, 0);
+  assert.deepEqual(silences.at(-1), { brokeOff: false, roundTripMs: 300 });
+  await looks(1, 50, 0);
+  await looks(4, 0, 0);
+  assert.equal(silences.at(-1)?.brokeOff, false, "a report now and then is no flow");
+  await looks(4, 50, 0);
+  assert.equal(silences.length, 0);
+  await looks(4, 0, 0);
+  assert.equal(silences.at(-1)?.brokeOff, true);
+  // They stopped sending, as answers to checks show.
+  await looks(1, 0, 1);
+  await looks(4, 0, 0);
+  assert.equal(silences.at(-1)?.brokeOff, false);
+  pulse.stop();
+});
+
+test("an encrypted node leads to none that is not", async () => {
+  const there = ["https://two.example:8443", "http://three.example"];
+  await assert.rejects(inScope([], [], {}, there), { kind: "server", reason: /not encrypted/ });
 });
 
 test("who comes to a node that has not the scope goes to the one that has", async () => {

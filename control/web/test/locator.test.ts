@@ -63,6 +63,46 @@ test("plain text is a node that is reached as the CnC is; other words are none",
   }
 });
 
+test("an encrypted CnC leads to no node that is not", async () => {
+  const timers = new FakeTimers();
+  const wanted = { resolvers: ["https://a"], application: "x", scope: "y", region: undefined };
+  const text = JSON.stringify({ endpoint: "b:80", https: "http://b" });
+  const downgrade = new Locator(wanted, timers, async () => ({ status: 200, text: async () => text }));
+  await assert.rejects(downgrade.locate(undefined), { kind: "server", reason: /not encrypted/ });
+});
+
+test("no CnC redirects, and a round is ended at once by who waits no more", async () => {
+  const timers = new FakeTimers();
+  const options: Parameters<Fetch>[1][] = [];
+  const fetch: Fetch = (_, given) => {
+    options.push(given);
+    return new Promise(() => {});
+  };
+  const silent = new Locator({ resolvers, application: "x", scope: "y", region: undefined }, timers, fetch);
+  const ends = new AbortController();
+  const found = assert.rejects(silent.locate(undefined, ends.signal), { kind: "closed" });
+  await timers.pass(100);
+  ends.abort();
+  await found;
+  assert.equal(options.length, 1, "no other one is asked");
+  assert.deepEqual([options[0]?.redirect, options[0]?.signal.aborted], ["error", true]);
+  await assert.rejects(silent.locate(undefined, ends.signal), { kind: "closed" });
+});
+
+test("slow lines get more time in each round", async () => {
+  const timers = new FakeTimers();
+  const wanted = { resolvers: ["https://a"], application: "x", scope: "y", region: undefined };
+  const silent = new Locator(wanted, timers, () => new Promise(() => {}));
+  for (const withinMs of [2_000, 4_000, 8_000, 8_000]) {
+    let ended = false;
+    const round = silent.locate(undefined).catch(() => (ended = true));
+    await timers.pass(withinMs - 1);
+    assert.equal(ended, false);
+    await timers.pass(1);
+    await round;
+  }
+});
+
 test("the application is that of the token", () => {
   const claims = Buffer.from('{"iss":"acme","x":"~~~???"}').toString("base64url");
   assert.equal(applicationOf(`x.${claims}.y`), "acme");

@@ -1,35 +1,23 @@
-// Not a CnC: names a node of its list, and another one when that is reported and does not answer. Serves an
-// application's page as well: the server's own has a policy that lets it ask nobody else.
+// An application's page, and with it a stand-in for a CnC.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 
 const SDK = new URL("../../../control/web/dist/strait.js", import.meta.url);
 
-export class StandInCnc {
-  /** `nodes` are origins, such as `http://127.0.0.1:8080`; the first has the scope. */
-  static async of(nodes) {
-    const cnc = new StandInCnc();
-    cnc.nodes = nodes;
-    cnc.at = 0;
-    /** Endpoints that were reported. */
-    cnc.reported = [];
-    cnc.listener = createServer((request, response) => void cnc.answer(request, response));
-    await new Promise((resolve) => cnc.listener.listen(0, "127.0.0.1", resolve));
-    return cnc;
+/** Serves an empty page and the SDK: the servers' own page has a policy that lets it ask nobody else. */
+export class ApplicationPage {
+  async listen() {
+    this.listener = createServer((request, response) => void this.answer(request, response));
+    await new Promise((resolve) => this.listener.listen(0, "127.0.0.1", resolve));
+    return this;
   }
 
   get address() {
     return `http://127.0.0.1:${this.listener.address().port}`;
   }
 
-  endpoint(at) {
-    return new URL(this.nodes[at]).host;
-  }
-
   async answer(request, response) {
-    const { pathname, searchParams } = new URL(request.url, this.address);
-    const failed = searchParams.get("streamerEndpoint");
-    response.setHeader("Access-Control-Allow-Origin", "*");
+    const { pathname } = new URL(request.url, this.address);
     if (pathname === "/") {
       response.setHeader("Content-Type", "text/html");
       return response.end("<!doctype html><title>failover</title>");
@@ -38,10 +26,38 @@ export class StandInCnc {
       response.setHeader("Content-Type", "text/javascript");
       return response.end(readFileSync(SDK));
     }
+    response.writeHead(404);
+    response.end("no such thing");
+  }
+
+  close() {
+    this.listener.close();
+    this.listener.closeAllConnections();
+  }
+}
+
+/** Not a CnC: names a node of its list, and another one when that is reported and does not answer. */
+export class StandInCnc extends ApplicationPage {
+  /** `nodes` are origins, such as `http://127.0.0.1:8080`; the first has the scope. */
+  static async of(nodes) {
+    const cnc = new StandInCnc();
+    cnc.nodes = nodes;
+    cnc.at = 0;
+    /** Endpoints that were reported. */
+    cnc.reported = [];
+    return cnc.listen();
+  }
+
+  endpoint(at) {
+    return new URL(this.nodes[at]).host;
+  }
+
+  async answer(request, response) {
+    const { pathname, searchParams } = new URL(request.url, this.address);
     if (pathname !== "/resolve" || searchParams.get("scopeId") === null) {
-      response.writeHead(404);
-      return response.end("no such thing");
+      return super.answer(request, response);
     }
+    const failed = searchParams.get("streamerEndpoint");
     if (searchParams.get("reconnect") === "true" && failed !== null) {
       this.reported.push(failed);
       const asked = this.at;
@@ -49,6 +65,7 @@ export class StandInCnc {
         this.at = (asked + 1) % this.nodes.length;
       }
     }
+    response.setHeader("Access-Control-Allow-Origin", "*");
     response.setHeader("Content-Type", "application/json");
     response.end(JSON.stringify({ endpoint: this.endpoint(this.at), https: this.nodes[this.at] }));
   }
@@ -62,10 +79,5 @@ export class StandInCnc {
       if (!answer.ok) throw new Error("not well");
     });
     return Promise.any(tries).then(() => true, () => false);
-  }
-
-  close() {
-    this.listener.close();
-    this.listener.closeAllConnections();
   }
 }

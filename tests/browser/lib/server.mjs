@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { readdirSync, readFileSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -81,6 +81,41 @@ export class Server {
       }
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
+  }
+
+  /**
+   * Its control begins anew, as a node and a CnC of a cluster whose mappings are in this Redis; pages
+   * of `origin` may ask it.
+   */
+  async joinCluster(name, redisPort, origin) {
+    const path = join(this.state, "control.toml");
+    const before = await readFile(path, "utf8");
+    const cluster = [
+      `name = "${name}"`, `public = "127.0.0.1:${this.mediaPort}"`,
+      `mappings = ["redis://127.0.0.1:${redisPort}"]`,
+    ];
+    const http = before.replace("[http]\n", `[http]\ncors_origins = ["${origin}"]\n`);
+    await writeFile(path, `${http}\n[cluster]\n${cluster.join("\n")}\n`);
+    this.kill("strait-control");
+    // What runs without a cluster lets no page of another origin read its answers.
+    const isThere = async () => {
+      const answer = await this.asked("first", { headers: { Origin: origin } });
+      return answer?.headers.get("Access-Control-Allow-Origin") === origin && answer.ok;
+    };
+    for (const end = Date.now() + 30_000; !(await isThere()); ) {
+      if (Date.now() > end) throw new Error(`it is not in the cluster:\n${this.output}`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+
+  asked(scope, options) {
+    const target = `${this.address}/resolve?applicationId=dev&scopeId=${scope}`;
+    return fetch(target, options).catch(() => undefined);
+  }
+
+  /** The node of a scope, as this one's CnC says. */
+  async resolve(scope) {
+    return (await this.asked(scope))?.text();
   }
 
   /** Ends one of the two programs, by default at once; `strait dev` starts it again. */
