@@ -44,6 +44,9 @@ reasons! {
     StunBadIntegrity = "stun_bad_integrity",
     /// The answer to an ICE check would be larger than the check: a padded-down request, used for amplification.
     StunAnswerTooLarge = "stun_answer_too_large",
+    /// An ICE check from the address of a peer without ICE, who was told to be there: a forged source address, or one that a NAT
+    /// gave to somebody else. Remedy for the latter: remove the peer that was there.
+    PathTaken = "path_taken",
     /// DTLS, RTP or RTCP from an address that has passed no ICE check: a stranger, or a peer whose consent expired.
     PathUnknown = "path_unknown",
     /// DTLS while the handshake queue is full: a join storm. The peer retransmits; more workers help.

@@ -39,6 +39,8 @@ pub(crate) struct Agent {
     nominated: Option<Path>,
     /// The same for pictures: another one while the peer nominates one at the port for them.
     pictures: Option<Path>,
+    /// When a check passed last. It outlives the path, which another peer may take with a forged source address.
+    checked_at: Option<Instant>,
     /// The one path was told, not checked: it needs no consent.
     fixed: bool,
 }
@@ -55,8 +57,15 @@ pub(crate) struct Change {
 impl Agent {
     /// With our credentials.
     pub(crate) fn new(local: &IceCredentials) -> Self {
-        let local = Local::new(local);
-        Self { local, old: None, valid: Vec::new(), nominated: None, pictures: None, fixed: false }
+        Self {
+            local: Local::new(local),
+            old: None,
+            valid: Vec::new(),
+            nominated: None,
+            pictures: None,
+            checked_at: None,
+            fixed: false,
+        }
     }
 
     /// Of a peer without ICE, that is where it was said to be.
@@ -120,6 +129,7 @@ impl Agent {
         nominates: bool,
     ) -> Change {
         let mut change = Change::default();
+        self.checked_at = Some(now);
         if self.local.ufrag.as_bytes() == ufrag {
             // The restart is complete: the path nominated before it stays until the peer nominates anew.
             change.retired = self.old.take().map(|old| old.ufrag);
@@ -188,10 +198,15 @@ impl Agent {
         Some(path)
     }
 
-    /// When the next path expires without another check.
+    /// When the next path expires without another check, or all of it without a path.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let checked = self.valid.iter().filter(|_| !self.fixed);
-        checked.map(|valid| valid.checked_at + CONSENT).min()
+        let checked = self.valid.iter().filter(|_| !self.fixed).map(|valid| valid.checked_at);
+        checked.min().or(self.checked_at).map(|at| at + CONSENT)
+    }
+
+    /// Whether the peer does not want our packets any more.
+    pub(crate) fn is_gone(&self, now: Instant) -> bool {
+        !self.fixed && self.checked_at.is_none_or(|at| at + CONSENT <= now)
     }
 
     /// Removes the path checked longest ago, but no nominated one.

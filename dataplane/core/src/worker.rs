@@ -237,8 +237,14 @@ impl Worker {
         }
         let (ufrag, _) = request.username_parts().ok_or(DropReason::StunUnknownUser)?;
         let slot = *self.ufrags.get(ufrag).ok_or(DropReason::StunUnknownUser)?;
+        let held = self.flows.get(&meta.path).and_then(|slot| self.peers.get(*slot));
+        let is_fixed = held.is_some_and(|peer| peer.ice.is_fixed());
         let peer = self.peers.get_mut(slot).ok_or(DropReason::StunUnknownUser)?;
         let key = peer.ice.authenticate(&request, ufrag)?;
+        if is_fixed {
+            // Who has no ICE could never prove that it is still there.
+            return Err(DropReason::PathTaken);
+        }
 
         let mut room = [0; ice::ANSWER_BYTES];
         let len = ice::answer(&request, bytes.len(), key, meta.path, &mut room)?;
@@ -321,12 +327,13 @@ impl Worker {
         self.tell_path(now, slot);
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let setup_ends = peer.created_at + SETUP;
-        let leaves = if peer.connected { peer.ice.path().is_none() } else { setup_ends <= now.at };
+        let is_gone = peer.connected && peer.ice.is_gone(now.at);
+        let leaves = is_gone || (!peer.connected && setup_ends <= now.at);
         if leaves && self.events.len() >= EVENTS {
             // Whoever leaves unheard would stay in the control plane's books for ever.
             return self.arm(slot, now.at + EVENTS_RETRY);
         }
-        if peer.connected && peer.ice.path().is_none() {
+        if is_gone {
             let detail = format!("no ICE check within {} s", CONSENT.as_secs());
             return self.leave(slot, LeaveReason::ConsentExpired, detail);
         }

@@ -182,6 +182,51 @@ fn a_path_moves_to_the_peer_that_proves_itself_there() {
 }
 
 #[test]
+fn who_loses_its_path_to_a_forged_check_stays_and_has_it_back_with_the_next() {
+    let mut bench = Bench::new();
+    let mut first = Client::connected(&mut bench, 1);
+    let mut second = Client::connected(&mut bench, 2);
+    bench.events();
+    second.path = first.path;
+    second.check(&mut bench);
+    bench.run(ms(5_000));
+    let moved = Event::PeerMoved { peer: second.id, path: second.path };
+    assert_eq!(bench.events(), [moved]);
+    first.check(&mut bench);
+    assert_eq!(bench.worker.peer_statistics(first.id).unwrap().path, Some(first.path));
+    // Without another it leaves in its time, though it has no path that could expire.
+    second.check(&mut bench);
+    bench.run(ms(29_000));
+    second.check(&mut bench);
+    assert!(bench.worker.peer_statistics(first.id).unwrap().connected);
+    bench.events();
+    bench.run(ms(1_100));
+    let left = bench.events();
+    let gone = LeaveReason::ConsentExpired;
+    assert!(
+        matches!(&left[..], [Event::PeerLeft { peer, reason, .. }] if *peer == first.id && *reason == gone)
+    );
+}
+
+#[test]
+fn who_has_no_ice_keeps_its_path_whatever_others_check() {
+    let mut bench = Bench::new();
+    let (fixed, told) = (PeerId(7), path(7));
+    bench.command(Command::AddFixedPeer { scope: crate::testing::SCOPE, peer: fixed, path: told });
+    bench.command(Command::SetPlain { peer: fixed });
+    let mut second = Client::connected(&mut bench, 2);
+    bench.events();
+    bench.sent();
+    second.path = told;
+    bench.drops(DropReason::PathTaken, |bench| second.check(bench));
+    assert!(bench.sent().is_empty());
+    bench.run(ms(1_000));
+    assert_eq!(bench.events(), []);
+    let statistics = bench.worker.peer_statistics(fixed).unwrap();
+    assert_eq!((statistics.connected, statistics.path), (true, Some(told)));
+}
+
+#[test]
 fn handshakes_are_bounded() {
     let mut bench = Bench::new();
     let client = Client::connected(&mut bench, 1);
