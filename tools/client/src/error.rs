@@ -50,11 +50,16 @@ pub enum Error {
     #[error("the certificate of the node is not trusted ({0}): name its CA or its fingerprint")]
     Certificate(String),
     /// The proxy refuses the credentials.
-    #[error("the proxy refuses the credentials: check user and password")]
+    #[error("the proxy refuses the credentials: check user and password, or the ticket")]
     ProxyCredentials,
     /// The proxy wants credentials, of kinds that it names.
     #[error("the proxy wants credentials ({0}), none that fit were given")]
     ProxyNeedsCredentials(String),
+    /// The proxy wants a ticket of Kerberos.
+    #[error(
+        "there is no ticket for the proxy ({0}): get one (kinit), and name the proxy as its realm knows it"
+    )]
+    ProxyTicket(String),
     /// The proxy does not do it.
     #[error("the proxy does not connect: {0}")]
     Proxy(String),

@@ -47,7 +47,8 @@ enum strait_code {
     STRAIT_PROXY_NEEDS_CREDENTIALS = 17,
     STRAIT_PROXY = 18,
     STRAIT_ENDED = 19,
-    STRAIT_INTERNAL = 20
+    STRAIT_INTERNAL = 20,
+    STRAIT_PROXY_TICKET = 21
 };
 
 /* The interface that this header describes; compare with strait_interface(). */

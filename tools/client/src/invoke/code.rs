@@ -67,6 +67,8 @@ codes! {
     Ended = 19 "ENDED",
     /// A fault of this library.
     Internal = 20 "INTERNAL",
+    /// There is no ticket of Kerberos for the proxy.
+    ProxyTicket = 21 "PROXY_TICKET",
 }
 
 /// Why not.
@@ -101,6 +103,7 @@ impl From<Error> for Failure {
             Error::Certificate(_) => Code::Certificate,
             Error::ProxyCredentials => Code::ProxyCredentials,
             Error::ProxyNeedsCredentials(_) => Code::ProxyNeedsCredentials,
+            Error::ProxyTicket(_) => Code::ProxyTicket,
             Error::Proxy(_) => Code::Proxy,
             Error::Ended => Code::Ended,
         };

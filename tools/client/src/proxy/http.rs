@@ -1,7 +1,7 @@
-//! HTTP CONNECT (RFC 9110 section 9.3.6), with basic (RFC 7617) and digest (RFC 7616) authentication.
+//! HTTP CONNECT (RFC 9110 section 9.3.6), with basic (RFC 7617), digest (RFC 7616) and negotiate (RFC 4559) authentication.
 
 use super::digest::Challenge;
-use super::{ANSWER_BYTES, Handshake, Step};
+use super::{ANSWER_BYTES, Handshake, Step, negotiate};
 use crate::base64;
 use crate::error::Error;
 
@@ -48,26 +48,34 @@ impl Connect {
         if self.tried && !digest.as_ref().is_some_and(|challenge| challenge.stale) {
             return Err(Error::ProxyCredentials);
         }
-        let Some((user, password)) = &self.credentials else {
-            return Err(Error::ProxyNeedsCredentials(schemes.join(", ")));
-        };
-        let has_basic = schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
-        let authorization = match digest {
-            Some(challenge) => challenge.answer("CONNECT", &self.place, user, password, self.nonce),
-            None if has_basic => {
+        let has = |name| schemes.iter().any(|scheme: &&str| scheme.eq_ignore_ascii_case(name));
+        let credentials = self.credentials.as_ref();
+        let authorization = match (credentials, digest) {
+            (Some((user, password)), Some(challenge)) => {
+                challenge.answer("CONNECT", &self.place, user, password, self.nonce)
+            }
+            (Some((user, password)), None) if has("basic") => {
                 format!("Basic {}", base64::encode(format!("{user}:{password}").as_bytes()))
             }
-            None => {
-                // Negotiate (SPNEGO) wants tickets of Kerberos, which need the system's library.
+            _ if negotiate::IS_BUILT && has("negotiate") => {
+                self.tried = true;
+                return Ok(Step::Ticket);
+            }
+            (None, _) => return Err(Error::ProxyNeedsCredentials(schemes.join(", "))),
+            (Some(_), None) => {
                 let schemes = schemes.join(", ");
+                let too = if negotiate::IS_BUILT { " and negotiate" } else { "" };
                 return Err(Error::Proxy(format!(
-                    "it wants {schemes} authentication; basic and digest are known here"
+                    "it wants {schemes} authentication; known here are basic and digest{too}"
                 )));
             }
         };
         self.tried = true;
-        let request = self.request(&format!("Proxy-Authorization: {authorization}\r\n"));
-        Ok(Step::Again(request))
+        Ok(self.again(&authorization))
+    }
+
+    fn again(&self, authorization: &str) -> Step {
+        Step::Again(self.request(&format!("Proxy-Authorization: {authorization}\r\n")))
     }
 }
 
@@ -102,6 +110,10 @@ impl Handshake for Connect {
             403 => Err(Error::Proxy(format!("its rules do not allow it ({status})"))),
             _ => Err(Error::Proxy(format!("it answers: {status}"))),
         }
+    }
+
+    fn on_ticket(&mut self, ticket: &[u8]) -> Step {
+        self.again(&format!("Negotiate {}", base64::encode(ticket)))
     }
 }
 
@@ -146,10 +158,29 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_is_shown_where_no_password_serves() {
+        if !negotiate::IS_BUILT {
+            return;
+        }
+        let with_basic =
+            b"HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: Basic realm=p\r\n\r\n";
+        let alone = b"HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\n\r\n";
+        let mut known = connect(Some(("ann", "secret")));
+        assert!(matches!(known.on_bytes(with_basic), Ok(Step::Again(_))), "a password that serves");
+        assert_eq!(connect(None).on_bytes(with_basic), Ok(Step::Ticket));
+        let mut negotiate = connect(Some(("ann", "secret")));
+        assert_eq!(negotiate.on_bytes(alone), Ok(Step::Ticket));
+        let Step::Again(request) = negotiate.on_ticket(b"ticket") else { panic!("a request") };
+        let words = "Proxy-Authorization: Negotiate dGlja2V0\r\n\r\n";
+        assert!(String::from_utf8(request).unwrap().ends_with(words));
+        assert_eq!(negotiate.on_bytes(alone), Err(Error::ProxyCredentials), "shown once");
+    }
+
+    #[test]
     fn what_is_not_known_is_said() {
-        let ask = b"HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\n\r\n";
+        let ask = b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\n\r\n";
         let error = connect(Some(("ann", "secret"))).on_bytes(ask).unwrap_err();
-        assert!(error.to_string().contains("Negotiate"), "{error}");
+        assert!(error.to_string().contains("NTLM"), "{error}");
         for (answer, word) in [
             (&b"HTTP/1.1 403 Forbidden\r\n\r\n"[..], "rules"),
             (b"HTTP/1.1 503 Unavailable\r\n\r\n", "503"),

@@ -2,6 +2,7 @@
 
 mod digest;
 mod http;
+mod negotiate;
 mod socks;
 
 use crate::error::Error;
@@ -42,7 +43,8 @@ impl fmt::Debug for Proxy {
 pub enum Kind {
     /// SOCKS5 for the link, and for datagrams if it takes them.
     Socks5,
-    /// HTTP CONNECT for the link; media then goes over the link. Basic and digest authentication, as the proxy asks.
+    /// HTTP CONNECT for the link; media then goes over the link. Basic and digest authentication, as the proxy asks;
+    /// with a ticket of Kerberos (feature `negotiate`) where no credentials are given, or none that it takes.
     Http,
 }
 
@@ -55,6 +57,8 @@ pub(crate) enum Step {
     More,
     /// Connect anew, and send this.
     Again(Vec<u8>),
+    /// Get a ticket for [`Handshake::on_ticket`].
+    Ticket,
     /// The connection stands, with these bytes read beyond.
     Done(Vec<u8>),
 }
@@ -63,6 +67,11 @@ pub(crate) enum Step {
 pub(crate) trait Handshake {
     /// Takes what was read; the first time nothing.
     fn on_bytes(&mut self, bytes: &[u8]) -> Result<Step, Error>;
+
+    /// Takes the ticket that it asked for.
+    fn on_ticket(&mut self, _ticket: &[u8]) -> Step {
+        Step::More
+    }
 }
 
 /// Where a link goes, and through what.
@@ -131,6 +140,10 @@ async fn through(
         match step {
             Step::Send(bytes) => stream.write_all(&bytes).await.map_err(broken)?,
             Step::More => {}
+            Step::Ticket => {
+                step = handshake.on_ticket(&negotiate::ticket(&proxy.host).await?);
+                continue;
+            }
             Step::Again(bytes) => {
                 stream = tcp(&proxy.host, proxy.port).await?;
                 stream.write_all(&bytes).await.map_err(broken)?;
