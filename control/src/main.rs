@@ -52,6 +52,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Huge pages would cost a server of small things 2 MiB for each that it touches; where the kernel
+    // knows no such switch they cost just that.
+    let _as_it_was = rustix::thread::disable_transparent_huge_pages(true);
     let arguments = Arguments::parse();
     if arguments.print_default_config {
         print!("{}", default_toml());
