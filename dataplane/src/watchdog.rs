@@ -45,9 +45,11 @@ pub(crate) struct Health {
     timing: Timing,
     /// Per worker.
     stalled: Vec<AtomicBool>,
-    /// The DTLS thread does not turn, nor that of framed media.
+    /// The DTLS thread does not turn, nor that of framed media, nor that which meets those who come for
+    /// it.
     handshakes_stalled: AtomicBool,
     framed_stalled: AtomicBool,
+    hello_stalled: AtomicBool,
     /// The first thread or task that ended without being told to.
     ended: OnceLock<&'static str>,
     /// What was said already, a bit for each.
@@ -58,8 +60,8 @@ impl Health {
     pub(crate) fn new(workers: usize, timing: Timing) -> Self {
         let stalled = (0..workers).map(|_| AtomicBool::new(false)).collect();
         let (ended, said) = (OnceLock::new(), AtomicU32::new(0));
-        let (handshakes_stalled, framed_stalled) = Default::default();
-        Self { timing, stalled, handshakes_stalled, framed_stalled, ended, said }
+        let (handshakes_stalled, framed_stalled, hello_stalled) = Default::default();
+        Self { timing, stalled, handshakes_stalled, framed_stalled, hello_stalled, ended, said }
     }
 
     /// Whether all do their work, as far as is known.
@@ -76,7 +78,11 @@ impl Health {
             handshakes.then(|| "the DTLS thread is stalled: nobody new connects".to_owned());
         let framed = self.framed_stalled.load(Ordering::Relaxed);
         let framed = framed.then(|| "the TLS thread is stalled: no framed media".to_owned());
-        ended.into_iter().chain(stalled).chain(handshakes).chain(framed)
+        let hello = self.hello_stalled.load(Ordering::Relaxed);
+        let hello = hello.then(|| {
+            "the thread of TLS handshakes is stalled: nobody new by framed media".to_owned()
+        });
+        ended.into_iter().chain(stalled).chain(handshakes).chain(framed).chain(hello)
     }
 
     /// As if a worker did not answer.
@@ -151,6 +157,11 @@ impl Health {
         look_after("TLS", &self.framed_stalled, (turns, now), last);
     }
 
+    /// The same for that of its handshakes.
+    fn look_after_hello(&self, turns: u64, now: Instant, last: &mut (u64, Instant)) {
+        look_after("tls-hello", &self.hello_stalled, (turns, now), last);
+    }
+
     /// Says what is counted for the first time in this process.
     fn tell(&self, pulse: &Pulse) {
         for (bit, &reason) in SAID.iter().enumerate() {
@@ -215,13 +226,15 @@ pub(crate) async fn watch_over(
     health: Arc<Health>,
 ) {
     let mut last = (handshakes.turns(), Instant::now());
-    let mut last_framed = (0, Instant::now());
+    let (mut last_framed, mut last_hello) = ((0, Instant::now()), (0, Instant::now()));
     loop {
         health.look(&workers).await;
         health.look_after_handshakes(handshakes.turns(), Instant::now(), &mut last);
         if let Some(framed) = &framed {
             let turns = framed.turns.load(Ordering::Relaxed);
             health.look_after_framed(turns, Instant::now(), &mut last_framed);
+            let turns = framed.hello_turns.load(Ordering::Relaxed);
+            health.look_after_hello(turns, Instant::now(), &mut last_hello);
         }
         tokio::time::sleep(health.timing.heartbeat).await;
     }
@@ -372,6 +385,23 @@ mod tests {
         let problems: Vec<_> = health.problems().collect();
         assert_eq!(problems, ["the TLS thread is stalled: no framed media"]);
         health.look_after_framed(8, start + STALLED, &mut last);
+        assert!(health.is_well());
+    }
+
+    #[test]
+    fn a_thread_of_tls_handshakes_that_hangs_is_noticed() {
+        let health = Health::new(1, SHORT);
+        let start = Instant::now();
+        let mut last = (7, start);
+        health.look_after_hello(8, start + Duration::from_secs(9), &mut last);
+        assert!(health.is_well());
+        health.look_after_hello(8, start + Duration::from_secs(9) + STALLED, &mut last);
+        let problems: Vec<_> = health.problems().collect();
+        assert_eq!(
+            problems,
+            ["the thread of TLS handshakes is stalled: nobody new by framed media"]
+        );
+        health.look_after_hello(9, start + Duration::from_secs(20), &mut last);
         assert!(health.is_well());
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) strangers: AtomicU64,
     /// How often the thread that carries them showed that it turns.
     pub(crate) turns: AtomicU64,
+    /// The same of the thread that meets strangers.
+    pub(crate) hello_turns: AtomicU64,
 }
 
 /// A connection that was handed over, and what ends with it.
@@ -208,9 +210,14 @@ async fn meet_all(
     let scratch = Rc::new(carrier::scratch());
     // The first check tells whose it is; until then one worker is as good as another.
     let mut next = letterboxes.iter().cycle();
+    let mut beat = tokio::time::interval(FRAMED_BEAT);
     loop {
         let one = tokio::select! {
             one = handed.recv() => one,
+            _ = beat.tick() => {
+                shared.hello_turns.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
             _ = end.wait_for(|end| *end) => return,
         };
         let (Some(Handed { peer, tls, stay, stranger }), Some(letterbox)) = (one, next.next())
