@@ -5,16 +5,16 @@ mod access;
 mod analytics;
 mod applications;
 mod diagnostics;
+mod gate;
 mod nodes;
 mod probes;
-mod rate;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, patch, post};
 
@@ -22,7 +22,7 @@ use crate::fault::Fault;
 use crate::http::App;
 use access::Refused;
 
-pub use rate::Rates;
+pub use gate::Gate;
 
 /// The document that describes all of it.
 pub const OPENAPI: &str = include_str!("api/openapi.json");
@@ -61,10 +61,10 @@ fn calls() -> [(&'static str, MethodRouter<Arc<App>>); 21] {
 }
 
 /// The routes of `/api/v1`.
-pub fn router() -> Router<Arc<App>> {
+pub fn router(app: Arc<App>) -> Router<Arc<App>> {
     let routes = calls().into_iter();
     let router = routes.fold(Router::new(), |router, (path, call)| router.route(path, call));
-    router.layer(from_fn(preflight))
+    router.layer(from_fn_with_state(app, gate::pass)).layer(from_fn(preflight))
 }
 
 /// What browsers ask before they call from a page of another origin (Fetch standard).

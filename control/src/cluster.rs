@@ -12,7 +12,6 @@ pub mod health;
 pub mod load;
 pub mod node;
 pub mod placement;
-pub mod rate;
 pub mod redis;
 pub mod region;
 pub mod table;
@@ -26,9 +25,11 @@ use std::time::Instant;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::admission::network;
 use crate::config::cluster::{self as config, Role};
 use crate::fault::{Class, Fault};
-use crate::limits::{LEASE, LOCATE_ROUNDS, PLACES, YOUNG_PAUSE};
+use crate::limits::{LEASE, LOCATE_ROUNDS, PLACES, RATED_ADDRESSES, YOUNG_PAUSE};
+use crate::rate::Rate;
 use crate::scope::ScopeKey;
 use crate::{id, limits};
 use claims::Claims;
@@ -36,7 +37,6 @@ use counters::Counters;
 use directory::{Local, Mappings, Registry};
 use health::Health;
 pub use node::{Listed, Node, Owner, State};
-use rate::Rate;
 use region::Regions;
 use table::{Ask, Found, Mapping};
 
@@ -58,7 +58,7 @@ pub struct Cluster {
     relay_away: Mutex<Option<Instant>>,
     health: Health,
     regions: Regions,
-    rate: Rate,
+    rate: Rate<IpAddr>,
     claims: Arc<Claims>,
     counters: Counters,
 }
@@ -129,7 +129,7 @@ impl Cluster {
             relay_away: Mutex::default(),
             health,
             regions: Regions::new(&config.regions),
-            rate: Rate::new(config.resolves_per_second),
+            rate: Rate::each_second(config.resolves_per_second, RATED_ADDRESSES),
             claims: Arc::default(),
             counters: Counters::default(),
             registry,
@@ -188,7 +188,7 @@ impl Cluster {
     /// # Errors
     /// [`Class::TooMany`].
     pub fn admit(&self, address: IpAddr) -> Result<(), Fault> {
-        if self.rate.admits(address, Instant::now()) {
+        if self.rate.admits(network(address), Instant::now()) {
             return Ok(());
         }
         Err(Fault::too_many(

@@ -109,7 +109,7 @@ impl Default for Relay {
 pub struct Store {
     /// `sqlite:PATH`, a file that is made when absent; `mysql://USER:PASSWORD@HOST/DATABASE` or
     /// `postgres://…`, a database that is there.
-    pub url: String,
+    pub url: Secret,
 }
 
 impl Default for Store {
@@ -147,12 +147,21 @@ pub struct Keys {
     pub replica: Secret,
 }
 
-/// Who may ask for everything.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+/// Who may ask for everything, and how often.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     /// Tokens of operators: they see all applications and manage them.
     pub tokens: Vec<Secret>,
+    /// Calls of the API from one address, and with one token, each second; twice as many in a burst.
+    /// 0 is no limit.
+    pub calls_per_second: u32,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { tokens: Vec::new(), calls_per_second: 50 }
+    }
 }
 
 /// What is told of scopes.
@@ -408,13 +417,8 @@ impl Config {
                  clients on this machine only; use https_listen"
             )));
         }
-        let known = ["sqlite:", "mysql://", "postgres://"];
-        if !known.iter().any(|known| self.store.url.starts_with(known)) {
-            return fail(
-                "store.url: this is neither sqlite:PATH nor mysql://USER:PASSWORD@HOST/DATABASE \
-                 nor postgres://USER:PASSWORD@HOST/DATABASE",
-            );
-        }
+        crate::store::address::check(self.store.url.expose())
+            .map_err(|why| ConfigError::Content(format!("store.url: {why}")))?;
         if self.api.tokens.iter().any(|token| token.expose().len() < 32) {
             return fail(
                 "api.tokens: shorter than 32 characters could be guessed, and they open \

@@ -64,8 +64,8 @@ pub struct App {
     pub store: Store,
     /// Notes what happens in scopes.
     pub notary: Arc<Notary>,
-    /// How often clients may post diagnostics.
-    pub rates: api::Rates,
+    /// How often the API may be called.
+    pub gate: api::Gate,
     /// Counters.
     pub metrics: metrics::Metrics,
     /// Turns true when the process ends.
@@ -88,7 +88,7 @@ pub fn router(app: Arc<App>, is_plain: bool) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(page::serve);
     let router = match app.cluster.config().has(Role::Api) {
-        true => router.nest("/api/v1", api::router()),
+        true => router.nest("/api/v1", api::router(Arc::clone(&app))),
         false => router,
     };
     let router = router

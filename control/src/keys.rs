@@ -12,7 +12,7 @@ pub mod replica;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,9 @@ use tracing::{info, warn};
 
 use crate::auth::Application;
 use crate::fault::Fault;
-use crate::limits::{APPLICATIONS_REMEMBERED, KEYS_PERIOD, STORE_CALL};
+use crate::limits::{
+    APPLICATIONS_REMEMBERED, KEYS_PERIOD, STORE_CALL, UNKNOWN_APPLICATIONS, UNKNOWN_TIME,
+};
 use crate::store::Applications;
 use replica::{Redis, Version};
 
@@ -29,6 +31,8 @@ pub struct Keys {
     store: Applications,
     replica: Option<Redis>,
     copy: RwLock<Copy>,
+    /// Names that the store did not have, and when: whoever makes them up does not ask it each time.
+    unknown: Mutex<HashMap<String, Instant>>,
     counters: Counters,
 }
 
@@ -57,8 +61,8 @@ struct Copy {
 impl Keys {
     /// Of a store, and of a replica where there is one.
     pub fn new(store: Applications, replica: Option<Redis>) -> Arc<Self> {
-        let (copy, counters) = Default::default();
-        Arc::new(Self { store, replica, copy, counters })
+        let (copy, unknown, counters) = Default::default();
+        Arc::new(Self { store, replica, copy, unknown, counters })
     }
 
     /// An application and its keys.
@@ -72,9 +76,15 @@ impl Keys {
                 return Ok(copy.applications.get(id).cloned());
             }
         }
+        if self.lacked(id, Instant::now()) {
+            return Ok(None);
+        }
         let asked = timeout(STORE_CALL, self.store.find(id)).await;
         let failed = match asked {
             Ok(Ok(found)) => {
+                if found.is_none() {
+                    self.note_lack(id, Instant::now());
+                }
                 if self.replica.is_none() {
                     self.remember(id, found.as_ref());
                 }
@@ -150,6 +160,20 @@ impl Keys {
         Ok(())
     }
 
+    /// Whether the store did not have it a moment ago.
+    fn lacked(&self, id: &str, now: Instant) -> bool {
+        let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        unknown.get(id).is_some_and(|at| now.saturating_duration_since(*at) < UNKNOWN_TIME)
+    }
+
+    fn note_lack(&self, id: &str, now: Instant) {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        if unknown.len() >= UNKNOWN_APPLICATIONS {
+            unknown.clear();
+        }
+        unknown.insert(id.to_owned(), now);
+    }
+
     fn remember(&self, id: &str, found: Option<&Application>) {
         let mut copy = self.copy.write().unwrap_or_else(PoisonError::into_inner);
         let applications = &mut copy.applications;
@@ -165,5 +189,28 @@ impl Keys {
                 applications.remove(id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn what_the_store_lacks_is_remembered_for_a_moment() {
+        let store = Store::open_in_memory().await.unwrap();
+        let keys = Keys::new(store.applications(), None);
+        assert_eq!(keys.find("made-up").await, Ok(None));
+        let now = Instant::now();
+        assert!(keys.lacked("made-up", now));
+        assert!(!keys.lacked("made-up", now + UNKNOWN_TIME), "it may be there by then");
+        store.close().await;
+        assert_eq!(keys.find("made-up").await, Ok(None), "the store is not asked");
+        assert!(keys.find("another").await.is_err());
+        for number in 0..2 * UNKNOWN_APPLICATIONS {
+            keys.note_lack(&number.to_string(), now);
+        }
+        assert!(keys.unknown.lock().unwrap().len() <= UNKNOWN_APPLICATIONS);
     }
 }

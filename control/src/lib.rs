@@ -19,6 +19,7 @@ pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod link;
+pub mod rate;
 pub mod relay;
 pub mod scope;
 pub mod sdp;

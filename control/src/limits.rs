@@ -103,6 +103,20 @@ pub const STORE_OPEN_PAUSE: Duration = Duration::from_millis(5);
 pub const STORE_CONNECTIONS: u32 = 8;
 /// How long the store may take to give a connection.
 pub const STORE_CONNECT: Duration = Duration::from_secs(5);
+/// Connections for questions from outside. They are few so that these do not take the engine's whole
+/// time either, and not among [`STORE_CONNECTIONS`], so that logins never wait for them.
+pub const READ_CONNECTIONS: u32 = 3;
+/// How long such a question may wait for one of them.
+pub const READ_WAIT: Duration = Duration::from_secs(2);
+/// How long it may take: hundred times what pages of the dashboard do.
+pub const READ_TIME: Duration = Duration::from_secs(5);
+/// How long a server that was told so may take to end it.
+pub const READ_GRACE: Duration = Duration::from_secs(3);
+const _: () = assert!(READ_GRACE.as_millis() > READ_WAIT.as_millis());
+/// Steps of SQLite's machine after which it looks at the time: a tenth of a millisecond.
+pub const READ_STEPS: i32 = 10_000;
+/// Questions from outside that are under way, with those that wait: 2 MiB each at the very most.
+pub const READS_AT_ONCE: usize = 32;
 /// Rows of one statement: 17 columns of them are far below the 32,766 arguments that SQLite takes.
 pub const ROWS_AT_ONCE: usize = 100;
 /// Sessions that are forgotten in one transaction.
@@ -137,6 +151,8 @@ pub const SCOPES_TOLD: usize = 1_000;
 pub const STAYS_TOLD: usize = 1_000;
 /// Minutes of streams in one answer: 20 peers with three streams for two hours and three quarters, 2 MiB.
 pub const POINTS_TOLD: usize = 10_000;
+/// Points of one stream that can be asked for: more than a screen has columns.
+pub const POINTS_PER_STREAM: i64 = 1_440;
 /// The latest time that is asked for: the year 2255, so that sums of times never overflow.
 pub const TIME_MS_MAX: i64 = 9_000_000_000_000;
 /// Diagnostics that one address posts at once.
@@ -147,8 +163,10 @@ pub const POSTS_PER_ADDRESS_SECOND: f64 = 1.0 / 3.0;
 pub const POSTS_PER_APPLICATION: f64 = 600.0;
 /// And each second for long.
 pub const POSTS_PER_APPLICATION_SECOND: f64 = 10.0;
-/// Addresses, and applications, that are remembered as posting.
-pub const POSTERS: usize = 10_000;
+/// Addresses, applications and tokens that are remembered as calling: 1 MB.
+pub const CALLERS: usize = 10_000;
+/// How often those that need not be remembered any more are looked for where all places are taken.
+pub const RATES_SWEPT: Duration = Duration::from_secs(1);
 /// Largest message from peer to peer: a WebSocket frame holds it also in base 64.
 pub const MESSAGE_BYTES: usize = 64 << 10;
 const _: () = assert!(MESSAGE_BYTES * 4 / 3 + 1024 < FRAME_BYTES);
@@ -214,6 +232,11 @@ pub const RECORDS_CALL: Duration = Duration::from_secs(30);
 pub const STORE_CALL: Duration = Duration::from_secs(2);
 /// Applications that are remembered, for while the store does not answer, where there is no Redis.
 pub const APPLICATIONS_REMEMBERED: usize = 10_000;
+/// Names of applications that there are not, remembered so that whoever makes them up does not ask
+/// SQL each time.
+pub const UNKNOWN_APPLICATIONS: usize = 10_000;
+/// For so long: one that is added is there two seconds later at the latest.
+pub const UNKNOWN_TIME: Duration = Duration::from_secs(2);
 /// Applications that a node knows from the Redis beside it: 100 MB with one key each.
 pub const APPLICATIONS_COPIED: usize = 100_000;
 /// Applications that are pushed to Redis in one transaction, which holds it up for a millisecond.

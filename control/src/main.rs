@@ -102,7 +102,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Box<dyn std::error::Error>
     }
     if let Some(state_dir) = &arguments.state_dir {
         if config.store == Config::default().store {
-            config.store.url = format!("sqlite:{}", state_dir.join("control.db").display());
+            config.store.url = format!("sqlite:{}", state_dir.join("control.db").display()).into();
         }
         config.http.state_dir = state_dir.clone();
     }

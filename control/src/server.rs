@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::admission::Admission;
 use crate::agent::Agent;
-use crate::api::Rates;
+use crate::api::Gate;
 use crate::auth::{Authenticator, Secret};
 use crate::cluster::Cluster;
 use crate::cluster::announce::Listens;
@@ -73,7 +73,7 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn start_in(cluster: Arc<Cluster>, config: Config) -> Result<Self, Fault> {
-        let store = Store::open(&config.store.url).await?;
+        let store = Store::open(config.store.url.expose()).await?;
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
         let (outlet, waiting) = events::outlet();
@@ -112,7 +112,7 @@ impl Server {
             keys: Arc::clone(&keys),
             store,
             notary: Arc::clone(&notary),
-            rates: Rates::default(),
+            gate: Gate::new(&config.api),
             metrics: Metrics::default(),
             shutdown: ends.clone(),
             cluster: Arc::clone(&cluster),
@@ -122,11 +122,14 @@ impl Server {
         let losing = Arc::clone(&scopes);
         let lose = move |scope| losing.give_up(&scope);
         let keep_days = app.config.agent.keep_days;
+        let dated = Arc::clone(&notary);
+        let summed = move || dated.now();
         let watched = app.config.events.quality.then(|| scopes.quality_wishes().wish());
         let mut followers = vec![
             tokio::spawn(agent.clone().run(waiting)),
             tokio::spawn(agent.forget(keep_days, move || notary.now())),
             tokio::spawn(health::tell(Arc::clone(&app))),
+            tokio::spawn(app.store.checks().keep_summed(summed)),
             tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&scopes), ends, lose)),
             tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),
             tokio::spawn(channels::follow(relay.clone(), Arc::clone(&scopes))),

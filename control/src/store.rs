@@ -3,8 +3,10 @@
 //!
 //! `sql` is the one way to speak to these engines; every other file is a part of what is kept.
 
+pub mod address;
 mod analytics;
 mod applications;
+mod checks;
 mod diagnostics;
 mod record;
 mod sql;
@@ -14,27 +16,32 @@ use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Instant;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::mysql::MySqlPoolOptions;
+use sqlx::mysql::{MySqlConnection, MySqlPoolOptions};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlitePool};
 
-pub use analytics::{Analytics, Session, Wanted as WantedSessions};
+pub use analytics::{Analytics, Session, Step, Wanted as WantedSessions};
 pub use applications::Applications;
+pub use checks::{Availability, Checks};
 pub use diagnostics::{Diagnostics, Entry, Wanted as WantedEntries};
 pub use record::{Records, UNITS, floor};
-pub use sums::{Availability, By, Checks, Span, Sums, Usage, month_of};
+pub use sums::{By, Span, Sums, Usage, month_of};
 
 use crate::fault::Fault;
 use crate::limits;
-use sql::{Engine, Pool};
+use sql::{Engine, On, Pool};
 
 /// The store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
+    /// For what the process itself has to know and to write.
     pool: Pool,
+    /// For those who ask from outside: however many they are, `pool` is not theirs.
+    reads: Pool,
 }
 
 impl Store {
@@ -43,52 +50,81 @@ impl Store {
     /// are made when absent; a database on a server is there already.
     ///
     /// # Errors
-    /// [`crate::fault::Class::Internal`] with the address, less its password, and the cause.
+    /// [`crate::fault::Class::Internal`] with the address, less what may be secret, and the cause.
     pub async fn open(url: &str) -> Result<Self, Fault> {
         let fail = |cause: &dyn std::fmt::Display, remedy: &str| {
-            Fault::internal(format!("the store {} cannot be opened: {cause}; {remedy}", shown(url)))
+            let shown = address::shown(url);
+            Fault::internal(format!("the store {shown} cannot be opened: {cause}; {remedy}"))
         };
         let remedy = "check that the server runs, that the database exists, and that its user may \
                       make tables in it";
         match url.split(':').next().unwrap_or_default() {
-            "mysql" => Self::open_mysql(url).await.map_err(|error| fail(&error, remedy)),
-            "postgres" => Self::open_postgres(url).await.map_err(|error| fail(&error, remedy)),
+            "mysql" => Self::open_mysql(url).await.map_err(|error| fail(&cause(error), remedy)),
+            "postgres" => {
+                Self::open_postgres(url).await.map_err(|error| fail(&cause(error), remedy))
+            }
             _ => {
                 let remedy = "check the path, its permissions and the free space";
-                Self::open_sqlite(url).await.map_err(|cause| fail(&cause, remedy))
+                Self::open_sqlite(url).await.map_err(|error| fail(&error, remedy))
             }
         }
     }
 
     async fn open_mysql(url: &str) -> Result<Self, sqlx::Error> {
-        let pool = MySqlPoolOptions::new()
+        let options = || MySqlPoolOptions::new().acquire_timeout(limits::STORE_CONNECT);
+        let pool = options()
             .max_connections(limits::STORE_CONNECTIONS)
-            .acquire_timeout(limits::STORE_CONNECT)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    // Locks rows, not the gaps between them, where others want to write.
-                    let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-                    sqlx::query(level).execute(connection).await.map(|_| ())
-                })
-            })
+            .after_connect(|connection, _| Box::pin(as_mysql(connection)))
             .connect(url)
             .await?;
         migrator(Engine::MySql).run(&pool).await?;
-        Ok(Self { pool: Pool::MySql(pool) })
+        let reads = options()
+            .max_connections(limits::READ_CONNECTIONS)
+            .acquire_timeout(limits::READ_WAIT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    as_mysql(&mut *connection).await?;
+                    let time = limits::READ_TIME;
+                    // MariaDB has the one, MySQL the other.
+                    let statement = format!("SET SESSION max_statement_time = {}", time.as_secs());
+                    let set = sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection);
+                    if set.await.is_err() {
+                        let time = time.as_millis();
+                        let statement = format!("SET SESSION max_execution_time = {time}");
+                        sqlx::query(AssertSqlSafe(statement)).execute(connection).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_lazy(url)?;
+        Ok(Self::of(On::MySql(pool), On::MySql(reads)))
     }
 
     async fn open_postgres(url: &str) -> Result<Self, sqlx::Error> {
-        let pool = PgPoolOptions::new()
-            .max_connections(limits::STORE_CONNECTIONS)
-            .acquire_timeout(limits::STORE_CONNECT)
-            .connect(url)
-            .await?;
+        let options = || PgPoolOptions::new().acquire_timeout(limits::STORE_CONNECT);
+        let pool = options().max_connections(limits::STORE_CONNECTIONS).connect(url).await?;
         migrator(Engine::Postgres).run(&pool).await?;
-        Ok(Self { pool: Pool::Postgres(pool) })
+        let reads = options()
+            .max_connections(limits::READ_CONNECTIONS)
+            .acquire_timeout(limits::READ_WAIT)
+            .after_connect(|connection, _| {
+                let time = limits::READ_TIME.as_millis();
+                let statement = AssertSqlSafe(format!("SET statement_timeout = {time}"));
+                Box::pin(
+                    async move { sqlx::query(statement).execute(connection).await.map(|_| ()) },
+                )
+            })
+            .connect_lazy(url)?;
+        Ok(Self::of(On::Postgres(pool), On::Postgres(reads)))
+    }
+
+    fn of(pool: On, reads: On) -> Self {
+        Self { pool: Pool::new(pool), reads: Pool::patient(reads, limits::READ_TIME) }
     }
 
     async fn open_sqlite(url: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let options = SqliteConnectOptions::from_str(url)?
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(cause)?
             .create_if_missing(true)
             .foreign_keys(true)
             // A key that was removed is overwritten.
@@ -118,9 +154,19 @@ impl Store {
         let first = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone());
         let first = first.await?;
         migrator(Engine::Sqlite).run(&first).await?;
-        let pool = Self::sqlite(options, 4).await;
+        let pool = Self::sqlite(options.clone(), 4).await;
         first.close().await;
-        Ok(Self { pool: Pool::Sqlite(pool?) })
+        let reads = SqlitePoolOptions::new()
+            .max_connections(limits::READ_CONNECTIONS)
+            .acquire_timeout(limits::READ_WAIT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(|connection, _| Box::pin(end_in_time(connection)))
+            .before_acquire(|connection, _| {
+                Box::pin(async { end_in_time(connection).await.map(|()| true) })
+            })
+            .connect_lazy_with(options.pragma("query_only", "ON"));
+        Ok(Self::of(On::Sqlite(pool?), On::Sqlite(reads)))
     }
 
     /// A store that is gone with the process, for tests.
@@ -132,12 +178,13 @@ impl Store {
         let pool = Self::sqlite(SqliteConnectOptions::new().in_memory(true), 1).await;
         let pool = pool.map_err(|error| broken(&error))?;
         migrator(Engine::Sqlite).run(&pool).await.map_err(|error| broken(&error))?;
-        Ok(Self { pool: Pool::Sqlite(pool) })
+        Ok(Self::of(On::Sqlite(pool.clone()), On::Sqlite(pool)))
     }
 
     /// Ends all connections: nothing answers from then on.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.reads.close().await;
     }
 
     /// Whether the store answers.
@@ -151,6 +198,11 @@ impl Store {
         Applications::new(self.pool.clone())
     }
 
+    /// The same for who asks from outside; nothing is changed by it.
+    pub fn applications_read(&self) -> Applications {
+        Applications::new(self.reads.clone())
+    }
+
     /// Where events are written.
     pub fn records(&self) -> Records {
         Records::new(self.pool.clone())
@@ -158,22 +210,22 @@ impl Store {
 
     /// Sessions that were recorded.
     pub fn analytics(&self) -> Analytics {
-        Analytics::new(self.pool.clone())
+        Analytics::new(self.reads.clone())
     }
 
     /// Usage and quality over time.
     pub fn sums(&self) -> Sums {
-        Sums::new(self.pool.clone())
+        Sums::new(self.reads.clone())
     }
 
     /// Whether nodes were well.
     pub fn checks(&self) -> Checks {
-        Checks::new(self.pool.clone())
+        Checks::new(self.pool.clone(), self.reads.clone())
     }
 
     /// What clients posted.
     pub fn diagnostics(&self) -> Diagnostics {
-        Diagnostics::new(self.pool.clone())
+        Diagnostics::new(self.pool.clone(), self.reads.clone())
     }
 
     async fn sqlite(
@@ -190,13 +242,29 @@ impl Store {
     }
 }
 
-/// An address without its password.
-fn shown(url: &str) -> String {
-    let parts = url.split_once("://").and_then(|(scheme, rest)| {
-        let (user, place) = rest.rsplit_once('@')?;
-        Some(format!("{scheme}://{}:…@{place}", user.split(':').next().unwrap_or_default()))
-    });
-    parts.unwrap_or_else(|| url.to_owned())
+/// Why a store is not to be had. What sqlx says of an address repeats parts of it.
+fn cause(error: sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Configuration(_) => "its address is wrong: a number or a word that it takes \
+                                          as a parameter, or a character that is not written as %XX"
+            .into(),
+        error => error.to_string(),
+    }
+}
+
+/// What a connection to MariaDB begins with: it locks rows, not the gaps between them, where others
+/// want to write.
+async fn as_mysql(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+    sqlx::query(level).execute(connection).await.map(|_| ())
+}
+
+/// SQLite has no time limit of its own: it is asked every so often whether to go on.
+async fn end_in_time(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let end = Instant::now() + limits::READ_TIME;
+    let mut handle = connection.lock_handle().await?;
+    handle.set_progress_handler(limits::READ_STEPS, move || Instant::now() < end);
+    Ok(())
 }
 
 /// The folder's lock, so that one opens a store in it at a time: neither the change to a write-ahead
@@ -231,10 +299,12 @@ fn migrator(engine: Engine) -> Migrator {
         (2, "application keys", include_str!("../migrations/0002_application_keys.sql")),
         (3, "key changes", include_str!("../migrations/0003_key_changes.sql")),
         (4, "usage", usage.as_str()),
+        (5, "check days", include_str!("../migrations/0005_check_days.sql")),
     ];
     let servers = [
         (3, "application keys", include_str!("../migrations/server_0003_keys.sql")),
         (4, "usage", usage.as_str()),
+        (5, "check days", include_str!("../migrations/0005_check_days.sql")),
     ];
     let steps = if engine == Engine::Sqlite { &sqlite[..] } else { &servers[..] };
     let step = |&(version, what, sql): &(i64, &'static str, &str)| {
@@ -253,11 +323,52 @@ fn broken(error: &dyn std::fmt::Display) -> Fault {
 mod tests {
     use super::*;
 
-    #[test]
-    fn passwords_are_not_shown() {
-        let url = "mysql://strait:p@ss@db.example:3306/strait";
-        assert_eq!(shown(url), "mysql://strait:…@db.example:3306/strait");
-        assert_eq!(shown("sqlite:a@b.db"), "sqlite:a@b.db");
+    #[tokio::test]
+    async fn questions_from_outside_leave_room_for_logins() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/control.db", folder.path().display());
+        let store = Store::open(&url).await.unwrap();
+        store.applications().add("acme", 1).await.unwrap();
+        let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+                       SELECT COUNT(*) FROM n";
+        let flood: Vec<_> = (0..40)
+            .map(|_| {
+                let reads = store.reads.clone();
+                tokio::spawn(async move { reads.rows(endless, &[]).await.err() })
+            })
+            .collect();
+        let mut asked = 0;
+        while !flood.iter().all(tokio::task::JoinHandle::is_finished) {
+            let applications = store.applications();
+            let found = applications.find("acme");
+            let found = tokio::time::timeout(limits::READ_WAIT, found).await;
+            assert!(found.expect("logins wait").unwrap().is_some());
+            asked += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert!(asked > 20, "{asked}");
+        let mut reasons = Vec::new();
+        for task in flood {
+            reasons.push(task.await.unwrap().unwrap().reason);
+        }
+        let busy = reasons.iter().filter(|reason| reason.contains("too many questions")).count();
+        let long = reasons.iter().filter(|reason| reason.contains("took longer")).count();
+        assert_eq!((busy + long, long), (40, limits::READ_CONNECTIONS as usize), "{reasons:?}");
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/control.db", folder.path().display());
+        let store = Store::open(&url).await.unwrap();
+        let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+                       SELECT COUNT(*) FROM n";
+        let fault = store.reads.rows(endless, &[]).await.err().unwrap();
+        assert_eq!(fault.class, crate::fault::Class::Unavailable);
+        assert!(fault.reason.contains("longer than 5s"), "{fault}");
+        // The connection is fit for the next one, and for reading alone.
+        assert_eq!(store.reads.rows("SELECT 1", &[]).await.unwrap().len(), 1);
+        assert!(store.reads.execute("DELETE FROM sessions", &[]).await.is_err());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -87,7 +87,7 @@ impl Node {
         control.http.state_dir = folder.into();
         control.relay.rpc_socket.clone_from(&rpc_socket);
         control.relay.ice_tcp = Some(framed);
-        control.store.url = format!("sqlite:{}", folder.join("control.db").display());
+        control.store.url = format!("sqlite:{}", folder.join("control.db").display()).into();
         control.auth.dev_tokens = vec!["dev".into()];
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");

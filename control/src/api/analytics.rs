@@ -12,7 +12,7 @@ use crate::events::grade;
 use crate::fault::Fault;
 use crate::http::App;
 use crate::limits;
-use crate::store::{By, Span, UNITS, Usage, WantedSessions, floor, month_of};
+use crate::store::{By, Span, Step, UNITS, Usage, WantedSessions, floor, month_of};
 
 type Answer = Result<Json<Value>, Refused>;
 
@@ -110,17 +110,36 @@ pub async fn session(
     Ok(Json(told))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimelineAsked {
+    points: Option<i64>,
+}
+
 /// How its streams fared.
 pub async fn timeline(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(id): Path<String>,
+    Asked(asked): Asked<TimelineAsked>,
 ) -> Answer {
-    seen(&app, &caller, &id).await?;
-    let streams = app.store.analytics().timeline(&id, limits::POINTS_TOLD).await?;
+    if asked.points.is_some_and(|points| !(1..=limits::POINTS_PER_STREAM).contains(&points)) {
+        return Err(Fault::malformed(format!(
+            "points is not of 1 to {}; leave it out for a point each minute",
+            limits::POINTS_PER_STREAM
+        ))
+        .into());
+    }
+    let session = seen(&app, &caller, &id).await?;
+    let end = session.ended_at.unwrap_or_else(|| app.notary.now());
+    let step = Step::new(session.created_at, end, asked.points);
+    let streams = app.store.analytics().timeline(&id, step, limits::POINTS_TOLD).await?;
     let points: usize = streams.iter().map(|stream| stream.points.len()).sum();
     let truncated = points >= limits::POINTS_TOLD;
-    Ok(Json(json!({ "session": id, "streams": streams, "truncated": truncated })))
+    Ok(Json(json!({
+        "session": id, "stepSeconds": step.length_ms / 1_000, "streams": streams,
+        "truncated": truncated,
+    })))
 }
 
 /// A session that the caller may see. That of another application is as good as none.

@@ -21,7 +21,7 @@ const FIRST_KEY: &str = "first";
 
 /// All that the caller sees.
 pub async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer {
-    let applications = app.store.applications();
+    let applications = app.store.applications_read();
     let names = match &caller {
         Caller::Operator => applications.list().await?,
         Caller::Application(own) => vec![own.clone()],
@@ -151,7 +151,10 @@ pub async fn revoke_key(
 }
 
 async fn of(app: &App, caller: &Caller, name: &str) -> Result<Value, Fault> {
-    let found = if caller.sees(name) { app.store.applications().find(name).await? } else { None };
+    let found = match caller.sees(name) {
+        true => app.store.applications_read().find(name).await?,
+        false => None,
+    };
     let none = || Fault::not_found(format!("there is no application {name:?}; see /applications"));
     found.map(|found| shown(&found)).ok_or_else(none)
 }

@@ -41,10 +41,10 @@ pub async fn add(
     }
     let address = client.ip().to_canonical();
     let now = Instant::now();
-    app.rates.check_address(address, now)?;
+    app.gate.check_post(address, now)?;
     let admitted = identify(&app, &headers, about.session.as_deref()).await.map_err(Fault::from)?;
     let identity = admitted.identity;
-    app.rates.check_application(&identity.application, now)?;
+    app.gate.check_posts_of(&identity.application, now)?;
     let text = |name: &str, characters_max: usize| {
         let text = told.get(name)?.as_str()?;
         Some(text.chars().filter(|c| *c != '\0').take(characters_max).collect::<String>())

@@ -1,115 +1,140 @@
-//! How often clients may post.
+//! How often, and how many at a time, may call: whoever floods the API waits, not those who log in.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
+use aws_lc_rs::digest;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
+
+use super::access::Refused;
 use crate::admission::network;
+use crate::config::Api;
 use crate::fault::Fault;
-use crate::limits;
+use crate::http::{App, bearer};
+use crate::limits::{self, CALLERS};
+use crate::rate::Rate;
 
 /// What is left to whom.
-pub struct Rates {
-    addresses: Mutex<Buckets<IpAddr>>,
-    applications: Mutex<Buckets<String>>,
+pub struct Gate {
+    /// All calls.
+    addresses: Rate<IpAddr>,
+    /// By the digest of what came: a token that is wrong costs a look at the keys as well.
+    tokens: Rate<[u8; digest::SHA256_OUTPUT_LEN]>,
+    /// Of diagnostics.
+    posts_by_address: Rate<IpAddr>,
+    posts_by_application: Rate<String>,
+    reads: Semaphore,
 }
 
-impl Default for Rates {
-    fn default() -> Self {
-        let address = Buckets::new(limits::POSTS_PER_ADDRESS, limits::POSTS_PER_ADDRESS_SECOND);
-        let application =
-            Buckets::new(limits::POSTS_PER_APPLICATION, limits::POSTS_PER_APPLICATION_SECOND);
-        Self { addresses: Mutex::new(address), applications: Mutex::new(application) }
+impl Gate {
+    /// As the configuration says.
+    pub fn new(config: &Api) -> Self {
+        Self {
+            addresses: Rate::each_second(config.calls_per_second, CALLERS),
+            tokens: Rate::each_second(config.calls_per_second, CALLERS),
+            posts_by_address: Rate::new(
+                limits::POSTS_PER_ADDRESS,
+                limits::POSTS_PER_ADDRESS_SECOND,
+                CALLERS,
+            ),
+            posts_by_application: Rate::new(
+                limits::POSTS_PER_APPLICATION,
+                limits::POSTS_PER_APPLICATION_SECOND,
+                CALLERS,
+            ),
+            reads: Semaphore::new(limits::READS_AT_ONCE),
+        }
     }
-}
 
-impl Rates {
-    /// Takes one from what is left to an address.
+    /// Takes one call from what is left to an address and to a token.
     ///
     /// # Errors
     /// [`crate::fault::Class::TooMany`].
-    pub fn check_address(&self, address: IpAddr, now: Instant) -> Result<(), Fault> {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        addresses.take(network(address), now).then_some(()).ok_or_else(|| {
+    fn check(&self, address: IpAddr, token: Option<&str>, now: Instant) -> Result<(), Fault> {
+        let refuse = |whose: &str| {
+            Fault::too_many(format!(
+                "{whose} calls more often than api.calls_per_second; wait a second, ask for more at \
+                 a time"
+            ))
+        };
+        if !self.addresses.admits(network(address), now) {
+            return Err(refuse("your address"));
+        }
+        let digest = |token: &str| {
+            let digest = digest::digest(&digest::SHA256, token.as_bytes());
+            digest.as_ref().try_into().unwrap_or_default()
+        };
+        match token {
+            Some(token) if !self.tokens.admits(digest(token), now) => {
+                Err(refuse("who has this token"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes one post from what is left to an address.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::TooMany`].
+    pub fn check_post(&self, address: IpAddr, now: Instant) -> Result<(), Fault> {
+        self.posts_by_address.admits(network(address), now).then_some(()).ok_or_else(|| {
             Fault::too_many("your address posts too often; wait some seconds, put more in one post")
         })
     }
 
-    /// Takes one from what is left to an application.
+    /// The same for an application.
     ///
     /// # Errors
     /// [`crate::fault::Class::TooMany`].
-    pub fn check_application(&self, application: &str, now: Instant) -> Result<(), Fault> {
-        let mut applications = self.applications.lock().unwrap_or_else(PoisonError::into_inner);
-        applications.take(application.to_owned(), now).then_some(()).ok_or_else(|| {
-            Fault::too_many("the application's clients post too often; wait some seconds")
-        })
+    pub fn check_posts_of(&self, application: &str, now: Instant) -> Result<(), Fault> {
+        self.posts_by_application.admits(application.to_owned(), now).then_some(()).ok_or_else(
+            || Fault::too_many("the application's clients post too often; wait some seconds"),
+        )
     }
 }
 
-/// Buckets that fill again with time.
-struct Buckets<K> {
-    left: HashMap<K, (f64, Instant)>,
-    most: f64,
-    per_second: f64,
-}
-
-impl<K: Eq + Hash> Buckets<K> {
-    fn new(most: f64, per_second: f64) -> Self {
-        Self { left: HashMap::new(), most, per_second }
+/// Lets a call in, or not.
+pub async fn pass(
+    State(app): State<Arc<App>>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let address = client.ip().to_canonical();
+    if let Err(fault) = app.gate.check(address, bearer(request.headers()), Instant::now()) {
+        return Refused::from(fault).into_response();
     }
-
-    fn take(&mut self, key: K, now: Instant) -> bool {
-        let (most, per_second) = (self.most, self.per_second);
-        let full = |left: f64, since: Instant| {
-            (left + now.saturating_duration_since(since).as_secs_f64() * per_second).min(most)
-        };
-        if self.left.len() >= limits::POSTERS && !self.left.contains_key(&key) {
-            // Those who have all there is need not be remembered.
-            self.left.retain(|_, (left, since)| full(*left, *since) < most);
-            if self.left.len() >= limits::POSTERS {
-                return false;
-            }
+    if *request.method() != Method::GET {
+        return next.run(request).await;
+    }
+    match app.gate.reads.try_acquire() {
+        Ok(_place) => next.run(request).await,
+        Err(_) => {
+            let reason = "too many questions are under way; ask again in a moment";
+            Refused::from(Fault::unavailable(reason)).into_response()
         }
-        let (left, since) = self.left.entry(key).or_insert((most, now));
-        *left = full(*left, *since);
-        *since = now;
-        let may = *left >= 1.0;
-        if may {
-            *left -= 1.0;
-        }
-        may
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
-    fn what_is_taken_comes_back() {
-        let mut buckets = Buckets::new(2.0, 0.5);
-        let began = Instant::now();
-        let at = |seconds| began + Duration::from_secs(seconds);
-        let taken: Vec<bool> =
-            [0, 0, 0, 1, 2, 2, 60, 60, 60].map(|second| buckets.take("a", at(second))).into();
-        assert_eq!(taken, [true, true, false, false, true, false, true, true, false]);
-        assert!(buckets.take("b", at(60)));
-    }
-
-    #[test]
-    fn those_who_post_are_bounded() {
-        let mut buckets = Buckets::new(2.0, 0.5);
-        let began = Instant::now();
-        for n in 0..limits::POSTERS {
-            assert!(buckets.take(n, began));
-        }
-        assert!(!buckets.take(usize::MAX, began));
-        assert!(buckets.take(usize::MAX, began + Duration::from_secs(2)));
-        assert_eq!(buckets.left.len(), 1);
+    fn addresses_and_tokens_have_their_own() {
+        let gate = Gate::new(&Api { calls_per_second: 2, ..Api::default() });
+        let [a, b]: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
+        let now = Instant::now();
+        let passed =
+            |address, token| (0..9).filter(|_| gate.check(address, token, now).is_ok()).count();
+        assert_eq!(passed(a, Some("one")), 4);
+        assert_eq!(passed(a, Some("two")), 0, "the address has none left");
+        assert_eq!(passed(b, Some("one")), 0, "nor the token");
+        assert!(gate.check([192, 0, 2, 3].into(), Some("two"), now).is_ok());
     }
 }

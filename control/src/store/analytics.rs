@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::record::floor;
 use super::sql::{Pool, Row, Value, values};
 use crate::events::grade;
 use crate::fault::Fault;
@@ -94,7 +95,7 @@ pub struct Stream {
     pub points: Vec<Point>,
 }
 
-/// A minute of it.
+/// A minute of it, or several together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // control/src/api/openapi.json says what each field is
@@ -112,7 +113,43 @@ pub struct Point {
     pub lowered: f64,
     pub paused: f64,
     pub problems: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst: Option<Worst>,
 }
+
+/// The worst minute of several, for each figure by itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
+pub struct Worst {
+    pub score: f64,
+    pub loss_fraction: Option<f64>,
+    pub round_trip_seconds: Option<f64>,
+    pub jitter_seconds: Option<f64>,
+    pub queue_delay_seconds: Option<f64>,
+    pub bits_per_second: Option<f64>,
+}
+
+/// Over how many minutes streams are told together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The first minute, in milliseconds since 1970.
+    pub from: i64,
+    /// Its length.
+    pub length_ms: i64,
+}
+
+impl Step {
+    /// Steps of whole minutes, so that there are `points` of them at most, or one for each minute.
+    pub fn new(from: i64, to: i64, points: Option<i64>) -> Self {
+        let from = floor(from, MINUTE_MS);
+        let minutes = (to - from).max(0) / MINUTE_MS + 1;
+        let together = points.map_or(1, |points| (minutes + points - 1) / points.max(1)).max(1);
+        Self { from, length_ms: together * MINUTE_MS }
+    }
+}
+
+const MINUTE_MS: i64 = 60_000;
 
 impl Analytics {
     pub(super) fn new(pool: Pool) -> Self {
@@ -207,21 +244,54 @@ impl Analytics {
         rows.iter().map(stay).collect()
     }
 
-    /// Its streams minute by minute; so many minutes of streams at most, the first ones.
+    /// Its streams step by step: sums of what is counted, means of what is measured, and the worst
+    /// minutes where a step has several. So many points of all streams at most, the first ones.
     ///
     /// # Errors
-    /// [`crate::fault::Class::Internal`].
-    pub async fn timeline(&self, session: &str, count: usize) -> Result<Vec<Stream>, Fault> {
-        let rows = self.pool.rows(
-            "SELECT q.stay, s.peer, s.name, q.stream, q.minute_ms, q.seconds, q.packets, q.bytes,
+    /// [`crate::fault::Class::Internal`], [`crate::fault::Class::Unavailable`].
+    pub async fn timeline(
+        &self,
+        session: &str,
+        step: Step,
+        count: usize,
+    ) -> Result<Vec<Stream>, Fault> {
+        let problems: Vec<_> = (0..grade::PROBLEMS.len())
+            .map(|place| format!("MAX(problems & {})", 1_i64 << place))
+            .collect();
+        let statement = format!(
+            "SELECT q.stay, s.peer, s.name, q.stream, q.at_ms, q.seconds, q.packets, q.bytes,
              q.score, q.loss, q.round_trip, q.jitter, q.queue_delay, q.frozen, q.lowered, q.paused,
-             q.problems FROM quality q JOIN stays s ON s.stay = q.stay
-             WHERE q.session = ? ORDER BY q.minute_ms, q.stay, q.stream LIMIT ?",
-            &values![session, count],
-        ).await?;
+             q.problems, q.score_min, q.loss_max, q.round_trip_max, q.jitter_max, q.queue_delay_max,
+             q.bitrate_min
+             FROM (SELECT stay, stream, minute_ms - (minute_ms - ?) % ? AS at_ms,
+                 SUM(seconds) AS seconds, CAST(SUM(packets) AS {{int}}) AS packets,
+                 CAST(SUM(bytes) AS {{int}}) AS bytes, AVG(score) AS score, AVG(loss) AS loss,
+                 AVG(round_trip) AS round_trip, AVG(jitter) AS jitter,
+                 AVG(queue_delay) AS queue_delay, SUM(frozen) AS frozen, AVG(lowered) AS lowered,
+                 AVG(paused) AS paused, CAST({} AS {{int}}) AS problems, MIN(score) AS score_min,
+                 MAX(loss) AS loss_max, MAX(round_trip) AS round_trip_max, MAX(jitter) AS jitter_max,
+                 MAX(queue_delay) AS queue_delay_max,
+                 MIN(CASE WHEN seconds > 0 THEN bytes * 8 / seconds END) AS bitrate_min
+                 FROM quality WHERE session = ? GROUP BY 1, 2, 3 ORDER BY 3, 1, 2 LIMIT ?) q
+             JOIN stays s ON s.stay = q.stay ORDER BY q.at_ms",
+            problems.join(" + ")
+        );
+        let values = values![step.from, step.length_ms, session, count];
+        let rows = self.pool.rows(&statement, &values).await?;
+        let is_minute = step.length_ms == MINUTE_MS;
         let mut streams: BTreeMap<(String, String), Stream> = BTreeMap::new();
         for row in rows {
             let (stay, name) = (row.text(0)?, row.text(3)?);
+            let worst = || {
+                Ok::<_, Fault>(Worst {
+                    score: row.float(17)?,
+                    loss_fraction: row.float_maybe(18)?,
+                    round_trip_seconds: row.float_maybe(19)?,
+                    jitter_seconds: row.float_maybe(20)?,
+                    queue_delay_seconds: row.float_maybe(21)?,
+                    bits_per_second: row.float_maybe(22)?,
+                })
+            };
             let point = Point {
                 at: row.int(4)?,
                 seconds: row.float(5)?,
@@ -236,6 +306,7 @@ impl Analytics {
                 lowered: row.float(14)?,
                 paused: row.float(15)?,
                 problems: grade::names(row.int(16)?),
+                worst: (!is_minute).then(worst).transpose()?,
             };
             let (peer, called) = (row.text(1)?, row.text(2)?);
             let stream = streams.entry((stay.clone(), name.clone())).or_insert_with(|| Stream {

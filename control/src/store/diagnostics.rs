@@ -12,6 +12,7 @@ use crate::limits;
 #[derive(Clone)]
 pub struct Diagnostics {
     pool: Pool,
+    reads: Pool,
 }
 
 /// What was posted, without the text itself.
@@ -53,8 +54,8 @@ pub struct Wanted {
 }
 
 impl Diagnostics {
-    pub(super) fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: Pool, reads: Pool) -> Self {
+        Self { pool, reads }
     }
 
     /// Keeps an entry; the oldest ones of the application go when it has too many.
@@ -118,7 +119,7 @@ impl Diagnostics {
             "SELECT {COLUMNS} FROM diagnostics WHERE 1 = 1{} ORDER BY at_ms DESC, id DESC LIMIT ?",
             filter.text
         );
-        self.pool.rows(&statement, &filter.values).await?.iter().map(entry).collect()
+        self.reads.rows(&statement, &filter.values).await?.iter().map(entry).collect()
     }
 
     /// One entry with what was posted.
@@ -127,7 +128,7 @@ impl Diagnostics {
     /// [`crate::fault::Class::Internal`].
     pub async fn find(&self, id: &str) -> Result<Option<(Entry, Json)>, Fault> {
         let statement = format!("SELECT {COLUMNS}, body FROM diagnostics WHERE id = ?");
-        let Some(row) = self.pool.row(&statement, &values![id]).await? else { return Ok(None) };
+        let Some(row) = self.reads.row(&statement, &values![id]).await? else { return Ok(None) };
         let body = serde_json::from_str(&row.text(10)?).unwrap_or(Json::Null);
         Ok(Some((entry(&row)?, body)))
     }

@@ -12,6 +12,8 @@ use crate::limits;
 
 /// Length of a minute, an hour, a day in milliseconds, by what sums are called.
 pub const UNITS: [(&str, i64); 3] = [("minute", 60_000), ("hour", 3_600_000), ("day", 86_400_000)];
+/// A day, in milliseconds.
+pub(super) const DAY_MS: i64 = 86_400_000;
 
 /// The writing side.
 #[derive(Clone)]
@@ -81,7 +83,12 @@ impl Records {
         for (event, minute, is_well, reason) in &batch.checks {
             let statement = "{insert} checks (node, kind, minute_ms, is_well, reason)
                              VALUES (?, 'self', ?, ?, ?) {unless there}";
-            open.execute(statement, &values![&event.node, *minute, *is_well, *reason]).await?;
+            let values = values![&event.node, *minute, *is_well, *reason];
+            if open.execute(statement, &values).await? > 0 {
+                // Its day may have been summed up without it.
+                let undo = "DELETE FROM check_days WHERE at_ms = ?";
+                open.execute(undo, &values![floor(*minute, DAY_MS)]).await?;
+            }
         }
         open.commit().await
     }

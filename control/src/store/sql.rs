@@ -4,14 +4,18 @@
 //! differently, all of them in [`Engine::word`].
 
 use std::borrow::Cow;
+use std::future::Future;
+use std::time::Duration;
 
 use sqlx::mysql::{MySqlPool, MySqlRow};
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, MySql, Postgres, Row as _, Sqlite, Transaction};
+use tokio::time::{Instant, timeout};
 
 use super::broken;
 use crate::fault::Fault;
+use crate::limits::READ_GRACE;
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +191,15 @@ impl Row {
 
 /// A pool of connections. Cheap to clone.
 #[derive(Clone)]
-pub enum Pool {
+pub struct Pool {
+    on: On,
+    /// How long a question may take, for those who ask on behalf of strangers.
+    patience: Option<Duration>,
+}
+
+/// Of which engine.
+#[derive(Clone)]
+pub enum On {
     /// Of SQLite.
     Sqlite(SqlitePool),
     /// Of MariaDB.
@@ -227,12 +239,40 @@ macro_rules! carry_out {
 }
 
 impl Pool {
+    /// One that waits for as long as it takes.
+    pub fn new(on: On) -> Self {
+        Self { on, patience: None }
+    }
+
+    /// One whose questions may take so long.
+    pub fn patient(on: On, patience: Duration) -> Self {
+        Self { on, patience: Some(patience) }
+    }
+
     /// Which engine it speaks to.
     pub fn engine(&self) -> Engine {
-        match self {
-            Self::Sqlite(_) => Engine::Sqlite,
-            Self::MySql(_) => Engine::MySql,
-            Self::Postgres(_) => Engine::Postgres,
+        match self.on {
+            On::Sqlite(_) => Engine::Sqlite,
+            On::MySql(_) => Engine::MySql,
+            On::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// What an answer comes to, within the time that it may take. The engines were told to end what
+    /// takes longer; one that does not answer at all is left alone a moment later.
+    async fn answer<T>(
+        &self,
+        asked: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, Fault> {
+        let Some(patience) = self.patience else { return asked.await.map_err(failed) };
+        let since = Instant::now();
+        match timeout(patience + READ_GRACE, asked).await {
+            Ok(Err(sqlx::Error::PoolTimedOut)) => Err(Fault::unavailable(
+                "too many questions are asked of the store at a time; ask again in a moment",
+            )),
+            Ok(Err(_)) if since.elapsed() >= patience => Err(too_long(patience)),
+            Ok(outcome) => outcome.map_err(failed),
+            Err(_) => Err(too_long(patience)),
         }
     }
 
@@ -242,18 +282,20 @@ impl Pool {
     /// [`crate::fault::Class::Internal`].
     pub async fn execute(&self, statement: &str, values: &[Value]) -> Result<u64, Fault> {
         let statement = self.engine().translate(statement);
-        let outcome = match self {
-            Self::Sqlite(on) => {
-                carry_out!(statement, values, execute, on, |done| done.rows_affected())
-            }
-            Self::MySql(on) => {
-                carry_out!(statement, values, execute, on, |done| done.rows_affected())
-            }
-            Self::Postgres(on) => {
-                carry_out!(statement, values, execute, on, |done| done.rows_affected())
+        let asked = async {
+            match &self.on {
+                On::Sqlite(on) => {
+                    carry_out!(statement, values, execute, on, |done| done.rows_affected())
+                }
+                On::MySql(on) => {
+                    carry_out!(statement, values, execute, on, |done| done.rows_affected())
+                }
+                On::Postgres(on) => {
+                    carry_out!(statement, values, execute, on, |done| done.rows_affected())
+                }
             }
         };
-        outcome.map_err(failed)
+        self.answer(asked).await
     }
 
     /// The rows of an answer.
@@ -262,21 +304,23 @@ impl Pool {
     /// [`crate::fault::Class::Internal`].
     pub async fn rows(&self, statement: &str, values: &[Value]) -> Result<Vec<Row>, Fault> {
         let statement = self.engine().translate(statement);
-        let outcome = match self {
-            Self::Sqlite(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
-                .into_iter()
-                .map(Row::Sqlite)
-                .collect()),
-            Self::MySql(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
-                .into_iter()
-                .map(Row::MySql)
-                .collect()),
-            Self::Postgres(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
-                .into_iter()
-                .map(Row::Postgres)
-                .collect()),
+        let asked = async {
+            match &self.on {
+                On::Sqlite(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
+                    .into_iter()
+                    .map(Row::Sqlite)
+                    .collect()),
+                On::MySql(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
+                    .into_iter()
+                    .map(Row::MySql)
+                    .collect()),
+                On::Postgres(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
+                    .into_iter()
+                    .map(Row::Postgres)
+                    .collect()),
+            }
         };
-        outcome.map_err(failed)
+        self.answer(asked).await
     }
 
     /// The first row of an answer.
@@ -289,10 +333,10 @@ impl Pool {
 
     /// Ends all connections.
     pub async fn close(&self) {
-        match self {
-            Self::Sqlite(pool) => pool.close().await,
-            Self::MySql(pool) => pool.close().await,
-            Self::Postgres(pool) => pool.close().await,
+        match &self.on {
+            On::Sqlite(pool) => pool.close().await,
+            On::MySql(pool) => pool.close().await,
+            On::Postgres(pool) => pool.close().await,
         }
     }
 
@@ -301,11 +345,11 @@ impl Pool {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn begin(&self) -> Result<Open, Fault> {
-        let outcome = match self {
+        let outcome = match &self.on {
             // One that only reads at first could not write after another did.
-            Self::Sqlite(pool) => pool.begin_with("BEGIN IMMEDIATE").await.map(Open::Sqlite),
-            Self::MySql(pool) => pool.begin().await.map(Open::MySql),
-            Self::Postgres(pool) => pool.begin().await.map(Open::Postgres),
+            On::Sqlite(pool) => pool.begin_with("BEGIN IMMEDIATE").await.map(Open::Sqlite),
+            On::MySql(pool) => pool.begin().await.map(Open::MySql),
+            On::Postgres(pool) => pool.begin().await.map(Open::Postgres),
         };
         outcome.map_err(failed)
     }
@@ -390,6 +434,13 @@ fn failed(error: sqlx::Error) -> Fault {
         true => Fault::not_acceptable(format!("the store cannot hold this: {error}")),
         false => broken(&error),
     }
+}
+
+fn too_long(patience: Duration) -> Fault {
+    Fault::unavailable(format!(
+        "the store took longer than {patience:?} to answer this; ask for less: a shorter time, one \
+         application, fewer points"
+    ))
 }
 
 /// `row` so many times, with commas: the rows of one statement.

@@ -1,17 +1,15 @@
-//! Usage, quality and availability over time, from sums that are kept.
+//! Usage and quality over time, from sums that are kept.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::analytics::{Filter, mean, seconds};
-use super::record::floor;
-use super::sql::{Pool, Value, values};
+use super::record::{DAY_MS, floor};
+use super::sql::{Pool, Value};
 use crate::events::grade;
 use crate::fault::Fault;
 use crate::limits;
-
-const DAY_MS: i64 = 86_400_000;
 
 /// The reading side of sums.
 #[derive(Clone)]
@@ -257,174 +255,6 @@ const COUNTS: [&str; 10] = [
     "far",
     "queued",
 ];
-
-/// Whether nodes were well.
-#[derive(Clone)]
-pub struct Checks {
-    pool: Pool,
-}
-
-/// How much of the time was down.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
-pub struct Availability {
-    pub from: i64,
-    pub to: i64,
-    pub promised: f64,
-    pub minutes: i64,
-    pub minutes_down: i64,
-    pub availability: Option<f64>,
-    pub budget_seconds: f64,
-    pub spent_seconds: f64,
-    pub nodes: Vec<NodeMinutes>,
-    pub days: Vec<DayMinutes>,
-    pub incidents: Vec<Incident>,
-}
-
-/// A node's minutes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
-pub struct NodeMinutes {
-    pub node: String,
-    pub minutes: i64,
-    pub minutes_down: i64,
-}
-
-/// A day's minutes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
-pub struct DayMinutes {
-    pub at: i64,
-    pub minutes: i64,
-    pub minutes_down: i64,
-}
-
-/// Minutes in a row that were down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // control/src/api/openapi.json says what each field is
-pub struct Incident {
-    pub from: i64,
-    pub to: i64,
-    pub reason: String,
-}
-
-/// What is promised.
-const PROMISED: f64 = 0.9995;
-
-impl Checks {
-    pub(super) fn new(pool: Pool) -> Self {
-        Self { pool }
-    }
-
-    /// Notes how a probe's call through a node went. One that failed is not made good by another
-    /// of the same minute.
-    ///
-    /// # Errors
-    /// [`crate::fault::Class::Internal`].
-    pub async fn probed(&self, node: &str, at: i64, failed: Option<&str>) -> Result<(), Fault> {
-        let reason: String = failed.unwrap_or_default().chars().take(255).collect();
-        self.pool.execute(
-            "INSERT INTO checks (node, kind, minute_ms, is_well, reason) VALUES (?, 'probe', ?, ?, ?)
-             {if there:node, kind, minute_ms}
-             reason = CASE WHEN {new:is_well} = 0 THEN {new:reason} ELSE checks.reason END,
-             is_well = CASE WHEN {new:is_well} = 0 THEN 0 ELSE checks.is_well END",
-            &values![node, floor(at, 60_000), failed.is_none(), reason],
-        ).await?;
-        Ok(())
-    }
-
-    /// How much of the time was down. Minutes before the first check, and the one that is not over,
-    /// do not count.
-    ///
-    /// # Errors
-    /// [`crate::fault::Class::Internal`].
-    #[allow(clippy::cast_precision_loss)] // counts of minutes
-    pub async fn availability(&self, from: i64, to: i64) -> Result<Availability, Fault> {
-        let (from, to) = (floor(from, 60_000), floor(to, 60_000));
-        let rows = self
-            .pool
-            .rows(
-                "SELECT minute_ms,
-             CAST(SUM(CASE WHEN kind = 'self' AND is_well = 1 THEN 1 ELSE 0 END) AS {int}),
-             CAST(SUM(CASE WHEN kind = 'probe' AND is_well = 0 THEN 1 ELSE 0 END) AS {int}),
-             MAX(CASE WHEN kind = 'probe' AND is_well = 0 THEN reason ELSE '' END),
-             MAX(CASE WHEN is_well = 0 THEN reason ELSE '' END)
-             FROM checks WHERE minute_ms >= ? AND minute_ms < ?
-             GROUP BY minute_ms ORDER BY minute_ms",
-                &values![from, to],
-            )
-            .await?;
-        let mut told = Availability { from, to, promised: PROMISED, ..Availability::default() };
-        told.budget_seconds = seconds(to - from) * (1.0 - PROMISED);
-        let mut expected = None;
-        for row in rows {
-            let at = row.int(0)?;
-            // Minutes that nobody told of: nobody was there.
-            told.count(expected.unwrap_or(at), at, Some("no node told that it was well"));
-            let is_well = row.int(1)? > 0 && row.int(2)? == 0;
-            // What a probe says is what a person would have met.
-            let reason = Some(row.text(3)?).filter(|reason| !reason.is_empty());
-            let reason = reason.map_or_else(|| row.text(4), Ok)?;
-            told.count(at, at + 60_000, (!is_well).then_some(reason.as_str()));
-            expected = Some(at + 60_000);
-        }
-        // The last minute may be under way to the store.
-        if let Some(expected) = expected {
-            told.count(expected, to - 60_000, Some("no node told that it was well"));
-        }
-        told.spent_seconds = told.minutes_down as f64 * 60.0;
-        told.availability =
-            (told.minutes > 0).then(|| 1.0 - told.minutes_down as f64 / told.minutes as f64);
-        let excess = told.incidents.len().saturating_sub(limits::INCIDENTS_TOLD);
-        told.incidents.drain(..excess);
-        told.incidents.reverse();
-        told.nodes = self.nodes(from, to).await?;
-        Ok(told)
-    }
-
-    async fn nodes(&self, from: i64, to: i64) -> Result<Vec<NodeMinutes>, Fault> {
-        let rows = self.pool.rows(
-            "SELECT node, MIN(minute_ms), MAX(minute_ms), CAST(SUM(is_well) AS {int}) FROM checks
-             WHERE kind = 'self' AND minute_ms >= ? AND minute_ms < ? GROUP BY node ORDER BY node",
-            &values![from, to],
-        ).await?;
-        let node = |row: &super::sql::Row| {
-            let minutes = (row.int(2)? - row.int(1)?) / 60_000 + 1;
-            Ok(NodeMinutes { node: row.text(0)?, minutes, minutes_down: minutes - row.int(3)? })
-        };
-        rows.iter().map(node).collect()
-    }
-}
-
-impl Availability {
-    /// Counts minutes, and why they were down if they were.
-    fn count(&mut self, from: i64, to: i64, down: Option<&str>) {
-        let mut at = from;
-        while at < to {
-            let end = (floor(at, DAY_MS) + DAY_MS).min(to);
-            let minutes = (end - at) / 60_000;
-            if self.days.last().is_none_or(|day| day.at != floor(at, DAY_MS)) {
-                self.days.push(DayMinutes { at: floor(at, DAY_MS), ..DayMinutes::default() });
-            }
-            if let Some(day) = self.days.last_mut() {
-                day.minutes += minutes;
-                day.minutes_down += if down.is_some() { minutes } else { 0 };
-            }
-            self.minutes += minutes;
-            self.minutes_down += if down.is_some() { minutes } else { 0 };
-            at = end;
-        }
-        let Some(reason) = down.filter(|_| from < to) else { return };
-        match self.incidents.last_mut() {
-            Some(last) if last.to == from => last.to = to,
-            _ => self.incidents.push(Incident { from, to, reason: reason.to_owned() }),
-        }
-    }
-}
 
 /// The beginning of the month that a time is in (Howard Hinnant's civil calendar algorithms).
 pub fn month_of(at: i64) -> i64 {

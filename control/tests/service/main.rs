@@ -21,6 +21,7 @@ mod quic;
 mod reconnect;
 mod redis;
 mod rules;
+mod secrets;
 mod socket;
 mod stores;
 
@@ -74,7 +75,7 @@ impl Service {
         config.http.http_listen = vec!["127.0.0.1:0".parse().unwrap()];
         config.http.state_dir = folder.path().into();
         config.relay.rpc_socket = socket(&folder);
-        config.store.url = format!("sqlite:{}", folder.path().join("control.db").display());
+        config.store.url = format!("sqlite:{}", folder.path().join("control.db").display()).into();
         config.auth.dev_tokens = vec!["dev".into()];
         change(&mut config);
         let cluster = cluster(&config.cluster);

@@ -6,14 +6,16 @@ use serde_json::json;
 use strait_control::auth::{Key, Material, PrivateKey, Secret};
 use strait_control::events::event::{Event, Stay, Stream, What};
 use strait_control::fault::Class;
-use strait_control::store::{By, Entry, Span, Store, WantedEntries, WantedSessions};
+use strait_control::store::{By, Entry, Span, Step, Store, WantedEntries, WantedSessions};
 
 use crate::databases::Database;
 
 const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 86_400_000;
 /// A time near the end of a day and of a month: 2026-01-31 23:50 UTC.
 const BEGAN: i64 = 1_769_903_400_000;
+const EACH_MINUTE: Step = Step { from: BEGAN, length_ms: MINUTE };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_holds_what_it_is_given() {
@@ -45,6 +47,8 @@ async fn holds(url: &str) {
     checks(&store).await;
     diagnostics(&store).await;
     forgets(&store).await;
+    steps(&store).await;
+    summed(&store).await;
 }
 
 async fn keys(store: &Store) {
@@ -175,7 +179,7 @@ async fn usage(store: &Store) {
         let sum: f64 = stays.iter().map(|stay| stay.participant_seconds).sum();
         assert_eq!((sum * 1_000.0).round(), (seconds * 1_000.0).round());
         assert_eq!(stays[0].name, "Zoë 🎈");
-        let streams = analytics.timeline(&session.session, 10).await.unwrap();
+        let streams = analytics.timeline(&session.session, EACH_MINUTE, 10).await.unwrap();
         assert_eq!(streams.len(), 3);
     }
     let of = |session: &str| sessions.iter().find(|each| each.session == session).unwrap();
@@ -253,6 +257,82 @@ async fn checks(store: &Store) {
     assert_eq!(told.incidents.len(), 2);
     assert_eq!(told.incidents[1].reason, "no media");
     assert_eq!((told.nodes[0].minutes, told.nodes[0].minutes_down), (10, 2));
+}
+
+/// Three days, of which the first is summed up once the third is over; what comes late still counts.
+async fn summed(store: &Store) {
+    let begin = BEGAN - BEGAN % DAY - 400 * DAY;
+    let checked = |minute: i64, is_well: bool| {
+        let what =
+            What::Checked { minute: begin + minute * MINUTE, is_well, reason: "relay".into() };
+        let mut event = event(0, what);
+        (event.application, event.session) = Default::default();
+        event
+    };
+    let all: Vec<Event> = (0..4_320)
+        .filter(|minute| ![100, 101, 102, 1_500].contains(minute))
+        .map(|minute| checked(minute, !(700..709).contains(&minute)))
+        .collect();
+    for events in all.chunks(500) {
+        store.records().write(events).await.unwrap();
+    }
+    let checks = store.checks();
+    let end = begin + 3 * DAY;
+    let told = async || checks.availability(begin - DAY / 2, end).await.unwrap();
+    let before = told().await;
+    assert_eq!((before.minutes, before.minutes_down), (4_319, 3 + 9 + 1), "{before:?}");
+    assert_eq!((before.incidents.len(), before.days.len()), (3, 3));
+    assert_eq!((before.nodes[0].minutes, before.nodes[0].minutes_down), (4_320, 13));
+    checks.sum_days(end).await.unwrap();
+    assert_eq!(told().await, before, "the sums say the same");
+    store.records().write(&[checked(101, true)]).await.unwrap();
+    let late = told().await;
+    assert_eq!((late.minutes_down, late.incidents.len()), (12, 4), "{late:?}");
+    checks.sum_days(end).await.unwrap();
+    assert_eq!(told().await, late);
+    // The sums outlive the minutes.
+    assert!(!store.records().forget(begin + 2 * DAY).await.unwrap());
+    assert_eq!(told().await, late);
+}
+
+/// A stream of an hour with one bad minute is told in points of twelve minutes.
+async fn steps(store: &Store) {
+    let stream = |minute: i64| Stream {
+        stay: "n.99".into(),
+        stream: "camera".into(),
+        seconds: 60.0,
+        packets: 100,
+        bytes: if minute == 31 { 0 } else { 750_000 },
+        loss: Some(if minute == 31 { 0.5 } else { 0.0 }),
+        round_trip: (minute >= 24).then_some(0.1),
+        ..Stream::default()
+    };
+    let began = BEGAN - DAY;
+    let mut all = vec![event(99, What::Left { stay: stay(99, BEGAN + HOUR, true) })];
+    all.extend((0..60).map(|minute| {
+        event(99, What::Quality { minute: began + minute * MINUTE, streams: vec![stream(minute)] })
+    }));
+    store.records().write(&all).await.unwrap();
+    let analytics = store.analytics();
+    let step = Step::new(began + 17_000, began + HOUR - MINUTE, Some(5));
+    assert_eq!(step, Step { from: began, length_ms: 12 * MINUTE });
+    let streams = analytics.timeline("scope-99", step, 100).await.unwrap();
+    let points = &streams[0].points;
+    let at: Vec<i64> = points.iter().map(|point| (point.at - began) / MINUTE).collect();
+    assert_eq!(at, [0, 12, 24, 36, 48]);
+    let bad = &points[2];
+    assert_eq!((bad.seconds, bad.packets, bad.bytes), (720.0, 1_200, 11 * 750_000));
+    assert_eq!(bad.problems, ["loss_in"]);
+    assert!((bad.loss_fraction.unwrap() - 0.5 / 12.0).abs() < 1e-9, "{bad:?}");
+    let worst = bad.worst.as_ref().unwrap();
+    assert_eq!((worst.loss_fraction, worst.score), (Some(0.5), 30.0));
+    assert_eq!((worst.bits_per_second, worst.jitter_seconds), (Some(0.0), None));
+    assert_eq!(points[1].problems, [""; 0]);
+    assert_eq!(points[1].worst.as_ref().unwrap().bits_per_second, Some(100_000.0));
+    assert_eq!((points[1].round_trip_seconds, points[3].round_trip_seconds), (None, Some(0.1)));
+    let all = analytics.timeline("scope-99", Step::new(began, BEGAN, None), 100).await.unwrap();
+    assert_eq!((all[0].points.len(), &all[0].points[31].worst), (60, &None));
+    assert_eq!(analytics.timeline("scope-99", step, 3).await.unwrap()[0].points.len(), 3);
 }
 
 async fn diagnostics(store: &Store) {

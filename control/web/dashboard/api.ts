@@ -56,6 +56,14 @@ export interface Point {
   lossFraction: number | null;
   roundTripSeconds: number | null;
   queueDelaySeconds: number | null;
+  /** Of several minutes the worst; not there where a point is one minute. */
+  worst?: Worst;
+}
+
+export interface Worst {
+  lossFraction: number | null;
+  roundTripSeconds: number | null;
+  queueDelaySeconds: number | null;
 }
 
 export interface Stream {
@@ -68,6 +76,7 @@ export interface Stream {
 }
 
 export interface Timeline {
+  stepSeconds: number;
   streams: Stream[];
   truncated: boolean;
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Api, Refused, type Stream, type UsageRow, search } from "../dashboard/api.js";
 import { bytes, duration, fromField, minutes, toField, utcTime } from "../dashboard/format.js";
-import { minutesOf } from "../dashboard/pages/timeline.js";
+import { stepsOf } from "../dashboard/pages/timeline.js";
 import { byApplication, stacked, together } from "../dashboard/pages/usage.js";
 import { address, parse } from "../dashboard/route.js";
 import { linePath, niceMost, periods } from "../dashboard/scale.js";
@@ -183,7 +183,7 @@ test("of a minute the worst counts, and bitrates add up", () => {
     stream: "",
     points,
   });
-  const found = minutesOf([
+  const found = stepsOf([
     stream(point(0, 3_750, 0.1), point(60, 0, null)),
     stream(point(0, 3_750, null)),
   ]);

@@ -58,7 +58,7 @@ impl Node {
         config.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
         config.http.http_listen.clear();
         config.http.state_dir = folder.path().into();
-        config.store.url = format!("sqlite:{}", folder.path().join("control.db").display());
+        config.store.url = format!("sqlite:{}", folder.path().join("control.db").display()).into();
         config.auth.dev_tokens = vec!["dev".to_owned().into()];
         config.relay.ice_tcp = Some(ice_tcp(socket.clone()).await);
         config.relay.rpc_socket = socket;

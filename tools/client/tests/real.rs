@@ -75,7 +75,7 @@ impl Node {
         control.http.state_dir = folder.into();
         control.relay.rpc_socket = rpc_socket.clone();
         control.relay.ice_tcp = Some(framed);
-        control.store.url = format!("sqlite:{}", folder.join("control.db").display());
+        control.store.url = format!("sqlite:{}", folder.join("control.db").display()).into();
         control.auth.dev_tokens = vec!["dev".into()];
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();

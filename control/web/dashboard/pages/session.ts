@@ -17,7 +17,7 @@ import { address, asked } from "../route.js";
 import { table } from "../table.js";
 import { type Context, type View, go } from "../view.js";
 import { lasted } from "./sessionrows.js";
-import { type Minute, minutesOf } from "./timeline.js";
+import { type Step, stepsOf } from "./timeline.js";
 
 /** One session: who was there when, and how it went. */
 export async function session(context: Context): Promise<View> {
@@ -26,7 +26,7 @@ export async function session(context: Context): Promise<View> {
   const path = `/sessions/${encodeURIComponent(id)}`;
   const [detail, timeline] = await Promise.all([
     api.get<SessionDetail>(path, {}, signal),
-    api.get<Timeline>(`${path}/quality`, {}, signal),
+    api.get<Timeline>(`${path}/quality`, { points: POINTS }, signal),
   ]);
   const until = Math.max(detail.endedAt ?? 0, ...detail.peers.map((each) => each.until));
   const end = detail.live ? Date.now() : until;
@@ -145,7 +145,7 @@ function bar({ joinedAt, until, left, name }: Stay, from: number, to: number): C
 const PLOTS: {
   title: string;
   least: number;
-  of: (minute: Minute) => number | null;
+  of: (step: Step) => number | null;
   text: (value: number) => string;
 }[] = [
   { title: "Loss", least: 0.01, of: ({ loss }) => loss, text: (value) => percent(value) },
@@ -154,9 +154,9 @@ const PLOTS: {
   { title: "Round trip", least: 0.05, of: ({ roundTrip }) => roundTrip, text: milliseconds },
 ];
 
-/** Of all streams the worst of each minute, in and out, or of the one that was chosen. */
+/** Of all streams the worst minute of each step, in and out, or of the one that was chosen. */
 function quality(
-  { streams, truncated }: Timeline,
+  { streams, stepSeconds, truncated }: Timeline,
   query: URLSearchParams,
   go: (chosen: { stream: string; page: string | null }) => void,
 ): Child {
@@ -173,11 +173,11 @@ function quality(
   const options = streams
     .slice(0, OPTIONS_MAX)
     .map((each) => h("option", { value: keyOf(each), selected: each === chosen }, nameOf(each)));
-  const shown: [string, Map<number, Minute>][] = chosen
-    ? [[nameOf(chosen), minutesOf([chosen])]]
+  const shown: [string, Map<number, Step>][] = chosen
+    ? [[nameOf(chosen), stepsOf([chosen])]]
     : (["in", "out"] as const).map((way) => [
         way === "in" ? "From peers" : "To peers",
-        minutesOf(streams.filter(({ direction }) => direction === way)),
+        stepsOf(streams.filter(({ direction }) => direction === way)),
       ]);
   const times = [...new Set(shown.flatMap(([, found]) => [...found.keys()]))].sort((a, b) => a - b);
   const isOfDays = (times.at(-1) ?? 0) - (times[0] ?? 0) > 86_400_000;
@@ -186,12 +186,12 @@ function quality(
       title,
       kind: "lines",
       times,
-      stepMs: 60_000,
+      stepMs: stepSeconds * 1_000,
       series: shown.map(([name, found]) => ({
         name,
         values: times.map((at) => {
-          const minute = found.get(at);
-          return minute ? of(minute) : null;
+          const step = found.get(at);
+          return step ? of(step) : null;
         }),
       })),
       least,
@@ -207,7 +207,7 @@ function quality(
       h(
         "select",
         { onchange, id: "stream" },
-        h("option", { value: "" }, "All: the worst of each minute, bitrates together"),
+        h("option", { value: "" }, "All: the worst of each moment, bitrates together"),
         options,
       ),
     ),
@@ -226,5 +226,7 @@ const nameOf = ({ name, peer, direction, stream }: Stream): string =>
   direction === "in" ? `${name || peer} sends ${stream}` : `${name || peer} gets`;
 
 const ROWS = 50;
+/** Of one plot: more would be a few pixels apart. */
+const POINTS = 120;
 /** More streams than anybody looks for in a list. */
 const OPTIONS_MAX = 500;

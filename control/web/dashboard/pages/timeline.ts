@@ -1,29 +1,30 @@
 import { type Point, type Stream } from "../api.js";
 
-/** How streams fared in a minute: what went worst, and bitrates together. */
-export interface Minute {
+/** How streams fared in a step of time: what went worst, and bitrates together. */
+export interface Step {
   loss: number | null;
   queue: number | null;
   bitrate: number;
   roundTrip: number | null;
 }
 
-/** By the beginning of each minute. */
-export function minutesOf(streams: readonly Stream[]): Map<number, Minute> {
-  const found = new Map<number, Minute>();
+/** By the beginning of each step. */
+export function stepsOf(streams: readonly Stream[]): Map<number, Step> {
+  const found = new Map<number, Step>();
   for (const point of streams.flatMap(({ points }) => points)) {
     const before = found.get(point.at);
+    const worst = point.worst ?? point;
     found.set(point.at, {
-      loss: worse(before?.loss, point.lossFraction),
-      queue: worse(before?.queue, point.queueDelaySeconds),
+      loss: worse(before?.loss, worst.lossFraction),
+      queue: worse(before?.queue, worst.queueDelaySeconds),
       bitrate: (before?.bitrate ?? 0) + bitrate(point),
-      roundTrip: worse(before?.roundTrip, point.roundTripSeconds),
+      roundTrip: worse(before?.roundTrip, worst.roundTripSeconds),
     });
   }
   return found;
 }
 
-/** Of a minute that was measured in part, over that part. */
+/** Of a step that was measured in part, over that part. */
 function bitrate({ bytes, seconds }: Point): number {
   return seconds > 0 ? (bytes * 8) / seconds : 0;
 }
