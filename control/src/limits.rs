@@ -170,6 +170,12 @@ pub const RATES_SWEPT: Duration = Duration::from_secs(1);
 /// Largest message from peer to peer: a WebSocket frame holds it also in base 64.
 pub const MESSAGE_BYTES: usize = 64 << 10;
 const _: () = assert!(MESSAGE_BYTES * 4 / 3 + 1024 < FRAME_BYTES);
+/// What one of two browsers signals to the other at once: 16 m-lines as browsers write them.
+pub const SIGNAL_BYTES: usize = 64 << 10;
+const _: () = assert!(SIGNAL_BYTES * 3 < FRAME_BYTES);
+/// And how often, as long as they are two: an offer or answer for each change of what is published, and
+/// with the candidates of each attempt thirty, which get rarer.
+pub const SIGNALS: usize = 2000;
 /// How long a new link may take to send `Auth`.
 pub const AUTH_TIME: Duration = Duration::from_secs(5);
 /// Bytes that wait for a slow link; when it is full the link is closed, the session kept. A scope

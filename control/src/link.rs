@@ -53,8 +53,6 @@ pub struct Links {
     reconnect_time: Duration,
     ping_time: Duration,
     /// Whether two may send to one another, and of which applications they may not.
-    direct: bool,
-    relayed_applications: Vec<String>,
     /// Where clients are sent that have no session here.
     redirect: Option<(String, u16)>,
     /// How fast a client may speak.
@@ -143,8 +141,6 @@ impl Links {
             admission: Admission::new(limits.links, limits.sessions_per_address),
             reconnect_time: Duration::from_secs(config.link.reconnect_seconds),
             ping_time: Duration::from_secs(config.link.ping_seconds),
-            direct: config.link.direct,
-            relayed_applications: config.link.relayed_applications.clone(),
             redirect: config.link.redirect_to(),
             rates: config.link.rates(),
             relay_tcp: config.relay.ice_tcp,
@@ -188,11 +184,6 @@ impl Links {
         if let Some((session, link)) = joined {
             tokio::spawn(session.run(link));
         }
-    }
-
-    /// Whether two clients of an application may send to one another.
-    fn goes_directly(&self, application: &str) -> bool {
-        self.direct && !self.relayed_applications.iter().any(|relayed| relayed == application)
     }
 
     /// Places for connections to the relay's ICE-TCP.

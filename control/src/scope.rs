@@ -171,6 +171,8 @@ pub enum Notice {
     Direct(direct::Offer),
     /// It may do so no longer, and why.
     DirectEnded(&'static str),
+    /// The other of two browsers says how it is reached.
+    Signal(direct::Signal),
     /// The scope was given to another node: whoever is in it begins anew, there.
     Moved,
     /// The session key of native clients is another.

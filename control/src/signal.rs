@@ -2,5 +2,6 @@
 
 mod base64;
 pub mod conference;
+mod direct;
 pub mod hub;
 pub mod jsonrtc;

@@ -92,6 +92,9 @@ pub async fn write(app: &App) -> String {
     let name = "control_websocket_held_total";
     header(out, name, "counter", "Messages after which a fast client of a WebSocket waited.");
     line(out, name, "", app.hub.held());
+    let name = "control_websocket_direct_offers_total";
+    header(out, name, "counter", "Browsers told of the other of two.");
+    line(out, name, "", app.scopes.direct_offers());
     write_events(out, app.notary.counters());
     let statistics = app.scopes.relay().statistics(Vec::new()).await;
     header(out, "control_relay_up", "gauge", "Whether the relay answers.");

@@ -10,7 +10,7 @@ use strait_proto::v1 as relay;
 use crate::auth::{Reason, Scheme, Signed};
 use crate::fault::{Class, Fault};
 use crate::scope::allowed::{AllowSpec, Senders};
-use crate::scope::direct::Offer;
+use crate::scope::direct::{Offer, Way};
 use crate::scope::key::SessionKey;
 use crate::scope::native::{Encoding, PublishSpec, formats};
 use crate::scope::{Kind, Notice, PeerView, PublicationView, Source};
@@ -299,6 +299,7 @@ pub fn event(notice: &Notice) -> Option<Body> {
         | Notice::ChannelEnded
         | Notice::Connected { .. }
         | Notice::Moved
+        | Notice::Signal(_)
         | Notice::KeyChanged => return None,
     };
     Some(user(event))
@@ -308,7 +309,10 @@ pub fn event(notice: &Notice) -> Option<Body> {
 pub fn direct(offer: &Offer) -> link::Direct {
     link::Direct {
         peer_id: offer.peer.clone(),
-        endpoints: vec![offer.place.to_string()],
+        endpoints: match offer.way {
+            Way::Told(place) => vec![place.to_string()],
+            Way::Signalled => Vec::new(),
+        },
         remote_ice: Some(credentials(&offer.remote)),
         local_ice: Some(credentials(&offer.local)),
         controlling: offer.controlling,

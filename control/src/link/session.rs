@@ -100,7 +100,7 @@ impl Session {
         let sink = Sink::new(notices_in, 0).with_messages();
         let peer = id::random("p")?;
         let scopes = &registration.links.scopes;
-        let directly = !auth.relay_only && registration.links.goes_directly(&identity.application);
+        let directly = !auth.relay_only && scopes.goes_directly(&identity.application);
         let (scope, profiles) = (auth.scope_id.as_str(), &auth.profiles);
         let (native, peers) = Native::enter(
             scopes,

@@ -3,16 +3,37 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::fault::Fault;
+use crate::limits;
 use crate::sdp::IceCredentials;
+
+/// How the other of two gets to know where one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A native client: the node says where the relay sees it over UDP.
+    Told(SocketAddr),
+    /// A browser: it tells by itself, and the node passes that on.
+    Signalled,
+}
+
+/// Who of the members may go directly, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directly {
+    /// Nobody is to know its address, or it cannot.
+    No,
+    /// As native clients do.
+    Native,
+    /// As browsers do.
+    Browser,
+}
 
 /// A member of a scope, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member<'a> {
     /// Who.
     pub peer: &'a str,
-    /// Where the relay sees it over UDP. None for one that is not reached so, that is no native
-    /// client, or whose address nobody is to know.
-    pub place: Option<SocketAddr>,
+    /// None for one that is not reached over UDP, or whose address nobody is to know.
+    pub way: Option<Way>,
 }
 
 /// What one of two is told of the other.
@@ -20,8 +41,10 @@ pub struct Member<'a> {
 pub struct Offer {
     /// The other one.
     pub peer: String,
-    /// Where it is.
-    pub place: SocketAddr,
+    /// Which pair this is: what is signalled names it.
+    pub number: u64,
+    /// How it is found.
+    pub way: Way,
     /// Its credentials.
     pub remote: IceCredentials,
     /// Those of who is told.
@@ -33,7 +56,23 @@ pub struct Offer {
 impl fmt::Debug for Offer {
     // Passwords are nothing for logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Offer of {} at {}", self.peer, self.place)
+        write!(f, "Offer {} of {}: {:?}", self.number, self.peer, self.way)
+    }
+}
+
+/// What one of two browsers says to the other, which alone understands it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signal {
+    /// Which pair it is about.
+    pub number: u64,
+    /// What it says.
+    pub text: String,
+}
+
+impl fmt::Debug for Signal {
+    // Addresses and fingerprints are nothing for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signal of pair {}, {} bytes", self.number, self.text.len())
     }
 }
 
@@ -48,13 +87,19 @@ pub enum Told {
 
 /// The two who send to one another, while there are such.
 #[derive(Debug, Default)]
-pub struct Pair(Option<[End; 2]>);
+pub struct Pair {
+    ends: Option<[End; 2]>,
+    /// Pairs that there were.
+    number: u64,
+}
 
 #[derive(Debug)]
 struct End {
     peer: String,
-    place: SocketAddr,
+    way: Way,
     ice: IceCredentials,
+    /// What it signalled to the other.
+    signals: usize,
 }
 
 impl Pair {
@@ -66,26 +111,24 @@ impl Pair {
         mut fresh: impl FnMut() -> Option<IceCredentials>,
     ) -> Vec<(String, Told)> {
         let wanted = two(members);
-        if let (Some(ends), Ok(two)) = (&self.0, &wanted)
-            && ends
-                .iter()
-                .zip(two)
-                .all(|(end, (peer, place))| end.peer == *peer && end.place == *place)
+        if let (Some(ends), Ok(two)) = (&self.ends, &wanted)
+            && ends.iter().zip(two).all(|(end, (peer, way))| end.peer == *peer && end.way == *way)
         {
             return Vec::new();
         }
-        let before = self.0.take();
+        let before = self.ends.take();
         let made = wanted.and_then(|[one, other]| {
-            let mut end = |(peer, place): (&str, SocketAddr)| -> Result<End, &'static str> {
+            let mut end = |(peer, way): (&str, Way)| -> Result<End, &'static str> {
                 let ice = fresh().ok_or("there is no randomness for credentials")?;
-                Ok(End { peer: peer.to_owned(), place, ice })
+                Ok(End { peer: peer.to_owned(), way, ice, signals: 0 })
             };
             Ok([end(one)?, end(other)?])
         });
         match made {
             Ok(ends) => {
                 let told = ends.iter().map(|end| end.peer.clone()).collect::<Vec<_>>();
-                self.0 = Some(ends);
+                self.ends = Some(ends);
+                self.number += 1;
                 let offer = |peer: String| Some((peer.clone(), Told::Offered(self.offer(&peer)?)));
                 told.into_iter().filter_map(offer).collect()
             }
@@ -98,7 +141,7 @@ impl Pair {
 
     /// What one of the two was told; none for anybody else.
     pub fn offer(&self, peer: &str) -> Option<Offer> {
-        let [one, other] = self.0.as_ref()?;
+        let [one, other] = self.ends.as_ref()?;
         let (own, other, controlling) = match peer {
             _ if one.peer == peer => (one, other, true),
             _ if other.peer == peer => (other, one, false),
@@ -106,30 +149,64 @@ impl Pair {
         };
         Some(Offer {
             peer: other.peer.clone(),
-            place: other.place,
+            number: self.number,
+            way: other.way,
             remote: other.ice.clone(),
             local: own.ice.clone(),
             controlling,
         })
+    }
+
+    /// For whom is what one of two browsers signals to the other. None: that pair is no more, or
+    /// never was; who signals may not have heard of it yet.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::TooMany`] at the limit of one pair.
+    pub fn signal(&mut self, from: &str, number: u64) -> Result<Option<&str>, Fault> {
+        let Some([one, other]) = self.ends.as_mut().filter(|_| number == self.number) else {
+            return Ok(None);
+        };
+        let (own, other) = match from {
+            _ if one.peer == from => (one, other),
+            _ if other.peer == from => (other, one),
+            _ => return Ok(None),
+        };
+        if own.way != Way::Signalled {
+            return Ok(None);
+        }
+        if own.signals >= limits::SIGNALS {
+            return Err(Fault::too_many(format!(
+                "{} signals to the other of two, all that one may send: media goes by the relay \
+                 until one of them begins anew",
+                limits::SIGNALS
+            )));
+        }
+        own.signals += 1;
+        Ok(Some(&other.peer))
     }
 }
 
 /// The two, or why there are none.
 fn two<'a>(
     mut members: impl Iterator<Item = Member<'a>>,
-) -> Result<[(&'a str, SocketAddr); 2], &'static str> {
+) -> Result<[(&'a str, Way); 2], &'static str> {
     let (Some(one), Some(other)) = (members.next(), members.next()) else {
         return Err("the other one left");
     };
     if members.next().is_some() {
         return Err("a third one came");
     }
-    let (Some(a), Some(b)) = (one.place, other.place) else {
+    let (Some(a), Some(b)) = (one.way, other.way) else {
         return Err("one of the two is not reached over UDP");
     };
-    match a.is_ipv4() == b.is_ipv4() {
-        true => Ok([(one.peer, a), (other.peer, b)]),
-        false => Err("one of the two has IPv4, the other IPv6"),
+    match (a, b) {
+        (Way::Told(a), Way::Told(b)) if a.is_ipv4() != b.is_ipv4() => {
+            Err("one of the two has IPv4, the other IPv6")
+        }
+        (Way::Told(_), Way::Told(_)) | (Way::Signalled, Way::Signalled) => {
+            Ok([(one.peer, a), (other.peer, b)])
+        }
+        _ => Err("one of the two is a browser, the other is none"),
     }
 }
 
@@ -141,17 +218,20 @@ mod tests {
     const THIRD: &str = "a third one came";
     const NO_UDP: &str = "one of the two is not reached over UDP";
     const FAMILIES: &str = "one of the two has IPv4, the other IPv6";
+    const KINDS: &str = "one of the two is a browser, the other is none";
 
-    /// Members as "a1 b2": who, and the last number of the address; "a-": not over UDP; "a6": IPv6.
+    /// Members as "a1 b2": who, and the last number of the address; "a-": not over UDP; "a6": IPv6;
+    /// "aw": a browser.
     fn settle(pair: &mut Pair, members: &str, made: &mut u32) -> Vec<(String, Told)> {
         let place = |text: &str| match text {
             "-" => None,
-            "6" => Some("[2001:db8::1]:5".parse().unwrap()),
-            host => Some(format!("192.0.2.{host}:5").parse().unwrap()),
+            "w" => Some(Way::Signalled),
+            "6" => Some(Way::Told("[2001:db8::1]:5".parse().unwrap())),
+            host => Some(Way::Told(format!("192.0.2.{host}:5").parse().unwrap())),
         };
         let each = |text: &'static str| {
             let (peer, at) = text.split_at(1);
-            Member { peer, place: place(at) }
+            Member { peer, way: place(at) }
         };
         let members: &'static str = String::leak(members.to_owned());
         let fresh = || {
@@ -183,6 +263,9 @@ mod tests {
             ("", "a1 b2 c3", String::new()),
             ("", "a1 b-", String::new()),
             ("", "a1 b6", String::new()),
+            ("", "a1 bw", String::new()),
+            ("", "aw bw", "ab".into()),
+            ("", "aw bw c-", String::new()),
             ("", "a1 b2", "ab".into()),
             ("a1 b2", "a1 b2", String::new()),
             ("a1 b2", "a1 b3", "ab".into()),
@@ -191,6 +274,12 @@ mod tests {
             ("a1 b2", "a1 b2 c-", both(THIRD)),
             ("a1 b2", "a1 b-", both(NO_UDP)),
             ("a1 b2", "a1 b6", both(FAMILIES)),
+            ("a1 b2", "a1 bw", both(KINDS)),
+            ("aw bw", "aw bw", String::new()),
+            ("aw bw", "aw bw c1", both(THIRD)),
+            ("aw bw", "aw b-", both(NO_UDP)),
+            ("aw bw", "aw cw", "ac".into()),
+            ("aw bw", "aw", both(LEFT)),
             ("a1 b2", "a1", both(LEFT)),
             ("a1 b2", "", both(LEFT)),
         ];
@@ -212,10 +301,8 @@ mod tests {
         let (a, b) = (pair.offer("a").unwrap(), pair.offer("b").unwrap());
         assert_eq!((&a.local, &a.remote), (&b.remote, &b.local));
         assert!(a.controlling && !b.controlling);
-        assert_eq!(
-            (a.place.to_string(), b.place.to_string()),
-            ("192.0.2.2:5".into(), "192.0.2.1:5".into())
-        );
+        let told = |place: &str| Way::Told(place.parse().unwrap());
+        assert_eq!((a.way, b.way), (told("192.0.2.2:5"), told("192.0.2.1:5")));
         assert_eq!(pair.offer("c"), None);
         settle(&mut pair, "a1 b2 c3", &mut made);
         settle(&mut pair, "a1 b2", &mut made);
@@ -225,11 +312,36 @@ mod tests {
     }
 
     #[test]
+    fn signals_reach_the_other_of_this_pair_alone_and_not_without_end() {
+        let (mut pair, mut made) = (Pair::default(), 0);
+        assert_eq!(pair.signal("a", 0), Ok(None));
+        settle(&mut pair, "a1 b2", &mut made);
+        assert_eq!(pair.signal("a", 1), Ok(None), "native clients have no need to");
+        settle(&mut pair, "aw bw", &mut made);
+        let number = pair.offer("a").unwrap().number;
+        assert_eq!(pair.offer("b").unwrap().number, number);
+        assert_eq!(pair.signal("a", number), Ok(Some("b")));
+        assert_eq!(pair.signal("b", number), Ok(Some("a")));
+        assert_eq!(pair.signal("c", number), Ok(None));
+        assert_eq!(pair.signal("a", number - 1), Ok(None));
+        for _ in 1..limits::SIGNALS {
+            assert!(pair.signal("a", number).is_ok());
+        }
+        assert!(pair.signal("a", number).is_err());
+        assert!(pair.signal("b", number).is_ok(), "his are counted apart");
+        settle(&mut pair, "aw bw c1", &mut made);
+        assert_eq!(pair.signal("a", number), Ok(None));
+        settle(&mut pair, "aw bw", &mut made);
+        assert_eq!(pair.signal("a", number), Ok(None), "that was another pair");
+        assert_eq!(pair.signal("a", number + 1), Ok(Some("b")));
+    }
+
+    #[test]
     fn without_randomness_nothing_is_offered() {
         let mut pair = Pair::default();
         let members = ["192.0.2.1:5", "192.0.2.2:5"].map(|place| place.parse().ok());
         let members = ["a", "b"].into_iter().zip(members);
-        let members = members.map(|(peer, place)| Member { peer, place });
+        let members = members.map(|(peer, place)| Member { peer, way: place.map(Way::Told) });
         assert_eq!(pair.settle(members, || None), Vec::new());
         assert_eq!(pair.offer("a"), None);
     }

@@ -10,6 +10,7 @@ use strait_proto::v1;
 use tracing::warn;
 
 use super::allowed::{AllowSpec, Allowed};
+use super::direct::Directly;
 use super::key::SessionKey;
 use super::registry::{Scope, ScopeKey, Scopes};
 use super::rotation::KeyChanges;
@@ -177,7 +178,7 @@ impl Native {
         let claim = scopes.claim(&key).await?;
         let (scope, others, rtcp_ssrc) = scopes.enter(key, (peer, name), sink, admit)?;
         if directly {
-            scope.roster().let_go_directly(peer);
+            scope.roster().let_go_directly(peer, Directly::Native);
         }
         let stay = scopes.note_joined(&scope, (peer, name), &identity.subject, "native");
         let mut native = Self {

@@ -9,6 +9,7 @@ use strait_proto::v1;
 use tracing::warn;
 
 use super::allowed::Allowed;
+use super::direct::Directly;
 use super::plan::{self, Leg, Role, Wanted};
 use super::registry::{Scope, ScopeKey, Scopes};
 use super::{Kind, Notice, PeerView, PublicationView, Sink, Source};
@@ -153,6 +154,17 @@ impl Participant {
         self.close_media().await;
         self.scopes.note_left(self.stay, reason);
         self.scopes.exit(&self.scope, &self.peer, reason).await;
+    }
+
+    /// Says whether media may go directly to the other of two, and that one know the addresses: what
+    /// comes so is no business of the relay's, so who may not subscribe does not.
+    pub fn go_directly(&self, wanted: bool) {
+        let may = wanted
+            && self.role == Role::Conference
+            && self.scopes.goes_directly(&self.identity.application)
+            && self.identity.check_subscribe().is_ok();
+        let directly = if may { Directly::Browser } else { Directly::No };
+        self.scope.let_go_directly(&self.peer, directly);
     }
 
     /// The scope.

@@ -9,6 +9,7 @@ use strait_proto::v1;
 use tracing::warn;
 
 use super::channels::Channels;
+use super::direct::Directly;
 use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
 use super::rotation::AtRelay;
@@ -41,6 +42,10 @@ pub struct Scopes {
     media: Media,
     transports: AtomicU64,
     wishes: Wishes,
+    /// Whether two may go directly, and applications whose clients never do.
+    direct: (bool, Vec<String>),
+    /// Browsers that were told of the other of two.
+    direct_offers: AtomicU64,
     /// Messages and KiB a second that a browser may say by its data channels.
     speech: (u32, u32),
     cluster: Arc<Cluster>,
@@ -77,8 +82,37 @@ impl Scopes {
     ) -> Self {
         let (scopes, wishes) = Default::default();
         let speech = (link.messages_per_second, link.kibibytes_per_second);
-        let transports = AtomicU64::new(0);
-        Self { scopes, relay, notary, limits, media, transports, wishes, speech, cluster }
+        let direct = (link.direct, link.relayed_applications.clone());
+        let (transports, direct_offers) = Default::default();
+        Self {
+            scopes,
+            relay,
+            notary,
+            limits,
+            media,
+            transports,
+            wishes,
+            direct,
+            direct_offers,
+            speech,
+            cluster,
+        }
+    }
+
+    /// Whether two clients of an application may send to one another.
+    pub fn goes_directly(&self, application: &str) -> bool {
+        let (direct, relayed) = &self.direct;
+        *direct && !relayed.iter().any(|relayed| relayed == application)
+    }
+
+    /// Browsers that were told of the other of two.
+    pub fn direct_offers(&self) -> u64 {
+        self.direct_offers.load(Ordering::Relaxed)
+    }
+
+    /// A browser was told of the other of two.
+    pub fn count_direct_offer(&self) {
+        self.direct_offers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What a peer whose data channels the relay takes may do there.
@@ -493,6 +527,31 @@ impl Scope {
             true => Err(Fault::too_many(format!("{to} reads too slowly and is cut off"))),
             false => Ok(()),
         }
+    }
+
+    /// Says whether a member may go directly from now on.
+    pub(super) fn let_go_directly(&self, peer: &str, directly: Directly) {
+        let mut roster = self.roster();
+        roster.let_go_directly(peer, directly);
+        settle(&mut roster);
+    }
+
+    /// Hands what one of two browsers signals to the other.
+    ///
+    /// # Errors
+    /// [`Class::TooLarge`]; [`Class::TooMany`] at the limit of one pair.
+    pub fn signal(&self, from: &str, signal: direct::Signal) -> Result<(), Fault> {
+        if signal.text.len() > limits::SIGNAL_BYTES {
+            return Err(Fault::too_large(format!(
+                "a signal of {} bytes; at most {}: publish fewer streams",
+                signal.text.len(),
+                limits::SIGNAL_BYTES
+            )));
+        }
+        if let Some(sink) = self.roster().signal(from, signal.number)? {
+            sink.send(&Arc::new(Notice::Signal(signal)));
+        }
+        Ok(())
     }
 
     /// Ends all publications of a peer and tells the others; presence stays.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::direct::{self, Pair};
+use super::direct::{self, Directly, Pair, Way};
 use super::{PeerView, PublicationView, Speakers};
 use crate::fault::Fault;
 use crate::sdp::IceCredentials;
@@ -32,8 +32,8 @@ struct Member<S> {
     relay_peer: Option<String>,
     /// How that is reached, while it is connected.
     reached: Option<Reached>,
-    /// It may go directly, and the other of two may know its address.
-    goes_directly: bool,
+    /// Whether it may go directly, and the other of two may know its address.
+    directly: Directly,
     publications: Vec<PublicationView>,
     sink: S,
 }
@@ -66,7 +66,7 @@ impl<S> Roster<S> {
             name: name.into(),
             relay_peer: None,
             reached: None,
-            goes_directly: false,
+            directly: Directly::No,
             publications: Vec::new(),
             sink,
         };
@@ -179,10 +179,10 @@ impl<S> Roster<S> {
         Some((peer, before.map(|before| before.is_tcp) != Some(reached.is_tcp)))
     }
 
-    /// Says that a member may go directly, and that the other of two may know its address.
-    pub fn let_go_directly(&mut self, peer: &str) {
+    /// Says whether a member may go directly, and the other of two may know its address.
+    pub fn let_go_directly(&mut self, peer: &str, directly: Directly) {
         if let Some(member) = self.members.get_mut(peer) {
-            member.goes_directly = true;
+            member.directly = directly;
         }
     }
 
@@ -192,8 +192,13 @@ impl<S> Roster<S> {
         fresh: impl FnMut() -> Option<IceCredentials>,
     ) -> Vec<(String, direct::Told)> {
         let members = self.members.iter().map(|(peer, member)| {
-            let reached = member.reached.filter(|at| member.goes_directly && !at.is_tcp);
-            direct::Member { peer, place: reached.and_then(|at| at.place) }
+            let reached = member.reached.filter(|at| !at.is_tcp);
+            let way = reached.and_then(|at| match member.directly {
+                Directly::No => None,
+                Directly::Native => at.place.map(Way::Told),
+                Directly::Browser => Some(Way::Signalled),
+            });
+            direct::Member { peer, way }
         });
         self.pair.settle(members, fresh)
     }
@@ -201,6 +206,15 @@ impl<S> Roster<S> {
     /// What a member was told of the other of two; none while media does not go directly.
     pub fn direct(&self, peer: &str) -> Option<direct::Offer> {
         self.pair.offer(peer)
+    }
+
+    /// As [`Pair::signal`]: who it is for, and where that one's notices go.
+    ///
+    /// # Errors
+    /// As [`Pair::signal`].
+    pub fn signal(&mut self, from: &str, number: u64) -> Result<Option<&S>, Fault> {
+        let to = self.pair.signal(from, number)?;
+        Ok(to.and_then(|to| self.members.get(to)).map(|member| &member.sink))
     }
 
     /// The member whose transport has this name.

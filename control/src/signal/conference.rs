@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::base64;
+use super::direct;
 use super::hub::{Attach, Hub, Registration, Wire};
 use super::jsonrtc::{Action, Frame, FrameType, Outgoing, Received, Series};
 use crate::auth::Identity;
@@ -66,6 +67,8 @@ struct Change {
     preferences: Vec<PreferenceSpec>,
     allow: Option<AllowSpec>,
     uplink_max_bps: Option<u64>,
+    /// Media may go directly to the other of two. START without it means that it may not.
+    direct: Option<bool>,
     /// Of START: in a scope that nobody else can enter, to try the line. It is known by no other
     /// name than the peer's own.
     alone: bool,
@@ -96,7 +99,7 @@ struct Notify {
     to: Option<String>,
     text: Option<String>,
     data: Option<String>,
-    /// Of a message that a data channel did not bring: its number there.
+    /// Of a message that a data channel did not bring: its number there. Of a signal: the pair's.
     number: Option<u32>,
 }
 
@@ -365,7 +368,8 @@ impl Session {
     async fn start(&mut self, frame: &Frame) -> Result<Outgoing, Fault> {
         check_package(frame)?;
         let sequence = frame.control.sequence.unwrap_or_default();
-        let change = change(frame)?;
+        let mut change = change(frame)?;
+        change.direct.get_or_insert(false);
         let mut identity = self.identity.clone();
         let mut scope = frame.text("target").unwrap_or_default().to_owned();
         if change.alone {
@@ -433,6 +437,9 @@ impl Session {
             Some(subsession) => &mut subsession.participant,
             None => return Err(no_subsession()),
         };
+        if let Some(direct) = change.direct {
+            participant.go_directly(direct);
+        }
         // Before the streams that they are about.
         if let Some(allow) = change.allow {
             participant.allow(allow).await?;
@@ -529,6 +536,11 @@ impl Session {
                 }
                 Ok(json!({}))
             }
+            "signal" => {
+                let signal = direct::signal(notify.number, notify.text)?;
+                subsession.participant.scope().signal(&self.peer, signal)?;
+                Ok(json!({}))
+            }
             "channel" => {
                 let scope = subsession.participant.scope();
                 if !scope.channels().turn_on(&self.peer) {
@@ -540,8 +552,8 @@ impl Session {
                 Ok(json!({}))
             }
             _ => Err(Fault::malformed(
-                "payload.event is unknown; mute, unmute, message, channel, statistics and quality \
-                 are known",
+                "payload.event is unknown; mute, unmute, message, channel, signal, statistics and \
+                 quality are known",
             )),
         }
     }
@@ -607,7 +619,12 @@ impl Session {
             }
             Notice::ChannelEnded => return self.tell_unanswered(index),
             Notice::Connected { .. } => json!({"event": "connected"}),
-            Notice::Direct(_) | Notice::DirectEnded(_) => return, // of native clients
+            Notice::Direct(offer) => {
+                self.registration.hub.scopes.count_direct_offer();
+                direct::offered(offer)
+            }
+            Notice::DirectEnded(reason) => direct::ended(reason),
+            Notice::Signal(signal) => direct::told(signal),
             Notice::MediaLost { reason, .. } if is_lost => {
                 json!({"event": "media-lost", "reason": reason})
             }

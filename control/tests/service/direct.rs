@@ -1,15 +1,15 @@
 //! When the two of a scope are told of each other.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use strait_link::v1::{
     Auth, Authenticated, Direct, Leave, Ping, Publish, client_message::Body as Request,
     server_message::Body, user_event::Body as Event,
 };
 use strait_proto::v1::{self, event::Event as Told, peer_left::Reason};
 
-use crate::Service;
 use crate::native::{Native, auth};
 use crate::socket::Client;
+use crate::{CONFERENCE, Service};
 
 const THIRD: &str = "a third one came";
 const NO_UDP: &str = "one of the two is not reached over UDP";
@@ -17,15 +17,22 @@ const NO_UDP: &str = "one of the two is not reached over UDP";
 impl Service {
     /// The scope at the relay, and a client's newest transport there.
     fn transport(&self, of: &Authenticated) -> (String, String) {
+        self.transport_of(&of.peer_id)
+    }
+
+    fn transport_of(&self, peer: &str) -> (String, String) {
         let (scope_id, scope) = self.relay.scope();
-        let prefix = format!("{}.", of.peer_id);
+        let prefix = format!("{peer}.");
         let number = |peer: &&String| peer.strip_prefix(&prefix)?.parse::<u64>().ok();
         let newest = scope.peers.keys().filter(|peer| number(peer).is_some()).max_by_key(number);
         (scope_id, newest.expect("a transport").clone())
     }
 
     fn reach(&self, of: &Authenticated, place: &str) {
-        let (scope_id, peer_id) = self.transport(of);
+        self.reach_transport(self.transport(of), place);
+    }
+
+    fn reach_transport(&self, (scope_id, peer_id): (String, String), place: &str) {
         let (remote_address, protocol) = (place.to_owned(), "udp".to_owned());
         let connected = v1::PeerConnected { scope_id, peer_id, remote_address, protocol };
         self.relay.emit(Told::PeerConnected(connected));
@@ -45,6 +52,106 @@ impl Service {
         self.reach(&bob.1, "192.0.2.2:2000");
         [ann, bob]
     }
+}
+
+/// A browser that is reached over UDP, and its subsession.
+fn browser(service: &Service, name: &str, direct: bool) -> (Client, String) {
+    let mut browser = Client::connect(service, name);
+    let (sub, _) = browser.start("lobby", json!({"sdp": CONFERENCE, "direct": direct})).unwrap();
+    service.reach_transport(service.transport_of(&browser.peer), "192.0.2.9:9");
+    while browser.event()["event"] != "connected" {}
+    (browser, sub)
+}
+
+/// The next of these events; presence aside nothing else is said before it.
+fn told(browser: &mut Client, name: &str) -> Value {
+    loop {
+        let event = browser.event();
+        match event["event"].as_str().unwrap() {
+            "joined" | "left" | "published" | "unpublished" => {}
+            _ => {
+                assert_eq!(event["event"], name, "{event}");
+                return event;
+            }
+        }
+    }
+}
+
+/// Nothing of it was said until now.
+fn not_told(browser: &mut Client, sub: &str) {
+    let to_oneself = json!({"event": "message", "to": browser.peer, "text": "and now?"});
+    browser.request(sub, "NOTIFY", to_oneself).unwrap();
+    told(browser, "message");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_browsers_are_told_of_each_other_and_signal_through_the_node() {
+    let service = Service::start_tls(|_| {}).await;
+    let (mut ann, in_ann) = browser(&service, "Ann", true);
+    not_told(&mut ann, &in_ann);
+    let (mut bob, in_bob) = browser(&service, "Bob", true);
+    let (to_ann, to_bob) = (told(&mut ann, "direct"), told(&mut bob, "direct"));
+    assert_eq!((&to_ann["peer"], &to_bob["peer"]), (&json!(bob.peer), &json!(ann.peer)));
+    let number = &to_ann["number"];
+    assert_eq!(number, &to_bob["number"]);
+    assert_eq!(service.metric("control_websocket_direct_offers_total").await, Some(2));
+
+    let signal = |text: &str| json!({"event": "signal", "number": number, "text": text});
+    ann.message(&in_ann, "NOTIFY", signal("where I am"));
+    assert_eq!(told(&mut bob, "signal"), signal("where I am"));
+    bob.request(&in_bob, "NOTIFY", signal("and I")).unwrap();
+    assert_eq!(told(&mut ann, "signal"), signal("and I"));
+    let too_large = signal(&"x".repeat((64 << 10) + 1));
+    assert_eq!(ann.request(&in_ann, "NOTIFY", too_large).unwrap_err()["error_code"], 413);
+    let nameless = json!({"event": "signal", "text": "of which pair?"});
+    assert_eq!(ann.request(&in_ann, "NOTIFY", nameless).unwrap_err()["error_code"], 400);
+
+    let (mut cat, in_cat) = browser(&service, "Cat", true);
+    for browser in [&mut ann, &mut bob] {
+        assert_eq!(told(browser, "direct-ended")["reason"], THIRD);
+    }
+    // Of a pair that is no more, and of one that was never hers.
+    for (browser, sub) in [(&mut ann, &in_ann), (&mut cat, &in_cat)] {
+        browser.request(sub, "NOTIFY", signal("too late")).unwrap();
+    }
+    for (browser, sub) in [(&mut ann, &in_ann), (&mut bob, &in_bob), (&mut cat, &in_cat)] {
+        not_told(browser, sub);
+    }
+    cat.request(&in_cat, "SHUTDOWN", json!({})).unwrap();
+    let (again, _) = (told(&mut ann, "direct"), told(&mut bob, "direct"));
+    assert_ne!(&again["number"], number);
+    // A browser that begins anew is no longer reached, until it is.
+    let (in_bob, _) = bob.start("lobby", json!({"sdp": CONFERENCE, "direct": true})).unwrap();
+    assert_eq!(told(&mut ann, "direct-ended")["reason"], NO_UDP);
+    service.reach_transport(service.transport_of(&bob.peer), "192.0.2.9:10");
+    told(&mut ann, "direct");
+    // Who changes its mind ends it, and may change it again.
+    bob.request(&in_bob, "UPDATE", json!({"direct": false})).unwrap();
+    told(&mut ann, "direct-ended");
+    bob.request(&in_bob, "UPDATE", json!({"direct": true})).unwrap();
+    told(&mut ann, "direct");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_are_told_only_where_node_token_and_both_of_them_want_it() {
+    let relayed = vec!["dev".to_owned()];
+    let off = Service::start_tls(|config| config.link.direct = false).await;
+    let other = Service::start_tls(|config| config.link.relayed_applications = relayed).await;
+    let on = Service::start_tls(|_| {}).await;
+    for (service, bob_wants) in [(&off, true), (&other, true), (&on, false)] {
+        let (mut ann, in_ann) = browser(service, "Ann", true);
+        let (mut bob, in_bob) = browser(service, "Bob", bob_wants);
+        not_told(&mut ann, &in_ann);
+        not_told(&mut bob, &in_bob);
+    }
+    // With a native client there is no common way.
+    let service = Service::start_tls(|_| {}).await;
+    let (mut ann, in_ann) = browser(&service, "Ann", true);
+    let (mut bob, at_bob) = service.join("lobby", "Bob");
+    service.reach(&at_bob, "192.0.2.2:2000");
+    while !matches!(bob.event(), Event::Connected(_)) {}
+    not_told(&mut ann, &in_ann);
+    nothing_said(&mut [&mut bob]);
 }
 
 /// What both are told, and that it is the same of the same.

@@ -1,0 +1,32 @@
+//! How browsers are told to go directly, and when no longer: `docs/reference/jsonrtc.md`.
+
+use serde_json::{Value, json};
+
+use crate::fault::Fault;
+use crate::scope::direct::{Offer, Signal};
+
+/// Media may go to the other of two.
+pub fn offered(offer: &Offer) -> Value {
+    json!({"event": "direct", "peer": offer.peer, "number": offer.number})
+}
+
+/// It may do so no longer.
+pub fn ended(reason: &str) -> Value {
+    json!({"event": "direct-ended", "reason": reason})
+}
+
+/// What the other one says.
+pub fn told(signal: &Signal) -> Value {
+    json!({"event": "signal", "number": signal.number, "text": signal.text})
+}
+
+/// What a client says to the other one.
+///
+/// # Errors
+/// [`crate::fault::Class::Malformed`] for one that says nothing, or not of which pair.
+pub fn signal(number: Option<u32>, text: Option<String>) -> Result<Signal, Fault> {
+    match (number, text) {
+        (Some(number), Some(text)) => Ok(Signal { number: number.into(), text }),
+        _ => Err(Fault::malformed("payload of a signal: the number of the event direct, and text")),
+    }
+}
