@@ -128,7 +128,7 @@ function enter(joined: Scope, call: Call): void {
   const changes = ["joined", "left", "published", "unpublished", "muted", "unmuted", "track"];
   for (const name of changes as ("joined" | "left" | "track")[]) joined.on(name, render);
   for (const name of ["speaking", "dominantspeaker"] as const) joined.on(name, render);
-  for (const name of ["connected", "reconnecting", "reconnected"] as const) {
+  for (const name of ["connected", "reconnecting", "reconnected", "connectiontype"] as const) {
     joined.on(name, render);
   }
   joined.watchQuality(withStatistics);
@@ -165,7 +165,9 @@ function render(): void {
   tiles.show(views);
   sound.show(scope);
   stateLine.dataset["state"] = scope.state;
-  if (stateLine.textContent !== STATES[scope.state]) stateLine.textContent = STATES[scope.state];
+  const isDirect = scope.state === "connected" && scope.connectionType === "p2p";
+  const state = isDirect ? "Connected directly" : STATES[scope.state];
+  if (stateLine.textContent !== state) stateLine.textContent = state;
   const count = scope.peers.size + 1;
   element("people").textContent = count === 1 ? "only you" : `${count} people`;
   press(controls.microphone, live("microphone"));

@@ -18,8 +18,16 @@ export class Sound {
           element = new Audio();
           this.elements.set(id, element);
         }
-        if ((element.srcObject as MediaStream | null)?.getAudioTracks()[0] === track) continue;
-        element.srcObject = new MediaStream([track]);
+        const stream = element.srcObject as MediaStream | null;
+        const heard = stream?.getAudioTracks()[0];
+        if (heard === track) continue;
+        if (stream && heard) {
+          // In the stream that is heard: another one would begin with silence.
+          stream.addTrack(track);
+          stream.removeTrack(heard);
+        } else {
+          element.srcObject = new MediaStream([track]);
+        }
         this.play(element);
       }
     }

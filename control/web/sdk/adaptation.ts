@@ -45,9 +45,9 @@ export class Adaptation {
 
   private adapt(entries: Entries): void {
     const all = [...entries.values()];
-    // Who is muted sends next to nothing, and nothing is learned from it.
+    // Who is muted, or sends directly, sends next to nothing: nothing is learned from it.
     const pictures = this.uplinks.filter(
-      ({ ladder, publication }) => ladder && !publication?.muted,
+      ({ ladder, publication }) => ladder && !publication?.muted && !publication?.directly,
     );
     const soundBps = this.soundBps(all);
     // Firefox does not say: there, but for a cap, the browser alone adapts within the bounds.

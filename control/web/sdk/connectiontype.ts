@@ -2,10 +2,7 @@ import { CONNECTION_TYPE_INTERVAL_MS } from "./limits.js";
 import { type Entries, entriesOf, selectedPair } from "./report.js";
 import type { Timers } from "./timers.js";
 
-/**
- * Which way media takes: over the node by UDP or TCP, straight to the other peer, or not at all.
- * The SDK makes no connections between browsers yet: it never says `p2p`.
- */
+/** Which way media takes: over the node by UDP or TCP, straight to the other peer, or not at all. */
 export type ConnectionType = "udp-relay" | "tcp-relay" | "p2p" | "none";
 
 /** The way of a report's selected pair of candidates. */
@@ -23,6 +20,8 @@ export class ConnectionTypeWatch {
   private type: ConnectionType = "none";
   private cancel: () => void = () => {};
   private closed = false;
+  private told: ConnectionType = "none";
+  private isDirect = false;
 
   constructor(
     private readonly connection: RTCPeerConnection,
@@ -59,9 +58,17 @@ export class ConnectionTypeWatch {
     return !this.closed && this.connection.connectionState === "connected";
   }
 
+  /** Something goes directly, whatever way the rest takes. */
+  setDirect(isDirect: boolean): void {
+    this.isDirect = isDirect;
+    this.tell(this.type);
+  }
+
   private tell(type: ConnectionType): void {
-    if (type === this.type) return;
     this.type = type;
-    this.onChange(type);
+    const now = this.isDirect && !this.closed ? "p2p" : type;
+    if (now === this.told) return;
+    this.told = now;
+    this.onChange(now);
   }
 }

@@ -100,3 +100,21 @@ export const CONNECTIVITY_MEASURE_MS_MAX = 30_000;
 export const CONNECTIVITY_BPS = 400_000;
 /** Before it measures: connections begin with checks and probes that say nothing of the line. */
 export const CONNECTIVITY_SETTLE_MS = 1_000;
+/** What the data channel of a direct connection is called. */
+export const DIRECT_LABEL = "strait-direct";
+/** How often who sends directly asks whether it arrives. */
+export const DIRECT_BEAT_MS = 250;
+/** A direct connection that is silent for so long is dead: four beats, of which hidden pages may send one a second. */
+export const DIRECT_SILENCE_MS = 1_800;
+/** One that is not up after this long is given up. */
+export const DIRECT_CONNECT_MS = 10_000;
+/** How often it is looked what arrives directly. */
+export const DIRECT_LOOK_MS = 100;
+/** The first wait before another attempt; it doubles. */
+export const DIRECT_RETRY_MS = 2_000;
+/** At most. */
+export const DIRECT_RETRY_MS_MAX = 60_000;
+/** A direct connection that lasted for so long was well: waits begin with the shortest again. */
+export const DIRECT_WELL_MS = 10_000;
+/** What is over lasts for so long, for the relay to take over without a gap. */
+export const DIRECT_LINGER_MS = 3_000;

@@ -1,6 +1,7 @@
 import { Adaptation } from "./adaptation.js";
 import { Coalescer } from "./coalescer.js";
 import { type ConnectionType, ConnectionTypeWatch } from "./connectiontype.js";
+import { Direct, directConfiguration } from "./direct/direct.js";
 import { StraitError, asStraitError } from "./errors.js";
 import * as limits from "./limits.js";
 import { CHANNEL_LABEL, CHANNEL_PROTOCOL } from "./messenger.js";
@@ -38,6 +39,8 @@ export interface MediaHost {
   connectionState(state: RTCPeerConnectionState): void;
   /** Media takes another way. */
   connectionType(type: ConnectionType): void;
+  /** What to tell the other of two, who makes a pair of this number. */
+  signal(number: number, text: string): void;
 }
 
 /** A recvonly m-line, shown to the plan as a slot. */
@@ -45,6 +48,8 @@ export interface Slot {
   kind: Kind;
   bound: Publication | undefined;
   transceiver: RTCRtpTransceiver;
+  /** The relay was told to send nothing by it, as the same comes directly. */
+  held: boolean;
 }
 
 /** An m-line that sends. */
@@ -75,6 +80,8 @@ export class MediaSession {
   private readonly coalescer: Coalescer;
   private readonly adaptation: Adaptation;
   private readonly ways: ConnectionTypeWatch;
+  /** Past the relay, where the scope has two. */
+  readonly direct: Direct;
   private uplinkMaxBps = 0;
   private started = false;
   private closed = false;
@@ -99,6 +106,31 @@ export class MediaSession {
     this.ways = new ConnectionTypeWatch(this.connection, timers, (type) =>
       host.connectionType(type),
     );
+    this.direct = new Direct({
+      timers,
+      configuration: directConfiguration(configuration),
+      signal: (number, text) => host.signal(number, text),
+      sent: () => this.uplinks.flatMap(({ publication }) => publication ?? []),
+      share: (publication) => this.shareOf(publication),
+      received: (id) => this.slots.find(({ bound }) => bound?.id === id && isWanted(bound))?.bound,
+      sentDirectly: (publication) => {
+        const uplink = this.uplinks.find((each) => each.publication === publication);
+        uplink?.changer.apply().catch(() => {});
+        // Firefox sends sound whatever its encoding says.
+        if (publication.kind === "audio") {
+          const track = publication.directly ? null : publication.track;
+          uplink?.transceiver.sender.replaceTrack(track).catch(() => {});
+        }
+        this.ways.setDirect(this.isDirect);
+      },
+      shown: (publication) => {
+        this.ways.setDirect(this.isDirect);
+        if (this.closed || !publication.subscribed) return;
+        this.hold(publication, publication.directly !== undefined);
+        host.bound(publication);
+      },
+      resume: (publication) => this.hold(publication, false),
+    });
     this.coalescer = new Coalescer(() => this.negotiate(), limits.COALESCE_MS, timers);
   }
 
@@ -144,7 +176,12 @@ export class MediaSession {
       });
       preferCodecs(transceiver, kind, options.codecs);
       const changer = new EncodingChanger(transceiver.sender, (encodings) => {
-        if (uplink.publication) adjust(encodings, uplink.publication, this.allowance(uplink));
+        const { publication: sent } = uplink;
+        if (sent) adjust(encodings, sent, this.allowance(uplink));
+        for (const encoding of encodings) {
+          if (sent?.directly) encoding.active = false;
+          else if (encoding.rid === undefined && encoding.active === false) encoding.active = true;
+        }
       });
       const uplink: Uplink = {
         transceiver, publication, reusable: plain, idle: false, ladder, changer,
@@ -161,6 +198,7 @@ export class MediaSession {
     if (!uplink) return;
     this.retire(uplink);
     this.offerNeeded = true;
+    this.direct.update();
     if (this.uplinkMaxBps > 0) this.applyAll();
   }
 
@@ -175,6 +213,7 @@ export class MediaSession {
     }
     if (uplink.ladder) uplink.ladder = new Ladder(publication.bounds as VideoQuality);
     await uplink.changer.apply();
+    this.direct.update();
   }
 
   /** What this client sends altogether at most; 0: no cap. Browsers may not keep to REMB alone. */
@@ -186,13 +225,15 @@ export class MediaSession {
 
   async replaceTrack(publication: LocalPublication, track: MediaStreamTrack): Promise<void> {
     const uplink = this.uplinks.find((each) => each.publication === publication);
-    await uplink?.transceiver.sender.replaceTrack(track);
+    const { directly, kind } = publication;
+    await directly?.replaceTrack(track);
+    if (!directly || kind === "video") await uplink?.transceiver.sender.replaceTrack(track);
   }
 
   /** The publication is gone at its source: its slot is free. */
   release(publication: Publication): void {
     for (const slot of this.slots) if (slot.bound === publication) slot.bound = undefined;
-    publication.track = publication.receiver = undefined;
+    publication.relayed = publication.directly = undefined;
     publication.subscribed = false;
   }
 
@@ -201,9 +242,34 @@ export class MediaSession {
     publication: Publication,
     preference: Omit<PreferenceEntry, "mid">,
   ): Promise<void> {
-    const mid = this.slots.find((slot) => slot.bound === publication)?.transceiver.mid;
-    if (!mid) throw new StraitError("closed", "the publication is not subscribed");
-    await this.host.exchange({ preferences: [{ mid, ...preference }] });
+    const slot = this.slots.find((each) => each.bound === publication);
+    if (!slot) throw new StraitError("closed", "the publication is not subscribed");
+    publication.preference = preference;
+    await this.tellPreference(slot);
+  }
+
+  /** Whether anything goes past the relay. */
+  get isDirect(): boolean {
+    return (
+      this.uplinks.some(({ publication }) => publication?.directly) ||
+      this.slots.some(({ bound }) => bound?.directly)
+    );
+  }
+
+  /** Has the relay send nothing of what comes directly, or something again. */
+  private hold(publication: Publication, held: boolean): void {
+    const slot = this.slots.find((each) => each.bound === publication);
+    if (!slot || slot.held === held) return;
+    slot.held = held;
+    // Without an answer the session is lost, and all begins anew.
+    this.tellPreference(slot).catch(() => {});
+  }
+
+  private async tellPreference({ transceiver, bound, held }: Slot): Promise<void> {
+    const { mid } = transceiver;
+    if (mid === null) return;
+    const preference = { mid, ...bound?.preference, ...(held ? { paused: true } : {}) };
+    await this.host.exchange({ preferences: [preference] });
   }
 
   /** Sends these layers of a publication, and stops the others. */
@@ -219,23 +285,27 @@ export class MediaSession {
       // What cannot be changed goes on as it is: the relay's REMB bounds it as well.
       if (publication?.kind === "video") changer.apply().catch(() => {});
     }
+    this.direct.update();
   }
 
   private allowance({ ladder, publication }: Uplink): Allowance {
-    if (this.uplinkMaxBps === 0 || publication?.kind !== "video") {
-      return { ladder, shareBps: undefined };
-    }
+    return { ladder, shareBps: this.shareOf(publication) };
+  }
+
+  private shareOf(publication: LocalPublication | undefined): number | undefined {
+    if (this.uplinkMaxBps === 0 || publication?.kind !== "video") return undefined;
     const sent = this.uplinks.flatMap((each) => each.publication?.kind ?? []);
     const sounds = sent.filter((kind) => kind === "audio").length;
     const soundBps = Math.min(sounds * limits.SOUND_BPS, this.uplinkMaxBps / 2);
     const picturesBps = limits.UPLINK_SHARE * (this.uplinkMaxBps - soundBps);
-    return { ladder, shareBps: Math.round(picturesBps / (sent.length - sounds)) };
+    return Math.round(picturesBps / (sent.length - sounds));
   }
 
   close(): void {
     this.closed = true;
     this.coalescer.close();
     this.adaptation.close();
+    this.direct.close();
     this.connection.close();
     this.ways.close();
     for (const slot of this.slots) if (slot.bound) this.release(slot.bound);
@@ -279,7 +349,7 @@ export class MediaSession {
       const first = this.started ? 0 : this.slotsFirst - this.slotsOf(kind);
       for (let missing = Math.max(plan.add[kind], first); missing > 0; missing -= 1) {
         const transceiver = this.connection.addTransceiver(kind, { direction: "recvonly" });
-        this.slots.push({ kind, bound: undefined, transceiver });
+        this.slots.push({ kind, bound: undefined, transceiver, held: false });
         this.offerNeeded = true;
       }
     }
@@ -325,9 +395,10 @@ export class MediaSession {
         if (wanted.has(item)) this.refuse(item, entryError(failure));
       } else if (wanted.has(item)) {
         slot.bound = item;
-        item.receiver = slot.transceiver.receiver;
-        item.track = item.receiver.track;
+        item.relayed = slot.transceiver.receiver;
         item.subscribed = true;
+        // What was said of what it showed before.
+        if (slot.held) this.hold(item, false);
         this.host.bound(item);
       }
     }
@@ -357,6 +428,7 @@ export class MediaSession {
         publication.setId(id);
       }
     }
+    this.direct.update();
   }
 
   private dropRejectedSlots(): void {
@@ -432,6 +504,10 @@ function subscribeEntries(plan: Plan): SubscribeEntry[] {
     }
   }
   return entries;
+}
+
+function isWanted({ preference }: Publication): boolean {
+  return preference?.paused !== true;
 }
 
 function entryError(entry: FailedEntry): StraitError {

@@ -1,5 +1,5 @@
 import type { StraitError } from "./errors.js";
-import type { Kind, PeerInfo, PublicationInfo, Source } from "./protocol.js";
+import type { Kind, PeerInfo, PreferenceEntry, PublicationInfo, Source } from "./protocol.js";
 
 /** Something that another peer sends. */
 export class Publication {
@@ -15,16 +15,15 @@ export class Publication {
   muted: boolean;
   /** Somebody speaks in it, as the server hears it. */
   speaking = false;
-  /**
-   * What arrives; undefined until it is subscribed. The track belongs to a slot that may show
-   * another publication later: stop using it when the publication ends.
-   */
-  track: MediaStreamTrack | undefined;
   /** Whether it is, or shall be, received. */
   subscribed = false;
 
-  /** @internal the receiver behind `track` */
-  receiver: RTCRtpReceiver | undefined;
+  /** @internal what comes from the relay */
+  relayed: RTCRtpReceiver | undefined;
+  /** @internal what comes directly, while that is shown */
+  directly: RTCRtpReceiver | undefined;
+  /** @internal what the application wants of it */
+  preference: Omit<PreferenceEntry, "mid"> | undefined;
   /** @internal why it could not be subscribed; not tried again until something changes */
   failure: StraitError | undefined;
 
@@ -37,6 +36,20 @@ export class Publication {
     this.name = info.name;
     this.codec = info.codec;
     this.muted = info.muted ?? false;
+  }
+
+  /**
+   * What arrives; undefined until it is subscribed. The track belongs to a slot that may show
+   * another publication later: stop using it when the publication ends. Another one takes its place,
+   * with the event `track`, when media goes directly, or does so no longer.
+   */
+  get track(): MediaStreamTrack | undefined {
+    return this.receiver?.track;
+  }
+
+  /** @internal the receiver behind `track` */
+  get receiver(): RTCRtpReceiver | undefined {
+    return this.directly ?? this.relayed;
   }
 
   /** Level of the last audio heard, 0 to 1; undefined for video, or when nothing arrives. */

@@ -74,6 +74,8 @@ export interface ScopeRequest {
   uplinkMaxBps?: number;
   /** With START: in a scope that nobody else can enter. */
   alone?: boolean;
+  /** Media may go directly to the other of two. */
+  direct?: boolean;
 }
 
 export interface FailedEntry {
@@ -174,7 +176,7 @@ export interface ScopeNotice extends SpeakersInfo, QualityInfo {
   direct?: boolean;
   text?: string;
   data?: string;
-  /** Of one that went over a data channel, which may not have brought it. */
+  /** Of one that went over a data channel, which may not have brought it. With `direct`, `signal`: of the pair. */
   number?: number;
   /** With `layers`: rids of the own publication that anybody needs. */
   active?: string[];

@@ -55,6 +55,8 @@ export class LocalPublication {
   options: PublishOptions;
   /** @internal the best that is sent of a video, as far as that was said */
   bounds: Partial<VideoQuality> = {};
+  /** @internal what sends it directly, while the other of two shows that: the relay gets none of it */
+  directly: RTCRtpSender | undefined;
   /** @internal what the server was last told */
   mutedTold: boolean | undefined;
   /** Rids of the layers that anybody needs; undefined while the server has not said so: all. */

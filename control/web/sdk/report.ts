@@ -15,12 +15,26 @@ export interface Entry {
 /** A report by the ids of its entries. */
 export type Entries = ReadonlyMap<string, Entry>;
 
-export async function entriesOf(connection: RTCPeerConnection): Promise<Entries> {
+/** With a prefix, the ids begin with it, so that reports of several connections go together. */
+export async function entriesOf(
+  source: { getStats(): Promise<RTCStatsReport> },
+  prefix = "",
+): Promise<Entries> {
   const entries = new Map<string, Entry>();
-  const report = await connection.getStats();
-  report.forEach((entry: Entry) => entries.set(entry.id, entry));
+  const report = await source.getStats();
+  report.forEach((entry: Entry) => {
+    if (prefix === "") return void entries.set(entry.id, entry);
+    const renamed: Entry = { ...entry, id: prefix + entry.id };
+    for (const name of REFERENCES) {
+      if (typeof entry[name] === "string") renamed[name] = prefix + entry[name];
+    }
+    entries.set(renamed.id, renamed);
+  });
   return entries;
 }
+
+/** What names other entries. */
+const REFERENCES = ["remoteId", "selectedCandidatePairId"];
 
 /** The pair of candidates that media takes; undefined while there is none. */
 export function selectedPair(entries: Entries): Entry | undefined {

@@ -81,6 +81,8 @@ export interface ScopeSettings {
   timers: Timers;
   autoSubscribe: boolean | ((publication: Publication) => boolean);
   slotsFirst: number;
+  /** Media may go directly to the other of two. */
+  direct?: boolean;
   /** There are other nodes: this one is watched for its death. */
   hasOthers?: boolean;
 }
@@ -326,6 +328,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
     return this.link.request({ action: "NOTIFY", packageType: "scope", subsession, payload });
   }
 
+  private tell(payload: object): void {
+    const { subsession } = this;
+    this.link.message({ action: "NOTIFY", packageType: "scope", subsession, payload });
+  }
+
   /** Calls `listener` with each message; the returned function stops it. */
   onMessage(listener: (message: PeerMessage) => void): () => void {
     return this.on("message", listener);
@@ -358,23 +365,12 @@ export class Scope extends TypedEvents<ScopeEvents> {
   }
 
   private askQuality(): void {
-    if (this.subsession === undefined) return;
-    this.link.message({
-      action: "NOTIFY",
-      packageType: "scope",
-      subsession: this.subsession,
-      payload: { event: "quality", on: this.hearsQuality },
-    });
+    if (this.subsession !== undefined) this.tell({ event: "quality", on: this.hearsQuality });
   }
 
   /** What the relay measures for this peer: `PeerStatistics` of the relay's RPC, camelCase. */
   async relayStatistics(): Promise<unknown> {
-    const answer = await this.link.request({
-      action: "NOTIFY",
-      packageType: "scope",
-      subsession: this.subsession,
-      payload: { event: "statistics" },
-    });
+    const answer = await this.notify({ event: "statistics" });
     return (answer.payload as { statistics?: unknown }).statistics;
   }
 
@@ -500,6 +496,9 @@ export class Scope extends TypedEvents<ScopeEvents> {
         this.currentWay = type;
         this.emit("connectiontype", { type, previous });
       },
+      signal: (number, text) => {
+        if (this.subsession !== undefined) this.tell({ event: "signal", number, text });
+      },
     };
   }
 
@@ -511,6 +510,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
       this.media?.setUplinkMax(answer.uplinkMaxBps ?? this.uplinkMaxBps);
       return answer;
     }
+    // Only an offer begins a stay.
+    if (payload.sdp === undefined) throw closedError();
     const { media, senders, uplinkMaxBps } = this;
     const allow = senders.entry(false);
     const frame = await this.link.request({
@@ -522,6 +523,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
         ...payload,
         ...(allow ? { allow } : {}),
         ...(uplinkMaxBps > 0 ? { uplinkMaxBps } : {}),
+        ...(this.settings.direct ? { direct: true } : {}),
       },
     });
     const answer = frame.payload as ScopeAnswer;
@@ -592,6 +594,9 @@ export class Scope extends TypedEvents<ScopeEvents> {
     const { event, peer, publication } = notice;
     const peerId = typeof peer === "string" ? peer : (peer?.peer ?? "");
     if (event === "media-lost") return void this.rejoin("media");
+    if (event === "direct" || event === "direct-ended" || event === "signal") {
+      return this.media?.direct.onNotice(notice);
+    }
     if (event === "layers") {
       const own = this.publications.find((each) => each.id === publication);
       if (own) this.media?.setLayers(own, notice.active ?? []);
@@ -751,12 +756,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
     // Without an id the next offer carries the state, or `setId` asks again.
     if (publication.id === undefined) return;
     publication.mutedTold = publication.muted;
-    this.link.message({
-      action: "NOTIFY",
-      packageType: "scope",
-      subsession: this.subsession,
-      payload: { event: publication.muted ? "mute" : "unmute", publication: publication.id },
-    });
+    const event = publication.muted ? "mute" : "unmute";
+    this.tell({ event, publication: publication.id });
   }
 
   private async sayGoodbye(subsession = this.subsession): Promise<void> {

@@ -14,7 +14,7 @@ export interface Statistics {
   grade: Grade | undefined;
   /** Offers sent since the scope was joined. */
   offers: number;
-  /** To the relay and back. */
+  /** To the relay and back, also while media goes directly. */
   roundTripTimeMs: number | undefined;
   sendBitrateBps: number;
   receiveBitrateBps: number;
@@ -32,7 +32,7 @@ export interface StreamStatistics {
   /** Share of packets lost, 0 to 1. */
   lossRatio: number | undefined;
   jitterMs: number | undefined;
-  /** To the relay and back. */
+  /** To the relay, or, of what goes directly, to the other peer, and back. */
   roundTripTimeMs: number | undefined;
   /**
    * What waits on the line. Of a publication: one way, as the relay measures it, while
@@ -85,44 +85,55 @@ export class StatisticsReader {
     now: number,
   ): Promise<Statistics> {
     const { connection } = session;
-    const entries = await entriesOf(connection);
-    const all = [...entries.values()];
-    const inbound = all.filter((entry) => entry.type === "inbound-rtp");
-    const outbound = all.filter((entry) => entry.type === "outbound-rtp");
-    const pair = selectedPair(entries);
-    // Not every browser tells it of the pair.
-    const remote = all.find((entry) => entry.type === "remote-inbound-rtp");
-    const roundTripTimeMs = ms(
-      number(pair, "currentRoundTripTime") ?? number(remote, "roundTripTime"),
-    );
+    const relayed = await entriesOf(connection);
+    const inbound = of(relayed, "inbound-rtp");
+    const outbound = of(relayed, "outbound-rtp");
+    const pair = selectedPair(relayed);
+    const roundTripTimeMs = roundTripOf(relayed);
+    const entries = new Map(relayed);
+    // What goes past the relay has reports of its own.
+    const add = async (direct: RTCRtpSender | RTCRtpReceiver): Promise<Entries> => {
+      const found = await entriesOf(direct, "direct ");
+      for (const [id, entry] of found) entries.set(id, entry);
+      return found;
+    };
     if (this.connection !== connection) this.roundTripLeastMs = Number.POSITIVE_INFINITY;
     this.connection = connection;
     this.roundTripLeastMs = Math.min(this.roundTripLeastMs, roundTripTimeMs ?? Infinity);
     const publications = [];
     for (const { publication, transceiver } of session.uplinks) {
       if (!publication) continue;
-      const own = outbound.filter((entry) => entry.mid === transceiver.mid);
+      const { directly } = publication;
+      const own = directly
+        ? of(await add(directly), "outbound-rtp")
+        : outbound.filter((entry) => entry.mid === transceiver.mid);
       publications.push(this.publication(publication, own, entries, node, now));
     }
     const subscriptions = [];
     for (const { bound, transceiver } of session.slots) {
       if (!bound) continue;
       const { mid, receiver } = transceiver;
-      const own = inbound.find(
-        (entry) => entry.mid === mid || entry.trackIdentifier === receiver.track.id,
-      );
-      subscriptions.push(this.subscription(bound, own, roundTripTimeMs, node, now));
+      const direct = bound.directly && (await add(bound.directly));
+      const own = direct
+        ? of(direct, "inbound-rtp")[0]
+        : inbound.find((entry) => entry.mid === mid || entry.trackIdentifier === receiver.track.id);
+      const connectionMs = direct ? roundTripOf(direct) : roundTripTimeMs;
+      subscriptions.push(this.subscription(bound, own, connectionMs, node, now));
     }
     const grades = [...publications, ...subscriptions].map(({ grade }) => grade);
     const isUp = connection.connectionState === "connected";
+    const way = session.isDirect ? "p2p" : connectionTypeOf(relayed);
+    const all = [...entries.values()];
+    const sent = all.filter(({ type }) => type === "outbound-rtp");
+    const received = all.filter(({ type }) => type === "inbound-rtp");
     const statistics: Statistics = {
       connection: connection.connectionState,
-      connectionType: isUp ? connectionTypeOf(entries) : "none",
+      connectionType: isUp ? way : "none",
       grade: isUp ? worst([...grades, gradeOf({ roundTripTimeMs })]) : "bad",
       offers: offersBefore + session.offers,
       roundTripTimeMs,
-      sendBitrateBps: sum(outbound.map((entry) => this.bitrate(entry, "bytesSent"))),
-      receiveBitrateBps: sum(inbound.map((entry) => this.bitrate(entry, "bytesReceived"))),
+      sendBitrateBps: sum(sent.map((entry) => this.bitrate(entry, "bytesSent"))),
+      receiveBitrateBps: sum(received.map((entry) => this.bitrate(entry, "bytesReceived"))),
       availableSendBitrateBps: number(pair, "availableOutgoingBitrate"),
       publications,
       subscriptions,
@@ -182,7 +193,10 @@ export class StatisticsReader {
       lossRatio: received + lost > 0 ? lost / (received + lost) : undefined,
       jitterMs: ms(number(own, "jitter")),
       roundTripTimeMs: connectionMs ?? told?.roundTripTimeMs,
-      queueDelayMs: connectionMs && round(connectionMs - this.roundTripLeastMs),
+      // What is known of the shortest one is the relay's.
+      queueDelayMs: publication.directly
+        ? undefined
+        : connectionMs && round(connectionMs - this.roundTripLeastMs),
       framesPerSecond: number(own, "framesPerSecond"),
     };
     const grades = [bitrateBps > 0 ? gradeOf(gradable(publication, figures)) : undefined];
@@ -217,6 +231,16 @@ export class StatisticsReader {
     if (elapsedMs <= 0) return 0;
     return Math.max(0, Math.round((this.delta(entry, field) * 8_000) / elapsedMs));
   }
+}
+
+function of(entries: Entries, type: string): Entry[] {
+  return [...entries.values()].filter((entry) => entry.type === type);
+}
+
+/** In milliseconds. Not every browser tells it of the pair. */
+function roundTripOf(entries: Entries): number | undefined {
+  const pair = number(selectedPair(entries), "currentRoundTripTime");
+  return ms(pair ?? number(of(entries, "remote-inbound-rtp")[0], "roundTripTime"));
 }
 
 /** Only of a camera that is on can one say how often its picture should change. */

@@ -41,6 +41,11 @@ export interface JoinOptions {
   autoSubscribe?: boolean | ((publication: Publication) => boolean);
   /** Receive slots of each kind in the first offer. Default 4; more are added when needed. */
   slots?: number;
+  /**
+   * Where exactly two browsers are in the scope, media goes directly between them, if it can and the
+   * server allows it; each then knows the other's addresses. Default true.
+   */
+  direct?: boolean;
   /** WebSocket subprotocol, if the server is configured for another one. */
   subprotocol?: string;
 }
@@ -69,6 +74,7 @@ export class Strait {
       timers: realTimers,
       autoSubscribe: options.autoSubscribe ?? true,
       slotsFirst: options.slots ?? limits.SLOTS_FIRST,
+      direct: options.direct ?? true,
       hasOthers: options.resolvers !== undefined,
     });
     try {

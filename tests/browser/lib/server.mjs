@@ -20,9 +20,10 @@ export const program = (name) => join(programs, name);
 export class Server {
   /**
    * Starts and waits until `/readyz` says so. `metricsPort` is that of the relay's own metrics, 0 for none;
-   * `operatorToken` one of the API; `before` is given the address of the store, which is not there yet.
+   * `operatorToken` one of the API; `before` is given the address of the store, which is not there yet. Media goes by the
+   * relay, which most tests are about, unless two may go directly.
    */
-  static async start({ metricsPort = 0, operatorToken, before } = {}) {
+  static async start({ metricsPort = 0, operatorToken, before, direct = false } = {}) {
     const server = new Server();
     server.state = await mkdtemp(join(tmpdir(), "strait-browser-"));
     server.httpPort = await freePort();
@@ -42,6 +43,7 @@ export class Server {
       ...(operatorToken ? { "--operator-token": operatorToken } : {}),
     };
     const list = Object.entries(options).flatMap(([name, value]) => [name, String(value)]);
+    if (!direct) list.push("--relayed");
     server.process = spawn(program("strait"), ["dev", ...list], {
       stdio: ["ignore", "pipe", "pipe"],
     });

@@ -71,6 +71,9 @@ pub struct Options {
     /// Requests and messages of a native client each second, 0 for no limit [default: that of strait-control]
     #[arg(long, value_name = "N")]
     messages_per_second: Option<u32>,
+    /// Media goes by the relay between two as well, and neither is told the other's address
+    #[arg(long)]
+    relayed: bool,
     /// Folder for certificate, store, sockets and configurations [default: .strait/dev in a source
     /// tree, else $XDG_STATE_HOME/strait/dev]
     #[arg(long, value_name = "FOLDER", env = "STRAIT_STATE_DIR")]

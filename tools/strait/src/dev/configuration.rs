@@ -97,6 +97,7 @@ fn control(options: &Options, files: &Files, ice_tcp: Option<SocketAddr>) -> tom
     put(&mut signal, "websocket_subprotocol", options.websocket_subprotocol.clone());
     let mut link = toml::Table::new();
     put(&mut link, "quic_listen", strings(options.quic_listen()));
+    put(&mut link, "direct", !options.relayed);
     if let Some(rate) = options.messages_per_second {
         put(&mut link, "messages_per_second", i64::from(rate));
         if rate == 0 {
