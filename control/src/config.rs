@@ -290,11 +290,27 @@ pub struct IceServer {
 pub struct Media {
     /// Forward error correction that is taken from publishers who offer it.
     pub fec: Vec<Fec>,
+    /// TURN over TLS.
+    pub turn: Turn,
 }
 
 impl Default for Media {
     fn default() -> Self {
-        Self { fec: vec![Fec::FlexFec] }
+        Self { fec: vec![Fec::FlexFec], turn: Turn::default() }
+    }
+}
+
+/// TURN over TLS on the port of HTTPS, for browsers that nothing else gets out of.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Turn {
+    /// Whether clients are told of it, and the relay serves it.
+    pub enabled: bool,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { enabled: true }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod redirect;
 pub mod resolve;
 pub mod resource;
 pub mod sessions;
+pub mod turn;
 pub mod ws;
 
 use std::net::SocketAddr;
@@ -66,6 +67,8 @@ pub struct App {
     pub notary: Arc<Notary>,
     /// How often the API may be called.
     pub gate: api::Gate,
+    /// TURN over TLS, if there is one.
+    pub turn: Option<turn::Turn>,
     /// Counters.
     pub metrics: metrics::Metrics,
     /// Turns true when the process ends.
@@ -96,8 +99,11 @@ pub fn router(app: Arc<App>, is_plain: bool) -> Router {
         .layer(DefaultBodyLimit::max(limits::BODY_BYTES))
         .layer(from_fn_with_state(Arc::clone(&app), cors::add_headers))
         .layer(from_fn_with_state(Arc::clone(&app), metrics::count))
-        .with_state(app);
-    if is_plain { router.layer(from_fn(loopback_only)) } else { router }
+        .with_state(Arc::clone(&app));
+    match is_plain {
+        true => router.layer(from_fn(loopback_only)),
+        false => router.layer(from_fn_with_state(app, turn::tell)),
+    }
 }
 
 /// Refuses clients of other machines: what is sent here is not encrypted.

@@ -14,6 +14,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use crate::admission::Admission;
 use crate::agent::Agent;
@@ -26,7 +27,7 @@ use crate::events::{self, Notary};
 use crate::fault::Fault;
 use crate::http::{
     App, front_door::FrontDoor, handover::Handover, health, metrics::Metrics, page, router,
-    sessions::Sessions,
+    sessions::Sessions, turn::Turn,
 };
 use crate::keys::{Keys, push, replica::Redis};
 use crate::limits;
@@ -113,6 +114,7 @@ impl Server {
             store,
             notary: Arc::clone(&notary),
             gate: Gate::new(&config.api),
+            turn: Turn::new(&config)?,
             metrics: Metrics::default(),
             shutdown: ends.clone(),
             cluster: Arc::clone(&cluster),
@@ -219,16 +221,18 @@ impl Server {
             let places = Arc::clone(self.app.links.media_places());
             let mut door = FrontDoor::new(config.relay.ice_tcp, places);
             if config.relay.ice_tcp.is_some() {
-                let handover = Handover::new(&config.relay.rpc_socket, &certificate.pem());
+                let turn = self.app.turn.as_ref().map(Turn::pem).unwrap_or_default();
+                let both = [certificate.pem().as_slice(), b"\n", turn.as_bytes()].concat();
+                let pem = Zeroizing::new(both);
+                let handover = Handover::new(&config.relay.rpc_socket, &pem);
                 let fault = |error| Fault::internal(format!("http.certificate: {error}"));
                 door = door.with_handover(handover.map_err(fault)?);
             }
             for address in &config.http.https_listen {
-                let acceptor = RustlsAcceptor::new(tls.clone())
-                    .handshake_timeout(limits::FRONT_DOOR_TIME)
-                    .acceptor(door.clone());
+                let acceptor =
+                    RustlsAcceptor::new(tls.clone()).handshake_timeout(limits::FRONT_DOOR_TIME);
                 let links = Arc::clone(&self.app.links);
-                let acceptor = LinkDoor::new(acceptor, links);
+                let acceptor = LinkDoor::new(door.clone(), acceptor, links);
                 let Some((listener, address)) = bind(*address, "http.https_listen")? else {
                     continue;
                 };

@@ -1,6 +1,6 @@
 //! Signalling over WebSocket: the frames (`jsonrtc`), and what they do (`conference`).
 
-mod base64;
+pub(crate) mod base64;
 pub mod conference;
 mod direct;
 pub mod hub;

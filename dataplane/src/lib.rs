@@ -23,6 +23,7 @@ mod rpc;
 pub mod ssrcs;
 pub mod steer;
 pub mod trace;
+mod turn;
 mod watchdog;
 pub mod worker;
 

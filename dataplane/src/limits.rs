@@ -2,6 +2,7 @@
 //! `strait_core::limits`, those of the sockets in `strait_io::limits`.
 
 use std::time::Duration;
+use strait_core::limits::DATAGRAM_BYTES;
 
 /// Workers: what two base-32 characters of a user fragment can name.
 pub const WORKERS: usize = 1024;
@@ -81,6 +82,40 @@ pub const FRAMED_READ_BYTES: usize = 16 << 10;
 /// Reads from one connection, of each of its sides, before the others have their turn.
 pub const FRAMED_READS_PER_TURN: usize = 4;
 const _: () = assert!(FRAMED_QUEUE_BYTES >= 2 * FRAMED_RECORD_BYTES);
+/// Connections of TLS that turned out to be neither framed media nor TURN, and that the control plane has back: those of
+/// clients that name no protocol, which no browser's page and no client of ours is. As many as may carry media.
+pub const FRAMED_BACK: usize = 4096;
+/// Bytes of such a connection that wait for either side; nothing more is read meanwhile.
+pub const FRAMED_BACK_BYTES: usize = 32 << 10;
+/// Allocations of TURN under one user name: that of one session, whose browser makes one for each of its networks and
+/// connections, and others before the old ones are gone.
+pub const TURN_PER_USER: usize = 8;
+/// Peers of an allocation: addresses of this host's media.
+pub const TURN_PEERS: usize = strait_io::limits::ADDRESSES;
+/// Longest message of TURN: a Send indication of the longest datagram, with some attributes.
+pub const TURN_MESSAGE_BYTES: usize = DATAGRAM_BYTES + 256;
+/// Longest answer: an error with what was not understood, integrity and fingerprint.
+pub const TURN_ANSWER_BYTES: usize = 512;
+/// Bytes of answers that wait for a slow reader; no more is read from it meanwhile.
+pub const TURN_ANSWERS_BYTES: usize = 16 << 10;
+/// Requests without the right credentials before a connection ends: a browser needs one for each nonce.
+pub const TURN_STRANGE_REQUESTS: u32 = 16;
+/// How long an allocation lasts without a refresh, and at most with one (RFC 8656 section 3.2; the maximum of section 7.2).
+pub const TURN_LIFETIME: (Duration, Duration) =
+    (Duration::from_secs(600), Duration::from_secs(3600));
+/// How long a permission lasts (RFC 8656 section 9).
+pub const TURN_PERMISSION: Duration = Duration::from_secs(300);
+/// How long a channel is bound (RFC 8656 section 12).
+pub const TURN_CHANNEL: Duration = Duration::from_secs(600);
+/// How long a nonce is taken (RFC 8656 section 5 recommends an hour).
+pub const TURN_NONCE: Duration = Duration::from_secs(3600);
+/// How long an allocation may carry nothing, refreshed or not: a browser that goes another way keeps it for as long as its
+/// page is open. Twice the longest pause between the checks of a pair in reserve.
+pub const TURN_IDLE: Duration = Duration::from_secs(120);
+/// How often an allocation is looked at for what is over.
+pub const TURN_SWEEP: Duration = Duration::from_secs(5);
+const _: () =
+    assert!(TURN_MESSAGE_BYTES <= FRAMED_READ_BYTES && TURN_ANSWERS_BYTES <= FRAMED_RECORD_BYTES);
 /// Data channels of a peer: one for messages, and some for what an application has besides.
 pub const CHANNELS: usize = 16;
 /// SCTP streams that are agreed on: what browsers ask for; a browser uses every second number.

@@ -192,6 +192,29 @@ const METRICS: &[(&str, &str, &str)] = &[
         "counter",
         "Packets that waited for a slow reader of framed media until 64 KiB did; the oldest went.",
     ),
+    (
+        "relay_framed_back",
+        "gauge",
+        "Connections that were none of the relay's, which it carries for the control plane.",
+    ),
+    ("relay_framed_back_total", "counter", "Those that there were."),
+    ("relay_turn_allocations", "gauge", "Allocations of TURN over TLS that are open."),
+    ("relay_turn_allocated_total", "counter", "Allocations of TURN that were made."),
+    (
+        "relay_turn_refused_total",
+        "counter",
+        "Allocations of TURN refused: too many of one session, or in all.",
+    ),
+    (
+        "relay_turn_unauthorized_total",
+        "counter",
+        "Requests of TURN with wrong or expired credentials.",
+    ),
+    (
+        "relay_turn_forbidden_total",
+        "counter",
+        "Requests of TURN for peers that are no addresses of this host's media.",
+    ),
     ("relay_handshakes_open", "gauge", "DTLS handshakes under way."),
     ("relay_handshake_drops_total", "counter", "DTLS datagrams that found no room."),
     ("relay_channel_associations", "gauge", "Peers with an SCTP association for data channels."),
@@ -337,6 +360,13 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
         ("relay_framed_refused_total", &state.framed.refused),
         ("relay_framed_failed_total", &state.framed.failed),
         ("relay_framed_packets_dropped_total", &state.framed.dropped),
+        ("relay_framed_back", &state.framed.back[0]),
+        ("relay_framed_back_total", &state.framed.back[1]),
+        ("relay_turn_allocations", &state.framed.turn.open),
+        ("relay_turn_allocated_total", &state.framed.turn.allocated),
+        ("relay_turn_refused_total", &state.framed.turn.refused),
+        ("relay_turn_unauthorized_total", &state.framed.turn.unauthorized),
+        ("relay_turn_forbidden_total", &state.framed.turn.forbidden),
     ] {
         page.one(name, "", count.load(Ordering::Relaxed));
     }

@@ -16,6 +16,7 @@ use crate::random;
 use crate::rpc::{self, Identity, Service, State};
 use crate::steer::{Letterbox, Steering};
 use crate::trace::Trace;
+use crate::turn;
 use crate::watchdog::{Health, Last, Timing, watch_over};
 use crate::worker::Turner;
 use std::collections::HashMap;
@@ -197,8 +198,9 @@ impl Relay {
             Some(socket) => {
                 let incoming = socket.incoming(allowed(config), framed_most + RPC_CONNECTIONS);
                 let (end, last) = (end.clone(), last("the TLS thread"));
+                let turn = Arc::new(turn::Server::new(&identity.candidates, framed_most));
                 let (carried, thread, taking) =
-                    framed::start(incoming, letterboxes, framed_most, end, last)
+                    framed::start(incoming, letterboxes, (framed_most, turn), end, last)
                         .map_err(RelayError::Thread)?;
                 threads.push(thread);
                 tokio::spawn(taking);

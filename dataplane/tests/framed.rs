@@ -13,36 +13,36 @@ use std::time::{Duration, Instant};
 use strait_proto::handover;
 use strait_proto::v1::candidate::Protocol;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-struct Certificate {
+pub struct Certificate {
     chain: CertificateDer<'static>,
-    pem: Vec<u8>,
+    pub pem: Vec<u8>,
 }
 
 impl Certificate {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let pem = (made.cert.pem() + &made.signing_key.serialize_pem()).into_bytes();
         Self { chain: made.cert.der().clone(), pem }
     }
 
     /// A client that trusts it and nobody else.
-    fn client(&self) -> Arc<ClientConfig> {
+    fn client(&self, protocol: Option<&[u8]>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.chain.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider);
         let config = config.with_safe_default_protocol_versions().unwrap();
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![handover::ALPN.to_vec()];
+        config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
         Arc::new(config)
     }
 }
 
 /// A connection as a control plane took it in: the peer's end, and ours.
-fn connection() -> (TcpStream, TcpStream) {
+pub fn connection() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -50,7 +50,7 @@ fn connection() -> (TcpStream, TcpStream) {
 }
 
 /// Hands it over; the answer is open for as long as the relay carries it.
-fn hand_over(rpc: &Path, ours: TcpStream, pem: &[u8]) -> UnixStream {
+pub fn hand_over(rpc: &Path, ours: TcpStream, pem: &[u8]) -> UnixStream {
     let mut socket = UnixStream::connect(handover::socket_of(rpc)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let message = [&(pem.len() as u32).to_be_bytes(), pem].concat();
@@ -59,9 +59,10 @@ fn hand_over(rpc: &Path, ours: TcpStream, pem: &[u8]) -> UnixStream {
     socket
 }
 
-fn tls(peer: TcpStream, certificate: &Certificate) -> Tls {
+/// TLS of a client that names this protocol.
+pub fn tls(peer: TcpStream, certificate: &Certificate, protocol: Option<&[u8]>) -> Tls {
     let name = ServerName::try_from("localhost").unwrap();
-    StreamOwned::new(ClientConnection::new(certificate.client(), name).unwrap(), peer)
+    StreamOwned::new(ClientConnection::new(certificate.client(protocol), name).unwrap(), peer)
 }
 
 fn is_closed(stream: &mut impl Read) -> bool {
@@ -71,7 +72,7 @@ fn is_closed(stream: &mut impl Read) -> bool {
     }
 }
 
-async fn metric(setup: &Setup, name: &str) -> u64 {
+pub async fn metric(setup: &Setup, name: &str) -> u64 {
     let address = setup.relay.metrics_address().unwrap();
     let text = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -85,7 +86,7 @@ async fn metric(setup: &Setup, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("{name}")).parse().unwrap()
 }
 
-async fn wait_for(setup: &Setup, name: &str, wanted: u64) {
+pub async fn wait_for(setup: &Setup, name: &str, wanted: u64) {
     let start = Instant::now();
     while metric(setup, name).await != wanted {
         assert!(start.elapsed() < PATIENCE, "{name}: {}", metric(setup, name).await);
@@ -93,7 +94,7 @@ async fn wait_for(setup: &Setup, name: &str, wanted: u64) {
     }
 }
 
-async fn talk(client: &mut Client, ann: Peer, bob: Peer) -> (Peer, Peer) {
+pub async fn talk(client: &mut Client, ann: Peer, bob: Peer) -> (Peer, Peer) {
     client.publish(publish("room", "ann", "voice")).await.unwrap();
     let answer = client.subscribe(subscribe("room", "bob", "s", "voice")).await.unwrap();
     let ssrc = answer.into_inner().ssrc;
@@ -120,7 +121,7 @@ async fn a_peer_gets_media_by_a_connection_that_was_handed_over() {
     let mut bob = Peer::prepare(&mut setup.client, "room", "bob", None).await;
     let (peer, ours) = connection();
     let mut control = hand_over(&setup.socket, ours, &certificate.pem);
-    bob.go_by(tls(peer, &certificate));
+    bob.go_by(tls(peer, &certificate, Some(handover::ALPN)));
     let bob = tokio::task::spawn_blocking(move || {
         bob.check();
         assert!(bob.try_shake(PATIENCE), "no DTLS handshake");
@@ -145,7 +146,7 @@ async fn the_certificate_is_that_which_came_with_the_connection() {
     for certificate in [&old, &new, &new] {
         let (peer, ours) = connection();
         let _control = hand_over(&setup.socket, ours, &certificate.pem);
-        let mut tls = tls(peer, certificate);
+        let mut tls = tls(peer, certificate, Some(handover::ALPN));
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock).unwrap();
         }
@@ -171,7 +172,7 @@ async fn what_makes_no_sense_ends_and_is_counted() {
     for frame in [&nonsense[..], &too_long] {
         let (peer, ours) = connection();
         let _control = hand_over(&setup.socket, ours, &certificate.pem);
-        let mut tls = tls(peer, &certificate);
+        let mut tls = tls(peer, &certificate, Some(handover::ALPN));
         tls.write_all(frame).unwrap();
         assert!(tokio::task::spawn_blocking(move || is_closed(&mut tls)).await.unwrap());
     }
@@ -221,7 +222,7 @@ async fn strangers_have_few_places_and_take_none_from_those_who_are_known() {
     let mut bob = Peer::prepare(&mut setup.client, "room", "bob", None).await;
     let (peer, ours) = connection();
     let mut control = hand_over(&setup.socket, ours, &certificate.pem);
-    bob.go_by(tls(peer, &certificate));
+    bob.go_by(tls(peer, &certificate, Some(handover::ALPN)));
     let bob = tokio::task::spawn_blocking(move || {
         bob.check();
         assert!(bob.try_shake(PATIENCE), "no DTLS handshake");

@@ -14,3 +14,4 @@ mod rpc;
 mod session;
 mod speech;
 mod spread;
+mod turn;

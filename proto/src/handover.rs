@@ -3,8 +3,12 @@
 //!
 //! Beside the socket of the RPC the relay has another one ([`socket_of`]), for the same users. Each connection to it brings
 //! one message: four bytes of length, most significant first, then the certificate chain and its key (PEM); with the first
-//! of these bytes comes the descriptor. The relay says one byte when TLS is up and a worker knows the peer
-//! ([`tell_known`]), and closes it when what was handed over has ended.
+//! of these bytes comes the descriptor. The relay says one byte when TLS is up and a worker knows the peer ([`KNOWN`]), and
+//! closes it when what was handed over has ended.
+//!
+//! With a secret among the PEM ([`turn_pem`]) the relay serves TURN as well, and clients that name no protocol may be
+//! handed over: what they are shows behind TLS. One that is none of the relay's comes back: it says [`BACK`], and from then
+//! on carries what the client says in TLS, and what is said to it.
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -17,6 +21,16 @@ use std::path::{Path, PathBuf};
 
 /// What TLS names framed media (RFC 7301).
 pub const ALPN: &[u8] = b"strait-media/1";
+/// What TLS names TURN (RFC 7443).
+pub const TURN_ALPN: &[u8] = b"stun.turn";
+/// What the relay says of a peer that is no stranger any more.
+pub const KNOWN: u8 = 1;
+/// What it says of a client that is the control plane's.
+pub const BACK: u8 = 2;
+/// Bytes of the secret of TURN.
+pub const TURN_SECRET_BYTES: usize = 32;
+const TURN_BEGIN: &str = "-----BEGIN STRAIT TURN SECRET-----\n";
+const TURN_END: &str = "-----END STRAIT TURN SECRET-----\n";
 /// Bytes of a message's length.
 pub const LENGTH_BYTES: usize = 4;
 /// Most of certificate chain and key: some twenty certificates.
@@ -45,12 +59,31 @@ pub fn send(socket: impl AsFd, bytes: &[u8], connection: impl AsFd) -> io::Resul
     Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?)
 }
 
+/// What stands beside certificate and key where TURN is served. Who reads PEM passes over what it does not know.
+#[must_use]
+pub fn turn_pem(secret: &[u8; TURN_SECRET_BYTES]) -> String {
+    let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{TURN_BEGIN}{digits}\n{TURN_END}")
+}
+
+/// The secret of TURN in what was handed over.
+#[must_use]
+pub fn turn_secret(pem: &[u8]) -> Option<[u8; TURN_SECRET_BYTES]> {
+    let (_, rest) = std::str::from_utf8(pem).ok()?.split_once(TURN_BEGIN)?;
+    let (digits, _) = rest.split_once('\n')?;
+    let mut secret = [0; TURN_SECRET_BYTES];
+    for (index, byte) in secret.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(digits.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    (digits.len() == 2 * TURN_SECRET_BYTES).then_some(secret)
+}
+
 /// Says that the peer is no stranger any more. Does not wait: it is the only byte there ever is.
 ///
 /// # Errors
 /// What the system says: who handed the connection over is gone.
 pub fn tell_known(socket: impl AsFd) -> io::Result<()> {
-    rustix::net::send(socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    rustix::net::send(socket, &[KNOWN], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
@@ -99,6 +132,16 @@ mod tests {
         assert_eq!(receive(&there, &mut bytes).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(here);
         assert_eq!(receive(&there, &mut bytes).unwrap().0, 0);
+    }
+
+    #[test]
+    fn the_secret_of_turn_is_found_among_pem() {
+        let secret: [u8; TURN_SECRET_BYTES] = std::array::from_fn(|n| n as u8 * 7);
+        let text = format!("-----BEGIN X-----\nAAAA\n-----END X-----\n{}", turn_pem(&secret));
+        assert_eq!(turn_secret(text.as_bytes()), Some(secret));
+        assert_eq!(turn_secret(b"-----BEGIN X-----\nAAAA\n-----END X-----\n"), None);
+        let cut = text.replace("\n-----END STRAIT", "00\n-----END STRAIT");
+        assert_eq!(turn_secret(cut.as_bytes()), None, "of another length");
     }
 
     #[test]

@@ -28,6 +28,7 @@ class Server:
 
     def __enter__(self) -> "Server":
         media = str(free_port())
+        self.media_port = media
         self.log = open(os.path.join(self.state, "log"), "wb")
         self.process = subprocess.Popen(
             [
@@ -65,6 +66,15 @@ class Server:
 
     def address(self, path: str) -> str:
         return f"http://127.0.0.1:{self.http_port}{path}"
+
+    def secure_address(self, path: str) -> str:
+        return f"https://127.0.0.1:{self.media_port}{path}"
+
+    def certificate(self) -> str:
+        """The node's own certificate, self-signed."""
+        found = sorted(pathlib.Path(self.state).rglob("certificate.pem"))
+        assert found, "no certificate in the state folder"
+        return str(found[0])
 
     def ready(self) -> bool:
         try:

@@ -113,6 +113,21 @@ class Interop(unittest.TestCase):
             for player in players:
                 self.assert_clip(self.report(player), 6)
 
+    def test_ice_goes_by_turn_over_tls_alone(self) -> None:
+        offer = HERE.parent.parent / "control/tests/offers/chromium-publish.sdp"
+        certificate = self.server.certificate()
+        address = self.server.secure_address("/whip/turn")
+        done = subprocess.run(
+            [sys.executable, HERE / "turn.py", address, TOKEN, certificate, offer],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        pair = json.loads(done.stdout)
+        self.assertEqual(pair["type"], "relay")
+        self.assertRegex(pair["host"], r"^192\.0\.2\.")
+
     def test_a_wrong_token_is_refused_with_a_reason(self) -> None:
         request = urllib.request.Request(
             self.server.address("/whip/file"),

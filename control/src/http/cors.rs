@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::{App, Shared};
+use crate::config::IceServer;
 
 /// Adds what a browser needs to let a page of another origin read the answer.
 pub async fn add_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -54,18 +55,23 @@ pub async fn session() -> Response {
 /// One Link header for each STUN or TURN server (RFC 9725 section 4.5).
 pub fn add_ice_servers(app: &App, headers: &mut HeaderMap) {
     for server in &app.config.signal.ice_servers {
-        let mut link = format!("<{}>; rel=\"ice-server\"", server.url);
-        if !server.username.is_empty() {
-            link += &format!(
-                "; username=\"{}\"; credential=\"{}\"; credential-type=\"password\"",
-                server.username,
-                server.credential.expose()
-            );
-        }
-        if let Ok(value) = HeaderValue::from_str(&link) {
+        if let Ok(value) = HeaderValue::from_str(&ice_server_link(server)) {
             headers.append(header::LINK, value);
         }
     }
+}
+
+/// The value of a Link header for a STUN or TURN server.
+pub(super) fn ice_server_link(server: &IceServer) -> String {
+    let mut link = format!("<{}>; rel=\"ice-server\"", server.url);
+    if !server.username.is_empty() {
+        link += &format!(
+            "; username=\"{}\"; credential=\"{}\"; credential-type=\"password\"",
+            server.username,
+            server.credential.expose()
+        );
+    }
+    link
 }
 
 fn allow(methods: &'static str) -> HeaderMap {

@@ -3,24 +3,24 @@
 //! What a connection is shows in its first bytes: a TLS record (0x16 0x03), or a STUN message in
 //! RFC 4571 framing (two bytes of length, 0x00 0x01, and the magic cookie at offset 6). The latter
 //! is spliced to the relay, which then sees a loopback address: ICE takes a path as it sees it.
-//! TLS whose ClientHello names framed media is handed over to the relay, which speaks it itself.
+//! TLS whose ClientHello names framed media or TURN is handed over to the relay, which speaks it
+//! itself. So is TLS that names no protocol where TURN is served, as browsers name none for it: what
+//! is none of the relay's comes back.
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum_server::accept::Accept;
 use rustls::server::Acceptor;
+use strait_proto::handover::TURN_ALPN;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::handover::Handover;
+use super::handover::{self, Found, Handover};
 use crate::admission::Admission;
 use crate::limits;
 
@@ -44,14 +44,24 @@ pub enum Opening {
     Unclear,
     /// TLS.
     Tls,
-    /// TLS for framed media.
+    /// TLS for framed media or TURN.
     Media,
+    /// TLS that names no protocol, and may be for TURN.
+    Unnamed,
     /// A framed STUN request.
     Stun,
     /// HTTP without TLS, by mistake.
     PlainHttp,
     /// Anything else.
     Stranger,
+}
+
+/// Whom the door lets in.
+pub enum Admitted {
+    /// Who begins with TLS.
+    Tls(TcpStream),
+    /// Who named no protocol, and with whom the relay speaks TLS.
+    Back(UnixStream),
 }
 
 impl FrontDoor {
@@ -96,6 +106,41 @@ impl FrontDoor {
         refused("handed over to the relay")
     }
 
+    /// Lets the relay find out what a connection is that named no protocol. Where it cannot, it is one of ours.
+    async fn find_out(
+        &self,
+        handover: &Handover,
+        stream: TcpStream,
+        address: IpAddr,
+    ) -> io::Result<Admitted> {
+        let Ok(stranger) = self.strangers.enter(address) else { return Ok(Admitted::Tls(stream)) };
+        if !self.places.has_room(address) {
+            return Ok(Admitted::Tls(stream));
+        }
+        let relay = match handover.pass(&stream).await {
+            Ok(relay) => relay,
+            Err(error) => {
+                debug!("a connection without a protocol is served here: {error}");
+                return Ok(Admitted::Tls(stream));
+            }
+        };
+        drop(stream);
+        let found = Handover::find_out(relay).await?;
+        drop(stranger);
+        match found {
+            Found::Ours(relay) => Ok(Admitted::Back(relay)),
+            Found::Relays(relay) => {
+                // Where all places were taken meanwhile there are a few more than that.
+                let place = self.places.enter(address).ok();
+                tokio::spawn(async move {
+                    handover::ended(relay).await;
+                    drop(place);
+                });
+                Err(refused("TURN, which the relay serves"))
+            }
+        }
+    }
+
     /// Passes framed media of a client at `address` on to the relay. The error says that it was
     /// done, or why not.
     fn pass_on(&self, stream: TcpStream, address: IpAddr) -> io::Error {
@@ -121,10 +166,10 @@ impl FrontDoor {
             }
             let seen = bytes.get(..length).unwrap_or_default();
             let opening = match (judge(seen), &self.handover) {
-                (Opening::Tls, Some(_)) => match names_media(seen) {
-                    Some(true) => Opening::Media,
+                (Opening::Tls, Some(handover)) => match names(seen, handover.serves_turn()) {
+                    Some(opening) => opening,
                     None if length < bytes.len() => Opening::Unclear,
-                    Some(false) | None => Opening::Tls,
+                    None => Opening::Tls,
                 },
                 (opening, _) => opening,
             };
@@ -136,11 +181,22 @@ impl FrontDoor {
         }
     }
 
-    async fn admit(self, stream: TcpStream) -> io::Result<TcpStream> {
+    /// Lets a connection in, or sees to it that somebody else takes it, which the error says.
+    ///
+    /// # Errors
+    /// It is not for this process.
+    pub async fn admit(self, stream: TcpStream) -> io::Result<Admitted> {
         stream.set_nodelay(true)?;
         let opening = timeout(limits::FRONT_DOOR_TIME, self.peek(&stream)).await;
         match opening.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
-            Opening::Tls => Ok(stream),
+            Opening::Tls => Ok(Admitted::Tls(stream)),
+            Opening::Unnamed => match &self.handover {
+                Some(handover) => {
+                    let address = stream.peer_addr()?.ip().to_canonical();
+                    self.find_out(handover, stream, address).await
+                }
+                None => Ok(Admitted::Tls(stream)),
+            },
             Opening::Media => {
                 let address = stream.peer_addr()?.ip().to_canonical();
                 Err(match &self.handover {
@@ -172,17 +228,6 @@ impl FrontDoor {
     }
 }
 
-impl<S: Send + 'static> Accept<TcpStream, S> for FrontDoor {
-    type Stream = TcpStream;
-    type Service = S;
-    type Future = Pin<Box<dyn Future<Output = io::Result<(TcpStream, S)>> + Send>>;
-
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let door = self.clone();
-        Box::pin(async move { Ok((door.admit(stream).await?, service)) })
-    }
-}
-
 /// Says what the first bytes of a connection are.
 pub fn judge(bytes: &[u8]) -> Opening {
     match bytes {
@@ -200,20 +245,23 @@ pub fn judge(bytes: &[u8]) -> Opening {
     }
 }
 
-/// Whether a ClientHello names framed media; none when it is not complete.
-fn names_media(mut hello: &[u8]) -> Option<bool> {
+/// What a ClientHello names; none when it is not complete.
+fn names(mut hello: &[u8], turn: bool) -> Option<Opening> {
     let mut acceptor = Acceptor::default();
     while !hello.is_empty() {
         if acceptor.read_tls(&mut hello).is_err() {
-            return Some(false);
+            return Some(Opening::Tls);
         }
     }
     // What is no ClientHello is told so by TLS itself.
-    let Ok(accepted) = acceptor.accept() else { return Some(false) };
+    let Ok(accepted) = acceptor.accept() else { return Some(Opening::Tls) };
     let accepted = accepted?;
     let hello = accepted.client_hello();
-    let mut names = hello.alpn().into_iter().flatten();
-    Some(names.any(|name| name == strait_link::MEDIA_ALPN))
+    let Some(mut names) = hello.alpn() else {
+        return Some(if turn { Opening::Unnamed } else { Opening::Tls });
+    };
+    let is_ours = |name| name == strait_link::MEDIA_ALPN || (turn && name == TURN_ALPN);
+    Some(if names.any(is_ours) { Opening::Media } else { Opening::Tls })
 }
 
 /// Carries bytes both ways until either side ends or both are silent. What is read is written
@@ -327,14 +375,14 @@ mod tests {
         // The only place of the address is taken.
         let (mut second, server) = pair().await;
         second.write_all(&STUN).await.unwrap();
-        let error = door.clone().admit(server).await.unwrap_err();
+        let error = door.clone().admit(server).await.err().unwrap();
         assert!(error.to_string().contains("too many"), "{error}");
         // Ending one side ends the other, and gives the place back.
         drop(client);
         assert_eq!(at_relay.read(&mut [0; 8]).await.unwrap(), 0);
         let (mut third, server) = pair().await;
         third.write_all(&STUN).await.unwrap();
-        let mut error = door.clone().admit(server).await.unwrap_err().to_string();
+        let mut error = door.clone().admit(server).await.err().unwrap().to_string();
         for _ in 0..100 {
             if error.contains("passed on") {
                 break;
@@ -342,7 +390,7 @@ mod tests {
             tokio::task::yield_now().await;
             let (mut again, server) = pair().await;
             again.write_all(&STUN).await.unwrap();
-            error = door.clone().admit(server).await.unwrap_err().to_string();
+            error = door.clone().admit(server).await.err().unwrap().to_string();
         }
         assert!(error.contains("passed on"), "{error}");
     }
@@ -392,7 +440,8 @@ mod tests {
         assert!(door.clone().admit(server).await.is_ok());
         let (mut client, server) = pair().await;
         client.write_all(&STUN).await.unwrap();
-        assert!(door.clone().admit(server).await.unwrap_err().to_string().contains("not served"));
+        let said = door.clone().admit(server).await.err().unwrap().to_string();
+        assert!(said.contains("not served"));
         let (mut client, server) = pair().await;
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         assert!(door.admit(server).await.is_err());

@@ -1,5 +1,5 @@
 //! Connections that the relay carries by itself, TLS included: their file descriptors go to it with
-//! the certificate.
+//! the certificate, and the secret of TURN's credentials.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,24 @@ use crate::limits;
 // Both sides of the relay's socket mean the same thing.
 const _: () = assert!(matches!(handover::ALPN, strait_link::MEDIA_ALPN));
 
+/// What became of a connection that named no protocol.
+pub enum Found {
+    /// The relay serves it: it says so, and closes this when it is over.
+    Relays(UnixStream),
+    /// It is ours: this carries what is said within TLS.
+    Ours(UnixStream),
+}
+
 /// The way to the relay.
 pub struct Handover {
     socket: PathBuf,
     /// Certificate chain and key, with their length.
     message: Zeroizing<Vec<u8>>,
+    serves_turn: bool,
 }
 
 impl Handover {
-    /// To the relay with this socket for its RPC. `pem`: certificate chain and key.
+    /// To the relay with this socket for its RPC. `pem`: certificate chain and key, and a secret where TURN is served.
     ///
     /// # Errors
     /// They are too long.
@@ -33,7 +42,13 @@ impl Handover {
             io::Error::other(format!("certificate and key have more than {PEM_BYTES} bytes"))
         })?;
         let message = Zeroizing::new([&length.to_be_bytes(), pem].concat());
-        Ok(Self { socket: handover::socket_of(rpc_socket), message })
+        let serves_turn = handover::turn_secret(pem).is_some();
+        Ok(Self { socket: handover::socket_of(rpc_socket), message, serves_turn })
+    }
+
+    /// Whether the relay serves TURN.
+    pub fn serves_turn(&self) -> bool {
+        self.serves_turn
     }
 
     /// Hands a connection over, and waits until it has ended. `known`: when the relay knows whose it
@@ -42,24 +57,51 @@ impl Handover {
     /// # Errors
     /// The relay is away, or takes none.
     pub async fn carry(&self, stream: TcpStream, known: impl FnOnce()) -> io::Result<()> {
-        let passing = timeout(limits::RELAY_CALL, self.pass(&stream));
-        let mut relay = passing.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let mut relay = self.pass(&stream).await?;
         drop(stream);
         // It says that, and that it is over, be it by its own end.
         if let Ok(1) = relay.read(&mut [0]).await {
             known();
-            let _ended = relay.read(&mut [0]).await;
+            ended(relay).await;
         }
         Ok(())
     }
 
-    async fn pass(&self, stream: &TcpStream) -> io::Result<UnixStream> {
+    /// Waits until the relay knows what a connection is that named no protocol and was passed to it.
+    ///
+    /// # Errors
+    /// The relay ended it, or says nothing.
+    pub async fn find_out(mut relay: UnixStream) -> io::Result<Found> {
+        let mut said = [0];
+        let saying = timeout(limits::FRONT_DOOR_TIME, relay.read(&mut said));
+        match (saying.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, said) {
+            (1, [handover::KNOWN]) => Ok(Found::Relays(relay)),
+            (1, [handover::BACK]) => Ok(Found::Ours(relay)),
+            _ => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    /// Gives the relay a connection.
+    ///
+    /// # Errors
+    /// It is away: nothing was taken of the connection.
+    pub async fn pass(&self, stream: &TcpStream) -> io::Result<UnixStream> {
+        let passing = timeout(limits::RELAY_CALL, self.send(stream));
+        passing.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    async fn send(&self, stream: &TcpStream) -> io::Result<UnixStream> {
         let mut relay = UnixStream::connect(&self.socket).await?;
         let send = || handover::send(&relay, &self.message, stream);
         let sent = relay.async_io(Interest::WRITABLE, send).await?;
         relay.write_all(self.message.get(sent..).unwrap_or_default()).await?;
         Ok(relay)
     }
+}
+
+/// Waits until the relay has ended a connection, be it by its own end.
+pub async fn ended(mut relay: UnixStream) {
+    let _ended = relay.read(&mut [0]).await;
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{ConnectInfo, Extension, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::answer::refuse;
-use super::{Shared, bearer};
+use super::turn::ReachedAt;
+use super::{Shared, bearer, now};
 use crate::limits;
 use crate::scope::ScopeKey;
 use crate::signal::hub::Wire;
@@ -34,6 +35,7 @@ pub async fn upgrade(
     State(app): Shared,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
     Query(options): Query<Options>,
+    reached: Option<Extension<ReachedAt>>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -44,6 +46,8 @@ pub async fn upgrade(
     }
     let token = bearer(&headers).map(str::to_owned).or(options.access_token).or(options.token);
     let hub = Arc::clone(&app.hub);
+    let turn = app.turn.as_ref().zip(reached);
+    let turn = turn.and_then(|(turn, Extension(at))| turn.server(&at, now()));
     upgrade
         .protocols([app.config.signal.websocket_subprotocol.clone()])
         // Frames up to here are refused with words; larger ones end the WebSocket.
@@ -53,7 +57,7 @@ pub async fn upgrade(
             let (to_session, inbound) = mpsc::channel(limits::INBOUND_FRAMES);
             let (outbound, from_session) = mpsc::channel(limits::OUTBOUND_FRAMES);
             let address = client.ip().to_canonical();
-            tokio::spawn(hub.serve(Wire { inbound, outbound }, token, address));
+            tokio::spawn(hub.serve(Wire { inbound, outbound, turn }, token, address));
             carry(socket, to_session, from_session).await;
         })
 }

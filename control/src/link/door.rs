@@ -1,11 +1,12 @@
-//! What a TLS connection on the one port turns out to be: a link, or HTTPS. Framed media was taken
-//! out before.
+//! What a TLS connection on the one port turns out to be: a link, or HTTPS. Framed media and TURN were
+//! taken out before.
 //!
 //! ALPN tells it (RFC 7301). A client that names no protocol is told by its first bytes: those of a
 //! link are a length below 16 KiB, so zero, and HTTP begins with a letter.
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,13 +15,13 @@ use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsAcceptor;
 use strait_link::v1::ErrorCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::Links;
 use super::wire::Stream;
-use crate::http::front_door::{FrontDoor, refused};
+use crate::http::front_door::{Admitted, FrontDoor, refused};
 use crate::limits;
 
 /// TLS over TCP.
@@ -29,27 +30,53 @@ type Tls = <RustlsAcceptor as Accept<TcpStream, ()>>::Stream;
 /// Sorts connections when TLS is up.
 #[derive(Clone)]
 pub struct LinkDoor {
-    tls: RustlsAcceptor<FrontDoor>,
+    front: FrontDoor,
+    tls: RustlsAcceptor,
     links: Arc<Links>,
 }
 
 /// A stream of which the first byte was read already.
 pub struct Opened {
     first: Option<u8>,
-    stream: Tls,
+    stream: Inner,
+}
+
+/// What is said within TLS.
+enum Inner {
+    Tls(Box<Tls>),
+    /// The relay speaks it.
+    Back(UnixStream),
 }
 
 impl LinkDoor {
-    /// Takes links out of what `tls` lets in.
-    pub fn new(tls: RustlsAcceptor<FrontDoor>, links: Arc<Links>) -> Self {
-        Self { tls, links }
+    /// Takes links out of what `front` lets in, with which `tls` speaks.
+    pub fn new(front: FrontDoor, tls: RustlsAcceptor, links: Arc<Links>) -> Self {
+        Self { front, tls, links }
     }
 
-    async fn sort(self, mut stream: Tls) -> io::Result<Opened> {
-        let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-        let socket = stream.get_ref().0;
+    /// Speaks TLS with whom the front door lets in.
+    async fn open<S: Send + 'static>(
+        self,
+        stream: TcpStream,
+        service: S,
+    ) -> io::Result<(Opened, S)> {
         let (address, port) =
-            (socket.peer_addr()?.ip().to_canonical(), socket.local_addr()?.port());
+            (stream.peer_addr()?.ip().to_canonical(), stream.local_addr()?.port());
+        let (stream, service) = match self.front.clone().admit(stream).await? {
+            Admitted::Tls(stream) => {
+                let (stream, service) = self.tls.accept(stream, service).await?;
+                (Inner::Tls(Box::new(stream)), service)
+            }
+            Admitted::Back(stream) => (Inner::Back(stream), service),
+        };
+        Ok((self.sort(stream, address, port).await?, service))
+    }
+
+    async fn sort(self, mut stream: Inner, address: IpAddr, port: u16) -> io::Result<Opened> {
+        let protocol = match &stream {
+            Inner::Tls(stream) => stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec),
+            Inner::Back(_) => None,
+        };
         let first = match protocol.as_deref() {
             Some(strait_link::ALPN) => None,
             Some(_) => return Ok(Opened { first: None, stream }),
@@ -78,13 +105,11 @@ impl<S: Send + 'static> Accept<TcpStream, S> for LinkDoor {
         let door = self.clone();
         let place = stream.peer_addr().map(|address| address.ip().to_canonical());
         let place = place.and_then(|address| door.links.opens(address));
-        let accepting = self.tls.accept(stream, service);
         Box::pin(async move {
             let links = Arc::clone(&door.links);
             let opened = async {
                 let _place = place?;
-                let (stream, service) = accepting.await?;
-                Ok((door.sort(stream).await?, service))
+                door.open(stream, service).await
             };
             let opened: io::Result<_> = opened.await;
             if let Err(error) = &opened {
@@ -98,6 +123,19 @@ impl<S: Send + 'static> Accept<TcpStream, S> for LinkDoor {
             }
             opened
         })
+    }
+}
+
+impl AsyncRead for Inner {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Back(stream) => Pin::new(stream).poll_read(cx, into),
+        }
     }
 }
 
@@ -123,7 +161,10 @@ impl AsyncWrite for Opened {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        match &mut self.stream {
+            Inner::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Inner::Back(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(
@@ -131,18 +172,30 @@ impl AsyncWrite for Opened {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        match &mut self.stream {
+            Inner::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Inner::Back(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Inner::Tls(stream) => stream.is_write_vectored(),
+            Inner::Back(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.stream {
+            Inner::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Inner::Back(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.stream {
+            Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Inner::Back(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }

@@ -189,9 +189,14 @@ impl Session {
         &self.registration.hub
     }
 
+    fn greeting(&self) -> Value {
+        let turn = self.wire.as_ref().and_then(|wire| wire.turn.as_ref());
+        self.hub().greeting(&self.peer, &self.identity, turn)
+    }
+
     /// Answers CONNECT. Without a number when CONNECT had none: both stand outside the series.
     fn greet(&mut self) {
-        let payload = self.hub().greeting(&self.peer, &self.identity);
+        let payload = self.greeting();
         let frame = Outgoing::message(Action::Connect, payload)
             .control("type", "response")
             .control("message_state", "final");
@@ -210,7 +215,7 @@ impl Session {
         info!(session = id::short(self.id()), resent = resumed.resend.len(), "session resumed");
         // Replacing the old wire closes the old WebSocket, if it was still there.
         self.wire = Some(attach.wire);
-        let payload = self.hub().greeting(&self.peer, &self.identity);
+        let payload = self.greeting();
         let answer = Outgoing::message(Action::Connect, payload)
             .control("type", "response")
             .control("message_state", "final")

@@ -14,7 +14,7 @@ use super::conference::Session;
 use super::jsonrtc::{Action, Frame, Outgoing, Reconnect};
 use crate::admission::{Admission, Permit};
 use crate::auth::{Admitted, Authenticator, Credential, Identity, Pass};
-use crate::config::Signal;
+use crate::config::{IceServer, Signal};
 use crate::fault::Fault;
 use crate::scope::Scopes;
 use crate::{id, limits, scope};
@@ -29,7 +29,7 @@ pub struct Hub {
     pub(super) rates: Rates,
     /// Messages after which a client was read later, because it speaks too fast.
     held: AtomicU64,
-    ice_servers: Value,
+    ice_servers: Vec<Value>,
     sessions: Mutex<HashMap<String, Handle>>,
     /// Turns true when the process ends.
     pub(super) shutdown: watch::Receiver<bool>,
@@ -41,6 +41,8 @@ pub struct Wire {
     pub inbound: mpsc::Receiver<String>,
     /// Text messages for the client. Dropping it closes the WebSocket.
     pub outbound: mpsc::Sender<String>,
+    /// This node's own TURN server, as the client reaches it.
+    pub turn: Option<IceServer>,
 }
 
 /// A WebSocket for a session that lost its own.
@@ -57,6 +59,18 @@ struct Handle {
     subject: String,
 }
 
+/// A server as browsers take it.
+fn told(server: &IceServer) -> Value {
+    match server.username.is_empty() {
+        true => json!({"urls": server.url}),
+        false => json!({
+            "urls": server.url,
+            "username": server.username,
+            "credential": server.credential.expose(),
+        }),
+    }
+}
+
 impl Hub {
     /// No sessions yet.
     pub fn new(
@@ -67,17 +81,8 @@ impl Hub {
         rates: Rates,
         shutdown: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        let ice_servers =
-            signal.ice_servers.iter().map(|server| match server.username.is_empty() {
-                true => json!({"urls": server.url}),
-                false => json!({
-                    "urls": server.url,
-                    "username": server.username,
-                    "credential": server.credential.expose(),
-                }),
-            });
         Arc::new(Self {
-            ice_servers: ice_servers.collect(),
+            ice_servers: signal.ice_servers.iter().map(told).collect(),
             scopes,
             auth,
             admission,
@@ -137,11 +142,17 @@ impl Hub {
     }
 
     /// The payload of the answer to CONNECT.
-    pub(super) fn greeting(&self, peer: &str, identity: &Identity) -> Value {
+    pub(super) fn greeting(
+        &self,
+        peer: &str,
+        identity: &Identity,
+        turn: Option<&IceServer>,
+    ) -> Value {
+        let ice_servers: Vec<_> = self.ice_servers.iter().cloned().chain(turn.map(told)).collect();
         json!({
             "peer": peer,
             "application": identity.application,
-            "iceServers": self.ice_servers,
+            "iceServers": ice_servers,
         })
     }
 

@@ -43,6 +43,18 @@ impl Queue {
         self.bytes.get(self.start..end).unwrap_or_default()
     }
 
+    /// The first frame, without its length.
+    pub(super) fn first(&self) -> Option<&[u8]> {
+        let length = self.frame(self.start)?;
+        self.bytes.get(self.start + LENGTH_BYTES..self.start + length)
+    }
+
+    /// The first frame was sent.
+    pub(super) fn first_sent(&mut self) {
+        let length = self.frame(self.start).unwrap_or_default();
+        self.sent(length);
+    }
+
     /// The first of these bytes were sent: a batch.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.start = (self.start + bytes).min(self.bytes.len());

@@ -18,7 +18,7 @@ fn carried(
 ) -> (TcpStream, Arc<Shared>, Vec<u8>, JoinHandle<io::Result<()>>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let pem = made.cert.pem() + &made.signing_key.serialize_pem();
-    let tls = Certificates::default().config(pem.as_bytes()).unwrap();
+    let served = Certificates::default().config(pem.as_bytes()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -28,10 +28,12 @@ fn carried(
     let counted = Arc::clone(&shared);
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let scratch = carrier::scratch();
+        let scratch = tls::scratch();
+        let common = Common { shared: counted, back: Arc::new(Semaphore::new(1)) };
         runtime.block_on(async {
-            let known = meet(ours, tls, counted, (&letterbox, &scratch), patience).await?;
-            Carrier::carry(known, &scratch).await
+            let met = meet(ours, served, &common, (&letterbox, &scratch), patience).await?;
+            let Met::Framed(known) = met else { panic!("not framed media") };
+            Carrier::carry(*known, &scratch).await
         })
     });
     (peer, shared, pem.into_bytes(), thread)

@@ -118,6 +118,19 @@ impl Peer {
         self.wire = Wire::Tls(Box::new(tls), Vec::new());
     }
 
+    /// Where the node is.
+    pub fn node(&self) -> Option<SocketAddr> {
+        match &self.wire {
+            Wire::Udp(_, to) => Some(*to),
+            Wire::Tcp(..) | Wire::Tls(..) => None,
+        }
+    }
+
+    /// Sends there from now on, by UDP.
+    pub fn send_to(&mut self, to: SocketAddr) {
+        self.wire = Wire::Udp(UdpSocket::bind((to.ip(), 0)).unwrap(), to);
+    }
+
     /// Marks what it sends from now on with an ECN code point.
     pub fn mark(&self, ecn: u8) {
         let Wire::Udp(socket, _) = &self.wire else { panic!("TCP marks by itself") };
@@ -130,8 +143,8 @@ impl Peer {
         self.send(&check);
     }
 
-    /// One ICE check that nominates, until it is answered.
-    pub fn check(&mut self) {
+    /// One ICE check that nominates, until it is answered. Returns where it came from, as the node sees it.
+    pub fn check(&mut self) -> SocketAddr {
         let check = self.request();
         let key = StunKey::new(self.remote.pwd.as_bytes());
         let start = Instant::now();
@@ -141,7 +154,7 @@ impl Peer {
             let Ok(answer) = Message::parse(&answer) else { continue };
             assert_eq!(answer.class(), Class::Success);
             answer.check_integrity(|parts| key.sign(parts)).unwrap();
-            return;
+            return answer.xor_mapped_address().unwrap();
         }
         panic!("no answer to an ICE check");
     }

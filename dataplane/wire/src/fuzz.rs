@@ -8,7 +8,7 @@ use crate::rtcp::{
     self, Arrival, CongestionControl, Metric, Outcome, Packet as Rtcp, TransportCc, Writer, XrBlock,
 };
 use crate::stun::{self, Builder, Message};
-use crate::{dcep, demux, ext, rtp};
+use crate::{dcep, demux, ext, rtp, turn};
 
 /// Classification names a protocol only where its header fits, and the parsers agree with it.
 pub fn demux(bytes: &[u8]) {
@@ -342,6 +342,37 @@ pub fn stun(bytes: &[u8]) {
     }
     assert_eq!(copy.check_integrity(checksum), Ok(()));
     assert!(copy.check_integrity(|_| [0xa5; 20]).is_err());
+}
+
+/// Messages of a stream are the same however it is cut, and a cut one is waited for or refused as the whole one is.
+pub fn turn(bytes: &[u8]) {
+    const LONGEST: usize = 2048 + 64;
+    let mut rest = bytes;
+    loop {
+        let whole = turn::frame(rest, LONGEST);
+        if let Ok(Some((frame, taken))) = whole {
+            assert!(taken <= rest.len() && taken <= LONGEST && taken > 0);
+            assert_eq!(turn::frame(&rest[..taken], LONGEST), whole);
+            assert_eq!(turn::frame(&rest[..taken - 1], LONGEST), Ok(None));
+            match frame {
+                turn::Frame::Stun(message) => stun(message),
+                turn::Frame::Channel { number, data } => {
+                    let (header, padding) = turn::channel_header(number, data.len() as u16);
+                    assert!(rest.starts_with(&header));
+                    assert_eq!(header.len() + data.len() + padding, taken);
+                }
+            }
+            rest = &rest[taken..];
+            continue;
+        }
+        for end in 0..rest.len().min(LONGEST) {
+            // Refused is refused, whatever follows.
+            if let Err(error) = turn::frame(&rest[..end], LONGEST) {
+                assert_eq!(whole, Err(error));
+            }
+        }
+        return;
+    }
 }
 
 /// Not a message authentication code, but it depends on every byte and its place.

@@ -19,6 +19,7 @@ pub mod rtcp;
 pub mod rtp;
 pub mod seq;
 pub mod stun;
+pub mod turn;
 
 /// The buffer is too small for what should be written; nothing usable was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

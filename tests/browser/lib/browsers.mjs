@@ -83,11 +83,11 @@ export class Browser {
     this.handle = handle;
   }
 
-  /** Launches Chromium; `camera: false` refuses every device. */
-  static async chromium({ dark = false, viewport, camera = true } = {}) {
+  /** Launches Chromium; `camera: false` refuses every device, `flags` are added. */
+  static async chromium({ dark = false, viewport, camera = true, flags = [] } = {}) {
     if (!CHROMIUM) throw new Error("no Chromium: install it or set CHROMIUM_PATH");
     const profile = await mkdtemp(join(tmpdir(), "strait-chromium-"));
-    const args = [...CHROMIUM_FLAGS, `${FAKE_DEVICES}=fps=15,display-media-type=monitor`];
+    const args = [...CHROMIUM_FLAGS, ...flags, `${FAKE_DEVICES}=fps=15,display-media-type=monitor`];
     const context = await chromium.launchPersistentContext(profile, {
       executablePath: CHROMIUM,
       headless: true,

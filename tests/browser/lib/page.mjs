@@ -104,3 +104,13 @@ export function pictureHash(tab, index) {
     return data.reduce((hash, byte) => Math.imul(hash ^ byte, 16777619), 2166136261) >>> 0;
   }, index);
 }
+
+/** For `Tab.first`: connections that gather no candidates but those of TURN servers. */
+export function turnAlone() {
+  const Real = globalThis.RTCPeerConnection;
+  globalThis.RTCPeerConnection = class extends Real {
+    constructor(configuration) {
+      super({ ...configuration, iceTransportPolicy: "relay" });
+    }
+  };
+}

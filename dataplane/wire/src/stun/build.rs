@@ -85,6 +85,12 @@ impl<'a> Builder<'a> {
     /// Adds XOR-MAPPED-ADDRESS. An IPv4 address in IPv6 clothes is written as IPv4, as the other side knows it.
     #[must_use]
     pub fn xor_mapped_address(self, address: SocketAddr) -> Self {
+        self.xor_address(attribute::XOR_MAPPED_ADDRESS, address)
+    }
+
+    /// Adds an attribute that is written like XOR-MAPPED-ADDRESS.
+    #[must_use]
+    pub fn xor_address(self, kind: u16, address: SocketAddr) -> Self {
         let [m0, m1, ..] = MAGIC_COOKIE;
         let [p0, p1] = address.port().to_be_bytes();
         let mask = address_mask(self.transaction_id);
@@ -95,7 +101,7 @@ impl<'a> Builder<'a> {
         };
         let [_, family_at, port0, port1, ..] = &mut value;
         (*family_at, *port0, *port1) = (family, p0 ^ m0, p1 ^ m1);
-        self.attribute(attribute::XOR_MAPPED_ADDRESS, value.get(..len).unwrap_or_default())
+        self.attribute(kind, value.get(..len).unwrap_or_default())
     }
 
     /// Adds USERNAME: the receiver's ufrag, then the sender's.

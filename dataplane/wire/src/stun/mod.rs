@@ -235,7 +235,12 @@ impl<'a> Message<'a> {
     /// XOR-MAPPED-ADDRESS: the sender's address as the other side saw it.
     #[must_use]
     pub fn xor_mapped_address(&self) -> Option<SocketAddr> {
-        let value = self.attribute(attribute::XOR_MAPPED_ADDRESS)?;
+        self.xor_address(self.attribute(attribute::XOR_MAPPED_ADDRESS)?)
+    }
+
+    /// The address in the value of an attribute that is written like XOR-MAPPED-ADDRESS.
+    #[must_use]
+    pub fn xor_address(&self, value: &[u8]) -> Option<SocketAddr> {
         let [m0, m1, ..] = MAGIC_COOKIE;
         let port = u16_at(value, 2)? ^ u16::from_be_bytes([m0, m1]);
         let ip = match (value.get(1)?, value.len()) {

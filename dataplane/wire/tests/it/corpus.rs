@@ -13,6 +13,7 @@ fn run(target: &str, bytes: &[u8]) {
         "codec" => fuzz::codec(bytes),
         "demux" => fuzz::demux(bytes),
         "dcep" => fuzz::dcep(bytes),
+        "turn" => fuzz::turn(bytes),
         _ => panic!("no such target: {target}"),
     }
 }

@@ -5,6 +5,7 @@ use strait_wire::dcep;
 use strait_wire::rtcp::{Arrival, Dlrr, Outcome, ReportBlock, Writer};
 use strait_wire::rtp::HeaderBuilder;
 use strait_wire::stun::{Builder, Class};
+use strait_wire::turn::{self, attribute as turns};
 
 /// Name and bytes of the seeds of one fuzz target.
 pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
@@ -27,12 +28,13 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 .collect()
         }
         "dcep" => dcep(),
+        "turn" => turn(),
         _ => Vec::new(),
     }
 }
 
 /// The targets that [`of`] knows.
-pub const TARGETS: [&str; 6] = ["rtp", "rtcp", "stun", "codec", "demux", "dcep"];
+pub const TARGETS: [&str; 7] = ["rtp", "rtcp", "stun", "codec", "demux", "dcep", "turn"];
 
 fn dcep() -> Vec<(&'static str, Vec<u8>)> {
     let open = |is_ordered, reliability, label, protocol| {
@@ -47,6 +49,32 @@ fn dcep() -> Vec<(&'static str, Vec<u8>)> {
         ("open", open(true, dcep::Reliability::Full, "strait", "strait-messages/1")),
         ("unreliable", open(false, dcep::Reliability::Retransmissions(0), "pose", "")),
         ("short-lived", open(true, dcep::Reliability::Lifetime(500), "", "ä")),
+    ]
+}
+
+fn turn() -> Vec<(&'static str, Vec<u8>)> {
+    let message = |class, method, fill: &dyn Fn(Builder<'_>) -> usize| {
+        let mut out = [0; 200];
+        let mut room = [0; 200];
+        let len = fill(Builder::new(&mut room, class, method, *b"transactions"));
+        out[..len].copy_from_slice(&room[..len]);
+        out[..len].to_vec()
+    };
+    let peer = "192.0.2.1:8443".parse().unwrap();
+    let allocate = message(Class::Request, turn::ALLOCATE, &|builder| {
+        let builder = builder.attribute(turns::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        builder.attribute(turns::NONCE, b"nonce").integrity(|_| [7; 20]).finish().unwrap()
+    });
+    let send = message(Class::Indication, turn::SEND, &|builder| {
+        let builder = builder.xor_address(turns::XOR_PEER_ADDRESS, peer);
+        builder.attribute(turns::DATA, b"datum").finish().unwrap()
+    });
+    let channel = [&turn::channel_header(0x4001, 5).0[..], b"datum\0\0\0"].concat();
+    vec![
+        ("stream", [&allocate[..], &send, &channel, &channel].concat()),
+        ("cut", [&channel[..], &send[..30]].concat()),
+        ("neither", [&allocate[..], b"GET / HTTP/1.1"].concat()),
+        ("too-long", vec![0x40, 0, 0xff, 0xff]),
     ]
 }
 
