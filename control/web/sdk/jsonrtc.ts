@@ -88,7 +88,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   /** Where the server is, and where the session is. */
   private at: Located | undefined;
   private sessionAt: string | undefined;
-  /** The node that could not be reached, or was silent; one that refuses us lives. */
+  /** The node that could not be reached, was silent, or is about to end. */
   private failed: string | undefined;
   private cancelDoubt: (() => void) | undefined;
   private cancelWait: () => void = () => {};
@@ -349,10 +349,11 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     return typeof this.options.url === "function";
   }
 
-  /** Keeps whether the node that was tried is one that failed. */
+  /** Keeps whether the node that was tried is one that failed: one that refuses us lives. */
   private note(thrown: unknown): void {
-    const { kind } = asStraitError(thrown);
-    this.failed = kind === "unreachable" || kind === "timeout" ? this.at?.endpoint : undefined;
+    const { kind, code } = asStraitError(thrown);
+    const isAway = kind === "unreachable" || kind === "timeout" || code === 503;
+    this.failed = isAway ? this.at?.endpoint : undefined;
   }
 
   /** Finds out where the server is. Where no CnC answers, it is where it was. */

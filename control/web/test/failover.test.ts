@@ -195,7 +195,7 @@ test("close() ends whatever the first join waits for", async () => {
 test("a node that refuses has not failed", async () => {
   const { one, timers, cnc, log } = await joined();
   one.onFrame = (socket, { header }) => {
-    const full = { action: header.action, error_code: 503, reason: "full" };
+    const full = { action: header.action, error_code: 429, reason: "full" };
     socket.deliver({ control: { type: "error", correlation_id: "c1" }, header: full });
   };
   one.socket.break();

@@ -46,6 +46,10 @@ const FIREFOX_PREFS = {
   "media.peerconnection.ice.obfuscate_host_addresses": false,
   "media.autoplay.default": 0,
   "media.autoplay.blocking_policy": 0,
+  // Each stands for a window of its own, that somebody looks at.
+  "dom.min_background_timeout_value": 4,
+  "dom.min_background_timeout_value_without_budget_throttling": 4,
+  "dom.timeout.enable_budget_timer_throttling": false,
   "app.update.enabled": false,
   "app.update.auto": false,
   "app.normandy.enabled": false,

@@ -33,7 +33,7 @@ pub async fn join_to_first_picture(server: Server) -> io::Result<Vec<f64>> {
 
 /// The source tree, where the script and the driver's packages are: the folder one stands in, as
 /// `./dev figures` sees to.
-fn source_tree() -> io::Result<PathBuf> {
+pub fn source_tree() -> io::Result<PathBuf> {
     let here = std::env::current_dir()?;
     if Path::new("tools/figures/first-picture.mjs").is_file() {
         return Ok(here);

@@ -1,6 +1,7 @@
 //! The figures of a cluster: three nodes with real Redis and MariaDB, and parts of it that die.
 
 mod bed;
+mod browsers;
 mod failover;
 mod redis;
 mod resolve;
@@ -8,8 +9,8 @@ mod resolve;
 use std::io;
 
 use crate::figure::{
-    CLUSTER, CLUSTER_FAILOVER, CLUSTER_MAPPINGS_LOST, CLUSTER_REDIS_BACK, CLUSTER_RESOLVE_P99,
-    CLUSTER_RESOLVES, CLUSTER_SPLIT, Figure, Promise,
+    CLUSTER, CLUSTER_FAILOVER, CLUSTER_FAILOVER_BROWSERS, CLUSTER_MAPPINGS_LOST,
+    CLUSTER_REDIS_BACK, CLUSTER_RESOLVE_P99, CLUSTER_RESOLVES, CLUSTER_SPLIT, Figure, Promise,
 };
 use bed::Bed;
 
@@ -27,7 +28,7 @@ pub fn measure(only: &str) -> Vec<Figure> {
         eprintln!("==> masters of Redis are killed");
         figures.extend(on_a_bed(REDIS, redis::measure));
     }
-    const FAILOVER: [Promise; 2] = [CLUSTER_FAILOVER, CLUSTER_SPLIT];
+    const FAILOVER: [Promise; 3] = [CLUSTER_FAILOVER, CLUSTER_FAILOVER_BROWSERS, CLUSTER_SPLIT];
     if wanted(&FAILOVER) {
         eprintln!("==> nodes are killed");
         figures.extend(on_a_bed(FAILOVER, failover::measure));

@@ -219,9 +219,12 @@ pub const CLUSTER_REDIS_BACK: Promise =
 pub const CLUSTER_MAPPINGS_LOST: Promise =
     Promise { name: "cluster_mappings_lost", bound: Bound::AtMost(0.0), unit: "mappings" };
 
-/// How long 99 of 100 listeners hear nothing when their node is killed.
+/// How long 99 of 100 listeners hear nothing when their node is killed, native clients and browsers.
 pub const CLUSTER_FAILOVER: Promise =
     Promise { name: "cluster_failover_p99", bound: Bound::AtMost(5.0), unit: "s" };
+/// The same of the browsers among them.
+pub const CLUSTER_FAILOVER_BROWSERS: Promise =
+    Promise { name: "cluster_failover_browsers_p99", bound: Bound::AtMost(5.0), unit: "s" };
 /// Scopes that CnCs say are on different nodes afterwards, or on the dead one.
 pub const CLUSTER_SPLIT: Promise =
     Promise { name: "cluster_scopes_split", bound: Bound::AtMost(0.0), unit: "scopes" };
@@ -233,6 +236,7 @@ pub const CLUSTER: &[Promise] = &[
     CLUSTER_REDIS_BACK,
     CLUSTER_MAPPINGS_LOST,
     CLUSTER_FAILOVER,
+    CLUSTER_FAILOVER_BROWSERS,
     CLUSTER_SPLIT,
 ];
 

@@ -1,5 +1,6 @@
 //! A cluster on this machine for the time of a measurement, by `strait cluster`.
 
+use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -41,6 +42,19 @@ impl Bed {
     /// The certificates of its nodes.
     pub fn certificates(&self) -> PathBuf {
         self.state.path().join("c/certificates.pem")
+    }
+
+    /// Lets pages of any origin ask the CnCs, as applications have their own.
+    pub fn allow_pages(&self, nodes: u8) -> io::Result<()> {
+        for node in 1..=nodes {
+            let path = self.state.path().join(format!("c/node-{node}/control.toml"));
+            let text = fs::read_to_string(&path)?;
+            fs::write(&path, text.replace("[http]\n", "[http]\ncors_origins = [\"*\"]\n"))?;
+            let name = format!("control-{node}");
+            self.strait(&["kill", &name])?;
+            self.strait(&["start", &name])?;
+        }
+        Ok(())
     }
 
     /// Carries out `strait cluster` with these words, and returns what it says.

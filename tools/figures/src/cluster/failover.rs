@@ -1,4 +1,4 @@
-//! What native clients hear when their node is killed.
+//! What native clients and browsers hear when their node is killed.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,14 +12,17 @@ use strait_client::v1::{Kind, Publish, auth::Credential, user_event};
 use strait_client::{Client, Cluster, Config, Descriptor, Event, Frame, Handle, Resolver, Trust};
 
 use super::bed::{Asker, Bed};
-use crate::figure::{CLUSTER_FAILOVER, CLUSTER_SPLIT, Figure};
+use super::browsers::Browsers;
+use crate::figure::{CLUSTER_FAILOVER, CLUSTER_FAILOVER_BROWSERS, CLUSTER_SPLIT, Figure};
 use crate::setup::TOKEN;
 
 /// Scopes, each with one who speaks and some who listen.
 const SCOPES: usize = 40;
 /// Who listens in each: 200 clients with those who speak.
 const LISTENERS: usize = 4;
-/// Kills, of one node after the other.
+/// The scope of the browsers, behind those.
+const OF_BROWSERS: usize = SCOPES;
+/// Kills, by turns of the node that the browsers are on and of the one with most scopes.
 const KILLS: usize = 20;
 /// Nodes of the bed.
 const NODES: u8 = 3;
@@ -50,8 +53,11 @@ struct Listener {
     is_subscribed: bool,
 }
 
-/// Measures both.
-pub fn measure(bed: &Bed) -> io::Result<[Figure; 2]> {
+/// Measures all three.
+pub fn measure(bed: &Bed) -> io::Result<[Figure; 3]> {
+    bed.allow_pages(NODES)?;
+    // Before all others: browsers take the machine for themselves while they start.
+    let mut browsers = Browsers::start(bed, &name(OF_BROWSERS), NODES)?;
     let began = Instant::now();
     let speakers: Vec<_> =
         (0..SCOPES).map(|scope| speaker(bed, scope)).collect::<io::Result<_>>()?;
@@ -61,14 +67,19 @@ pub fn measure(bed: &Bed) -> io::Result<[Figure; 2]> {
     }
     let ends = Arc::new(AtomicBool::new(false));
     let speaking = speak(speakers, Arc::clone(&ends));
-    let outcome = kills(bed, &mut listeners, began);
+    let outcome = kills(bed, &mut listeners, &mut browsers, began);
     ends.store(true, Ordering::Relaxed);
     // It panics as little as it returns anything.
     let _ended = speaking.join();
     outcome
 }
 
-fn kills(bed: &Bed, listeners: &mut [Listener], began: Instant) -> io::Result<[Figure; 2]> {
+fn kills(
+    bed: &Bed,
+    listeners: &mut [Listener],
+    browsers: &mut Browsers,
+    began: Instant,
+) -> io::Result<[Figure; 3]> {
     let since = Instant::now();
     while listeners.iter().any(|one| one.heard.last.load(Ordering::Relaxed) == 0) {
         if since.elapsed() > START_WITHIN {
@@ -77,17 +88,33 @@ fn kills(bed: &Bed, listeners: &mut [Listener], began: Instant) -> io::Result<[F
         listeners.iter_mut().try_for_each(Listener::subscribe)?;
         thread::sleep(FRAME);
     }
-    let (mut silences, mut split) = (Vec::new(), 0_u32);
+    let (mut silences, mut of_browsers, mut split) = (Vec::new(), Vec::new(), 0_u32);
     for kill in 0..KILLS {
-        let node = 1 + u8::try_from(kill % usize::from(NODES)).unwrap_or_default();
+        let before = places(bed, 1)?;
+        let place_of = |node: u8| format!("127.0.1.{node}:");
+        let scopes =
+            |node: u8| before.values().filter(|at| at.starts_with(&place_of(node))).count();
+        let has_browsers =
+            |node: &u8| before.get(&OF_BROWSERS).is_some_and(|at| at.starts_with(&place_of(*node)));
+        let node = match kill % 2 {
+            0 => (1..=NODES).find(has_browsers),
+            // Or those who left the browsers' node would never be moved again.
+            _ => (1..=NODES).max_by_key(|node| scopes(*node)),
+        };
+        let node = node.ok_or_else(|| io::Error::other("the browsers are on no node of ours"))?;
         let other = 1 + node % NODES;
-        let before = places(bed, other)?;
         let name = format!("node-{node}");
-        let its_place = format!("127.0.1.{node}:");
+        let its_place = place_of(node);
         let is_its = |scope: usize| before.get(&scope).is_some_and(|at| at.starts_with(&its_place));
         listeners.iter().for_each(|one| one.heard.longest.store(0, Ordering::Relaxed));
+        browsers.begin()?;
         bed.strait(&["kill", &name])?;
         thread::sleep(LOOKED_AT);
+        let longest = browsers.look()?;
+        eprintln!("    kill {} of {KILLS}: browsers {longest:.2?} s", kill + 1);
+        if is_its(OF_BROWSERS) {
+            of_browsers.extend(longest);
+        }
         let now = micros(began);
         for one in listeners.iter_mut().filter(|one| is_its(one.scope)) {
             let open = now.saturating_sub(one.heard.last.load(Ordering::Relaxed));
@@ -104,28 +131,41 @@ fn kills(bed: &Bed, listeners: &mut [Listener], began: Instant) -> io::Result<[F
         split += u32::try_from(one.iter().filter(|place| is_split(*place)).count()).unwrap_or(0);
         bed.strait(&["start", &name])?;
         thread::sleep(SETTLE);
-        eprintln!("    kill {} of {KILLS}: {} listeners moved", kill + 1, silences.len());
+        eprintln!("    kill {} of {KILLS}: {} native listeners moved", kill + 1, silences.len());
     }
+    let native = silences.len();
+    silences.extend(&of_browsers);
+    let (all_p99, all) = shares(&mut silences);
+    let (browsers_p99, alone) = shares(&mut of_browsers);
+    let how = format!(
+        "{KILLS} kills of nodes with {} native clients in {SCOPES} scopes on {NODES}, and 5 browsers \
+         in one more: silence of {native} native listeners and {} \
+         browsers, {all}",
+        SCOPES * (LISTENERS + 1),
+        of_browsers.len()
+    );
+    let browsers = format!("3 tabs of Chromium and 2 of Firefox, looked at every 0.1 s: {alone}");
+    Ok([
+        CLUSTER_FAILOVER.measured(all_p99, &how),
+        CLUSTER_FAILOVER_BROWSERS.measured(browsers_p99, browsers),
+        CLUSTER_SPLIT.measured(f64::from(split), how),
+    ])
+}
+
+/// The silence of 99 of 100 in seconds, and in words its median and the longest.
+fn shares(silences: &mut [f64]) -> (f64, String) {
     silences.sort_by(f64::total_cmp);
     let at = |share: usize| {
         let index = (silences.len() * share / 100).min(silences.len().saturating_sub(1));
         silences.get(index).copied().unwrap_or(f64::INFINITY)
     };
-    let how = format!(
-        "{KILLS} kills of nodes with {} native clients in {SCOPES} scopes on {NODES}: silence of \
-         {} listeners, median {:.2} s, longest {:.2} s",
-        SCOPES * (LISTENERS + 1),
-        silences.len(),
-        at(50),
-        at(100)
-    );
-    Ok([CLUSTER_FAILOVER.measured(at(99), &how), CLUSTER_SPLIT.measured(f64::from(split), how)])
+    (at(99), format!("median {:.2} s, longest {:.2} s", at(50), at(100)))
 }
 
 /// The node of each scope, as one CnC says.
 fn places(bed: &Bed, cnc: u8) -> io::Result<HashMap<usize, String>> {
     let mut asker = Asker::connect(bed.http(cnc))?;
-    (0..SCOPES)
+    (0..=OF_BROWSERS)
         .map(|scope| match asker.resolve(&name(scope))? {
             (200, at) => Ok((scope, at)),
             (status, why) => Err(io::Error::other(format!("/resolve: {status}: {why}"))),
