@@ -106,7 +106,7 @@ fn session(events: &mut Vec<Event>, number: i64, count: i64, now: i64) {
         add(100 + minute, What::Quality { minute: minute_ms, streams });
     }
     if !is_live {
-        add(99, What::SessionDisposed);
+        add(99, What::SessionDisposed { hold: None });
     }
 }
 

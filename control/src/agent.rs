@@ -1,61 +1,39 @@
-//! Makes accounts of events: writes them to the store, as often as it takes, and forgets what is old.
+//! Makes accounts of events: writes them to the store, and forgets what is old.
+
+pub mod reader;
+pub mod release;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::events::{Counters, Event, Note};
+use crate::events::{Counters, Event};
 use crate::fault::{Class, Fault};
 use crate::limits;
 use crate::store::{Records, Store};
-
-/// First pause after the store failed; it doubles up to [`PAUSE_MAX`].
-const PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause between attempts.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+use release::Ended;
 
 /// Writes events.
 #[derive(Clone)]
 pub struct Agent {
     records: Records,
     counters: Arc<Counters>,
+    /// Who hears of scopes that ended, where there are other nodes.
+    ended: Option<mpsc::Sender<Ended>>,
 }
 
 impl Agent {
     /// One that writes to `store`.
     pub fn new(store: &Store, counters: Arc<Counters>) -> Self {
-        Self { records: store.records(), counters }
+        Self { records: store.records(), counters, ended: None }
     }
 
-    /// Takes the events of this process until there are no more.
-    pub async fn run(self, mut waiting: mpsc::Receiver<Note>) {
-        let (mut events, mut notes) = (Vec::new(), Vec::new());
-        while waiting.recv_many(&mut notes, limits::EVENTS_AT_ONCE).await > 0 {
-            let mut settled = Vec::new();
-            for note in notes.drain(..) {
-                match note {
-                    Note::Event(event) => events.push(event),
-                    Note::Settle(done) => settled.push(done),
-                }
-            }
-            let mut pause = PAUSE;
-            while let Err(fault) = self.write(&mut events).await {
-                if pause == PAUSE {
-                    warn!("events wait: {fault}");
-                }
-                self.counters.is_stalled.store(true, Ordering::Relaxed);
-                // Nobody waits for a store that does not answer.
-                answer(&mut settled);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-            self.counters.is_stalled.store(false, Ordering::Relaxed);
-            answer(&mut settled);
-        }
+    /// Tells of scopes that ended.
+    pub fn with_ended(self, ended: mpsc::Sender<Ended>) -> Self {
+        Self { ended: Some(ended), ..self }
     }
 
     /// Writes events, all or none of them; those that the store cannot hold, whatever it is given,
@@ -70,6 +48,10 @@ impl Agent {
         let count = events.len() as u64;
         match self.put(events).await {
             Ok(()) => {
+                if let Some(to) = &self.ended {
+                    // Whom nobody has room to hear of, CnCs find.
+                    events.iter().filter_map(Ended::of).for_each(|one| drop(to.try_send(one)));
+                }
                 events.clear();
                 self.counters.written.fetch_add(count, Ordering::Relaxed);
                 return Ok(());
@@ -119,12 +101,5 @@ impl Agent {
             }
             tokio::time::sleep(limits::FORGET_PERIOD).await;
         }
-    }
-}
-
-/// Answers those who asked whether all is written; they may be gone.
-fn answer(settled: &mut Vec<oneshot::Sender<()>>) {
-    for done in settled.drain(..) {
-        let _gone = done.send(());
     }
 }

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod health;
 pub mod load;
 pub mod node;
+mod orphans;
 pub mod placement;
 pub mod redis;
 pub mod region;

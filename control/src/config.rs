@@ -170,11 +170,15 @@ impl Default for Api {
 pub struct Events {
     /// Whether the quality of all streams is recorded, minute by minute.
     pub quality: bool,
+    /// Redis with the stream that agents read: `redis://HOST:PORT`,
+    /// `redis+sentinel://HOST:PORT,HOST:PORT/MASTER` or `redis+unix:PATH`. Empty: this process
+    /// writes its events to the store itself.
+    pub redis: Secret,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { quality: true }
+        Self { quality: true, redis: Secret::default() }
     }
 }
 
@@ -445,6 +449,15 @@ impl Config {
             return fail("agent.keep_days: 0 would keep nothing; give 1 at least");
         }
         self.cluster.check()?;
+        if !self.events.redis.is("") {
+            crate::cluster::redis::Address::parse(self.events.redis.expose())
+                .map_err(|why| ConfigError::Content(format!("events.redis: {why}")))?;
+        } else if !self.cluster.has(cluster::Role::Agent) {
+            return fail(
+                "cluster.roles: without \"agent\" nobody takes the events of this process; add \
+                 that role, or give the Redis that the agents of others read (events.redis)",
+            );
+        }
         let keys = [("master", &self.keys.master), ("replica", &self.keys.replica)];
         for (key, url) in keys.into_iter().filter(|(_, url)| !url.is("")) {
             // Without the cause, which may hold the password.
@@ -568,6 +581,8 @@ mod tests {
             "[store]\nurl = 'redis:x'",
             "[api]\ntokens = ['short']",
             "[agent]\nkeep_days = 0",
+            "[events]\nredis = 'localhost'",
+            "[cluster]\nroles = ['node', 'cnc', 'api']",
             "[auth]\ndev_tokens = ['']",
             "[auth]\nexpires_ahead_seconds_max = 0",
             "[limits]\nuplink_bps_per_peer = 1000",

@@ -1,20 +1,26 @@
 //! What happens in scopes, told to whoever keeps accounts.
 //!
 //! [`Notary`] notes it as it happens; `event` is what is told; [`grade`] is what a stream's minute is
-//! worth. Events go to the agent of this process, or to a Redis stream that the agents of the cluster
-//! read (`crate::agent`).
+//! worth. A [`Courier`] brings events to the store, or to a [`stream`] in Redis that the agents of the
+//! cluster read (`crate::agent`), and keeps in a [`spool`] what nobody takes.
 
+mod courier;
 pub mod event;
 pub mod grade;
 mod meter;
+mod moment;
 mod notary;
+pub mod spool;
+pub mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use courier::{Courier, Sink};
 pub use event::Event;
+pub use moment::Moment;
 pub use notary::{Life, Notary, Stay};
 
 use crate::limits;
@@ -45,8 +51,22 @@ pub struct Counters {
     pub lost: AtomicU64,
     /// Events that agents of this process wrote.
     pub written: AtomicU64,
-    /// Those who take events cannot for now: what will be told again anyway need not wait.
+    /// Those who take events cannot for now.
     pub is_stalled: AtomicBool,
+    /// Nor can the disk: what will be told again anyway need not wait.
+    pub is_blocked: AtomicBool,
+    /// Events that wait on disk.
+    pub spool_events: AtomicU64,
+    /// Their bytes.
+    pub spool_bytes: AtomicU64,
+    /// Events of quality that were thrown away for room there; they are among those lost.
+    pub spool_thrown: AtomicU64,
+    /// Attempts to keep events there that failed.
+    pub spool_failures: AtomicU64,
+    /// Events that wait in Redis, as was seen last.
+    pub stream_events: AtomicU64,
+    /// Events of the stream that this process put aside, for a newer one.
+    pub aside: AtomicU64,
 }
 
 /// A way for events: where they go, and where they come out.
@@ -86,7 +106,7 @@ impl Outlet {
         }
     }
 
-    fn is_stalled(&self) -> bool {
-        self.counters.is_stalled.load(Ordering::Relaxed)
+    fn is_blocked(&self) -> bool {
+        self.counters.is_blocked.load(Ordering::Relaxed)
     }
 }

@@ -129,6 +129,30 @@ pub const FORGET_PERIOD: Duration = Duration::from_secs(3_600);
 pub const EVENTS_WAITING: usize = 64 << 10;
 /// Events that are written in one transaction.
 pub const EVENTS_AT_ONCE: usize = 1024;
+/// Bytes of events that wait on disk: a thousand streams for half a day.
+pub const SPOOL_BYTES: i64 = 256 << 20;
+/// Events that wait in Redis; nodes keep what comes beyond: 100 MB, as most are below a kilobyte.
+pub const EVENTS_STREAM: u64 = 100_000;
+/// Events that are added to the stream in one go.
+pub const EVENTS_ADDED_AT_ONCE: usize = 256;
+/// Events that an agent takes from it at once: 10 MB at the very most.
+pub const EVENTS_READ_AT_ONCE: usize = 256;
+/// Events that no agent understood, kept for a newer one.
+pub const EVENTS_ASIDE: usize = 10_000;
+/// How long one call of the Redis of the events may take.
+pub const EVENTS_CALL: Duration = Duration::from_secs(3);
+/// How long an agent waits for events in one call.
+pub const EVENTS_BLOCK: Duration = Duration::from_secs(1);
+const _: () = assert!(EVENTS_BLOCK.as_millis() + 1_000 < EVENTS_CALL.as_millis());
+/// What an agent was given and did not write for so long, another takes over: twice is as well as
+/// once.
+pub const EVENTS_ABANDONED: Duration = Duration::from_secs(10);
+/// How often an agent looks for that.
+pub const EVENTS_CLAIM_PERIOD: Duration = Duration::from_secs(5);
+/// An agent that was not heard of for so long is forgotten.
+pub const EVENTS_AGENT_GONE: Duration = Duration::from_secs(600);
+/// Scopes that ended, which agents look at once more: those that a node's peers can be in.
+pub const RELEASES_WAITING: usize = 10_000;
 /// Stays of this node that are not over, or whose end nobody took: ten times its peers.
 pub const STAYS_NOTED: usize = 200_000;
 /// Stays in one event: 40 KiB of JSON.

@@ -17,13 +17,13 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::admission::Admission;
-use crate::agent::Agent;
+use crate::agent::{Agent, reader::Reader, release};
 use crate::api::Gate;
 use crate::auth::{Authenticator, Secret};
-use crate::cluster::Cluster;
 use crate::cluster::announce::Listens;
-use crate::config::Config;
-use crate::events::{self, Notary};
+use crate::cluster::{Cluster, redis::Address};
+use crate::config::{Config, cluster::Role};
+use crate::events::{self, Courier, Notary, Sink, spool::Spool, stream::Stream};
 use crate::fault::Fault;
 use crate::http::{
     App, front_door::FrontDoor, handover::Handover, health, metrics::Metrics, page, router,
@@ -78,7 +78,24 @@ impl Server {
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
         let (outlet, waiting) = events::outlet();
-        let agent = Agent::new(&store, Arc::clone(outlet.counters()));
+        let counters = Arc::clone(outlet.counters());
+        let (tell_ended, ended) = release::channel();
+        let agent = Agent::new(&store, Arc::clone(&counters)).with_ended(tell_ended);
+        let stream = match config.events.redis.expose() {
+            "" => None,
+            url => Some(
+                Address::parse(url)
+                    .map_err(|why| Fault::internal(format!("events.redis: {why}")))?,
+            ),
+        };
+        let sink = match &stream {
+            Some(address) => {
+                Sink::Stream(Box::new(Stream::new(address.clone(), Arc::clone(&counters))))
+            }
+            None => Sink::Store(agent.clone()),
+        };
+        let spool = Spool::new(config.http.state_dir.join("events.db"), Arc::clone(&counters));
+        let courier = Courier::new(sink, spool, counters);
         let notary = Arc::new(Notary::new(&cluster.me().node, outlet)?);
         let speech = config.link.clone();
         let scopes = Arc::new(Scopes::new(
@@ -128,16 +145,29 @@ impl Server {
         let summed = move || dated.now();
         let watched = app.config.events.quality.then(|| scopes.quality_wishes().wish());
         let mut followers = vec![
-            tokio::spawn(agent.clone().run(waiting)),
-            tokio::spawn(agent.forget(keep_days, move || notary.now())),
+            tokio::spawn(courier.run(waiting)),
             tokio::spawn(health::tell(Arc::clone(&app))),
             tokio::spawn(app.store.checks().keep_summed(summed)),
             tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&scopes), ends, lose)),
-            tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),
-            tokio::spawn(channels::follow(relay.clone(), Arc::clone(&scopes))),
-            tokio::spawn(relay_watch::follow(relay, scopes)),
             tokio::spawn(Arc::clone(&keys).follow()),
         ];
+        // Who is no node has no relay.
+        if cluster.config().has(Role::Node) {
+            followers.extend([
+                tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),
+                tokio::spawn(channels::follow(relay.clone(), Arc::clone(&scopes))),
+                tokio::spawn(relay_watch::follow(relay, scopes)),
+            ]);
+        }
+        if cluster.config().has(Role::Agent) {
+            let forgetting = agent.clone().forget(keep_days, move || notary.now());
+            followers.push(tokio::spawn(forgetting));
+            if let Some(address) = stream {
+                let reader = Reader::new(address, &cluster.me().incarnation, agent);
+                followers.push(tokio::spawn(reader.run()));
+                followers.push(tokio::spawn(release::run(Arc::clone(&cluster), ended)));
+            }
+        }
         if let Some(master) = redis(&app.config.keys.master) {
             followers.push(tokio::spawn(push::run(keys, master)));
         }

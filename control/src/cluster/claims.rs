@@ -61,6 +61,12 @@ impl Claims {
         (Claim { claims: Arc::clone(self), scope: scope.clone() }, Arc::clone(&entry.hold))
     }
 
+    /// Under which fence a scope is held, unless that changes at this moment.
+    pub(super) fn fence_of(&self, scope: &ScopeKey) -> Option<u64> {
+        let hold = self.lock().get(scope).map(|entry| Arc::clone(&entry.hold))?;
+        hold.try_lock().ok()?.fence
+    }
+
     fn is_unused(&self, scope: &ScopeKey) -> bool {
         self.lock().get(scope).is_some_and(|entry| entry.users == 0)
     }

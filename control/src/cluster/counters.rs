@@ -23,11 +23,13 @@ pub struct Counters {
     pub failed: AtomicU64,
     /// Mappings forgotten that nobody held.
     pub swept: AtomicU64,
+    /// Mappings given back for nodes that died.
+    pub released_for_others: AtomicU64,
 }
 
 impl Counters {
     /// All of them: name, help, value.
-    pub fn all(&self) -> [(&'static str, &'static str, u64); 9] {
+    pub fn all(&self) -> [(&'static str, &'static str, u64); 10] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             (
@@ -74,6 +76,11 @@ impl Counters {
                 "control_cluster_swept_total",
                 "Mappings forgotten that nobody held.",
                 read(&self.swept),
+            ),
+            (
+                "control_cluster_released_for_others_total",
+                "Mappings given back for nodes that died after their scope ended.",
+                read(&self.released_for_others),
             ),
         ]
     }

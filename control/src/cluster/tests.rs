@@ -203,3 +203,24 @@ async fn those_who_come_at_once_get_one_fence() {
     assert_eq!(a.held(), 0);
     assert_eq!(host.local.sweep().await.unwrap(), 0, "nothing is left behind");
 }
+
+#[tokio::test]
+async fn a_scope_is_given_back_for_a_node_that_is_dead_and_for_no_other() {
+    let host = Host::new();
+    let (a, b) = (host.node("a", "").await, host.node("b", "").await);
+    let lobby = scope("lobby");
+    let _claim = a.claim(&lobby).await.unwrap();
+    let fence = a.fence_of(&lobby).unwrap();
+    assert!(!b.release_for(&lobby, a.me(), fence).await.unwrap(), "its lease is not over");
+    tokio::time::sleep(LEASE + YOUNG_PAUSE).await;
+    assert!(!b.release_for(&lobby, a.me(), fence).await.unwrap(), "it is well");
+    host.dies("a");
+    // For as long as it was well a moment ago, that is believed.
+    tokio::time::sleep(limits::HEALTH_AGE).await;
+    assert!(b.release_for(&lobby, a.me(), fence).await.unwrap());
+    b.announce().await.unwrap();
+    let _claim = b.claim(&lobby).await.unwrap();
+    assert!(b.release_for(&lobby, a.me(), fence).await.unwrap(), "and once more");
+    let cnc = host.cnc().await;
+    assert_eq!(resolve(&cnc, &lobby).await, "b", "which is another hold");
+}

@@ -168,7 +168,7 @@ mod tests {
             let text = format!("[cluster]\n{text}");
             assert!(matches!(Config::parse(&text), Err(ConfigError::Content(_))), "{text}");
         }
-        let text = "[cluster]\nroles = ['node', 'cnc']\nname = 'n1'\npublic = '[::1]:8443'\n\
+        let text = "[cluster]\nroles = ['node', 'cnc', 'agent']\nname = 'n1'\npublic = '[::1]:8443'\n\
                     mappings = ['redis://127.0.0.1:1', 'redis+sentinel://a:1,b:2/part']";
         assert!(Config::parse(text).is_ok());
     }

@@ -47,7 +47,11 @@ pub enum What {
         stay: Stay,
     },
     /// The last peer left.
-    SessionDisposed,
+    SessionDisposed {
+        /// How the node held the scope, where there are others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hold: Option<Hold>,
+    },
     /// How streams fared within a minute.
     Quality {
         /// Its beginning.
@@ -64,6 +68,16 @@ pub enum What {
         /// What was wrong.
         reason: String,
     },
+}
+
+/// A node's hold on a scope: who knows it can give the scope back for a node that is dead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// Which start of the node.
+    pub incarnation: String,
+    /// Under which fence.
+    pub fence: u64,
 }
 
 /// One peer's stay in a scope so far: later tellings replace earlier ones, in whatever order they
@@ -147,6 +161,8 @@ mod tests {
         let streams = vec![Stream { stay: "n.1".into(), loss: Some(0.5), ..Stream::default() }];
         for what in [
             What::SessionCreated,
+            What::SessionDisposed { hold: None },
+            What::SessionDisposed { hold: Some(Hold { incarnation: "i".into(), fence: 7 }) },
             What::Present { stays: vec![stay.clone()] },
             What::Left { stay },
             What::Quality { minute: 60_000, streams },

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use strait_proto::v1;
 
-use super::event::{self, Event, Stream, What};
+use super::event::{self, Event, Hold, Stream, What};
 use super::meter::Meters;
+use super::moment::Moment;
 use super::{Counters, Outlet};
 use crate::fault::Fault;
 use crate::store::floor;
@@ -21,7 +21,6 @@ pub struct Notary {
     incarnation: String,
     /// Numbers of events and of stays that were given out.
     numbers: AtomicU64,
-    clock: Clock,
     book: Mutex<Book>,
     outlet: Outlet,
 }
@@ -35,9 +34,16 @@ pub struct Life {
     pub scope: String,
     /// The session's identifier.
     pub session: String,
-    /// When it began, in milliseconds since 1970.
-    pub created: i64,
+    /// When it began.
+    pub began: Moment,
     is_told: AtomicBool,
+}
+
+impl Life {
+    /// A moment as this session tells it, in milliseconds since 1970.
+    pub fn time(&self, now: Moment) -> i64 {
+        now.since(self.began)
+    }
 }
 
 /// A stay that is noted, for its end.
@@ -59,33 +65,16 @@ struct Entry {
     meters: Meters,
 }
 
-/// The system's time, which goes on evenly while the process lives: a clock that is set neither
-/// lengthens nor shortens a stay.
-struct Clock {
-    began: Instant,
-    began_ms: i64,
-}
-
-impl Clock {
-    fn now(&self) -> i64 {
-        let since = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.began_ms.saturating_add(since)
-    }
-}
-
 impl Notary {
     /// Nothing happened yet on `node`.
     ///
     /// # Errors
     /// The system has no randomness to give.
     pub fn new(node: &str, outlet: Outlet) -> Result<Self, Fault> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let began_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         Ok(Self {
             node: clean(node, 64),
             incarnation: id::random("n")?,
             numbers: AtomicU64::new(0),
-            clock: Clock { began: Instant::now(), began_ms },
             book: Mutex::default(),
             outlet,
         })
@@ -106,21 +95,21 @@ impl Notary {
         self.outlet.settle().await;
     }
 
-    /// The time that events carry, in milliseconds since 1970.
+    /// What time it is, in milliseconds since 1970.
     pub fn now(&self) -> i64 {
-        self.clock.now()
+        Moment::now().wall
     }
 
     /// A new life of a scope. It is told of when somebody joins.
     ///
     /// # Errors
     /// The system has no randomness to give.
-    pub fn life(&self, application: &str, scope: &str) -> Result<Arc<Life>, Fault> {
+    pub fn life(&self, application: &str, scope: &str, now: Moment) -> Result<Arc<Life>, Fault> {
         Ok(Arc::new(Life {
             application: application.to_owned(),
             scope: scope.to_owned(),
             session: id::random("scope")?,
-            created: self.now(),
+            began: now,
             is_told: AtomicBool::new(false),
         }))
     }
@@ -132,8 +121,9 @@ impl Notary {
         (peer, name): (&str, &str),
         user: &str,
         client: &str,
-        now: i64,
+        now: Moment,
     ) -> Stay {
+        let now = life.time(now);
         if !life.is_told.swap(true, Ordering::Relaxed) {
             self.outlet.tell_once(self.event(life, now, What::SessionCreated));
         }
@@ -166,12 +156,13 @@ impl Notary {
     }
 
     /// Notes that the peer left.
-    pub fn left(&self, stay: Stay, reason: &str, now: i64) {
+    pub fn left(&self, stay: Stay, reason: &str, now: Moment) {
         let mut book = self.book();
         let Some(entry) = book.stays.get_mut(&stay) else { return };
         if entry.told.left.is_some() {
             return;
         }
+        let now = entry.life.time(now);
         entry.told.left = Some(clean(reason, 255));
         entry.update(now);
         let minutes = entry.meters.turn(i64::MAX);
@@ -188,13 +179,14 @@ impl Notary {
         }
     }
 
-    /// Notes that the last peer left.
-    pub fn disposed(&self, life: &Arc<Life>, now: i64) {
-        self.outlet.tell_once(self.event(life, now, What::SessionDisposed));
+    /// Notes that the last peer left; `hold` is how the node held the scope.
+    pub fn disposed(&self, life: &Arc<Life>, hold: Option<Hold>, now: Moment) {
+        self.outlet.tell_once(self.event(life, life.time(now), What::SessionDisposed { hold }));
     }
 
     /// Takes what the relay says of a peer's streams.
-    pub fn heard(&self, life: &Arc<Life>, peer: &str, told: &v1::MediaQuality, now: i64) {
+    pub fn heard(&self, life: &Arc<Life>, peer: &str, told: &v1::MediaQuality, now: Moment) {
+        let now = life.time(now);
         let mut book = self.book();
         let key = (life.session.clone(), peer.to_owned());
         let Some(stay) = book.peers.get(&key).copied() else { return };
@@ -207,7 +199,7 @@ impl Notary {
 
     /// Tells who is there, what became of whom nobody took the end of, and which minutes are over.
     /// To be called every [`limits::PRESENCE_PERIOD`].
-    pub fn tell_presence(&self, now: i64) {
+    pub fn tell_presence(&self, now: Moment) {
         let mut present: BTreeMap<String, (Arc<Life>, Vec<event::Stay>)> = BTreeMap::new();
         let (mut over, mut minutes) = (Vec::new(), Vec::new());
         for (stay, entry) in &mut self.book().stays {
@@ -215,6 +207,7 @@ impl Notary {
                 over.push((*stay, Arc::clone(&entry.life), entry.told.clone()));
                 continue;
             }
+            let now = entry.life.time(now);
             entry.update(now);
             let done = entry.meters.turn(floor(now, 60_000));
             if !done.is_empty() {
@@ -225,27 +218,27 @@ impl Notary {
             session.1.push(entry.told.clone());
         }
         for (stay, life, told) in over {
-            if self.outlet.tell(self.event(&life, now, What::Left { stay: told })) {
+            if self.outlet.tell(self.event(&life, life.time(now), What::Left { stay: told })) {
                 self.book().stays.remove(&stay);
             }
         }
         for (life, stay, minutes) in minutes {
-            self.tell_minutes(&life, &stay, minutes, now);
+            self.tell_minutes(&life, &stay, minutes, life.time(now));
         }
-        // While nobody takes events it is enough to tell afterwards.
-        if !self.outlet.is_stalled() {
+        // While they find no room anywhere it is enough to tell afterwards.
+        if !self.outlet.is_blocked() {
             for (life, stays) in present.into_values() {
                 for stays in stays.chunks(limits::STAYS_PER_EVENT) {
                     let what = What::Present { stays: stays.to_vec() };
-                    let _is_taken = self.outlet.tell(self.event(&life, now, what));
+                    let _is_taken = self.outlet.tell(self.event(&life, life.time(now), what));
                 }
             }
         }
     }
 
     /// Tells once a minute whether this node is well; `wrong` says what is not.
-    pub fn tell_check(&self, wrong: Option<&str>, now: i64) {
-        let minute = floor(now, 60_000);
+    pub fn tell_check(&self, wrong: Option<&str>, now: Moment) {
+        let minute = floor(now.wall, 60_000);
         if std::mem::replace(&mut self.book().checked, minute) == minute {
             return;
         }
@@ -253,7 +246,7 @@ impl Notary {
         let what = What::Checked { minute, is_well: wrong.is_none(), reason };
         self.outlet.tell_once(Event {
             id: self.event_id(),
-            at: now,
+            at: now.wall,
             node: self.node.clone(),
             application: String::new(),
             scope: String::new(),
@@ -283,7 +276,7 @@ impl Notary {
             application: life.application.clone(),
             scope: life.scope.clone(),
             session: life.session.clone(),
-            created: life.created,
+            created: life.began.wall,
             what,
         }
     }
@@ -317,8 +310,17 @@ fn clean(text: &str, characters_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
+    use std::time::Duration;
+
     use crate::events::{Note, outlet};
     use tokio::sync::mpsc::Receiver;
+
+    /// So many milliseconds after the beginning of time.
+    fn at(ms: u64) -> Moment {
+        static BEGAN: LazyLock<Moment> = LazyLock::new(|| Moment { wall: 0, ..Moment::now() });
+        BEGAN.plus(Duration::from_millis(ms))
+    }
 
     fn told(waiting: &mut Receiver<Note>) -> Vec<Event> {
         let mut events = Vec::new();
@@ -332,25 +334,25 @@ mod tests {
     fn a_session_is_told_of_from_beginning_to_end() {
         let (outlet, mut waiting) = outlet();
         let notary = Notary::new("here", outlet).unwrap();
-        let life = notary.life("acme", "lobby").unwrap();
-        let ann = notary.joined(&life, ("p-1", "Ann\0"), "ann", "native", 1_000);
-        let bob = notary.joined(&life, ("p-2", "Bob"), "bob", "whip", 2_000);
-        notary.tell_presence(11_000);
+        let life = notary.life("acme", "lobby", at(0)).unwrap();
+        let ann = notary.joined(&life, ("p-1", "Ann\0"), "ann", "native", at(1_000));
+        let bob = notary.joined(&life, ("p-2", "Bob"), "bob", "whip", at(2_000));
+        notary.tell_presence(at(11_000));
         let quality = v1::MediaQuality {
             publication_id: "pub-1".into(),
             interval_seconds: 2.0,
             bytes: 700,
             ..v1::MediaQuality::default()
         };
-        notary.heard(&life, "p-2", &quality, 11_500);
-        notary.heard(&life, "stranger", &quality, 11_500);
-        notary.left(bob, "left", 12_000);
-        notary.left(bob, "left", 13_000);
-        notary.left(ann, "gone", 14_000);
-        notary.disposed(&life, 14_000);
-        notary.tell_presence(21_000);
-        notary.tell_check(None, 61_000);
-        notary.tell_check(None, 62_000);
+        notary.heard(&life, "p-2", &quality, at(11_500));
+        notary.heard(&life, "stranger", &quality, at(11_500));
+        notary.left(bob, "left", at(12_000));
+        notary.left(bob, "left", at(13_000));
+        notary.left(ann, "gone", at(14_000));
+        notary.disposed(&life, None, at(14_000));
+        notary.tell_presence(at(21_000));
+        notary.tell_check(None, at(61_000));
+        notary.tell_check(None, at(62_000));
         let events = told(&mut waiting);
         let names: Vec<&str> = events
             .iter()
@@ -360,7 +362,7 @@ mod tests {
                 What::Present { stays } if stays.len() == 2 => "both",
                 What::Left { .. } => "left",
                 What::Quality { .. } => "quality",
-                What::SessionDisposed => "disposed",
+                What::SessionDisposed { .. } => "disposed",
                 What::Checked { .. } => "checked",
                 What::Present { .. } => "some",
             })
@@ -378,20 +380,42 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_is_followed_by_the_next_session() {
+        let (outlet, mut waiting) = outlet();
+        let notary = Notary::new("here", outlet).unwrap();
+        let life = notary.life("acme", "lobby", at(1_000)).unwrap();
+        let ann = notary.joined(&life, ("p-1", "Ann"), "ann", "native", at(1_000));
+        let hour = 3_600_000;
+        let set = |ms| Moment { wall: at(ms).wall + hour, ..at(ms) };
+        notary.tell_presence(set(11_000));
+        notary.left(ann, "left", set(13_000));
+        let next = notary.life("acme", "lobby", set(20_000)).unwrap();
+        let bob = notary.joined(&next, ("p-2", "Bob"), "bob", "native", set(20_000));
+        // Set back, while that lasts.
+        notary.left(bob, "left", at(25_000));
+        let ends = told(&mut waiting).into_iter().filter_map(|event| match event.what {
+            What::Left { stay } => Some((event.created, stay.joined, stay.until)),
+            _ => None,
+        });
+        let expected = [(1_000, 1_000, 13_000), (hour + 20_000, hour + 20_000, hour + 25_000)];
+        assert_eq!(ends.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn an_end_that_nobody_takes_is_told_again() {
         let (outlet, mut waiting) = outlet();
         let notary = Notary::new("here", outlet.clone()).unwrap();
-        let life = notary.life("acme", "lobby").unwrap();
-        let ann = notary.joined(&life, ("p-1", "Ann"), "ann", "native", 1_000);
-        while outlet.tell(notary.event(&life, 0, What::SessionDisposed)) {}
-        notary.left(ann, "left", 5_000);
-        notary.tell_presence(11_000);
+        let life = notary.life("acme", "lobby", at(0)).unwrap();
+        let ann = notary.joined(&life, ("p-1", "Ann"), "ann", "native", at(1_000));
+        while outlet.tell(notary.event(&life, 0, What::SessionDisposed { hold: None })) {}
+        notary.left(ann, "left", at(5_000));
+        notary.tell_presence(at(11_000));
         assert!(told(&mut waiting).len() >= limits::EVENTS_WAITING);
-        notary.tell_presence(21_000);
+        notary.tell_presence(at(21_000));
         let events = told(&mut waiting);
         let [Event { what: What::Left { stay }, .. }] = &events[..] else { panic!("{events:?}") };
         assert_eq!(stay.until, 5_000, "it left then, whenever that is told");
-        notary.tell_presence(31_000);
+        notary.tell_presence(at(31_000));
         assert_eq!(told(&mut waiting), []);
     }
 
@@ -399,14 +423,14 @@ mod tests {
     fn who_cannot_take_events_is_not_told_who_is_there() {
         let (outlet, mut waiting) = outlet();
         let notary = Notary::new("here", outlet.clone()).unwrap();
-        let life = notary.life("acme", "lobby").unwrap();
-        notary.joined(&life, ("p-1", "Ann"), "ann", "native", 1_000);
+        let life = notary.life("acme", "lobby", at(0)).unwrap();
+        notary.joined(&life, ("p-1", "Ann"), "ann", "native", at(1_000));
         told(&mut waiting);
-        outlet.counters().is_stalled.store(true, Ordering::Relaxed);
-        notary.tell_presence(11_000);
+        outlet.counters().is_blocked.store(true, Ordering::Relaxed);
+        notary.tell_presence(at(11_000));
         assert_eq!(told(&mut waiting), []);
-        outlet.counters().is_stalled.store(false, Ordering::Relaxed);
-        notary.tell_presence(21_000);
+        outlet.counters().is_blocked.store(false, Ordering::Relaxed);
+        notary.tell_presence(at(21_000));
         let events = told(&mut waiting);
         let [Event { what: What::Present { stays }, .. }] = &events[..] else {
             panic!("{events:?}")

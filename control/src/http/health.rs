@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{App, Shared, metrics};
 use crate::config::cluster::Role;
+use crate::events::Moment;
 use crate::fault::Fault;
 use crate::limits;
 
@@ -33,7 +34,7 @@ pub async fn readyz(State(app): Shared, RawQuery(query): RawQuery) -> Response {
     let is_verbose = query.is_some_and(|query| query.split('&').any(|q| q.starts_with("verbose")));
     let checks = checks(&app).await;
     let mut text = String::new();
-    for (name, state) in checks {
+    for (name, state) in &checks {
         let (mark, words) = match state {
             Ok(words) => ("ok", words),
             Err(words) => ("FAIL", words),
@@ -52,18 +53,19 @@ pub async fn readyz(State(app): Shared, RawQuery(query): RawQuery) -> Response {
 }
 
 /// What has to be well for this process to serve, and whether it is.
-async fn checks(app: &App) -> [(&'static str, Result<&'static str, &'static str>); 3] {
-    let relay = match app.scopes.relay().info() {
+async fn checks(app: &App) -> Vec<(&'static str, Result<&'static str, &'static str>)> {
+    let relay = app.cluster.config().has(Role::Node).then(|| match app.scopes.relay().info() {
         None => Err("does not answer"),
         Some(info) if info.draining => Err("drains"),
         Some(_) => Ok("up"),
-    };
+    });
     let store = match app.store.is_reachable().await {
         true => Ok("reachable"),
         false => Err("does not answer"),
     };
     let process = if *app.shutdown.borrow() { Err("ending") } else { Ok("serving") };
-    [("relay", relay), ("store", store), ("process", process)]
+    let relay = relay.map(|relay| ("relay", relay));
+    relay.into_iter().chain([("store", store), ("process", process)]).collect()
 }
 
 /// Tells every ten seconds who is there, and every minute whether this node is well, for as long as
@@ -72,7 +74,7 @@ pub async fn tell(app: Arc<App>) {
     let mut period = tokio::time::interval(limits::PRESENCE_PERIOD);
     loop {
         period.tick().await;
-        app.notary.tell_presence(app.notary.now());
+        app.notary.tell_presence(Moment::now());
         if !app.cluster.config().has(Role::Node) {
             continue;
         }
@@ -80,7 +82,7 @@ pub async fn tell(app: Arc<App>) {
             .await
             .into_iter()
             .find_map(|(name, state)| state.err().map(|words| format!("{name}: {words}")));
-        app.notary.tell_check(wrong.as_deref(), app.notary.now());
+        app.notary.tell_check(wrong.as_deref(), Moment::now());
     }
 }
 

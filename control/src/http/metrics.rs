@@ -160,6 +160,21 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
 
 fn write_events(out: &mut String, counters: &Counters) {
     let series = [
+        (
+            "control_events_spool_thrown_total",
+            "Events of quality thrown away, as the disk may hold no more.",
+            &counters.spool_thrown,
+        ),
+        (
+            "control_events_spool_failures_total",
+            "Attempts to keep events on disk that failed.",
+            &counters.spool_failures,
+        ),
+        (
+            "control_events_aside_total",
+            "Events of the stream that were not understood, and put aside.",
+            &counters.aside,
+        ),
         ("control_events_told_total", "Events of this node told.", &counters.told),
         ("control_events_lost_total", "Events that are nowhere.", &counters.lost),
         ("control_events_written_total", "Events written to the store.", &counters.written),
@@ -167,6 +182,15 @@ fn write_events(out: &mut String, counters: &Counters) {
     for (name, help, counter) in series {
         header(out, name, "counter", help);
         line(out, name, "", counter.load(Ordering::Relaxed));
+    }
+    let gauges = [
+        ("control_events_spool_events", "Events that wait on disk.", &counters.spool_events),
+        ("control_events_spool_bytes", "Their bytes.", &counters.spool_bytes),
+        ("control_events_stream_events", "Events that wait in Redis.", &counters.stream_events),
+    ];
+    for (name, help, gauge) in gauges {
+        header(out, name, "gauge", help);
+        line(out, name, "", gauge.load(Ordering::Relaxed));
     }
     let name = "control_events_stalled";
     header(out, name, "gauge", "Whether events wait for the store or for Redis.");

@@ -17,7 +17,8 @@ use super::{Message, Notice, PeerView, PublicationView, Reached, Roster, Sink, d
 use crate::cluster::Cluster;
 use crate::cluster::claims::Claim;
 use crate::config::{Limits, Link, Media};
-use crate::events::{Life, Notary, Stay};
+use crate::events::event::Hold;
+use crate::events::{Life, Moment, Notary, Stay};
 use crate::fault::{Class, Fault};
 use crate::id;
 use crate::limits;
@@ -203,7 +204,7 @@ impl Scopes {
                 )));
             }
             None => {
-                let life = self.notary.life(&key.application, &key.scope)?;
+                let life = self.notary.life(&key.application, &key.scope, Moment::now())?;
                 Arc::new(Scope::new(key.clone(), life)?)
             }
         };
@@ -241,7 +242,11 @@ impl Scopes {
             is_over
         };
         if is_over {
-            self.notary.disposed(&scope.life, self.notary.now());
+            let hold = self
+                .cluster
+                .fence_of(&scope.key)
+                .map(|fence| Hold { incarnation: self.cluster.me().incarnation.clone(), fence });
+            self.notary.disposed(&scope.life, hold, Moment::now());
         }
         scope.channels().forget(peer);
         if scope.roster().is_empty() {
@@ -292,12 +297,12 @@ impl Scopes {
         user: &str,
         client: &str,
     ) -> Stay {
-        self.notary.joined(&scope.life, peer, user, client, self.notary.now())
+        self.notary.joined(&scope.life, peer, user, client, Moment::now())
     }
 
     /// Notes that it left.
     pub(super) fn note_left(&self, stay: Stay, reason: &str) {
-        self.notary.left(stay, reason, self.notary.now());
+        self.notary.left(stay, reason, Moment::now());
     }
 
     /// A peer's media path is up, or is another one.
@@ -357,7 +362,7 @@ impl Scopes {
         let roster = scope.roster();
         let peer = roster.of_relay_peer(&told.peer_id);
         if let Some(peer) = peer {
-            self.notary.heard(&scope.life, peer, told, self.notary.now());
+            self.notary.heard(&scope.life, peer, told, Moment::now());
         }
         let sink = peer.and_then(|peer| roster.sink(peer)).filter(|sink| sink.wants_quality());
         if let Some(sink) = sink {

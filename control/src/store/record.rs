@@ -139,7 +139,7 @@ impl<'a> Batch<'a> {
                 grades: Grades::default(),
             });
             let stays = match &event.what {
-                What::SessionDisposed => {
+                What::SessionDisposed { .. } => {
                     session.ended = Some(event.at);
                     &[]
                 }

@@ -6,6 +6,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use strait_control::api::OPENAPI;
 use strait_control::auth::{Claims, Secret, Signer, mint};
+use strait_control::events::Moment;
 use strait_control::events::event::{Event, Stay, Stream, What};
 use strait_proto::v1;
 
@@ -232,7 +233,7 @@ async fn a_session_is_seen_while_it_lasts_and_afterwards() {
     };
     eventually("the relay is asked", || service.relay.tell_quality(told.clone())).await;
     let bytes_in = async || {
-        app.notary.tell_presence(app.notary.now());
+        app.notary.tell_presence(Moment::now());
         app.notary.settle().await;
         let told = get(&service, &format!("/sessions/{id}"), "dev").await;
         told["peers"][0]["bytesIn"].as_i64().unwrap()
@@ -386,7 +387,7 @@ async fn a_long_session_is_told_in_as_many_points_as_are_asked_for() {
         let streams = (0..12).flat_map(|peer| [stream(peer, "camera"), stream(peer, "")]).collect();
         event(What::Quality { minute: (began / 60_000 + minute) * 60_000, streams })
     }));
-    events.push(event(What::SessionDisposed));
+    events.push(event(What::SessionDisposed { hold: None }));
     for events in events.chunks(50) {
         app.store.records().write(events).await.unwrap();
     }
@@ -462,7 +463,7 @@ fn session(number: i64, began: i64) -> Vec<Event> {
             What::Quality { minute: began - began % 60_000, streams: vec![stream] },
         ));
     }
-    events.push(event(30, What::SessionDisposed));
+    events.push(event(30, What::SessionDisposed { hold: None }));
     events
 }
 

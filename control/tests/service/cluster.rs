@@ -233,7 +233,8 @@ async fn a_start_of_a_node_is_known_by_its_incarnation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_role_nobody_is_told() {
     use strait_control::config::cluster::Role;
-    let service = Service::start_with(|config| config.cluster.roles = vec![Role::Node]).await;
+    let service =
+        Service::start_with(|config| config.cluster.roles = vec![Role::Node, Role::Agent]).await;
     let answer = resolve(&service, "applicationId=dev&scopeId=lobby", None).await;
     assert_eq!(answer.status(), 404);
     assert!(answer.text().await.unwrap().contains("cluster.roles"));

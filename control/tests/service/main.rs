@@ -24,6 +24,7 @@ mod rules;
 mod secrets;
 mod socket;
 mod stores;
+mod stream;
 mod turn;
 
 use std::net::SocketAddr;

@@ -142,7 +142,7 @@ async fn usage(store: &Store) {
         };
         all.push(event(session, What::Quality { minute: BEGAN, streams: vec![stream] }));
     }
-    all.extend((0..4).map(|session| event(session, What::SessionDisposed)));
+    all.extend((0..4).map(|session| event(session, What::SessionDisposed { hold: None })));
     // Another order, by a prime above the count.
     let shuffled: Vec<Event> =
         (0..all.len()).map(|n| all[(n * 10_007 + 3) % all.len()].clone()).collect();

@@ -5,12 +5,14 @@ mod browsers;
 mod failover;
 mod redis;
 mod resolve;
+mod usage;
 
 use std::io;
 
 use crate::figure::{
     CLUSTER, CLUSTER_FAILOVER, CLUSTER_FAILOVER_BROWSERS, CLUSTER_MAPPINGS_LOST,
-    CLUSTER_REDIS_BACK, CLUSTER_RESOLVE_P99, CLUSTER_RESOLVES, CLUSTER_SPLIT, Figure, Promise,
+    CLUSTER_REDIS_BACK, CLUSTER_RESOLVE_P99, CLUSTER_RESOLVES, CLUSTER_SPLIT, CLUSTER_USAGE,
+    Figure, Promise,
 };
 use bed::Bed;
 
@@ -32,6 +34,10 @@ pub fn measure(only: &str) -> Vec<Figure> {
     if wanted(&FAILOVER) {
         eprintln!("==> nodes are killed");
         figures.extend(on_a_bed(FAILOVER, failover::measure));
+    }
+    if wanted(&[CLUSTER_USAGE]) {
+        eprintln!("==> agents are killed, and the Redis of the events");
+        figures.extend(on_a_bed([CLUSTER_USAGE], usage::measure));
     }
     figures.retain(|figure| figure.name.contains(only));
     debug_assert!(figures.len() <= CLUSTER.len());

@@ -229,6 +229,10 @@ pub const CLUSTER_FAILOVER_BROWSERS: Promise =
 pub const CLUSTER_SPLIT: Promise =
     Promise { name: "cluster_scopes_split", bound: Bound::AtMost(0.0), unit: "scopes" };
 
+/// Between what clients used and what is recorded, of any session.
+pub const CLUSTER_USAGE: Promise =
+    Promise { name: "cluster_usage_off", bound: Bound::AtMost(1.0), unit: "s" };
+
 /// What `./dev figures cluster` prints.
 pub const CLUSTER: &[Promise] = &[
     CLUSTER_RESOLVES,
@@ -238,6 +242,7 @@ pub const CLUSTER: &[Promise] = &[
     CLUSTER_FAILOVER,
     CLUSTER_FAILOVER_BROWSERS,
     CLUSTER_SPLIT,
+    CLUSTER_USAGE,
 ];
 
 /// A line of the report.

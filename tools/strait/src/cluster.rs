@@ -40,8 +40,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Kill a part without a warning (SIGKILL): node-2, relay-2, control-2, keys-2, redis-1a, sentinel-1,
-    /// mariadb, or redis for all of Redis
+    /// Kill a part without a warning (SIGKILL): node-2, relay-2, control-2, keys-2, agent-1, redis-1a,
+    /// redis-events, sentinel-1, mariadb, or redis for all of Redis
     Kill {
         /// What
         part: String,

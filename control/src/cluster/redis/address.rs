@@ -27,14 +27,17 @@ pub enum Address {
 }
 
 impl Address {
-    /// Reads `redis://[USER:PASSWORD@]HOST:PORT` or
-    /// `redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER`.
+    /// Reads `redis://[USER:PASSWORD@]HOST:PORT`,
+    /// `redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER` or `redis+unix:PATH`.
     ///
     /// # Errors
     /// What is wrong, without the text: a password may be in it.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
-        const WRONG: &str = "an entry is neither redis://HOST:PORT nor \
-                             redis+sentinel://HOST:PORT,HOST:PORT/MASTER";
+        const WRONG: &str = "an address is neither redis://HOST:PORT nor \
+                             redis+sentinel://HOST:PORT,HOST:PORT/MASTER nor redis+unix:PATH";
+        if url.starts_with("redis+unix:") {
+            return url.into_connection_info().map(Self::Server).map_err(|_| WRONG);
+        }
         let Some(rest) = url.strip_prefix("redis+sentinel://") else {
             let rest = url.strip_prefix("redis://").ok_or(WRONG)?;
             let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
@@ -137,6 +140,7 @@ mod tests {
         assert_eq!(shown("redis://:hush@127.0.0.1:7000/2").unwrap(), "127.0.0.1:7000");
         let url = "redis+sentinel://me:hush@a:1,[::1]:2/part0";
         assert_eq!(shown(url).unwrap(), "part0 of a:1,[::1]:2");
+        assert_eq!(shown("redis+unix:/run/redis.sock").unwrap(), "/run/redis.sock");
         for url in ["", "http://a:1", "redis://a", "redis+sentinel://a:1", "redis+sentinel:///m"] {
             assert!(shown(url).is_err(), "{url}");
         }

@@ -69,6 +69,32 @@ impl Bed {
         Err(io::Error::other(format!("strait cluster {}: {}", words.join(" "), said.trim())))
     }
 
+    /// The token that opens the API.
+    pub fn operator_token(&self) -> io::Result<String> {
+        let told: serde_json::Value = serde_json::from_str(&self.strait(&["status", "--json"])?)?;
+        let token = told.get("operator_token").and_then(serde_json::Value::as_str);
+        token.map(ToOwned::to_owned).ok_or_else(|| io::Error::other("there is no operator token"))
+    }
+
+    /// What the API of the first node answers.
+    pub fn get(&self, path: &str, token: &str) -> io::Result<serde_json::Value> {
+        let mut stream = TcpStream::connect_timeout(&self.http(1), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\
+             Connection: close\r\n\r\n",
+            self.http(1)
+        );
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        match head.split(' ').nth(1) {
+            Some("200") => Ok(serde_json::from_str(body)?),
+            _ => Err(io::Error::other(format!("{path}: {answer}"))),
+        }
+    }
+
     /// The process of a part.
     pub fn process(&self, name: &str) -> io::Result<Process> {
         let told: serde_json::Value = serde_json::from_str(&self.strait(&["status", "--json"])?)?;

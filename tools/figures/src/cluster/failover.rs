@@ -181,7 +181,8 @@ fn micros(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-fn descriptor(bed: &Bed, scope: usize, peer: String) -> io::Result<Descriptor> {
+/// A client that finds its node by any CnC.
+pub fn descriptor(bed: &Bed, scope_id: String, peer: String) -> io::Result<Descriptor> {
     let resolver = |node| {
         let url = format!("http://{}", bed.http(node));
         Resolver::parse(&url).ok_or_else(|| io::Error::other(format!("{url} is no CnC")))
@@ -193,7 +194,7 @@ fn descriptor(bed: &Bed, scope: usize, peer: String) -> io::Result<Descriptor> {
             host: String::new(),
             port: 0,
             credential: Credential::Token(TOKEN.into()),
-            scope_id: name(scope),
+            scope_id,
             name: peer,
             client: "figures".into(),
             profiles: Vec::new(),
@@ -208,7 +209,7 @@ fn descriptor(bed: &Bed, scope: usize, peer: String) -> io::Result<Descriptor> {
 }
 
 fn speaker(bed: &Bed, scope: usize) -> io::Result<(Client, Handle)> {
-    let descriptor = descriptor(bed, scope, format!("speaker-{scope}"))?;
+    let descriptor = descriptor(bed, name(scope), format!("speaker-{scope}"))?;
     let client = Client::connect(descriptor, drop).map_err(io::Error::other)?;
     let publish = Publish { kind: Kind::Audio.into(), codec: "opus".into(), ..Publish::default() };
     let handle = client.publish(publish).map_err(io::Error::other)?;
@@ -231,7 +232,7 @@ fn listener(bed: &Bed, number: usize, began: Instant) -> io::Result<Listener> {
             at.longest.fetch_max(now.saturating_sub(last), Ordering::Relaxed);
         }
     };
-    let descriptor = descriptor(bed, scope, format!("listener-{number}"))?;
+    let descriptor = descriptor(bed, name(scope), format!("listener-{number}"))?;
     let client = Client::connect(descriptor, on_event).map_err(io::Error::other)?;
     Ok(Listener { scope, client, events, heard, is_subscribed: false })
 }

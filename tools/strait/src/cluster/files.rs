@@ -22,6 +22,14 @@ pub fn write(layout: &Layout) -> Result<(), Fault> {
         }
     }
     save(&folder.join("redis-keys.conf"), &redis(layout, "redis-keys", layout.keys, None))?;
+    // Whatever it said that it has is there, however it ends.
+    let text = redis(layout, "redis-events", layout.events, None) + "appendfsync always\n";
+    save(&folder.join("redis-events.conf"), &text)?;
+    for (number, port) in (1..).zip(&layout.agents) {
+        let of_agent = folder.join(format!("agent-{number}"));
+        make(&of_agent)?;
+        save(&of_agent.join("control.toml"), &agent(layout, *port, &of_agent).to_string())?;
+    }
     for node in &layout.nodes {
         let name = format!("keys-{}", node.number);
         let mut text = redis(layout, &name, node.keys, Some(layout.keys));
@@ -158,11 +166,43 @@ fn relay(layout: &Layout, node: &Node, folder: &Path) -> toml::Table {
     table
 }
 
+fn section(entries: Vec<(&str, toml::Value)>) -> toml::Table {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn text(text: &dyn ToString) -> toml::Value {
+    toml::Value::String(text.to_string())
+}
+
+fn mappings(layout: &Layout) -> toml::Value {
+    let urls = layout.partitions.iter().map(|partition| text(&layout.mapping_url(partition)));
+    toml::Value::Array(urls.collect())
+}
+
+fn agent(layout: &Layout, port: u16, folder: &Path) -> toml::Table {
+    let list = |items: Vec<toml::Value>| toml::Value::Array(items);
+    let http = SocketAddr::from((SERVERS, port));
+    let sections = [
+        (
+            "http",
+            section(vec![
+                ("https_listen", list(Vec::new())),
+                ("http_listen", list(vec![text(&http)])),
+                ("state_dir", text(&folder.display())),
+            ]),
+        ),
+        ("store", section(vec![("url", text(&layout.store_url()))])),
+        ("events", section(vec![("redis", text(&layout.events_url()))])),
+        (
+            "cluster",
+            section(vec![("roles", list(vec![text(&"agent")])), ("mappings", mappings(layout))]),
+        ),
+        ("log", section(vec![("filter", text(&layout.log))])),
+    ];
+    sections.into_iter().map(|(name, table)| (name.to_owned(), table.into())).collect()
+}
+
 fn control(layout: &Layout, node: &Node, folder: &Path) -> toml::Table {
-    let section = |entries: Vec<(&str, toml::Value)>| {
-        entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<toml::Table>()
-    };
-    let text = |text: &dyn ToString| toml::Value::String(text.to_string());
     let replica = layout.folder.join(format!("keys-{}", node.number)).join("redis.sock");
     let list = |items: Vec<toml::Value>| toml::Value::Array(items);
     let sections = [
@@ -183,6 +223,7 @@ fn control(layout: &Layout, node: &Node, folder: &Path) -> toml::Table {
             ]),
         ),
         ("store", section(vec![("url", text(&layout.store_url()))])),
+        ("events", section(vec![("redis", text(&layout.events_url()))])),
         ("auth", section(vec![("dev_tokens", list(vec![text(&layout.token)]))])),
         ("api", section(vec![("tokens", list(vec![text(&layout.operator_token)]))])),
         (
@@ -199,10 +240,8 @@ fn control(layout: &Layout, node: &Node, folder: &Path) -> toml::Table {
                 // All clients of a trial come from one address.
                 ("resolves_per_second", toml::Value::Integer(0)),
                 ("public", text(&node.https())),
-                (
-                    "mappings",
-                    list(layout.partitions.iter().map(|p| text(&layout.mapping_url(p))).collect()),
-                ),
+                ("mappings", mappings(layout)),
+                ("roles", list(["node", "cnc", "api"].map(|role| text(&role)).into())),
                 ("cncs", list(layout.nodes.iter().map(|node| text(&node.https())).collect())),
             ]),
         ),

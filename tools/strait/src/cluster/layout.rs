@@ -12,6 +12,9 @@ use crate::ports::{self, Protocol};
 /// Where the servers are that nodes share. Redis and MariaDB never get their usual ports.
 pub const SERVERS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
+/// Agents: one does the work of another that dies.
+const AGENTS: u8 = 2;
+
 /// The whole cluster. Its file holds passwords: the folder is its owner's alone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Layout {
@@ -29,6 +32,10 @@ pub struct Layout {
     pub sentinels: Vec<u16>,
     /// Port of the Redis that keys of applications are pushed to.
     pub keys: u16,
+    /// Port of the Redis that events go by.
+    pub events: u16,
+    /// Ports of the agents that make accounts of them.
+    pub agents: Vec<u16>,
     /// Engine of accounts and statistics.
     pub sql: Sql,
     /// Its port, where it is a server.
@@ -109,6 +116,8 @@ impl Layout {
             partitions,
             sentinels: (0..3).map(|_| free.next()).collect::<Result<_, Fault>>()?,
             keys: free.next()?,
+            events: free.next()?,
+            agents: (0..AGENTS).map(|_| free.next()).collect::<Result<_, Fault>>()?,
             sql: wanted.sql,
             sql_port: free.next()?,
             sql_password: secret()?,
@@ -153,6 +162,11 @@ impl Layout {
         let sentinels: Vec<_> =
             self.sentinels.iter().map(|port| format!("{SERVERS}:{port}")).collect();
         format!("redis+sentinel://{}/{}", sentinels.join(","), partition.name())
+    }
+
+    /// The Redis that events go by.
+    pub fn events_url(&self) -> String {
+        format!("redis://{SERVERS}:{}", self.events)
     }
 
     /// Where accounts and statistics are.

@@ -122,7 +122,9 @@ impl Machine {
 
     /// Ends all, those first that were started last, and removes the folder.
     pub fn down(&self) -> Result<(), Fault> {
-        let kinds = |process: &&&Process| process.part.starts_with("control");
+        let kinds = |process: &&&Process| {
+            process.part.starts_with("control") || process.part.starts_with("agent")
+        };
         let (controls, others): (Vec<_>, Vec<_>) = self.processes.iter().partition(|p| kinds(&p));
         // Nodes say goodbye while Redis is there.
         let relays = others.iter().filter(|process| process.part.starts_with("relay"));

@@ -47,6 +47,7 @@ pub fn all(layout: &Layout) -> Vec<Part> {
         parts.push(redis(format!("redis-{}b", partition.number), partition.second, &[]));
     }
     parts.push(redis("redis-keys".into(), layout.keys, &[]));
+    parts.push(redis("redis-events".into(), layout.events, &[]));
     for node in &layout.nodes {
         parts.push(redis(format!("keys-{}", node.number), node.keys, &[]));
     }
@@ -59,6 +60,15 @@ pub fn all(layout: &Layout) -> Vec<Part> {
             program: "mariadbd".into(),
             arguments: vec![format!("--defaults-file={}", file("mariadb.cnf"))],
             ready: Ready::Listens(at(layout.sql_port)),
+        });
+    }
+    for (number, port) in (1..).zip(&layout.agents) {
+        let name = format!("agent-{number}");
+        parts.push(Part {
+            program: layout.control_program.clone(),
+            arguments: vec!["--config".to_owned(), file(&format!("{name}/control.toml"))],
+            ready: Ready::Http(at(*port)),
+            name,
         });
     }
     for node in &layout.nodes {
