@@ -87,9 +87,9 @@ const _: () = assert!(FRAMED_QUEUE_BYTES >= 2 * FRAMED_RECORD_BYTES);
 pub const FRAMED_BACK: usize = 4096;
 /// Bytes of such a connection that wait for either side; nothing more is read meanwhile.
 pub const FRAMED_BACK_BYTES: usize = 32 << 10;
-/// Allocations of TURN under one user name: that of one session, whose browser makes one for each of its networks and
-/// connections, and others before the old ones are gone.
-pub const TURN_PER_USER: usize = 8;
+/// Allocations of TURN under one user name: that of one session, whose browser makes one for each of its networks (Firefox
+/// two), and others before the old ones are gone.
+pub const TURN_PER_USER: usize = 16;
 /// Peers of an allocation: addresses of this host's media.
 pub const TURN_PEERS: usize = strait_io::limits::ADDRESSES;
 /// Longest message of TURN: a Send indication of the longest datagram, with some attributes.

@@ -4,7 +4,6 @@ import { after, before, test } from "node:test";
 import { Browser } from "./lib/browsers.mjs";
 import { join, turnAlone, untilOthers } from "./lib/page.mjs";
 import { freePort, Server, TOKEN } from "./lib/server.mjs";
-import { assertFlowing } from "./lib/watch.mjs";
 
 let server;
 let metricsPort;
@@ -23,7 +22,9 @@ after(async () => {
 async function enter(browser, name) {
   const tab = await browser.tab();
   await tab.first(turnAlone);
-  await join(tab, `${server.secureAddress}/?scope=turn`, { name, token: TOKEN });
+  // Firefox takes no TURN server over TLS whose host is an address.
+  const address = server.secureAddress.replace("127.0.0.1", "localhost");
+  await join(tab, `${address}/?scope=turn`, { name, token: TOKEN });
   return tab;
 }
 
@@ -51,10 +52,13 @@ test("Chromium and Firefox that may use TURN alone are in a call over TLS", {
   browsers.push(await Browser.firefox());
   const [anna, bert] = [await enter(browsers[0], "anna"), await enter(browsers[1], "bert")];
   await Promise.all([untilOthers(anna, ["bert"], 60_000), untilOthers(bert, ["anna"], 60_000)]);
-  await assertFlowing([
-    { name: "anna", tab: anna, from: ["bert"] },
-    { name: "bert", tab: bert, from: ["anna"] },
-  ], 5);
+  for (const tab of [anna, bert]) {
+    await tab.until("sound and pictures of the other one", async () => {
+      const { subscriptions } = await globalThis.strait.statistics();
+      const heard = subscriptions.filter((each) => (each.packetsReceived ?? 0) > 100);
+      return heard.length >= 2 && heard.some((each) => (each.framesDecoded ?? 0) >= 30);
+    }, { timeoutMs: 60_000 });
+  }
   for (const tab of [anna, bert]) {
     const { candidateType, relayProtocol, address } = await tab.evaluate(selected);
     assert.equal(candidateType, "relay", tab.kind);
