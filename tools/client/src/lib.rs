@@ -8,6 +8,7 @@ mod base64;
 pub mod core;
 mod error;
 mod framed;
+pub mod http;
 pub mod invoke;
 pub mod proxy;
 mod quic;

@@ -6,6 +6,7 @@ use crate::core::resolver::Place;
 use crate::core::sending::Frame;
 use crate::error::Error;
 use crate::framed::{Framed, Happened};
+use crate::http;
 use crate::proxy::{Proxy, Route, UdpRelay};
 use crate::quic::{Came, Quic};
 use crate::resolve;
@@ -90,7 +91,7 @@ impl Client {
     ) -> Result<Self, Error> {
         let tls = descriptor.trust.config(strait_link::ALPN)?;
         let media_tls = descriptor.trust.config(strait_link::MEDIA_ALPN)?;
-        let http_tls = descriptor.trust.config(resolve::ALPN)?;
+        let http_tls = descriptor.trust.config(http::ALPN)?;
         let random = SystemRandom(aws_lc_rs::rand::SystemRandom::new());
         let mut core = Core::new(descriptor.config, random);
         if !descriptor.udp {
@@ -191,6 +192,12 @@ impl Client {
     /// Leaves for good: [`Event::Ended`] follows.
     pub fn leave(&self) {
         self.call(|core, now| core.leave(now));
+    }
+
+    /// See [`Core::node`].
+    #[must_use]
+    pub fn node(&self) -> Place {
+        self.shared.core().node().clone()
     }
 
     /// How all fares, as the client sees it.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 use strait_client::Event;
 use strait_client::v1::transport_report::State;
+use strait_client::v1::{self, client_message::Body};
 
 const NODE: Option<&str> = Some("node.example:8443");
 const OTHER: Option<&str> = Some("other.example:8443");
@@ -206,4 +207,52 @@ fn a_node_that_sends_elsewhere_is_left_for_the_next() {
     for at in 0..2 {
         assert!(gap(&world, at, world.now - ms(1000), world.now) < ms(100));
     }
+}
+
+#[test]
+fn a_node_that_is_full_has_not_failed() {
+    let mut world = two(8);
+    let (code, reason) = (v1::ErrorCode::TooMany.into(), "full".into());
+    world.node.refuse = Some(v1::Error { code, reason, retry_ms: 0 });
+    let asked = world.asked.len();
+    world.break_link(0);
+    world.run(ms(6000));
+    let targets: Vec<_> = world.asked[asked..].iter().map(|(.., target)| target.as_str()).collect();
+    assert!(targets[0].ends_with("&reconnect=true&streamerEndpoint=node.example%3A8443"));
+    assert_eq!(targets[1..], ["/resolve?applicationId=dev&scopeId=room"]);
+    assert_eq!(world.node.peers.len(), 2, "and lets it in later");
+}
+
+#[test]
+fn who_unsubscribes_right_after_a_move_is_not_subscribed_again() {
+    let mut world = two(9);
+    world.dead = true;
+    world.cncs.insert("cnc".into(), OTHER);
+    let has = |world: &World, at: usize, is_it: fn(&Event) -> bool| {
+        world.members[at].events.iter().any(|(_, event)| is_it(event))
+    };
+    let moved = |event: &Event| matches!(event, Event::Moved { .. });
+    let first = loop {
+        world.run(ms(1));
+        assert!(world.now < ms(20_000), "somebody moves");
+        if let Some(at) = (0..2).find(|at| has(&world, *at, moved)) {
+            break at;
+        }
+    };
+    // By the only identifier that it knows.
+    let subscription_id = world.members[first].events.iter().find_map(|(_, event)| match event {
+        Event::Subscribed { subscription_id, .. } => Some(subscription_id.clone()),
+        _ => None,
+    });
+    let subscription_id = subscription_id.unwrap();
+    let body = Body::Unsubscribe(v1::Unsubscribe { subscription_id });
+    world.members[first].client.request(body).unwrap();
+    world.run(ms(8000));
+    assert!(has(&world, first, |event| matches!(event, Event::Done { .. })));
+    let of = |at: usize| {
+        let name = format!("member {at}");
+        let peer = world.other.peers.iter().find(|peer| peer.auths[0].name == name).unwrap();
+        peer.subscriptions.len()
+    };
+    assert_eq!((of(first), of(1 - first)), (0, 1));
 }

@@ -496,13 +496,16 @@ fn who_is_sent_to_a_node_that_is_away_or_in_a_circle_asks_again() {
     world.join();
     world.run(ms(1000));
     let (_, last) = world.members[0].events.last().unwrap();
-    let Event::LinkLost { error: Error::Protocol(why), .. } = last else { panic!("{last:?}") };
+    let Event::LinkLost { error: Error::Refused { reason: why, .. }, .. } = last else {
+        panic!("{last:?}")
+    };
     assert!(why.contains("circle"), "{why}");
-    assert_eq!(world.members[0].hosts.len(), 6);
+    // The second one names itself.
+    assert_eq!(world.members[0].hosts.len(), 2);
     // And not sooner again than after any other loss.
     world.circle = None;
     world.run(ms(3000));
-    assert_eq!(world.members[0].hosts[6..], ["node.example"]);
+    assert_eq!(world.members[0].hosts[2..], ["node.example"]);
     assert_eq!(world.node.peers.len(), 1);
 }
 

@@ -1,17 +1,17 @@
-//! One HTTP/1.1 request on a connection of its own, over TLS or this host's loopback.
+//! One HTTP/1.1 request, over TLS or this host's loopback, for who waits for its answer.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::ClientConfig;
+use strait_client::http::Request;
+use strait_client::proxy::Route;
 
-/// How long connecting, and each read or write, may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request may take, from the name's look-up to the last byte of the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The most of an answer that is read.
-const ANSWER_BYTES: u64 = 4 << 20;
+const ANSWER_BYTES: usize = 4 << 20;
 
 /// An address that begins with http:// or https://.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,8 @@ impl Url {
     }
 }
 
-/// Status and body of the answer. `headers` are whole lines; `tls` is needed for https alone.
+/// Status and body of the answer, which must be there in time. `headers` are whole lines; `tls` is
+/// needed for https alone.
 pub fn send(
     url: &Url,
     method: &str,
@@ -67,75 +68,21 @@ pub fn send(
     tls: Option<Arc<ClientConfig>>,
 ) -> io::Result<(u16, String)> {
     let Url { is_secure, host, port, path } = url;
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-    let mut connected = None;
-    for address in (host.as_str(), *port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(stream) => {
-                connected = Some(stream);
-                break;
-            }
-            Err(error) => failed = error,
-        }
-    }
-    let stream = connected.ok_or(failed)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    let mut request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {shown}:{port}\r\nConnection: close\r\n\
-         Content-Length: {}\r\n",
-        body.len()
-    );
-    for header in headers {
-        request += &format!("{header}\r\n");
-    }
-    request += "\r\n";
-    request += body;
-    if !is_secure {
-        return exchange(stream, &request);
-    }
-    let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-    let tls = tls.ok_or_else(|| io::Error::other("https needs somebody to trust"))?;
-    let connection = ClientConnection::new(tls, name).map_err(io::Error::other)?;
-    exchange(StreamOwned::new(connection, stream), &request)
-}
-
-fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, String)> {
-    stream.write_all(request.as_bytes())?;
-    stream.flush()?;
-    let mut answer = Vec::new();
-    match stream.take(ANSWER_BYTES).read_to_end(&mut answer) {
-        // A peer that ends TLS without saying so: what came is looked at below.
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
-        _ => {}
-    }
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "no answer of HTTP");
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(wrong)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(wrong)?;
-    let head = head.to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    let length = length.and_then(|length| length.trim().parse().ok());
-    if length.is_some_and(|length: usize| body.len() < length) {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let is_chunked = head.contains("transfer-encoding: chunked");
-    Ok((status, if is_chunked { unchunked(body) } else { body.to_owned() }))
-}
-
-/// The content of a body in chunks (RFC 9112 section 7.1).
-fn unchunked(body: &str) -> String {
-    let mut content = String::new();
-    let mut rest = body;
-    while let Some((size, after)) = rest.split_once("\r\n") {
-        let size = size.split(';').next().unwrap_or_default().trim();
-        let Ok(size @ 1..) = usize::from_str_radix(size, 16) else { break };
-        let Some((chunk, after)) = after.split_at_checked(size) else { break };
-        content.push_str(chunk);
-        rest = after.trim_start_matches("\r\n");
-    }
-    content
+    let tls = match is_secure {
+        true => Some(tls.ok_or_else(|| io::Error::other("https needs somebody to trust"))?),
+        false => None,
+    };
+    let route = Route { host: host.clone(), port: *port, proxy: None };
+    let request = Request { method, target: path, headers, body };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, request.send(route, tls, ANSWER_BYTES)).await
+    });
+    // A name that is still looked up is not waited for.
+    runtime.shutdown_background();
+    let answer = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+    let answer = answer.map_err(|error| io::Error::other(error.to_string()))?;
+    Ok((answer.status, answer.body))
 }
 
 #[cfg(test)]
@@ -156,8 +103,18 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_joined() {
-        assert_eq!(unchunked("4\r\nWiki\r\n6;x=y\r\npedia \r\n0\r\n\r\n"), "Wikipedia ");
-        assert_eq!(unchunked("ffffffffffffffff\r\nshort"), "");
+    fn an_answer_that_drips_is_not_waited_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while std::io::Write::write_all(&mut stream, b"H").is_ok() {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        let since = std::time::Instant::now();
+        let error = send(&url, "GET", &[], "", None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        assert!(since.elapsed() < 3 * PATIENCE);
     }
 }

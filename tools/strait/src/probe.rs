@@ -90,15 +90,21 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
         };
         known.clone_from(&targets);
         let outcomes = round(options, &trust, &targets);
-        for (target, outcome) in targets.iter().zip(&outcomes) {
-            println!("{} {:20} {outcome}", unix_now(), target.name);
-            tell_api(options, &trust, target, outcome);
-            if let Some(change) = verdicts.note(&target.name, outcome.is_good(), unix_now()) {
-                tell(webhook.as_ref(), target, outcome, change);
+        let judged = || targets.iter().zip(&outcomes);
+        // A webhook that does not answer holds up no word of another node.
+        std::thread::scope(|scope| {
+            for (target, outcome) in judged() {
+                println!("{} {:20} {outcome}", unix_now(), target.name);
+                let Some(is_good) = outcome.verdict() else { continue };
+                if let Some(change) = verdicts.note(&target.name, is_good, unix_now()) {
+                    let webhook = webhook.as_ref();
+                    scope.spawn(move || tell(webhook, target, outcome, change));
+                }
             }
-        }
+        });
         if options.once {
-            let is_well = outcomes.iter().all(Outcome::is_good) && !outcomes.is_empty();
+            let is_well = outcomes.iter().all(|outcome| outcome.verdict() != Some(false));
+            let is_well = is_well && !outcomes.is_empty();
             return Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
@@ -116,7 +122,7 @@ fn with_failing(mut listed: Vec<Target>, known: &[Target], verdicts: &Verdicts) 
     listed
 }
 
-/// Calls all at once: one that hangs holds up no other.
+/// Calls all at once, and tells the API: one that hangs holds up no other.
 fn round(options: &Options, trust: &Trust, targets: &[Target]) -> Vec<Outcome> {
     std::thread::scope(|scope| {
         let calls: Vec<_> = targets
@@ -129,7 +135,11 @@ fn round(options: &Options, trust: &Trust, targets: &[Target]) -> Vec<Outcome> {
                     token: options.token.clone(),
                     trust: trust.clone(),
                 };
-                scope.spawn(move || call.make())
+                scope.spawn(move || {
+                    let outcome = call.make();
+                    tell_api(options, trust, target, &outcome);
+                    outcome
+                })
             })
             .collect();
         let panicked = || Outcome::Failed("this program failed".into());
@@ -191,9 +201,9 @@ fn ask(
 
 /// What the availability is made of. That it cannot be noted stops no call.
 fn tell_api(options: &Options, trust: &Trust, target: &Target, outcome: &Outcome) {
-    let Some(api) = &options.api else { return };
-    let reason = (!outcome.is_good()).then(|| outcome.to_string());
-    let body = json!({ "node": target.name, "ok": outcome.is_good(), "reason": reason });
+    let Some((api, is_good)) = options.api.as_ref().zip(outcome.verdict()) else { return };
+    let reason = (!is_good).then(|| outcome.to_string());
+    let body = json!({ "node": target.name, "ok": is_good, "reason": reason });
     if let Err(fault) = ask(options, api, trust, "POST", "/api/v1/probes", &body.to_string()) {
         eprintln!("not noted: {}", fault.message);
     }

@@ -2,10 +2,16 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use strait_link::v1::{Redirect, ServerMessage, server_message::Body};
 use strait_tests::node::{Node, Place};
 
 const SECRET: &str = "whsec-test";
@@ -37,6 +43,51 @@ fn a_call_on_a_node_is_good_and_on_none_fails() {
         probe(node.https(), &node.certificate(), &["--once", "--token", "wrong"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(!output.status.success() && said.contains("FAILED"), "{said}");
+}
+
+#[test]
+fn a_node_that_sends_its_clients_on_is_not_followed_and_has_not_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let next = Node::start_in(folder.path(), &Place::default());
+    let address = full(folder.path(), next.https().port());
+    let output = probe(address, &next.certificate(), &["--once"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let there = format!("not called: it sends its clients on to localhost:{}", next.https().port());
+    assert!(output.status.success() && said.contains(&there), "{said}");
+}
+
+/// A stand-in for a node that is full, with the certificate of another one: it sends everybody on to that.
+fn full(folder: &Path, port: u16) -> SocketAddr {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let certificate = CertificateDer::from_pem_file(folder.join("certificate.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth();
+    let mut config = config.with_single_cert(vec![certificate], key).unwrap();
+    config.alpn_protocols = vec![strait_link::ALPN.to_vec()];
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(connection, stream);
+            let mut asked = [0; 4096];
+            if stream.read(&mut asked).is_err() {
+                continue;
+            }
+            let body =
+                Some(Body::Redirect(Redirect { host: "localhost".into(), port: port.into() }));
+            let mut bytes = Vec::new();
+            // The client's first request.
+            strait_link::encode(&ServerMessage { request: 1, body }, &mut bytes);
+            let _gone = stream.write_all(&bytes);
+            let _closed = stream.read(&mut asked);
+        }
+    });
+    address
 }
 
 #[test]

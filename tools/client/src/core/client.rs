@@ -25,7 +25,7 @@ pub const RECONNECT: Duration = Duration::from_secs(1);
 /// What the node has to answer `Auth` within, connection and TLS included.
 const JOIN: Duration = Duration::from_secs(15);
 /// Redirects in a row.
-const REDIRECTS: u32 = 5;
+const REDIRECTS: usize = 5;
 /// Requests that wait for an answer.
 const REQUESTS: usize = 1024;
 /// Pings where the node names no interval.
@@ -89,6 +89,8 @@ enum Asked {
     Publish(Handle),
     Subscribe(Handle, u32),
     Other(Handle),
+    /// By the client itself: nobody waits for the answer.
+    Own,
 }
 
 struct Publication {
@@ -118,7 +120,8 @@ pub struct Client<R> {
     failures: u32,
     /// The node that the application named, while another one sent us elsewhere.
     home: Option<Place>,
-    redirects: u32,
+    /// The nodes that sent us on, one after the other.
+    sent_on: Vec<Place>,
     heard: Duration,
     pinged: bool,
     /// Since when the node is asked whether it lives.
@@ -157,7 +160,7 @@ impl<R: Random> Client<R> {
             failed: String::new(),
             failures: 0,
             home: None,
-            redirects: 0,
+            sent_on: Vec::new(),
             heard: Duration::ZERO,
             pinged: false,
             doubted: None,
@@ -357,8 +360,11 @@ impl<R: Random> Client<R> {
     /// There is no link, or too many requests wait.
     pub fn request(&mut self, body: client_message::Body) -> Result<Handle, Error> {
         self.check_joined()?;
-        self.remember(&body);
         let handle = self.next_request();
+        if self.remember(&body) {
+            self.event(Event::Done { handle });
+            return Ok(handle);
+        }
         self.asked.insert(handle, Asked::Other(handle));
         self.write(handle, body);
         Ok(handle)
@@ -423,6 +429,12 @@ impl<R: Random> Client<R> {
         Ok(())
     }
 
+    /// The node that it is connected to, or was last, or is about to be: another one than was named where that one sent it on.
+    #[must_use]
+    pub fn node(&self) -> &Place {
+        &self.at
+    }
+
     /// How all fares, as the client sees it.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
@@ -464,6 +476,7 @@ impl<R: Random> Client<R> {
                         self.event(Event::Refused { handle, error });
                     }
                     Some(Asked::Auth) => self.refused(now, error, retry),
+                    Some(Asked::Own) => {}
                     None if message.request == 0 => self.refused(now, error, retry),
                     None => {}
                 }
@@ -473,7 +486,12 @@ impl<R: Random> Client<R> {
             }
             (Body::Subscribed(subscribed), Some(Asked::Subscribe(handle, clock))) => {
                 let id = subscribed.subscription_id;
-                self.subscriptions.subscribed(handle, &id);
+                if !self.subscriptions.subscribed(handle, &id) {
+                    // The application ended it meanwhile, by its name on the node before.
+                    let subscription_id = id;
+                    let end = v1::Unsubscribe { subscription_id };
+                    return self.ask(Asked::Own, client_message::Body::Unsubscribe(end));
+                }
                 self.media.subscribe(&id, subscribed.ssrc, subscribed.rtx_ssrc, clock);
                 for encoding in subscribed.encodings {
                     // What comes directly from the publisher; the same with `as_sent`.
@@ -528,7 +546,8 @@ impl<R: Random> Client<R> {
         if let Some(mut key) = session.key.take() {
             overwrite(&mut key);
         }
-        (self.link, self.redirects, self.failures) = (Link::Joined, 0, 0);
+        (self.link, self.failures) = (Link::Joined, 0);
+        self.sent_on.clear();
         (self.doubted, self.session_at) = (None, self.at.clone());
         self.failed.clear();
         self.outbox.limit(session.limits.unwrap_or_default().unconfirmed_messages);

@@ -2,6 +2,7 @@
 
 use super::path::Random;
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::time::Duration;
 use strait_link::v1::auth::Credential;
 
@@ -54,9 +55,16 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Reads `https://HOST[:PORT][/PATH]`, or the same with `http`.
+    /// Reads `https://HOST[:PORT][/PATH]`; the same with `http` of a loopback or private host alone: whoever could change
+    /// the answer on its way would choose the node.
     #[must_use]
     pub fn parse(url: &str) -> Option<Self> {
+        Self::parse_insecure(url).filter(|it| it.tls || is_private(&it.place.host))
+    }
+
+    /// The same with `http` of any host. The node itself is known by its certificate all the same.
+    #[must_use]
+    pub fn parse_insecure(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let (tls, port) = match scheme {
             "https" => (true, 443),
@@ -70,6 +78,22 @@ impl Resolver {
         let is_path = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
         let path = if path.is_empty() { String::new() } else { format!("/{path}") };
         path.bytes().all(is_path).then_some(Self { tls, place, path })
+    }
+}
+
+/// Of this machine or a network that is not the internet, by its address or by what such names end in (RFC 6761, 6762,
+/// 8375, and those of one word).
+fn is_private(host: &str) -> bool {
+    match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        Ok(IpAddr::V6(ip)) => {
+            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+        }
+        Err(_) => {
+            let host = host.trim_end_matches('.').to_ascii_lowercase();
+            let ends = [".localhost", ".local", ".internal", ".home.arpa"];
+            !host.contains(['.', ':']) || ends.iter().any(|end| host.ends_with(end))
+        }
     }
 }
 
@@ -215,6 +239,34 @@ mod tests {
         }
         for wrong in ["a.example:443", "ftp://a", "https://", "https://a/?x", "https://a/ b"] {
             assert_eq!(Resolver::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn without_tls_a_resolver_is_on_a_private_host_or_taken_on_purpose() {
+        for host in [
+            "127.0.1.3:8080",
+            "[::1]",
+            "10.1.2.3",
+            "192.168.0.1",
+            "172.16.0.1",
+            "169.254.1.1",
+            "[fd00::1]",
+            "[fe80::1]",
+            "[::ffff:10.0.0.1]",
+            "localhost:80",
+            "cnc",
+            "a.LOCALHOST",
+            "cnc.local",
+            "cnc.internal.",
+            "cnc.home.arpa",
+        ] {
+            assert!(Resolver::parse(&format!("http://{host}")).is_some(), "{host}");
+        }
+        for host in ["8.8.8.8", "cnc.example.org", "[2001:db8::1]", "172.32.0.1", "notlocal.com"] {
+            assert_eq!(Resolver::parse(&format!("http://{host}")), None, "{host}");
+            assert!(Resolver::parse(&format!("https://{host}")).is_some(), "{host}");
+            assert!(Resolver::parse_insecure(&format!("http://{host}")).is_some(), "{host}");
         }
     }
 

@@ -29,6 +29,8 @@ enum State {
     Asked,
     /// Subscribed under this identifier.
     Subscribed(String),
+    /// Asked for, and the application wants it no more.
+    Unwanted,
     /// Its publication ended, then.
     Ended(Duration),
     /// On another node: waits for its publication, since then.
@@ -41,6 +43,8 @@ struct Kept {
     /// None while the node has not told of the publication: the application can know of it before.
     origin: Option<Origin>,
     state: State,
+    /// Its identifier, of the node before while this one has given it none. The application knows that.
+    id: String,
 }
 
 /// See the module.
@@ -65,6 +69,7 @@ impl Subscriptions {
     /// None is there any more; all wait for their publications.
     pub(super) fn wait(&mut self, now: Duration) {
         self.forget_ended(now);
+        self.kept.retain(|one| one.state != State::Unwanted);
         for one in &mut self.kept {
             if !matches!(one.state, State::Waiting(_)) {
                 one.state = State::Waiting(now);
@@ -114,8 +119,8 @@ impl Subscriptions {
     pub(super) fn keep(&mut self, handle: Handle, request: &v1::Subscribe) {
         let origin = self.origins.get(&request.publication_id).cloned();
         if self.kept.len() < KEPT {
-            let (request, state) = (request.clone(), State::Asked);
-            self.kept.push(Kept { handle, request, origin, state });
+            let (request, state, id) = (request.clone(), State::Asked, String::new());
+            self.kept.push(Kept { handle, request, origin, state, id });
         }
     }
 
@@ -125,14 +130,22 @@ impl Subscriptions {
         self.kept.iter().filter(is_it).find_map(|one| match &one.state {
             State::Asked => Some((one.handle, None)),
             State::Subscribed(id) => Some((one.handle, Some(id.as_str()))),
-            State::Ended(_) | State::Waiting(_) => None,
+            State::Unwanted | State::Ended(_) | State::Waiting(_) => None,
         })
     }
 
-    pub(super) fn subscribed(&mut self, handle: Handle, subscription_id: &str) {
-        if let Some(one) = self.kept.iter_mut().find(|one| one.handle == handle) {
-            one.state = State::Subscribed(subscription_id.to_owned());
+    /// Whether it is still wanted.
+    pub(super) fn subscribed(&mut self, handle: Handle, subscription_id: &str) -> bool {
+        let Some(at) = self.kept.iter().position(|one| one.handle == handle) else { return true };
+        if self.kept.get(at).is_some_and(|one| one.state == State::Unwanted) {
+            self.kept.remove(at);
+            return false;
         }
+        if let Some(one) = self.kept.get_mut(at) {
+            one.state = State::Subscribed(subscription_id.to_owned());
+            one.id = subscription_id.to_owned();
+        }
+        true
     }
 
     /// The node does not do it.
@@ -142,15 +155,31 @@ impl Subscriptions {
 
     /// The link broke before the node answered: it is asked again. Whether this one is kept.
     pub(super) fn unanswered(&mut self, now: Duration, handle: Handle) -> bool {
-        let one = self.kept.iter_mut().find(|one| one.handle == handle);
-        one.is_some_and(|one| {
-            one.state = State::Waiting(now);
-            true
-        })
+        let Some(at) = self.kept.iter().position(|one| one.handle == handle) else { return false };
+        match self.kept.get_mut(at) {
+            Some(one) if one.state != State::Unwanted => one.state = State::Waiting(now),
+            _ => drop(self.kept.remove(at)),
+        }
+        true
     }
 
-    pub(super) fn unsubscribed(&mut self, subscription_id: &str) {
+    /// Whether that is all: it was the name of a node before, and this one has not begun to send, or ends it in its turn.
+    pub(super) fn unsubscribed(&mut self, subscription_id: &str) -> bool {
+        let before = self.kept.len();
         self.kept.retain(|one| one.state != State::Subscribed(subscription_id.to_owned()));
+        let is_it = |one: &Kept| !one.id.is_empty() && one.id == subscription_id;
+        // Two nodes may give the same name: that of this one counts.
+        let Some(at) = self.kept.iter().position(is_it).filter(|_| self.kept.len() == before)
+        else {
+            return false;
+        };
+        match self.kept.get_mut(at) {
+            Some(one) if matches!(one.state, State::Asked | State::Unwanted) => {
+                one.state = State::Unwanted;
+                true
+            }
+            _ => matches!(self.kept.remove(at).state, State::Waiting(_)),
+        }
     }
 
     pub(super) fn prefer(&mut self, subscription_id: &str, preferences: Option<Preferences>) {
@@ -224,10 +253,10 @@ mod tests {
         );
         for (handle, id) in [(10, "a1"), (11, "a2"), (12, "b1")] {
             all.keep(handle, &request(id));
-            all.subscribed(handle, &format!("s-{id}"));
+            assert!(all.subscribed(handle, &format!("s-{id}")));
         }
         assert_eq!(all.of("a1"), Some((10, Some("s-a1"))));
-        all.unsubscribed("s-a2");
+        assert!(!all.unsubscribed("s-a2"), "the node is to be asked");
         let paused = Some(Preferences { paused: true, ..Preferences::default() });
         all.prefer("s-b1", paused);
         assert_eq!(found(&mut all), [], "nothing is asked for twice");
@@ -249,10 +278,47 @@ mod tests {
         let mut all = Subscriptions::default();
         all.begin(Duration::ZERO, &[peer("1", "ann", &[])]);
         all.keep(1, &request("a"));
-        all.subscribed(1, "s");
+        assert!(all.subscribed(1, "s"));
         all.started("1", &peer("1", "", &[("a", "voice")]).publications[0]);
         all.begin(Duration::ZERO, &[peer("7", "ann", &[("b", "voice")])]);
         assert_eq!(found(&mut all), [(1, "b".to_owned())]);
+    }
+
+    #[test]
+    fn who_unsubscribes_by_the_name_of_the_node_before_is_rid_of_it() {
+        let ann = |id| [peer("1", "ann", &[(id, "voice")])];
+        let moved = || {
+            let mut all = Subscriptions::default();
+            all.begin(Duration::ZERO, &ann("a"));
+            all.keep(1, &request("a"));
+            assert!(all.subscribed(1, "s"));
+            all.begin(Duration::ZERO, &[]);
+            all
+        };
+        // Its publisher is not there yet.
+        let mut all = moved();
+        assert!(all.unsubscribed("s"));
+        all.joined(&ann("b")[0]);
+        assert_eq!(found(&mut all), []);
+        // It is asked for: what comes of that is ended.
+        let mut all = moved();
+        all.joined(&ann("b")[0]);
+        assert_eq!(found(&mut all), [(1, "b".to_owned())]);
+        assert!(all.unsubscribed("s") && all.unsubscribed("s"));
+        assert!(!all.subscribed(1, "t"));
+        assert_eq!(all.of("b"), None);
+        // The same, and the answer never comes.
+        let mut all = moved();
+        all.joined(&ann("b")[0]);
+        all.found();
+        assert!(all.unsubscribed("s") && all.unanswered(Duration::ZERO, 1));
+        assert_eq!(found(&mut all), []);
+        // It is here: the node is asked, by the name that it gave.
+        let mut all = moved();
+        all.joined(&ann("b")[0]);
+        all.found();
+        assert!(all.subscribed(1, "t") && !all.unsubscribed("s") && !all.unsubscribed("t"));
+        assert!(!all.unsubscribed(""));
     }
 
     #[test]
@@ -261,7 +327,7 @@ mod tests {
         let ann = |id| [peer("1", "ann", &[(id, "voice")])];
         all.begin(Duration::ZERO, &ann("a"));
         all.keep(1, &request("a"));
-        all.subscribed(1, "s");
+        assert!(all.subscribed(1, "s"));
         all.ended(Duration::from_secs(5), "a");
         all.started("1", &ann("b")[0].publications[0]);
         assert_eq!(found(&mut all), [], "another one of the same name is the application's choice");

@@ -305,9 +305,14 @@ fn descriptor(request: Connect) -> Result<Descriptor, Failure> {
     if resolvers.len() > RESOLVERS {
         return Err(wrong("there are at most 16 resolvers"));
     }
+    let is_plain_taken = request.insecure_resolvers.unwrap_or(false);
     let resolvers = resolvers.iter().map(|url| {
-        let why = || wrong(&format!("{url}: a resolver is https://HOST[:PORT]"));
-        Resolver::parse(url).ok_or_else(why)
+        let why = || {
+            let more = "or http:// on a loopback or private host (insecure_resolvers: on any)";
+            wrong(&format!("{url}: a resolver is https://HOST[:PORT], {more}"))
+        };
+        let read = if is_plain_taken { Resolver::parse_insecure } else { Resolver::parse };
+        read(url).ok_or_else(why)
     });
     let resolvers = resolvers.collect::<Result<Vec<_>, _>>()?;
     let cluster = (!resolvers.is_empty()).then(|| Cluster {

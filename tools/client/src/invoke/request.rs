@@ -13,6 +13,8 @@ records! { Deserialize:
         /// Addresses of CnCs, `https://HOST[:PORT]`, at most 16: the first is random, the others follow until one names the
         /// node. The client then follows the scope when its node dies, and makes publications and subscriptions anew.
         resolvers: Option<Vec<String>>,
+        /// Takes `http://` resolvers on hosts that are neither loopback nor private, too.
+        insecure_resolvers: Option<bool>,
         /// For `resolvers`: whose scope it is; without, the application of the credential.
         application_id: Option<String>,
         /// For `resolvers`: where the client is, if it knows.

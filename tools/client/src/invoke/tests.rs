@@ -73,6 +73,11 @@ fn what_is_wrong_is_said() {
         ),
         (&connect(r#""token":"t","resolvers":["cnc.example"]"#), Code::Malformed, "https://HOST"),
         (
+            &connect(r#""token":"t","resolvers":["http://cnc.example"]"#),
+            Code::Malformed,
+            "insecure_resolvers",
+        ),
+        (
             r#"{"method":"connect","scope_id":"s","token":"t"}"#,
             Code::Malformed,
             "host and port together, or resolvers",

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use strait_client::core::resolver::Place;
 use strait_client::v1::{Kind, Publish, auth::Credential, user_event};
 use strait_client::{Client, Config, Descriptor, Event, Frame, Trust};
 
@@ -48,14 +49,20 @@ pub enum Outcome {
         /// Frames that did not come, of [`FRAMES`].
         missing: u32,
     },
+    /// The node takes nobody more, and names another one: it is full, or drains.
+    SentOn(String),
     /// It did not, and why.
     Failed(String),
 }
 
 impl Outcome {
-    /// Whether it is as it should be.
-    pub fn is_good(&self) -> bool {
-        matches!(self, Self::Good { .. })
+    /// Whether it is as it should be; nothing where the node was not called in the end.
+    pub fn verdict(&self) -> Option<bool> {
+        match self {
+            Self::Good { .. } => Some(true),
+            Self::SentOn(_) => None,
+            Self::Failed(_) => Some(false),
+        }
     }
 }
 
@@ -68,6 +75,7 @@ impl fmt::Display for Outcome {
                 joined.as_secs_f32(),
                 sound.as_secs_f32()
             ),
+            Self::SentOn(to) => write!(f, "not called: it sends its clients on to {to}"),
             Self::Failed(why) => write!(f, "FAILED: {why}"),
         }
     }
@@ -81,10 +89,15 @@ impl Call {
 
     fn attempt(&self) -> Result<Outcome, String> {
         let began = Instant::now();
+        let here = Place { host: self.host.clone(), port: self.port };
         let mut speaker = self.join("probe-speaker")?;
-        speaker.until_joined(began)?;
+        if let Some(there) = speaker.until_joined(began, &here)? {
+            return Ok(Outcome::SentOn(there));
+        }
         let mut listener = self.join("probe-listener")?;
-        listener.until_joined(began)?;
+        if let Some(there) = listener.until_joined(began, &here)? {
+            return Ok(Outcome::SentOn(there));
+        }
         let joined = began.elapsed();
         let publish =
             Publish { kind: Kind::Audio.into(), codec: "opus".into(), ..Publish::default() };
@@ -161,7 +174,8 @@ struct Peer {
 }
 
 impl Peer {
-    fn until_joined(&mut self, began: Instant) -> Result<(), String> {
+    /// Where the node sends it instead, which nobody asked about.
+    fn until_joined(&mut self, began: Instant, here: &Place) -> Result<Option<String>, String> {
         let mut last = None;
         loop {
             let left = SOUND_WITHIN.saturating_sub(began.elapsed());
@@ -170,12 +184,16 @@ impl Peer {
                 let why = last.map(|error| format!(": {error}")).unwrap_or_default();
                 return Err(format!("not joined within {seconds} s{why}"));
             };
+            let there = self.client.node();
+            if there != *here {
+                return Ok(Some(there.to_string()));
+            }
             match event {
                 Event::Joined { peers, .. } => {
                     for publication in peers.iter().flat_map(|peer| &peer.publications) {
                         self.subscribe(&publication.publication_id)?;
                     }
-                    return Ok(());
+                    return Ok(None);
                 }
                 Event::LinkLost { error, .. } => last = Some(error),
                 Event::Ended(error) => return Err(error.to_string()),

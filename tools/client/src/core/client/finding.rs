@@ -6,7 +6,7 @@ use crate::core::resolver::{ANSWER, Place};
 use crate::error::Error;
 use std::time::Duration;
 use strait_link::Frames;
-use strait_link::v1::{self, client_message};
+use strait_link::v1::{self, ErrorCode, client_message};
 
 /// What a node that a CnC named has to let the client in within, the first time; twice as long each time after it, up to
 /// [`JOIN`]. It may have died just now, and another one is to be there within 5 s.
@@ -110,14 +110,17 @@ impl<R: Random> Client<R> {
     }
 
     pub(super) fn redirected(&mut self, now: Duration, redirect: v1::Redirect) {
-        self.redirects += 1;
-        let Some(port) = u16::try_from(redirect.port).ok().filter(|_| self.redirects <= REDIRECTS)
-        else {
-            let why = "the node redirects to no port, or nodes redirect in a circle";
-            return self.lose(now, Error::Protocol(why.into()));
+        let Some(port) = u16::try_from(redirect.port).ok().filter(|port| *port != 0) else {
+            return self.lose(now, Error::Protocol("the node redirects to no port".into()));
         };
-        self.out.push_back(Output::CloseLink);
         let there = Place { host: redirect.host, port };
+        self.sent_on.push(self.at.clone());
+        if self.sent_on.len() > REDIRECTS || self.sent_on.contains(&there) {
+            // All of them live, and one is about to know better.
+            let reason = "nodes send this client on in a circle".into();
+            return self.lose(now, Error::Refused { code: ErrorCode::TooMany, reason });
+        }
+        self.out.push_back(Output::CloseLink);
         let before = std::mem::replace(&mut self.at, there);
         self.home.get_or_insert(before);
         // Nothing more is read of this one.
@@ -152,12 +155,14 @@ impl<R: Random> Client<R> {
         let more = RECONNECT.mul_f64(f64::from(u16::from_be_bytes(chance)) / 65_536.0);
         let retry_in = wait.unwrap_or(RECONNECT) + more;
         if !matches!(self.link, Link::Resolving(_)) {
-            self.failed = self.at.to_string();
+            // One that is full, or sends on, lives.
+            let lives = matches!(error, Error::Refused { code: ErrorCode::TooMany, .. });
+            self.failed = if lives { String::new() } else { self.at.to_string() };
             self.failures += 1;
         }
         let was_in = matches!(self.link, Link::Joined);
         self.link = Link::Waiting(now + retry_in);
-        self.redirects = 0;
+        self.sent_on.clear();
         // Who was sent to a node that does not let it in, or no more, asks again where to go.
         if let Some(home) = self.home.take_if(|_| !was_in) {
             self.at = home;
@@ -194,12 +199,13 @@ impl<R: Random> Client<R> {
         }
     }
 
-    /// What a request changes of what is made anew on another node.
-    pub(super) fn remember(&mut self, body: &client_message::Body) {
+    /// What a request changes of what is made anew on another node. Whether it is done with that: this node knows nothing
+    /// of it yet.
+    pub(super) fn remember(&mut self, body: &client_message::Body) -> bool {
         match body {
             client_message::Body::Unsubscribe(request) => {
                 self.media.unsubscribe(&request.subscription_id);
-                self.subscriptions.unsubscribed(&request.subscription_id);
+                return self.subscriptions.unsubscribed(&request.subscription_id);
             }
             client_message::Body::SetPreferences(request) => {
                 self.subscriptions.prefer(&request.subscription_id, request.preferences);
@@ -213,6 +219,7 @@ impl<R: Random> Client<R> {
             }
             _ => {}
         }
+        false
     }
 
     /// Subscribes to what is here again.
