@@ -110,7 +110,7 @@ impl Cluster {
     /// On a registry and mappings that there are.
     ///
     /// # Errors
-    /// [`Class::Internal`]: no randomness is to be had.
+    /// [`Class::Internal`]: no randomness is to be had, or the file of countries is none.
     pub fn on(
         config: config::Cluster,
         registry: Arc<dyn Registry>,
@@ -129,7 +129,7 @@ impl Cluster {
             is_drained: AtomicBool::new(false),
             relay_away: Mutex::default(),
             health,
-            regions: Regions::new(&config.regions),
+            regions: Regions::new(&config)?,
             rate: Rate::each_second(config.resolves_per_second, RATED_ADDRESSES),
             claims: Arc::default(),
             counters: Counters::default(),

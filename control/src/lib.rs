@@ -14,6 +14,7 @@ pub mod config;
 pub mod events;
 pub mod fault;
 pub mod fuzz;
+pub mod host;
 pub mod http;
 pub mod id;
 pub mod keys;

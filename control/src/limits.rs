@@ -119,6 +119,8 @@ const _: () = assert!(READ_GRACE.as_millis() > READ_WAIT.as_millis());
 pub const READ_STEPS: i32 = 10_000;
 /// Questions from outside that are under way, with those that wait: 2 MiB each at the very most.
 pub const READS_AT_ONCE: usize = 32;
+/// How long the store's server may take to say what time it is, for who asks for metrics.
+pub const CLOCK_CALL: Duration = Duration::from_millis(500);
 /// Rows of one statement: 17 columns of them are far below the 32,766 arguments that SQLite takes.
 pub const ROWS_AT_ONCE: usize = 100;
 /// Sessions that are forgotten in one transaction.
@@ -319,6 +321,8 @@ pub const HEALTH_PAUSE: Duration = Duration::from_millis(250);
 pub const HEALTH_CALL: Duration = Duration::from_millis(500);
 /// How long what they led to is believed: all peers of a node that died ask at once.
 pub const HEALTH_AGE: Duration = Duration::from_millis(500);
+/// Largest file of countries: ten times those that there are; it is kept in memory.
+pub const MAXMIND_BYTES: u64 = 128 << 20;
 /// Addresses whose requests are counted: 8 MB.
 pub const RATED_ADDRESSES: usize = 100_000;
 /// How long a connection to Redis, or a Sentinel's answer, may take.

@@ -11,6 +11,7 @@ use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use strait_proto::notify::Notify;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -200,13 +201,17 @@ impl Server {
             |kind| signal(kind).map_err(|error| Fault::internal(format!("signals: {error}")));
         let mut term = signals(SignalKind::terminate())?;
         let mut int = signals(SignalKind::interrupt())?;
+        let notify = Notify::from_environment();
+        notify.say("READY=1");
         tokio::select! {
             _ = term.recv() => info!("SIGTERM: ending"),
             _ = int.recv() => info!("SIGINT: ending"),
             ended = self.tasks.join_next(), if !self.tasks.is_empty() => {
                 return Err(Fault::internal(format!("a listener ended: {ended:?}")));
             }
+            () = tell_alive(&notify, Arc::clone(&self.app)) => {}
         }
+        notify.say("STOPPING=1");
         tokio::select! {
             () = self.stop() => {}
             _ = term.recv() => warn!("second signal: ending now"),
@@ -336,6 +341,27 @@ impl Server {
         is_plain: bool,
     ) -> axum::extract::connect_info::IntoMakeServiceWithConnectInfo<axum::Router, SocketAddr> {
         router(Arc::clone(&self.app), is_plain).into_make_service_with_connect_info()
+    }
+}
+
+/// Tells the service manager that this process lives, as often as it wants to hear it: while the
+/// runtime carries out what it is given, and nobody keeps what every join needs.
+async fn tell_alive(notify: &Notify, app: Arc<App>) {
+    let Some(interval) = Notify::watchdog_interval() else {
+        return std::future::pending().await;
+    };
+    let mut interval = tokio::time::interval(interval);
+    loop {
+        interval.tick().await;
+        let app = Arc::clone(&app);
+        let alive = tokio::spawn(async move {
+            app.scopes.counts();
+            app.hub.count();
+            app.sessions.count();
+        });
+        if alive.await.is_ok() {
+            notify.say("WATCHDOG=1");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::mysql::{MySqlConnection, MySqlPoolOptions};
@@ -191,6 +191,30 @@ impl Store {
     pub async fn is_reachable(&self) -> bool {
         let asked = self.pool.execute("SELECT 1", &[]);
         tokio::time::timeout(limits::STORE_CONNECT, asked).await.is_ok_and(|answer| answer.is_ok())
+    }
+
+    /// How far the clock of the store's server is ahead of this one, in seconds; none where both are
+    /// the same, as for a file.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`], [`crate::fault::Class::Unavailable`].
+    pub async fn clock_offset(&self) -> Result<Option<f64>, Fault> {
+        let statement = match self.reads.engine() {
+            Engine::Sqlite => return Ok(None),
+            Engine::MySql => "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+            Engine::Postgres => {
+                "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+            }
+        };
+        // The first question may open a connection: how long the second takes is what counts.
+        self.reads.row("SELECT 1", &[]).await?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let asked = Instant::now();
+        let Some(row) = self.reads.row(statement, &[]).await? else { return Ok(None) };
+        let here = since + asked.elapsed() / 2;
+        #[allow(clippy::cast_precision_loss)] // a microsecond in 285 years
+        let there = row.int(0)? as f64 / 1e6;
+        Ok(Some(there - here.as_secs_f64()))
     }
 
     /// The applications.

@@ -14,7 +14,6 @@ pub mod handshake;
 pub mod limits;
 pub mod mailbox;
 mod metrics;
-pub mod notify;
 pub mod random;
 pub mod registry;
 mod relay;

@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use strait_proto::notify::Notify;
 use strait_relay::config::{Config, ConfigError, default_toml};
 use strait_relay::fault::Fault;
-use strait_relay::notify::Notify;
 use strait_relay::{Relay, RelayError, raise_open_files};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

@@ -1,8 +1,10 @@
 //! The program from outside: flags, exit codes, signals.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strait-relay"));
@@ -82,4 +84,41 @@ fn sigterm_without_peers_ends_with_0_and_takes_the_socket_along() {
     terminate(&child);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(!socket.exists());
+}
+
+#[test]
+fn a_relay_that_stands_still_says_nothing() {
+    const WATCHDOG: Duration = Duration::from_millis(400);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let mut child = program()
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
+        .args(["--port", "0", "--workers", "1", "--metrics-listen", "", "--rpc-socket"])
+        .arg(folder.path().join("relay.sock"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let hear = |within| {
+        manager.set_read_timeout(Some(within)).unwrap();
+        let mut bytes = [0; 64];
+        let length = manager.recv(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    };
+    let signal = |name: &str| {
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    };
+    let patience = Duration::from_secs(60);
+    assert_eq!(hear(patience).as_deref(), Some("READY=1"));
+    assert_eq!(hear(patience).as_deref(), Some("WATCHDOG=1"));
+    signal("-STOP");
+    // What it said before it stood still.
+    while hear(WATCHDOG * 3).is_some() {}
+    assert_eq!(hear(WATCHDOG * 3), None);
+    signal("-CONT");
+    assert_eq!(hear(patience).as_deref(), Some("WATCHDOG=1"));
+    signal("-KILL");
+    child.wait().unwrap();
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod handover;
+pub mod notify;
 pub mod pace;
 
 /// Version 1 of the protocol, generated from `strait/relay/v1/relay.proto`.

@@ -1,5 +1,8 @@
 //! What this process is in a cluster, and where the cluster keeps what all of it must know.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -32,6 +35,8 @@ pub struct Cluster {
     pub capacity_packets_per_second: u64,
     /// Regions of clients, by address.
     pub regions: Vec<Region>,
+    /// The same by country, for addresses that `regions` does not know.
+    pub maxmind: Maxmind,
     /// Requests for a scope's node from one address each second; twice as many in a burst. 0 is no
     /// limit.
     pub resolves_per_second: u32,
@@ -51,6 +56,7 @@ impl Default for Cluster {
             capacity_mbps: 0,
             capacity_packets_per_second: 0,
             regions: Vec::new(),
+            maxmind: Maxmind::default(),
             resolves_per_second: 500,
             cncs: Vec::new(),
         }
@@ -79,6 +85,18 @@ pub struct Region {
     pub network: String,
     /// Region.
     pub region: String,
+}
+
+/// Regions by country, from a file in MaxMind's format, such as GeoLite2-Country.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Maxmind {
+    /// The file, which is read at the start. Empty: none.
+    pub file: PathBuf,
+    /// Region by country, "DE" and so on (ISO 3166-1).
+    pub countries: BTreeMap<String, String>,
+    /// Region by continent, of countries that are not listed: AF, AN, AS, EU, NA, OC, SA.
+    pub continents: BTreeMap<String, String>,
 }
 
 impl Cluster {
@@ -123,6 +141,25 @@ impl Cluster {
                 return fail(format!("cluster.regions: {:?} is no region", region.region));
             }
         }
+        let maxmind = &self.maxmind;
+        for (code, region) in maxmind.countries.iter().chain(&maxmind.continents) {
+            if code.len() != 2 || !code.chars().all(|c| c.is_ascii_uppercase()) {
+                return fail(format!(
+                    "cluster.maxmind: {code:?} is no code of two capital letters"
+                ));
+            }
+            if region.is_empty() || !is_name(region) {
+                return fail(format!("cluster.maxmind: {region:?} is no region"));
+            }
+        }
+        let is_mapped = !maxmind.countries.is_empty() || !maxmind.continents.is_empty();
+        if maxmind.file.as_os_str().is_empty() == is_mapped {
+            return fail(
+                "cluster.maxmind: file goes with countries or continents, which say what region \
+                 each is in; give both or neither"
+                    .into(),
+            );
+        }
         if self.mappings.is_empty() {
             return Ok(());
         }
@@ -162,6 +199,10 @@ mod tests {
             "cncs = ['a:0']",
             "regions = [{ network = '10.0.0.0/33', region = 'eu' }]",
             "regions = [{ network = '10.0.0.0/8', region = '' }]",
+            "maxmind = { file = 'x.mmdb' }",
+            "maxmind = { countries = { DE = 'eu' } }",
+            "maxmind = { file = 'x.mmdb', countries = { Germany = 'eu' } }",
+            "maxmind = { file = 'x.mmdb', continents = { EU = 'e u' } }",
             "mappings = ['http://x']",
             "mappings = ['redis://127.0.0.1:1']",
         ] {

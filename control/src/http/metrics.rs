@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,12 +11,14 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use strait_proto::v1;
+use tokio::time::timeout;
 
 use super::App;
 use crate::cluster::Cluster;
 use crate::events::Counters;
 use crate::keys::Keys;
 use crate::link::Links;
+use crate::{host, limits};
 
 /// Counters of requests.
 #[derive(Default)]
@@ -89,6 +92,7 @@ pub async fn write(app: &App) -> String {
     write_links(out, &app.links);
     write_cluster(out, &app.cluster);
     write_keys(out, &app.keys);
+    write_host(out, app).await;
     let name = "control_websocket_held_total";
     header(out, name, "counter", "Messages after which a fast client of a WebSocket waited.");
     line(out, name, "", app.hub.held());
@@ -103,6 +107,23 @@ pub async fn write(app: &App) -> String {
         write_relay(out, &statistics.workers);
     }
     text
+}
+
+/// What the host does, and how far its clock is from that of the store.
+async fn write_host(out: &mut String, app: &App) {
+    let url = app.config.store.url.expose();
+    let path = url.strip_prefix("sqlite:").map(|path| path.trim_start_matches("//"));
+    let path = path.and_then(|path| Path::new(path.split('?').next()?).parent());
+    let folder = path.filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(&app.config.http.state_dir).to_path_buf();
+    let read = move || host::figures(Path::new("/proc"), &folder);
+    let figures = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    host::write(out, &figures);
+    if let Ok(Ok(Some(offset))) = timeout(limits::CLOCK_CALL, app.store.clock_offset()).await {
+        let name = "control_clock_offset_seconds";
+        header(out, name, "gauge", "How far the clock of the store's server is ahead of this one.");
+        let _ = writeln!(out, "{name} {offset}");
+    }
 }
 
 /// What this node knows of applications.

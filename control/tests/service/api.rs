@@ -387,7 +387,8 @@ async fn a_long_session_is_told_in_as_many_points_as_are_asked_for() {
         let streams = (0..12).flat_map(|peer| [stream(peer, "camera"), stream(peer, "")]).collect();
         event(What::Quality { minute: (began / 60_000 + minute) * 60_000, streams })
     }));
-    events.push(event(What::SessionDisposed { hold: None }));
+    let end = began + 6 * 3_600_000;
+    events.push(Event { at: end, ..event(What::SessionDisposed { hold: None }) });
     for events in events.chunks(50) {
         app.store.records().write(events).await.unwrap();
     }

@@ -26,6 +26,7 @@ mod socket;
 mod stores;
 mod stream;
 mod turn;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

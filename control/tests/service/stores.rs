@@ -42,6 +42,10 @@ async fn holds(url: &str) {
     // Tables that are there already.
     let store = Store::open(url).await.unwrap();
     assert!(store.is_reachable().await);
+    let offset = store.clock_offset().await.unwrap();
+    assert_eq!(offset.is_none(), url.starts_with("sqlite"));
+    // On one machine.
+    assert!(offset.unwrap_or_default().abs() < 1.0, "{offset:?}");
     assert_eq!(store.applications().list().await.unwrap(), ["Acme", "acme", "acme "]);
     usage(&store).await;
     checks(&store).await;
