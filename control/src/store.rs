@@ -56,6 +56,8 @@ impl Store {
             let shown = address::shown(url);
             Fault::internal(format!("the store {shown} cannot be opened: {cause}; {remedy}"))
         };
+        // Before sqlx sees it, which logs parameters that it does not know.
+        address::check(url).map_err(|why| fail(&"its address is wrong", &why))?;
         let remedy = "check that the server runs, that the database exists, and that its user may \
                       make tables in it";
         match url.split(':').next().unwrap_or_default() {
