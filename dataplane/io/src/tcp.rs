@@ -17,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use strait_core::limits::DATAGRAM_BYTES;
 use strait_core::port::{Meta, Path};
 use strait_core::time::Instant;
+use strait_wire::framing::{self, LENGTH_BYTES};
 
 /// First token of a listener; the one of a connection is at [`CONNECTION_TOKENS`] or above.
 pub(crate) const LISTENER_TOKENS: u64 = 192;
@@ -25,8 +26,6 @@ pub(crate) const CONNECTION_TOKENS: u64 = 256;
 // A waker, two UDP sockets for each address and port, and a listener for each address.
 const _: () = assert!(LISTENER_TOKENS as usize > 2 * ADDRESSES * UDP_PORTS);
 const _: () = assert!((CONNECTION_TOKENS - LISTENER_TOKENS) as usize >= ADDRESSES);
-/// Bytes of a frame's length (RFC 4571 section 2).
-const LENGTH_BYTES: usize = 2;
 const STUN_COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
 
 /// One connection with what it read and did not write yet. Can be handed to another worker's port.
@@ -310,7 +309,7 @@ impl Tcp {
         epoll: &Epoll,
         counters: &mut Counters,
     ) {
-        let Ok(length) = u16::try_from(bytes.len()) else {
+        let Some(prefix) = framing::prefix(bytes.len()) else {
             counters.add_drops(Drop::SendTooBig, 1);
             return;
         };
@@ -318,7 +317,7 @@ impl Tcp {
             self.flush(epoll, counters);
         }
         self.turn_path = Some(path);
-        self.turn.extend_from_slice(&length.to_be_bytes());
+        self.turn.extend_from_slice(&prefix);
         self.turn.extend_from_slice(bytes);
     }
 
@@ -498,25 +497,25 @@ fn hand_over(
 ) -> Result<usize, End> {
     let mut handed = 0;
     while handed < count {
-        let waiting = connection.read.get_mut(connection.start..connection.end).unwrap_or_default();
-        let Some((header, rest)) = waiting.split_first_chunk_mut::<2>() else { break };
-        let length = usize::from(u16::from_be_bytes(*header));
+        let waiting = connection.read.get(connection.start..connection.end).unwrap_or_default();
+        let Some(length) = framing::announced(waiting) else { break };
         if length > DATAGRAM_BYTES {
             return Err(End::Expelled);
         }
-        let Some(frame) = rest.get_mut(..length) else { break };
+        let Some((frame, _)) = framing::split(waiting) else { break };
+        let packet = framing::packet(frame);
         if !connection.proven {
-            if frame.get(4..8) != Some(&STUN_COOKIE) || frame.first().is_none_or(|&b| b > 3) {
+            if packet.get(4..8) != Some(&STUN_COOKIE) || packet.first().is_none_or(|&b| b > 3) {
                 return Err(End::Expelled);
             }
             connection.proven = true;
         }
-        connection.start += 2 + length;
+        connection.start += frame.len();
         connection.heard = now;
         if length > 0 {
             counters.packets_received += 1;
             counters.bytes_received += length as u64;
-            each(Meta { path: connection.path, at: now, ecn: 0 }, frame);
+            each(Meta { path: connection.path, at: now, ecn: 0 }, packet);
             handed += 1;
         }
     }
@@ -526,8 +525,7 @@ fn hand_over(
 /// The frames in whole ones, each with its length.
 fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        let length = u16::from_be_bytes(*bytes.first_chunk()?);
-        let (frame, rest) = bytes.split_at_checked(LENGTH_BYTES + usize::from(length))?;
+        let (frame, rest) = framing::split(bytes)?;
         bytes = rest;
         Some(frame)
     })

@@ -1,9 +1,7 @@
 //! Frames on their way to a peer, the oldest first.
 
 use crate::limits::{FRAMED_QUEUE_BYTES, FRAMED_RECORD_BYTES};
-
-/// Bytes of a frame's length (RFC 4571 section 2).
-const LENGTH_BYTES: usize = 2;
+use strait_wire::framing;
 
 /// Frames that wait for TCP. When they are too many the oldest go: late media is worth nothing.
 #[derive(Debug, Default)]
@@ -46,7 +44,7 @@ impl Queue {
     /// The first frame, without its length.
     pub(super) fn first(&self) -> Option<&[u8]> {
         let length = self.frame(self.start)?;
-        self.bytes.get(self.start + LENGTH_BYTES..self.start + length)
+        self.bytes.get(self.start + framing::LENGTH_BYTES..self.start + length)
     }
 
     /// The first frame was sent.
@@ -66,9 +64,7 @@ impl Queue {
 
     /// The length of the frame at this place, if all of it is there.
     fn frame(&self, at: usize) -> Option<usize> {
-        let rest = self.bytes.get(at..)?;
-        let length = LENGTH_BYTES + usize::from(u16::from_be_bytes(*rest.first_chunk()?));
-        (length <= rest.len()).then_some(length)
+        framing::split(self.bytes.get(at..)?).map(|(frame, _)| frame.len())
     }
 }
 
@@ -78,7 +74,7 @@ mod tests {
 
     fn frame(n: u8, length: u16) -> Vec<u8> {
         let mut frame = length.to_be_bytes().to_vec();
-        frame.resize(LENGTH_BYTES + usize::from(length), n);
+        frame.resize(framing::LENGTH_BYTES + usize::from(length), n);
         frame
     }
 

@@ -13,6 +13,7 @@ pub mod codec;
 pub mod dcep;
 pub mod demux;
 pub mod ext;
+pub mod framing;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod rtcp;

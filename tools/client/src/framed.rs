@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 use strait_link::MEDIA_ALPN;
+use strait_wire::framing;
 use tokio::time::timeout;
 
 /// How long it may take to open. Meanwhile media goes over the link.
@@ -81,10 +82,10 @@ impl Framed {
 
     /// Sends a packet with the next [`Framed::flush`], unless much waits already.
     pub fn send(&mut self, packet: &[u8]) {
-        if let (Self::Open(open), Ok(length)) = (self, u16::try_from(packet.len()))
+        if let (Self::Open(open), Some(prefix)) = (self, framing::prefix(packet.len()))
             && open.tls.waiting() + open.out.len() < LATE
         {
-            open.out.extend_from_slice(&length.to_be_bytes());
+            open.out.extend_from_slice(&prefix);
             open.out.extend_from_slice(packet);
         }
     }
@@ -113,11 +114,8 @@ impl Open {
     fn packets(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.came.extend_from_slice(bytes);
         let (mut packets, mut rest) = (Vec::new(), self.came.as_slice());
-        while let Some((length, after)) = rest.split_first_chunk()
-            && let Some((packet, after)) =
-                after.split_at_checked(usize::from(u16::from_be_bytes(*length)))
-        {
-            packets.push(packet.to_vec());
+        while let Some((frame, after)) = framing::split(rest) {
+            packets.push(framing::packet(frame).to_vec());
             rest = after;
         }
         let gone = self.came.len() - rest.len();
