@@ -38,8 +38,8 @@ export const VERDICT_MS = 750;
 export const VERDICT_ROUND_TRIPS = 3;
 /** And at most, whatever was measured: there are other nodes. */
 export const VERDICT_MS_MAX = 5_000;
-/** Both where nothing was sent to us anyway: nobody misses it, and paths are checked this often. */
-export const QUIET_MS = 3_000;
+/** Both where nothing was sent to us anyway, as by a node beside a direct way: nobody misses it. */
+export const QUIET_MS = 2_000;
 /** Media that came in so many looks without a silence between is a flow that can break off. */
 export const FLOW_LOOKS = 3;
 /** Looks without a sign of life that are a silence: in a single one nobody may have sent. */

@@ -126,7 +126,7 @@ test("on a slow line a doubted server has some round trips, and where nobody sen
   assert.equal(await doubtFor(true, 10), 750);
   assert.equal(await doubtFor(true, 600), 1_800);
   assert.equal(await doubtFor(true, 60_000), 5_000);
-  assert.equal(await doubtFor(false, 10), 3_000);
+  assert.equal(await doubtFor(false, 10), 2_000);
   // The server's own round trip counts as well.
   one.onFrame = (socket, frame) => void timers.after(500, () => answers(socket, frame));
   await timers.pass(4_000);
@@ -138,7 +138,7 @@ test("on a slow line a doubted server has some round trips, and where nobody sen
 test("a path that lives clears a doubted server; who was sent nothing asks it seldom", async () => {
   const { one, timers, link, log } = await joined();
   one.onFrame = () => {};
-  await timers.pass(2_900);
+  await timers.pass(1_900);
   const before = one.frames.length;
   link.doubt(false);
   assert.equal(one.frames.length, before);
