@@ -48,27 +48,24 @@ const untilWhole = (tab) =>
     );
   });
 
-/** Notes when the tile of another peer shows another picture. */
+/** Notes when there is another picture of what is shown of a peer, whether its tab is the one in front or not. */
 const watchFrames = (tab, name) =>
   tab.evaluate((wanted) => {
-    const tile = [...document.querySelectorAll(".tile:not(.own)")].find(
-      (each) => each.querySelector(".who").textContent === wanted,
-    );
-    const video = tile.querySelector("video");
     globalThis.frames_ = [];
-    const note = () => globalThis.frames_.push(Date.now());
-    // Firefox counts none of a live picture; Chromium calls back once a second where the tab is not the one in front.
-    const called = () => {
-      note();
-      video.requestVideoFrameCallback(called);
+    const read = async () => {
+      const peer = [...globalThis.strait.peers.values()].find((each) => each.name === wanted);
+      const report = await peer?.find("camera")?.receiver?.getStats();
+      const entry = [...(report?.values() ?? [])].find(({ type }) => type === "inbound-rtp");
+      return entry && `${entry.ssrc} ${entry.framesDecoded}`;
     };
-    called();
-    let shown = 0;
-    setInterval(() => {
-      const { totalVideoFrames } = video.getVideoPlaybackQuality();
-      if (totalVideoFrames !== shown) note();
-      shown = totalVideoFrames;
-    }, 10);
+    let shown;
+    const look = async () => {
+      const now = await read().catch(() => undefined);
+      if (now !== undefined && now !== shown) globalThis.frames_.push(Date.now());
+      shown = now ?? shown;
+      setTimeout(look, 20);
+    };
+    void look();
   }, name);
 
 /** The longest time without another picture since then. */

@@ -235,6 +235,7 @@ export class MediaSession {
     for (const slot of this.slots) if (slot.bound === publication) slot.bound = undefined;
     publication.relayed = publication.directly = undefined;
     publication.subscribed = false;
+    this.ways.setDirect(this.isDirect);
   }
 
   /** Pauses a subscription or bounds its layer, without an offer. */

@@ -93,7 +93,8 @@ export class StatisticsReader {
     const entries = new Map(relayed);
     // What goes past the relay has reports of its own.
     const add = async (direct: RTCRtpSender | RTCRtpReceiver): Promise<Entries> => {
-      const found = await entriesOf(direct, "direct ");
+      // A connection that was closed meanwhile has nothing to say.
+      const found = await entriesOf(direct, "direct ").catch((): Entries => new Map());
       for (const [id, entry] of found) entries.set(id, entry);
       return found;
     };
