@@ -19,6 +19,15 @@ pub struct Host {
     name: String,
 }
 
+/// How a router gives those behind it ports of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// The same one whoever it is for: who is told of it can be reached there.
+    Cone,
+    /// Another one for each place that is sent to.
+    Symmetric,
+}
+
 /// A link's addresses: the relay's and the client's.
 pub type Ends = (IpAddr, IpAddr);
 
@@ -66,6 +75,40 @@ impl Hosts {
         Ok(())
     }
 
+    /// Makes a host behind `left` (0) or `right` (1), which becomes a router that lets nothing in but
+    /// answers. The link's addresses: the router's and the host's.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn behind(&self, side: usize, ends: Ends, nat: Nat) -> Result<Host, String> {
+        let router = if side == 0 { &self.left } else { &self.right };
+        let host = Host::new(format!("{}-home", router.name))?;
+        ip(&["link", "add", "home", "netns", &router.name, "type", "veth"]
+            .into_iter()
+            .chain(["peer", "name", "router", "netns", &host.name])
+            .collect::<Vec<_>>())?;
+        let of_both = [(&router.name, "home", ends.0), (&host.name, "router", ends.1)];
+        for (at, device, address) in of_both {
+            ip(&["-n", at, "address", "add", &format!("{address}/24"), "dev", device])?;
+            ip(&["-n", at, "link", "set", device, "up"])?;
+        }
+        ip(&["-n", &host.name, "route", "add", "default", "via", &ends.0.to_string()])?;
+        router.set("/proc/sys/net/ipv4/ip_forward", "1")?;
+        // Without being told to, Linux keeps the port that a host sends from.
+        let random = if nat == Nat::Symmetric { "fully-random" } else { "" };
+        let rules = format!(
+            "add table ip router; \
+             add chain ip router out {{ type nat hook postrouting priority 100; }}; \
+             add rule ip router out oifname relay masquerade {random}; \
+             add chain ip router in {{ type filter hook input priority 0; }}; \
+             add rule ip router in iifname relay ct state new drop"
+        );
+        match router.command("nft").arg(rules).output() {
+            Ok(Output { status, .. }) if status.success() => Ok(host),
+            other => Err(format!("nft, of Debian's nftables: {other:?}")),
+        }
+    }
+
     /// What goes from one side to the other is lost from now on, and nobody is told.
     ///
     /// # Errors
@@ -75,11 +118,7 @@ impl Hosts {
     }
 
     fn forward(&self, on: bool) -> Result<(), String> {
-        let set = format!("echo {} > /proc/sys/net/ipv4/ip_forward", u8::from(on));
-        match self.relay.command("sh").args(["-c", &set]).status() {
-            Ok(status) if status.success() => Ok(()),
-            other => Err(format!("{set}: {other:?}")),
-        }
+        self.relay.set("/proc/sys/net/ipv4/ip_forward", if on { "1" } else { "0" })
     }
 
     /// All UDP between `left` and anybody is lost, or no longer, and nobody is told.
@@ -130,6 +169,14 @@ impl Host {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
+    }
+
+    fn set(&self, path: &str, value: &str) -> Result<(), String> {
+        let set = format!("echo {value} > {path}");
+        match self.command("sh").args(["-c", &set]).status() {
+            Ok(status) if status.success() => Ok(()),
+            other => Err(format!("{set}: {other:?}")),
+        }
     }
 
     /// Its IPv4 addresses, as `ip` lists them.

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use strait_client::v1::{self, auth::Credential, transport_report::State, user_event};
 use strait_client::{Client, Config, Descriptor, Event, Frame, Trust};
-use strait_tests::hosts::Hosts;
+use strait_tests::hosts::{Host, Hosts, Nat};
 
 /// Holds the part of a host, where this program is one.
 const PART: &str = "STRAIT_TEST_PART";
@@ -70,7 +70,7 @@ struct Part {
 }
 
 impl Part {
-    fn start(host: &strait_tests::hosts::Host, test: &str, part: &str) -> Self {
+    fn start(host: &Host, test: &str, part: &str) -> Self {
         let mut child = host
             .command(std::env::current_exe().unwrap())
             .args([test, "--exact", "--nocapture"])
@@ -334,7 +334,11 @@ impl Net {
 
     /// A client on the left (0) or right (1) host.
     fn client(&self, side: usize, who: u8, relayed: &str) -> Part {
-        let host = [&self.hosts.left, &self.hosts.right][side];
+        self.client_on([&self.hosts.left, &self.hosts.right][side], side, who, relayed)
+    }
+
+    /// A client on another one that reaches the node by that side.
+    fn client_on(&self, host: &Host, side: usize, who: u8, relayed: &str) -> Part {
         let folder = self.folder.path().display();
         let part = format!("client {who} {} {folder} {relayed}", self.ends[side].0);
         Part::start(host, self.name, &part)
@@ -394,6 +398,84 @@ fn two_on_hosts_of_their_own_go_directly_and_come_back() {
     net.hosts.connect_sides(net.ends).unwrap();
     let again = now_ms();
     ann.wait_for(again, State::P2p);
+    ann.end();
+    bob.end();
+}
+
+/// Two clients, each behind a router of this kind. None where this machine gives no such hosts.
+fn behind_routers(name: &'static str, net: u8, nat: Nat) -> Option<(Net, [Host; 2], [Part; 2])> {
+    let net_of = net;
+    let net = Net::start(name, net)?;
+    let home = |side: usize| {
+        let end = |host| IpAddr::from([10, net_of, 11 + side as u8, host]);
+        net.hosts.behind(side, (end(1), end(2)), nat)
+    };
+    let homes = match home(0).and_then(|one| Ok([one, home(1)?])) {
+        Ok(homes) => homes,
+        Err(reason) => {
+            strait_tests::skip(name, &reason);
+            return None;
+        }
+    };
+    let mut ann = net.client_on(&homes[0], 0, 1, "direct");
+    ann.wait_for(0, State::UdpRelay);
+    let bob = net.client_on(&homes[1], 1, 2, "direct");
+    Some((net, homes, [ann, bob]))
+}
+
+#[test]
+fn two_behind_routers_that_keep_ports_go_directly() {
+    if let Ok(part) = std::env::var(PART) {
+        return play(&part);
+    }
+    let name = "hosts::two_behind_routers_that_keep_ports_go_directly";
+    let Some((net, _homes, [mut ann, mut bob])) = behind_routers(name, 94, Nat::Cone) else {
+        return;
+    };
+    let joined = bob.wait(0, |said| *said == Said::Joined);
+    for member in [&mut ann, &mut bob] {
+        member.wait(joined, |said| *said == Said::Direct);
+        member.wait_for(joined, State::P2p);
+    }
+    settle();
+    let now = now_ms();
+    ann.wait_for_both(now, 2);
+    bob.wait_for_both(now, 1);
+    assert_eq!((ann.lost(2, 0, now), bob.lost(1, 0, now)), (0, 0), "frames at the move");
+    // It was no other way: without one between the routers there is the relay's.
+    net.hosts.disconnect_sides().unwrap();
+    let cut = now_ms();
+    ann.wait_for(cut, State::UdpRelay);
+    bob.wait_for(cut, State::UdpRelay);
+    settle();
+    let now = now_ms();
+    ann.wait_for_both(now, 2);
+    bob.wait_for_both(now, 1);
+    ann.end();
+    bob.end();
+}
+
+#[test]
+fn two_behind_routers_that_change_ports_talk_through_the_relay() {
+    if let Ok(part) = std::env::var(PART) {
+        return play(&part);
+    }
+    let name = "hosts::two_behind_routers_that_change_ports_talk_through_the_relay";
+    let Some((_net, _homes, [mut ann, mut bob])) = behind_routers(name, 95, Nat::Symmetric) else {
+        return;
+    };
+    bob.wait_for(0, State::UdpRelay);
+    // They are told of each other, and ask: five times as long as two need who can.
+    std::thread::sleep(Duration::from_secs(5));
+    let now = now_ms();
+    ann.wait_for_both(now, 2);
+    bob.wait_for_both(now, 1);
+    for (member, other) in [(&mut ann, 2), (&mut bob, 1)] {
+        let is_direct = |said: &Said| matches!(said, Said::Direct | Said::State(State::P2p));
+        let states = member.states();
+        assert!(!states.iter().any(|(_, said)| is_direct(said)), "{states:?}");
+        assert_eq!(member.lost(other, 0, now), 0);
+    }
     ann.end();
     bob.end();
 }

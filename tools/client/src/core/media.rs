@@ -17,6 +17,9 @@ use strait_wire::{ext, rtp};
 
 /// Between two reports.
 const REPORTS: Duration = Duration::from_secs(1);
+/// After media came back to the node the reports of this time count what went past it as lost: it sends those of sound
+/// every two seconds, and half as late again.
+const NODE_REPORTS: Duration = Duration::from_secs(3);
 /// Between two pieces of transport-wide feedback.
 const FEEDBACK: Duration = Duration::from_millis(50);
 /// Arrivals that wait for feedback.
@@ -79,6 +82,8 @@ struct Incoming {
     ssrc: u32,
     /// 0 where it is no retransmission of another.
     rtx_of: u32,
+    /// By which else the same comes: from the node, and directly from the publisher.
+    others: Vec<u32>,
     receiving: Receiving,
 }
 
@@ -120,6 +125,8 @@ pub struct Media {
     to_other: Towards,
     /// Media goes directly alone, as far as targets know.
     is_direct: bool,
+    /// From when the node's reports are about what went by it alone.
+    node_knows_from: Duration,
     downlink: Downlink,
     /// When it was looked at what sound takes, how many bytes that was by then, and how much a second.
     sound: (Duration, u64, u64),
@@ -246,9 +253,18 @@ impl Media {
     pub fn subscribe(&mut self, subscription_id: &str, ssrc: u32, rtx_ssrc: u32, clock: u32) {
         for (of, rtx_of) in [(ssrc, 0), (rtx_ssrc, ssrc)] {
             if of != 0 && self.incoming.len() < 2 * STREAMS {
-                let receiving = Receiving::new(clock);
-                let subscription_id = subscription_id.to_owned();
-                self.incoming.insert(of, Incoming { subscription_id, ssrc, rtx_of, receiving });
+                let mut others = Vec::new();
+                for (other, incoming) in &mut self.incoming {
+                    let is_same = incoming.subscription_id == subscription_id;
+                    if is_same && rtx_of == 0 && incoming.rtx_of == 0 && *other != of {
+                        incoming.others.push(of);
+                        others.push(*other);
+                    }
+                }
+                let (receiving, subscription_id) =
+                    (Receiving::new(clock), subscription_id.to_owned());
+                let incoming = Incoming { subscription_id, ssrc, rtx_of, others, receiving };
+                self.incoming.insert(of, incoming);
             }
         }
     }
@@ -365,8 +381,16 @@ impl Media {
             payload = rest;
         }
         let incoming = self.incoming.get_mut(&header.ssrc())?;
+        let advance = incoming.receiving.on_packet(now, &header, payload.len());
+        let others = std::mem::take(&mut incoming.others);
+        for other in &others {
+            if let Some(other) = self.incoming.get_mut(other) {
+                other.receiving.on_elsewhere(advance);
+            }
+        }
+        let incoming = self.incoming.get_mut(&header.ssrc())?;
+        incoming.others = others;
         // What only probes holds nothing.
-        incoming.receiving.on_packet(now, &header, payload.len());
         (!payload.is_empty()).then(|| Payload {
             subscription_id: incoming.subscription_id.clone(),
             ssrc: incoming.ssrc,
@@ -389,8 +413,9 @@ impl Media {
         for packet in rtcp::packets(bytes).flatten() {
             match packet {
                 // Of what goes past it the node knows nothing.
-                Rtcp::Nack(_) | Rtcp::ReceiverReport(_) if self.is_direct && from == Side::Node => {
-                }
+                Rtcp::Nack(_) if self.is_direct && from == Side::Node => {}
+                Rtcp::ReceiverReport(_)
+                    if from == Side::Node && (self.is_direct || now < self.node_knows_from) => {}
                 Rtcp::SenderReport(report) => {
                     if let Some(incoming) = self.incoming.get_mut(&report.ssrc) {
                         incoming.receiving.on_sender_report(now, report.ntp_middle());
@@ -572,6 +597,7 @@ impl Media {
                 self.downlink = Downlink::default();
             } else {
                 self.to_node.uplink.resume(&self.to_other.uplink);
+                self.node_knows_from = now + NODE_REPORTS;
             }
         }
         let (at, before, sound_bps) = self.sound;

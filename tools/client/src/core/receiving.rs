@@ -34,6 +34,11 @@ pub struct Receiving {
     extender: Extender,
     first: Option<u64>,
     highest: u64,
+    /// By how many numbers the same stream went on by another way since the last packet. Where that one is the slower, one
+    /// that came by both is among them, and one that is lost then not counted.
+    elsewhere: u64,
+    /// Numbers that went another way.
+    past: u64,
     packets: u64,
     bytes: u64,
     expected_before: u64,
@@ -53,8 +58,9 @@ impl Receiving {
         Self { clock_rate_hz: clock_rate_hz.max(1), ..Self::default() }
     }
 
-    /// Takes a packet that was not there before.
-    pub fn on_packet(&mut self, now: Duration, header: &Header<'_>, payload: usize) {
+    /// Takes a packet that was not there before. Returns by how many numbers the stream went on.
+    pub fn on_packet(&mut self, now: Duration, header: &Header<'_>, payload: usize) -> u64 {
+        let elsewhere = std::mem::take(&mut self.elsewhere);
         self.packets += 1;
         self.bytes += payload as u64;
         let seq = self.extender.extend(header.seq());
@@ -64,9 +70,14 @@ impl Receiving {
         if seq <= self.highest {
             self.missing.remove(&seq);
             self.first = self.first.map(|first| first.min(seq));
-            return;
+            return 0;
         }
-        for missing in self.highest + 1..seq.min(self.highest + 1 + MISSING as u64) {
+        let advance = seq - self.highest;
+        // What came by the other way is not missing here.
+        let past = elsewhere.min(advance - 1);
+        self.past += past;
+        let next = self.highest + 1 + past;
+        for missing in next..seq.min(next + MISSING as u64) {
             self.missing.insert(missing, (0, now));
         }
         while self.missing.len() > MISSING {
@@ -82,6 +93,12 @@ impl Receiving {
                 self.jitter += (difference - self.jitter) / 16.0;
             }
         }
+        advance
+    }
+
+    /// The same stream went on by so many numbers, by another way.
+    pub fn on_elsewhere(&mut self, advance: u64) {
+        self.elsewhere += advance;
     }
 
     /// Takes the time of a sender report: the middle of its NTP time.
@@ -109,7 +126,8 @@ impl Receiving {
 
     /// Its block of a receiver report, once anything came.
     pub fn block(&mut self, now: Duration, ssrc: u32) -> Option<ReportBlock> {
-        let expected = self.highest + 1 - self.first?;
+        self.first?;
+        let expected = self.expected();
         let interval = expected - self.expected_before.min(expected);
         let came = self.packets - self.packets_before;
         (self.expected_before, self.packets_before) = (expected, self.packets);
@@ -142,7 +160,75 @@ impl Receiving {
     }
 
     fn lost(&self) -> i64 {
-        let expected = self.first.map_or(0, |first| self.highest + 1 - first);
-        expected.cast_signed() - self.packets.cast_signed()
+        self.expected().cast_signed() - self.packets.cast_signed()
+    }
+
+    /// Packets that should have come this way.
+    fn expected(&self) -> u64 {
+        let span = self.first.map_or(0, |first| self.highest + 1 - first);
+        span.saturating_sub(self.past)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strait_wire::rtp::HeaderBuilder;
+
+    /// One stream that comes by two ways under numbers of their own.
+    struct Ways {
+        ways: [Receiving; 2],
+        now: Duration,
+    }
+
+    impl Ways {
+        /// The packets with these numbers come by one way; those of the other are 100 higher.
+        fn come(&mut self, way: usize, numbers: impl IntoIterator<Item = u16>) {
+            for number in numbers {
+                self.now += Duration::from_millis(20);
+                let seq = number.wrapping_add(if way == 0 { 0 } else { 100 });
+                let head = HeaderBuilder {
+                    marker: false,
+                    pt: 96,
+                    seq,
+                    timestamp: 0,
+                    ssrc: 1,
+                    padding: false,
+                };
+                let bytes = head.fixed(false);
+                let header = Header::parse(&bytes).unwrap();
+                let advance = self.ways[way].on_packet(self.now, &header, 10);
+                self.ways[1 - way].on_elsewhere(advance);
+            }
+        }
+
+        fn lost(&self) -> [i64; 2] {
+            [0, 1].map(|way| self.ways[way].received().lost)
+        }
+    }
+
+    #[test]
+    fn what_came_by_the_other_way_is_not_lost() {
+        let (ways, now) = ([Receiving::new(8000), Receiving::new(8000)], Duration::ZERO);
+        let mut both = Ways { ways, now };
+        both.come(0, 0..100);
+        // For a while by both, then by the other one alone, but for a mark now and then.
+        (100..110).for_each(|number| (0..2).for_each(|way| both.come(way, [number])));
+        both.come(1, 110..=400);
+        both.come(0, [400]);
+        both.come(1, 401..1000);
+        assert_eq!(both.lost(), [0, 0]);
+        let missing = both.ways[0].missing(both.now, Duration::ZERO);
+        assert_eq!(missing, [0; 0], "nothing is asked for again");
+        let block = both.ways[0].block(both.now, 1).unwrap();
+        assert_eq!((block.fraction_lost, block.cumulative_lost), (0, 0));
+        // Of the other way three are lost, and it dies: ten more come by none.
+        both.come(1, 1003..1100);
+        both.come(0, 1110..1200);
+        assert_eq!(both.lost(), [10, 3]);
+        // And back.
+        both.come(1, 1200..1300);
+        assert_eq!(both.lost(), [10, 3]);
+        assert!(both.ways[0].received().fraction_lost < f64::EPSILON);
     }
 }
