@@ -13,7 +13,7 @@ mod signed;
 
 use std::sync::Arc;
 
-pub use identity::Identity;
+pub use identity::{Identity, Noted};
 pub use jwt::{Claims, Signer, Unverified, mint};
 pub use key::{Application, Key, Material, PrivateKey, PublicKey, Secret};
 pub use refusal::{Counters, Kind, Reason, Refusal};
@@ -106,6 +106,25 @@ impl Authenticator {
         now: u64,
     ) -> Result<Admitted, Refusal> {
         self.identify(Some(Credential::Signed(signed)), session, now).await
+    }
+
+    /// An identity of before this process was started, as it was noted then.
+    pub fn recalled(&self, noted: Noted) -> Identity {
+        let Noted { application, subject, name, scope, publish, subscribe, .. } = noted;
+        let Noted { message, admin, changes_keys, .. } = noted;
+        let counters = Arc::clone(&self.counters);
+        Identity {
+            application,
+            subject,
+            name,
+            scope,
+            publish,
+            subscribe,
+            message,
+            admin,
+            changes_keys,
+            counters,
+        }
     }
 
     /// How many were let in and refused.

@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use crate::admission::network;
 use crate::config::cluster::{self as config, Role};
 use crate::fault::{Class, Fault};
-use crate::limits::{LEASE, LOCATE_ROUNDS, PLACES, RATED_ADDRESSES, YOUNG_PAUSE};
+use crate::limits::{FIRST_GRACE, LEASE, LOCATE_ROUNDS, PLACES, RATED_ADDRESSES, YOUNG_PAUSE};
 use crate::rate::Rate;
 use crate::scope::ScopeKey;
 use crate::{id, limits};
@@ -55,6 +55,8 @@ pub struct Cluster {
     suspects: Mutex<HashMap<Owner, Instant>>,
     /// An operator wants this node to become empty.
     is_drained: AtomicBool,
+    /// When this process began, where others may begin with it.
+    began: Option<Instant>,
     /// Since when the relay is away.
     relay_away: Mutex<Option<Instant>>,
     health: Health,
@@ -89,8 +91,9 @@ struct Place {
 enum Wanted<'a> {
     /// A client: a scope that is nobody's goes where there is room.
     Client { region: Option<&'a str>, reported: Option<Owner> },
-    /// This node, which is about to let somebody in.
-    Here,
+    /// This node, which is about to let somebody in. Where the scope is its own under this fence, it
+    /// is under another one from now on.
+    Here { renewed: Option<u64> },
 }
 
 impl Cluster {
@@ -99,12 +102,29 @@ impl Cluster {
     /// # Errors
     /// [`Class::Internal`]: no randomness is to be had, or an address is wrong.
     pub fn new(config: config::Cluster) -> Result<Arc<Self>, Fault> {
-        if config.mappings.is_empty() {
-            let local = Arc::new(Local::default());
-            return Self::on(config, Arc::clone(&local) as _, local, Health::default());
+        Self::again(config, None)
+    }
+
+    /// As [`Cluster::new`]. This process goes on with what the one before it had, and is the same
+    /// start of the node as that: its mappings stay, and its lease.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub fn again(config: config::Cluster, before: Option<&Owner>) -> Result<Arc<Self>, Fault> {
+        let (registry, mappings): (Arc<dyn Registry>, Arc<dyn Mappings>) =
+            if config.mappings.is_empty() {
+                let local = Arc::new(Local::default());
+                (Arc::clone(&local) as _, local)
+            } else {
+                let partitions = redis::Partitions::new(&config.mappings)?;
+                (Arc::clone(&partitions) as _, partitions)
+            };
+        let mut cluster = Self::new_on(config, registry, mappings, Health::default())?;
+        cluster.began = Some(Instant::now());
+        if let Some(before) = before.filter(|before| before.node == cluster.me.node) {
+            cluster.me = before.clone();
         }
-        let partitions = redis::Partitions::new(&config.mappings)?;
-        Self::on(config, Arc::clone(&partitions) as _, partitions, Health::default())
+        Ok(Arc::new(cluster))
     }
 
     /// On a registry and mappings that there are.
@@ -117,16 +137,26 @@ impl Cluster {
         mappings: Arc<dyn Mappings>,
         health: Health,
     ) -> Result<Arc<Self>, Fault> {
+        Self::new_on(config, registry, mappings, health).map(Arc::new)
+    }
+
+    fn new_on(
+        config: config::Cluster,
+        registry: Arc<dyn Registry>,
+        mappings: Arc<dyn Mappings>,
+        health: Health,
+    ) -> Result<Self, Fault> {
         let mut incarnation = [0; 16];
         id::fill(&mut incarnation)?;
         let name = if config.name.is_empty() { "alone" } else { config.name.as_str() };
-        Ok(Arc::new(Self {
+        Ok(Self {
             me: Owner { node: name.to_owned(), incarnation: id::hex(&incarnation) },
             node: RwLock::default(),
             view: RwLock::default(),
             places: Mutex::default(),
             suspects: Mutex::default(),
             is_drained: AtomicBool::new(false),
+            began: None,
             relay_away: Mutex::default(),
             health,
             regions: Regions::new(&config)?,
@@ -136,7 +166,7 @@ impl Cluster {
             registry,
             mappings,
             config,
-        }))
+        })
     }
 
     /// Which start of which node this process is.
@@ -254,14 +284,17 @@ impl Cluster {
 
     /// Finds out where a scope is, and under which fence.
     async fn settle(&self, scope: &ScopeKey, wanted: Wanted<'_>) -> Result<(Node, u64), Fault> {
-        let mut given_up = None;
+        let mut given_up = match &wanted {
+            Wanted::Here { renewed } => *renewed,
+            Wanted::Client { .. } => None,
+        };
         for _ in 0..LOCATE_ROUNDS {
             let placed = match &wanted {
                 Wanted::Client { region, .. } => self.place(*region)?,
-                Wanted::Here if self.takes_scopes() => Some(self.me.clone()),
-                Wanted::Here => self.place(None)?,
+                Wanted::Here { .. } if self.takes_scopes() => Some(self.me.clone()),
+                Wanted::Here { .. } => self.place(None)?,
             };
-            let holds = matches!(wanted, Wanted::Here) && placed.as_ref() == Some(&self.me);
+            let holds = matches!(wanted, Wanted::Here { .. }) && placed.as_ref() == Some(&self.me);
             let ask = Ask { proposal: placed.as_ref(), holds, given_up, is_quiet: false };
             match self.mappings.locate(scope, ask).await? {
                 Found::Owned(mapping) | Found::Stale(mapping) if mapping.owner == self.me => {
@@ -289,6 +322,10 @@ impl Cluster {
                     };
                     if self.is_well(&listed.node).await {
                         return Ok((self.found(scope, &mapping, listed.node), mapping.fence));
+                    }
+                    // Where all was away and comes back, the other may be a moment behind.
+                    if self.began.is_some_and(|began| began.elapsed() < FIRST_GRACE) {
+                        return Err(nothing_moves());
                     }
                     given_up = Some(mapping.fence);
                 }

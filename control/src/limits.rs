@@ -256,6 +256,17 @@ pub const SUBSCRIPTIONS_PER_PEER: usize = 200;
 /// clients, none twice, or nonces would come again. Of 2^30 at least, a client that publishes as
 /// fast as it may uses up a few thousand a second.
 pub const SSRCS_END: u32 = 1 << 31;
+/// SSRCs that a scope gives out before it is noted again how far it is.
+pub const SSRC_STRIDE: u32 = 1 << 16;
+/// SSRCs that are passed over by a process that was started again: all that were given out since that
+/// was noted, also where the relay did not answer for minutes.
+pub const SSRC_LEAP: u32 = 1 << 20;
+const _: () = assert!(SSRC_LEAP > 8 * SSRC_STRIDE && SSRC_LEAP < SSRCS_END / 16);
+/// Bytes of what is noted of a client: what the relay keeps at most.
+pub const MEMO_BYTES: usize = 64 << 10;
+/// How long the start waits for what the relay noted: thousands of clients in some megabytes. A relay
+/// that is not there refuses at once.
+pub const RECALL_TIME: Duration = Duration::from_secs(3);
 /// Between two changes of a scope's session key: those who leave together cost one. As long as all
 /// take what comes under the key before, so that a line that stood still for as long loses nothing.
 pub const KEY_CHANGE_PAUSE: Duration = strait_link::KEY_OVERLAP;
@@ -285,6 +296,9 @@ pub const STATISTICS_AGE: Duration = Duration::from_millis(500);
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(500);
 /// And counts as living for so long after: three announcements may be lost.
 pub const LEASE: Duration = Duration::from_secs(2);
+/// A process that began so short a time ago gives up no node whose lease is over: the others may be
+/// starting as well, and their media lives.
+pub const FIRST_GRACE: Duration = Duration::from_secs(5);
 /// A node says what it holds as often as this, though nothing was lost that it knows of.
 pub const ASSERT_INTERVAL: Duration = LEASE;
 /// Scopes that it says so of in one call: 20 KiB.
@@ -297,6 +311,13 @@ pub const PROMISE: Duration = Duration::from_secs(60);
 pub const BURIAL: Duration = Duration::from_secs(60);
 /// Mappings of one partition: 200 MB of Redis. Beyond, new scopes are refused.
 pub const MAPPINGS: usize = 1_000_000;
+/// How long after it was given up a claim may still be carried out, by a Redis that stood still: what
+/// it left is looked for then.
+pub const LATEST_CLAIM: Duration = LEASE;
+const _: () = assert!(LATEST_CLAIM.as_millis() >= 2 * DIRECTORY_CALL.as_millis());
+/// Claims of which it is not known what became of them: beyond, while all of Redis is away, what a
+/// late one leaves ends with the process alone. 2 MB.
+pub const CLAIMS_DOUBTED: usize = 10_000;
 /// Partitions of the mappings.
 pub const PARTITIONS: usize = 64;
 /// Nodes of a cluster. Each is told to each twice a second.

@@ -7,6 +7,7 @@ pub mod counters;
 pub mod door;
 mod mailbox;
 pub mod quic;
+mod recall;
 mod session;
 mod tunnel;
 pub mod wire;

@@ -6,6 +6,7 @@ pub mod watch;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper_util::rt::TokioIo;
 use strait_proto::v1::{self, candidate::Purpose, relay_client::RelayClient};
@@ -13,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch as latest;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
+use tracing::warn;
 
 use crate::fault::{Class, Fault};
 use crate::limits;
@@ -25,6 +27,8 @@ pub struct Relay {
     socket: Arc<Path>,
     info: Arc<latest::Sender<Option<v1::GetInfoResponse>>>,
     outbox: Arc<channels::Outbox>,
+    /// It keeps no notes: it is of an older version.
+    is_forgetful: Arc<AtomicBool>,
 }
 
 /// The relay's side of a peer's transport.
@@ -54,6 +58,7 @@ impl Relay {
             socket: socket.into(),
             info: Arc::new(latest::Sender::new(None)),
             outbox: Arc::default(),
+            is_forgetful: Arc::default(),
         }
     }
 
@@ -271,6 +276,54 @@ impl Relay {
         let request = v1::GetStatisticsRequest { scope_ids };
         let answer = self.client.clone().get_statistics(timed(request)).await;
         Ok(answer.map_err(|s| self.fault(s))?.into_inner())
+    }
+
+    /// Has the relay keep a note of a peer, of a scope (`peer_id` is empty), or of this process.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn keep_note(
+        &self,
+        scope_id: &str,
+        peer_id: &str,
+        content: Vec<u8>,
+    ) -> Result<(), Fault> {
+        if self.is_forgetful.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let note = v1::Note { scope_id: scope_id.into(), peer_id: peer_id.into(), content };
+        let request = timed(v1::KeepNoteRequest { note: Some(note) });
+        match self.client.clone().keep_note(request).await {
+            Err(status) if status.code() == Code::Unimplemented => {
+                self.is_forgetful.store(true, Ordering::Relaxed);
+                warn!(
+                    "the relay is of an older version and keeps no notes: should this process be \
+                     killed, native clients lose a moment of their media; update strait-relay"
+                );
+                Ok(())
+            }
+            outcome => outcome.map(drop).map_err(|status| self.fault(status)),
+        }
+    }
+
+    /// All notes that the relay keeps.
+    ///
+    /// # Errors
+    /// As [`Relay::create_scope`].
+    pub async fn notes(&self) -> Result<Vec<v1::Note>, Fault> {
+        let request = timed(v1::ListNotesRequest {});
+        let read = async {
+            let mut told = self.client.clone().list_notes(request).await?.into_inner();
+            let mut notes = Vec::new();
+            while let Some(note) = told.message().await? {
+                notes.push(note);
+            }
+            Ok(notes)
+        };
+        match read.await {
+            Err(status) if Status::code(&status) == Code::Unimplemented => Ok(Vec::new()),
+            outcome => outcome.map_err(|status| self.fault(status)),
+        }
     }
 
     fn fault(&self, status: Status) -> Fault {

@@ -8,6 +8,7 @@ pub mod allowed;
 pub mod channels;
 pub mod direct;
 pub mod key;
+pub mod memo;
 pub mod native;
 mod participant;
 pub mod plan;
@@ -46,7 +47,7 @@ pub struct PeerView {
 }
 
 /// A publication, as others see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicationView {
     /// Identifier.
     pub publication: String,
@@ -73,7 +74,7 @@ pub struct Speakers {
 }
 
 /// Audio or video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Audio.

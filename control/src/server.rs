@@ -12,9 +12,10 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use strait_proto::notify::Notify;
+use strait_proto::v1;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use crate::admission::Admission;
@@ -34,8 +35,8 @@ use crate::keys::{Keys, push, replica::Redis};
 use crate::limits;
 use crate::link::{Links, door::LinkDoor, quic};
 use crate::relay::{Relay, channels, watch as relay_watch};
-use crate::scope::Scopes;
 use crate::scope::quality::Wish;
+use crate::scope::{Scopes, memo};
 use crate::signal::hub::Hub;
 use crate::store::Store;
 
@@ -66,8 +67,12 @@ impl Server {
     /// # Errors
     /// The store, the certificate or an address cannot be had; the sentence says which and why.
     pub async fn start(config: Config) -> Result<Self, Fault> {
-        let cluster = Cluster::new(config.cluster.clone())?;
-        Self::start_in(cluster, config).await
+        let notes = recall(&config).await;
+        let mut own = notes.iter().filter(|note| note.scope_id.is_empty());
+        let before = own.next().and_then(|note| memo::read::<memo::Process>(&note.content));
+        let before = before.map(memo::Process::owner);
+        let cluster = Cluster::again(config.cluster.clone(), before.as_ref())?;
+        Self::start_with(cluster, config, notes).await
     }
 
     /// As [`Server::start`], in a cluster that is there.
@@ -75,6 +80,15 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn start_in(cluster: Arc<Cluster>, config: Config) -> Result<Self, Fault> {
+        let notes = recall(&config).await;
+        Self::start_with(cluster, config, notes).await
+    }
+
+    async fn start_with(
+        cluster: Arc<Cluster>,
+        config: Config,
+        notes: Vec<v1::Note>,
+    ) -> Result<Self, Fault> {
         let store = Store::open(config.store.url.expose()).await?;
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
@@ -122,6 +136,7 @@ impl Server {
             ends.clone(),
         );
         let links = Links::new(Arc::clone(&scopes), Arc::clone(&auth), &config, ends.clone());
+        links.recall(notes);
         let app = Arc::new(App {
             auth,
             hub,
@@ -361,6 +376,22 @@ async fn tell_alive(notify: &Notify, app: Arc<App>) {
         });
         if alive.await.is_ok() {
             notify.say("WATCHDOG=1");
+        }
+    }
+}
+
+/// What the relay keeps of a process of before; nothing where there is no relay yet.
+async fn recall(config: &Config) -> Vec<v1::Note> {
+    let relay = Relay::new(&config.relay.rpc_socket);
+    match tokio::time::timeout(limits::RECALL_TIME, relay.notes()).await {
+        Ok(Ok(notes)) => notes,
+        Ok(Err(fault)) => {
+            debug!("no notes: {fault}");
+            Vec::new()
+        }
+        Err(_) => {
+            warn!("the relay does not say what it keeps: native clients begin anew");
+            Vec::new()
         }
     }
 }

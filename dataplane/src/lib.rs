@@ -14,6 +14,7 @@ pub mod handshake;
 pub mod limits;
 pub mod mailbox;
 mod metrics;
+pub mod notes;
 pub mod random;
 pub mod registry;
 mod relay;

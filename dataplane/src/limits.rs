@@ -177,6 +177,11 @@ pub const RPC_CONNECTIONS: usize = 64;
 pub const RPC_CALLS: usize = 256;
 /// Longest request. A publication with every codec a browser has is 4 KiB.
 pub const RPC_REQUEST_BYTES: usize = 256 << 10;
+/// Bytes of a note: a peer of a control plane with all its streams is 4 KiB, with the longest lists of senders some 50.
+pub const NOTE_BYTES: usize = 64 << 10;
+const _: () = assert!(NOTE_BYTES < RPC_REQUEST_BYTES);
+/// Bytes of all notes: some thousand for each peer that a relay of 16 workers can have, and a bound on its memory.
+pub const NOTES_BYTES: usize = 256 << 20;
 /// Characters of an identifier.
 pub const IDENTIFIER: usize = 128;
 /// Codecs of one leg; RTP has 128 payload types, of which 32 collide with RTCP (RFC 5761).

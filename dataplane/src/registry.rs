@@ -3,6 +3,7 @@
 //! One lock per scope is held over a whole call, its worker's answer included: calls to one scope are done one after
 //! the other, and those to different scopes side by side.
 
+use crate::notes::Note;
 use crate::ssrcs::Ssrcs;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -49,6 +50,8 @@ pub struct Contents {
     pub ssrcs: Ssrcs,
     /// Since when it has no peers.
     pub empty_since: Instant,
+    /// The caller's.
+    pub note: Note,
 }
 
 /// A peer.
@@ -66,6 +69,8 @@ pub struct Peer {
     pub away: Option<usize>,
     /// It is neither encrypted to nor from.
     pub plain: bool,
+    /// The caller's.
+    pub note: Note,
 }
 
 /// A publication.
@@ -131,6 +136,7 @@ impl Contents {
             audio_streams_max: 0,
             ssrcs: Ssrcs::default(),
             empty_since: Instant::now(),
+            note: Note::default(),
         }
     }
 
@@ -381,7 +387,15 @@ pub(crate) mod testing {
 
     /// A peer at home.
     pub fn peer(id: u32) -> Peer {
-        Peer { id: PeerId(id), connected: true, path: None, fixed: None, away: None, plain: false }
+        Peer {
+            id: PeerId(id),
+            connected: true,
+            path: None,
+            fixed: None,
+            away: None,
+            plain: false,
+            note: Note::default(),
+        }
     }
 
     /// A sound.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use strait_proto::v1;
 use strait_proto::v1::candidate::Protocol;
 use strait_proto::v1::event::Event;
+use strait_proto::v1::relay_client::RelayClient;
 use strait_relay::{Relay, RelayError, SocketError};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// The code and the message, of which a part is expected.
@@ -58,6 +60,55 @@ async fn scopes_are_idempotent_and_spread() {
         client.dispose_scope(request).await.unwrap();
     }
     refused(client.add_peer(add_peer("a", "ann")).await, Code::NotFound, "no scope \"a\"");
+}
+
+#[tokio::test]
+async fn notes_are_kept_as_long_as_what_they_are_of() {
+    let mut setup = start(1).await;
+    let client = &mut setup.client;
+    let keep = |scope: &str, peer: &str, content: &[u8]| {
+        let (scope_id, peer_id, content) = (scope.into(), peer.into(), content.to_vec());
+        v1::KeepNoteRequest { note: Some(v1::Note { scope_id, peer_id, content }) }
+    };
+    async fn notes(client: &mut RelayClient<Channel>) -> Vec<(String, String, String)> {
+        let mut told = client.list_notes(v1::ListNotesRequest {}).await.unwrap().into_inner();
+        let mut notes = Vec::new();
+        while let Some(v1::Note { scope_id, peer_id, content }) = told.message().await.unwrap() {
+            notes.push((scope_id, peer_id, String::from_utf8(content).unwrap()));
+        }
+        notes
+    }
+    let note = |scope: &str, peer: &str, content: &str| {
+        (scope.to_owned(), peer.to_owned(), content.to_owned())
+    };
+    assert_eq!(notes(client).await, []);
+    for (scope, peer, part) in [("room", "", "no scope"), ("", "ann", "without scope_id")] {
+        let refusal = client.keep_note(keep(scope, peer, b"x")).await.unwrap_err();
+        assert!(refusal.message().contains(part), "{refusal}");
+    }
+    client.create_scope(scope("room")).await.unwrap();
+    refused(client.keep_note(keep("room", "ann", b"x")).await, Code::NotFound, "no peer");
+    client.add_peer(add_peer("room", "ann")).await.unwrap();
+    for (scope, peer, content) in
+        [("", "", "process"), ("room", "", "scope"), ("room", "ann", "0"), ("room", "ann", "peer")]
+    {
+        client.keep_note(keep(scope, peer, content.as_bytes())).await.unwrap();
+    }
+    let long = client.keep_note(keep("room", "ann", &vec![0; 70_000])).await;
+    refused(long, Code::InvalidArgument, "70000 bytes");
+    let process = note("", "", "process");
+    let of_scope = note("room", "", "scope");
+    let expected = [process.clone(), of_scope.clone(), note("room", "ann", "peer")];
+    assert_eq!(notes(client).await, expected);
+    // Another control plane finds them.
+    let mut other = setup.client.clone();
+    assert_eq!(notes(&mut other).await, expected);
+    let ann = v1::RemovePeerRequest { scope_id: "room".into(), peer_id: "ann".into() };
+    other.remove_peer(ann).await.unwrap();
+    assert_eq!(notes(&mut other).await, [process, of_scope]);
+    other.keep_note(keep("", "", b"")).await.unwrap();
+    other.dispose_scope(v1::DisposeScopeRequest { scope_id: "room".into() }).await.unwrap();
+    assert_eq!(notes(&mut other).await, []);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::refusal::{Counters, Reason, Refusal};
 use crate::fault::Fault;
 
@@ -29,7 +31,37 @@ pub struct Identity {
     pub(super) counters: Arc<Counters>,
 }
 
+/// An [`Identity`], as it is noted for after a restart.
+#[derive(Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of `Identity`")]
+pub struct Noted {
+    pub application: String,
+    pub subject: String,
+    pub name: Option<String>,
+    pub scope: String,
+    pub publish: bool,
+    pub subscribe: bool,
+    pub message: bool,
+    pub admin: bool,
+    pub changes_keys: bool,
+}
+
 impl Identity {
+    /// For a memo.
+    pub fn noted(&self) -> Noted {
+        Noted {
+            application: self.application.clone(),
+            subject: self.subject.clone(),
+            name: self.name.clone(),
+            scope: self.scope.clone(),
+            publish: self.publish,
+            subscribe: self.subscribe,
+            message: self.message,
+            admin: self.admin,
+            changes_keys: self.changes_keys,
+        }
+    }
+
     /// Whether this identity may enter `scope`.
     ///
     /// # Errors

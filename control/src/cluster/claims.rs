@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 use tracing::{debug, warn};
@@ -9,7 +10,7 @@ use tracing::{debug, warn};
 use super::table::{Ask, Found};
 use super::{Cluster, Wanted, counters};
 use crate::fault::Fault;
-use crate::limits;
+use crate::limits::{self, LATEST_CLAIM};
 use crate::scope::ScopeKey;
 
 /// The scopes that this node holds, or is about to.
@@ -23,6 +24,8 @@ pub struct Claims {
 #[derive(Default)]
 struct Entry {
     users: usize,
+    /// It is this node's, as far as is known.
+    is_held: bool,
     /// Under which fence. Locked while it is asked for, so that those who come together ask once,
     /// and nobody comes while it is given back.
     hold: Arc<tokio::sync::Mutex<Hold>>,
@@ -31,8 +34,16 @@ struct Entry {
 #[derive(Default)]
 struct Hold {
     fence: Option<u64>,
-    /// It was to be given back under this fence, and nobody answered: it may be gone or not.
+    /// It was to be given back under this fence, and nobody answered: it may be gone, or go yet.
     unreleased: Option<u64>,
+    /// It was asked for then, and nobody answered: it may be this node's, though nobody here has it.
+    unanswered: Option<Instant>,
+}
+
+impl Hold {
+    fn under(fence: u64) -> Self {
+        Self { fence: Some(fence), ..Self::default() }
+    }
 }
 
 /// Somebody's stay in a scope that is this node's: it remains so as long as there is one.
@@ -67,6 +78,12 @@ impl Claims {
         hold.try_lock().ok()?.fence
     }
 
+    fn set_held(&self, scope: &ScopeKey, is_held: bool) {
+        if let Some(entry) = self.lock().get_mut(scope) {
+            entry.is_held = is_held;
+        }
+    }
+
     fn is_unused(&self, scope: &ScopeKey) -> bool {
         self.lock().get(scope).is_some_and(|entry| entry.users == 0)
     }
@@ -95,14 +112,38 @@ impl Cluster {
         if hold.fence.is_some() {
             return Ok(claim);
         }
-        let (node, fence) = self.settle(scope, Wanted::Here).await?;
+        // Another fence than that under which it may be given back yet.
+        let wanted = Wanted::Here { renewed: hold.unreleased };
+        let settled = self.settle(scope, wanted).await;
+        if settled.is_err() && self.held() < limits::CLAIMS_DOUBTED {
+            hold.unanswered = Some(Instant::now());
+        }
+        let (node, fence) = settled?;
         if node.owner() == self.me {
-            *hold = Hold { fence: Some(fence), unreleased: None };
+            *hold = Hold::under(fence);
+            self.claims.set_held(scope, true);
             return Ok(claim);
         }
         counters::count(&self.counters.redirected);
         debug!(scope = scope.scope, node = node.name, "the scope is there");
         Err(Fault::elsewhere(node.elsewhere()))
+    }
+
+    /// As [`Cluster::claim`], of a scope that this start of the node held already when its process
+    /// was another one. Nobody is asked: it is asserted like all that is held.
+    pub fn claim_again(&self, scope: &ScopeKey, fence: u64) -> Claim {
+        let (claim, hold) = self.claims.enter(scope);
+        if let Ok(mut hold) = hold.try_lock() {
+            *hold = Hold::under(fence);
+            self.claims.set_held(scope, true);
+        }
+        claim
+    }
+
+    /// Whether a scope is this node's, as far as is known: it is not when it was given to another one
+    /// since it was claimed.
+    pub fn is_held(&self, scope: &ScopeKey) -> bool {
+        self.claims.lock().get(scope).is_some_and(|entry| entry.is_held)
     }
 
     /// Whether a scope may be entered here, as far as that is known. Nothing is claimed: whoever asks
@@ -139,17 +180,40 @@ impl Cluster {
 
     /// Gives back what nobody is in. What cannot be given back is tried again by the next call.
     pub(super) async fn release_unused(&self) {
+        self.release_unused_at(Instant::now()).await;
+    }
+
+    pub(super) async fn release_unused_at(&self, now: Instant) {
+        let mut is_answered = true;
         for (scope, hold) in self.claims.unused() {
             let mut hold = hold.lock().await;
             if !self.claims.is_unused(&scope) {
                 continue;
             }
-            if let Some(fence) = hold.fence.or(hold.unreleased)
-                && let Err(fault) = self.mappings.release(&scope, fence).await
+            // Of many that nobody answered one is enough to see that nobody does so yet.
+            if hold
+                .unanswered
+                .is_some_and(|at| !is_answered || now.saturating_duration_since(at) < LATEST_CLAIM)
             {
+                continue;
+            }
+            let fence = match hold.unanswered {
+                Some(_) => self.held_unknowingly(&scope).await,
+                None => Ok(hold.fence.or(hold.unreleased)),
+            };
+            let outcome = match fence {
+                Ok(Some(fence)) => {
+                    (hold.fence, hold.unreleased) = (None, Some(fence));
+                    self.claims.set_held(&scope, false);
+                    self.mappings.release(&scope, fence).await
+                }
+                Ok(None) => Ok(()),
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = outcome {
                 counters::count(&self.counters.failed);
                 debug!(scope = scope.scope, "not released yet: {fault}");
-                *hold = Hold { fence: None, unreleased: Some(fence) };
+                is_answered = false;
                 continue;
             }
             *hold = Hold::default();
@@ -159,6 +223,16 @@ impl Cluster {
                 entries.remove(&scope);
             }
         }
+    }
+
+    /// The fence of a scope that is this node's though nobody in it was told so.
+    async fn held_unknowingly(&self, scope: &ScopeKey) -> Result<Option<u64>, Fault> {
+        Ok(match self.mappings.locate(scope, Ask::default()).await? {
+            Found::Owned(mapping) | Found::Stale(mapping) => {
+                (mapping.owner == self.me && mapping.held).then_some(mapping.fence)
+            }
+            _ => None,
+        })
     }
 
     /// Says what this node holds, and hands what is another's by now to `lose`. True when all of it
@@ -200,6 +274,7 @@ impl Cluster {
             && hold.fence == Some(before)
         {
             hold.fence = after;
+            self.claims.set_held(scope, after.is_some());
         }
     }
 }

@@ -131,6 +131,8 @@ impl Mappings for Partitions {
             let of = [id, name, start, flag(ask.holds), given_up, flag(is_quiet)];
             let words = partition.call("locate", &of, ask.proposal.is_some()).await?;
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let mapping =
+                |words: &[&str]| mapping(words).inspect(|mapping| partition.told(mapping.fence));
             match words.as_slice() {
                 ["owned", rest @ ..] => mapping(rest).map(Found::Owned),
                 ["stale", rest @ ..] => mapping(rest).map(Found::Stale),
@@ -176,6 +178,7 @@ impl Mappings for Partitions {
                 let Ok(words) = partition.call("assert", &of, true).await else { continue };
                 for (place, word) in places.into_iter().zip(words.iter().skip(1)) {
                     let kept = word.parse().ok().filter(|fence| *fence > 0);
+                    kept.iter().for_each(|fence| partition.told(*fence));
                     if let Some(outcome) = outcome.get_mut(place) {
                         *outcome = Ok(kept);
                     }

@@ -49,7 +49,7 @@ pub enum Found {
 }
 
 /// One partition.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Table {
     nodes: HashMap<String, Record>,
     drained: HashSet<String>,
@@ -59,13 +59,13 @@ pub struct Table {
     born: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Record {
     node: Node,
     seen: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     mapping: Mapping,
     since: u64,
@@ -76,6 +76,14 @@ impl Table {
     /// before: scopes do not change hands a thousand times a second.
     pub fn born(now: u64) -> Self {
         Self { born: Some(now), fence: now, ..Self::default() }
+    }
+
+    /// Somebody was told of this fence. A partition that never gave it out came back with an older copy
+    /// of what it had: it is as young as one that has nothing, until all said what they hold.
+    pub fn remember(&mut self, now: u64, fence: u64) {
+        if self.fence < fence {
+            (self.fence, self.born) = (fence, Some(now));
+        }
     }
 
     /// A node lives. True when an operator wants it to become empty; none when another process
@@ -128,12 +136,21 @@ impl Table {
     /// Where a scope is; the proposed node gets it when it is nobody's.
     pub fn locate(&mut self, now: u64, scope: &str, ask: Ask<'_>) -> Found {
         let count = self.mappings.len();
+        // A birth that is still to come is of a clock that was set back since.
+        let is_young = |born: &u64| now.checked_sub(*born).is_some_and(|age| age < millis(LEASE));
+        let young = self.born.filter(is_young);
+        // Of before its birth, and nobody said since that it is so still.
+        if self.mappings.get(scope).is_some_and(|e| young.is_some_and(|born| e.since <= born)) {
+            return Found::Young;
+        }
         if let Some(entry) = self.mappings.get_mut(scope) {
             let owner = &entry.mapping.owner;
             let record = self.nodes.get(&owner.node);
             let record = record.filter(|record| record.node.incarnation == owner.incarnation);
             let is_given_up = ask.given_up == Some(entry.mapping.fence);
-            if ask.is_quiet || record.is_some() && !is_given_up {
+            // Its own owner takes another fence whenever it likes: the scope stays where it is.
+            let is_renewed = is_given_up && ask.proposal == Some(owner);
+            if !is_renewed && (ask.is_quiet || record.is_some() && !is_given_up) {
                 if ask.holds && ask.proposal == Some(owner) {
                     entry.mapping.held = true;
                 }
@@ -141,7 +158,7 @@ impl Table {
                 let is_alive = record.is_some_and(|record| record.is_alive(now));
                 return if is_alive { Found::Owned(mapping) } else { Found::Stale(mapping) };
             }
-        } else if self.born.is_some_and(|born| now.saturating_sub(born) < millis(LEASE)) {
+        } else if young.is_some() {
             return Found::Young;
         } else if count >= MAPPINGS {
             return Found::Full;
@@ -168,6 +185,12 @@ impl Table {
         if let Some(entry) = self.mappings.get_mut(scope) {
             if entry.mapping.owner == *owner {
                 entry.mapping.held = true;
+                // Greater where this is an older copy of what it had.
+                entry.mapping.fence = entry.mapping.fence.max(fence);
+                self.fence = self.fence.max(fence);
+                if self.born.is_some_and(|born| entry.since <= born) {
+                    entry.since = now;
+                }
                 return Some(entry.mapping.fence);
             }
             if entry.mapping.fence >= fence {

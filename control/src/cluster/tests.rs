@@ -58,6 +58,113 @@ impl Host {
     }
 }
 
+/// Mappings whose answers are lost.
+#[derive(Default)]
+struct Lossy {
+    local: Arc<Local>,
+    is_lost: AtomicBool,
+    /// What was to be released, and is not yet.
+    late: Mutex<Vec<(ScopeKey, u64)>>,
+}
+
+impl Lossy {
+    fn lose(&self, is_lost: bool) {
+        self.is_lost.store(is_lost, Ordering::Relaxed);
+    }
+
+    fn answer<T: Send + 'static>(&self, answer: T) -> directory::Pending<'static, T> {
+        let lost = Fault::unavailable("lost");
+        let is_lost = self.is_lost.load(Ordering::Relaxed);
+        Box::pin(std::future::ready(if is_lost { Err(lost) } else { Ok(answer) }))
+    }
+}
+
+impl Mappings for Lossy {
+    fn locate<'a>(&'a self, scope: &'a ScopeKey, ask: Ask<'a>) -> directory::Pending<'a, Found> {
+        Box::pin(async move { self.answer(self.local.locate(scope, ask).await?).await })
+    }
+
+    fn release<'a>(&'a self, scope: &'a ScopeKey, fence: u64) -> directory::Pending<'a, ()> {
+        if !self.is_lost.load(Ordering::Relaxed) {
+            return self.local.release(scope, fence);
+        }
+        self.late.lock().unwrap().push((scope.clone(), fence));
+        self.answer(())
+    }
+
+    fn assert<'a>(
+        &'a self,
+        owner: &'a Owner,
+        held: &'a [(ScopeKey, u64)],
+    ) -> directory::Pending<'a, Vec<Result<Option<u64>, Fault>>> {
+        self.local.assert(owner, held)
+    }
+
+    fn sweep(&self) -> directory::Pending<'_, usize> {
+        self.local.sweep()
+    }
+
+    fn partitions(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
+    fn losses(&self) -> u64 {
+        0
+    }
+}
+
+/// A node whose mappings lose their answers, and another one beside it.
+async fn beside_lossy() -> (Arc<Lossy>, Arc<Cluster>, Arc<Cluster>) {
+    let host = Host::new();
+    let lossy = Arc::new(Lossy { local: Arc::clone(&host.local), ..Lossy::default() });
+    let config = config::Cluster {
+        name: "a".into(),
+        public: "a.example:8443".into(),
+        ..config::Cluster::default()
+    };
+    let health = Health::by(Box::new(host.well.clone()));
+    let a = Cluster::on(config, Arc::clone(&host.local) as _, Arc::clone(&lossy) as _, health);
+    let a = a.unwrap();
+    a.listens(&Listens { secure: true, ..Listens::default() }).await.unwrap();
+    host.well.0.lock().unwrap().insert("a".into());
+    let b = host.node("b", "").await;
+    (lossy, a, b)
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_given_back() {
+    let (lossy, a, b) = beside_lossy().await;
+    let lobby = scope("lobby");
+    lossy.lose(true);
+    assert_eq!(a.claim(&lobby).await.err().unwrap().class, Class::Unavailable);
+    assert_eq!(b.claim(&lobby).await.err().unwrap().class, Class::Elsewhere, "it was carried out");
+    let later = Instant::now() + limits::LATEST_CLAIM;
+    a.release_unused_at(later).await;
+    assert_eq!(a.held(), 1, "nobody answers yet");
+    lossy.lose(false);
+    a.release_unused().await;
+    assert_eq!(a.held(), 1, "it may be carried out yet");
+    a.release_unused_at(later).await;
+    assert_eq!(a.held(), 0);
+    assert!(b.claim(&lobby).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_release_that_comes_late_takes_nothing_from_who_came_since() {
+    let (lossy, a, b) = beside_lossy().await;
+    let lobby = scope("lobby");
+    drop(a.claim(&lobby).await.unwrap());
+    lossy.lose(true);
+    a.release_unused().await;
+    lossy.lose(false);
+    let _claim = a.claim(&lobby).await.unwrap();
+    for (scope, fence) in lossy.late.lock().unwrap().drain(..) {
+        lossy.local.table().release(&directory::id(&scope), fence);
+    }
+    assert_eq!(b.claim(&lobby).await.err().unwrap().class, Class::Elsewhere);
+    assert!(a.is_held(&lobby));
+}
+
 fn scope(name: &str) -> ScopeKey {
     ScopeKey { application: "acme".into(), scope: name.into() }
 }
@@ -134,6 +241,7 @@ async fn a_reported_node_loses_its_scope_only_when_it_is_unwell() {
     let lost = Mutex::default();
     assert!(a.assert_held(&|scope| *lost.lock().unwrap() = Some(scope)).await);
     assert_eq!(lost.into_inner().unwrap(), Some(lobby.clone()));
+    assert!(!a.is_held(&lobby), "who enters now is sent on");
     drop(claim);
     a.release_unused().await;
     assert_eq!(resolve(&other, &lobby).await, "b");

@@ -114,6 +114,41 @@ impl Notary {
         }))
     }
 
+    /// A life of before this process was started.
+    pub fn life_again(
+        &self,
+        (application, scope): (&str, &str),
+        session: &str,
+        created: i64,
+        now: Moment,
+    ) -> Arc<Life> {
+        let passed = u64::try_from(now.wall.saturating_sub(created)).unwrap_or_default();
+        let even = now.even.checked_sub(std::time::Duration::from_millis(passed));
+        Arc::new(Life {
+            application: application.to_owned(),
+            scope: scope.to_owned(),
+            session: session.to_owned(),
+            began: Moment { even: even.unwrap_or(now.even), wall: created },
+            is_told: AtomicBool::new(true),
+        })
+    }
+
+    /// What was told of a stay last.
+    pub fn told(&self, stay: Stay) -> Option<event::Stay> {
+        self.book().stays.get(&stay).map(|entry| entry.told.clone())
+    }
+
+    /// A peer whose stay an earlier process noted is there still. That stay ends now and another
+    /// begins: how many bytes it had nobody knows any more, and what is told of one only grows.
+    pub fn joined_before(&self, life: &Arc<Life>, before: &event::Stay, now: Moment) -> Stay {
+        let at = life.time(now);
+        let left = Some("strait-control was started again".to_owned());
+        let ended = event::Stay { until: at.max(before.until), left, ..before.clone() };
+        self.outlet.tell_once(self.event(life, at, What::Left { stay: ended }));
+        let (peer, name) = (before.peer.as_str(), before.name.as_str());
+        self.joined(life, (peer, name), &before.user, &before.client, now)
+    }
+
     /// Notes that a peer came; `user` is whom its credential names, `client` how it is connected.
     pub fn joined(
         &self,

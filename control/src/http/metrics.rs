@@ -242,6 +242,11 @@ fn write_links(out: &mut String, links: &Links) {
             &counters.quic_retries,
         ),
         ("control_links_resumed_total", "Links that went on with a session.", &counters.resumed),
+        (
+            "control_links_recalled_total",
+            "Sessions that were taken over from a process of before.",
+            &counters.recalled,
+        ),
         ("control_link_unknown_messages_total", "Messages of unknown kinds.", &counters.unknown),
         ("control_link_held_total", "Messages after which a fast client waited.", &counters.held),
         ("control_link_messages_total", "Messages sent to native clients.", &counters.messages),

@@ -44,6 +44,8 @@ pub struct Counters {
     pub quic_retries: AtomicU64,
     /// Links that went on with a session of before.
     pub resumed: AtomicU64,
+    /// Sessions that were taken over from a process of before.
+    pub recalled: AtomicU64,
     /// Messages handed to clients for the first time.
     pub messages: AtomicU64,
     /// Clients that were sent to another node.

@@ -28,6 +28,8 @@ pub struct Inbox {
     undelivered: VecDeque<u64>,
     /// The last of these, which it was not told of on this link.
     untold: usize,
+    /// Nobody knows how many came.
+    is_open: bool,
 }
 
 /// What to do with a message that came.
@@ -45,6 +47,12 @@ pub enum Number {
 }
 
 impl Outbox {
+    /// Numbers what waits from `number` on: so many the client has, of a process of before.
+    pub fn begin_after(&mut self, number: u64) {
+        let count = u64::try_from(self.unconfirmed.len()).unwrap_or_default();
+        self.sent = number.min(u64::MAX / 2) + count;
+    }
+
     /// Keeps a message. Returns its number; none when too many are not confirmed.
     pub fn push(&mut self, message: Arc<Notice>, bytes: usize) -> Option<u64> {
         if self.unconfirmed.len() >= limits::UNCONFIRMED_MESSAGES
@@ -76,8 +84,17 @@ impl Outbox {
 }
 
 impl Inbox {
+    /// One of a session of which a process of before took some: the first that comes is the next.
+    pub fn recalled() -> Self {
+        Self { is_open: true, ..Self::default() }
+    }
+
     /// Judges a message's number, and counts it when it is the next one.
     pub fn take(&mut self, number: u64) -> Number {
+        if std::mem::take(&mut self.is_open) && number < u64::MAX / 2 {
+            self.taken = number.saturating_sub(1);
+            self.told = self.taken;
+        }
         let expected = self.taken + 1;
         if number > expected {
             return Number::Gap { expected };
@@ -175,6 +192,26 @@ mod tests {
         let numbers: Vec<u64> = (2 * most + 1..=3 * most).collect();
         assert_eq!(inbox.tell(), (3 * most, numbers), "the client keeps no more");
         assert_eq!(inbox.take(u64::MAX), Number::Gap { expected: 3 * most + 1 });
+    }
+
+    #[test]
+    fn a_session_of_before_goes_on_with_the_numbers_of_its_client() {
+        let (mut outbox, mut inbox) = (Outbox::default(), Inbox::recalled());
+        // Two came before the client was back, which has 40 of the process of before.
+        for _ in 0..2 {
+            outbox.push(message("x"), 1).unwrap();
+        }
+        outbox.begin_after(40);
+        outbox.seen(40);
+        let numbers = outbox.unconfirmed().map(|(number, _)| number);
+        assert_eq!(numbers.collect::<Vec<_>>(), [41, 42]);
+        assert_eq!(outbox.push(message("x"), 1), Some(43));
+        assert_eq!(inbox.take(17), Number::Next);
+        assert_eq!((inbox.take(17), inbox.take(18)), (Number::Again, Number::Next));
+        assert_eq!(inbox.take(20), Number::Gap { expected: 19 });
+        assert_eq!(inbox.tell(), (18, vec![]));
+        assert_eq!(Inbox::recalled().take(u64::MAX), Number::Gap { expected: 1 });
+        Outbox::default().begin_after(u64::MAX);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! One native client's session: lives as long as its link, and some time without one.
 
 mod greeting;
+mod recalled;
 mod requests;
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use super::{Attach, Link, Links, Refusal, Registration, convert, unreadable};
 use crate::auth::Identity;
 use crate::scope::{Message, Native, Notice, PeerView, Sink};
 use crate::{id, limits};
+
+pub(super) use recalled::Memo;
 
 type Tagged = (u64, Arc<Notice>);
 
@@ -50,6 +53,8 @@ pub(super) struct Session {
     missed: Missed,
     /// The client was told of the other of two at some time.
     was_direct: bool,
+    /// It began before this process, and the client did not come back yet.
+    is_recalled: bool,
 }
 
 /// What happened while there was no link, and is not in the answer to `Auth`.
@@ -113,8 +118,20 @@ impl Session {
         )
         .await?;
         info!(peer, client = ?auth.client, "link session begins");
+        let mut session = Self::new(registration, native, (sink, notices), attached);
+        (session.port, session.greeting) = (port, Some((request, peers)));
+        session.note().await;
+        Ok(session)
+    }
+
+    fn new(
+        registration: Registration,
+        native: Native,
+        (sink, notices): (Sink, mpsc::Receiver<Tagged>),
+        attached: mpsc::Receiver<Box<Attach>>,
+    ) -> Self {
         let pace = Pace::new(registration.links.rates, Instant::now().into_std());
-        Ok(Self {
+        Self {
             pace,
             registration,
             native,
@@ -122,7 +139,7 @@ impl Session {
             notices,
             attached,
             wire: None,
-            port,
+            port: 0,
             lost: None,
             is_pinged: false,
             pings: 0,
@@ -130,19 +147,24 @@ impl Session {
             outbox: Outbox::default(),
             tunnel: None,
             tunnel_opened: None,
-            greeting: Some((request, peers)),
+            greeting: None,
             missed: Missed::default(),
             was_direct: false,
-        })
+            is_recalled: false,
+        }
     }
 
     /// Answers `Auth`, then serves the client until it is gone for good.
     pub(super) async fn run(mut self: Box<Self>, link: Link) {
-        let mut shutdown = self.links().shutdown.clone();
         self.take_link(link);
         if let Some((request, peers)) = self.greeting.take() {
             self.greet(request, false, &peers);
         }
+        self.go_on().await;
+    }
+
+    async fn go_on(mut self: Box<Self>) {
+        let mut shutdown = self.links().shutdown.clone();
         let ending = loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -315,8 +337,10 @@ impl Session {
             let text = "the client came back over another link";
             self.lose_link(Some(convert::error(ErrorCode::Conflict, text)));
         }
-        if let Err(fault) = self.native.connect().await {
-            debug!(peer = self.native.peer(), "no transport for now: {fault}");
+        match self.native.connect().await {
+            Ok(true) => self.note().await,
+            Ok(false) => {}
+            Err(fault) => debug!(peer = self.native.peer(), "no transport for now: {fault}"),
         }
         self.take_link(link);
         let peers = self.native.scope().roster().others(self.native.peer());
@@ -337,6 +361,9 @@ impl Session {
         }
         self.inbox.link_begins();
         self.tell_taken(0);
+        if std::mem::take(&mut self.is_recalled) {
+            self.outbox.begin_after(messages_seen);
+        }
         self.outbox.seen(messages_seen);
         let unconfirmed: Vec<_> = self
             .outbox

@@ -1,6 +1,7 @@
 //! Follows the relay's events, and reconciles when it comes back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use strait_proto::v1::{self, event::Event, peer_left::Reason};
@@ -85,6 +86,8 @@ async fn follow_once(
     }
     *is_announced = true;
     relay.info.send_replace(Some(info));
+    relay.is_forgetful.store(false, Ordering::Relaxed);
+    scopes.note_process().await;
     while let Some(event) = events.message().await? {
         if event.lost > 0 {
             // What was lost is unknown: a new stream opens with a snapshot of everything.

@@ -113,6 +113,21 @@ impl Allowed {
         Ok(())
     }
 
+    /// The rules for sound, pictures and screens, for a memo: `None` is everybody.
+    pub fn to_lists(&self) -> [Option<BTreeSet<String>>; 3] {
+        [&self.audio, &self.video, &self.screen].map(|senders| match senders {
+            Senders::All => None,
+            Senders::Peers(peers) => Some(peers.clone()),
+        })
+    }
+
+    /// The other way round.
+    pub fn of_lists(lists: [Option<BTreeSet<String>>; 3]) -> Self {
+        let senders = |list: Option<_>| list.map_or(Senders::All, Senders::Peers);
+        let [audio, video, screen] = lists.map(senders);
+        Self { audio, video, screen }
+    }
+
     /// Whether a peer may send this publication.
     pub fn allows(&self, sender: &str, publication: &PublicationView) -> bool {
         let senders = match MediaType::of(publication) {

@@ -122,6 +122,18 @@ impl SessionKey {
         )))
     }
 
+    /// The key that a memo has; none for what is no key of this version.
+    pub(super) fn of_memo(profile: i32, secret: Zeroizing<Vec<u8>>) -> Option<Self> {
+        let profile = Profile::of(profile)?;
+        let (key, salt) = profile.lengths();
+        (secret.len() == key + salt).then_some(Self { profile, secret })
+    }
+
+    /// Profile, master key and salt, for a memo.
+    pub(super) fn for_memo(&self) -> (i32, Zeroizing<Vec<u8>>) {
+        (self.profile.number(), self.secret.clone())
+    }
+
     /// What it is for.
     pub fn profile(&self) -> Profile {
         self.profile

@@ -12,12 +12,13 @@ use tracing::warn;
 use super::allowed::{AllowSpec, Allowed};
 use super::direct::Directly;
 use super::key::SessionKey;
+use super::memo::{self, OfNative};
 use super::registry::{Scope, ScopeKey, Scopes};
 use super::rotation::KeyChanges;
 use super::{Kind, PeerView, PublicationView, Sink, Source};
 use crate::auth::Identity;
 use crate::cluster::claims::Claim;
-use crate::events::Stay;
+use crate::events::{Moment, Stay};
 use crate::fault::Fault;
 use crate::id;
 use crate::limits;
@@ -32,6 +33,8 @@ pub struct Natives {
     /// The last SSRC that was given out, 0 before the first. They ascend: one that came back would
     /// begin its packet index anew, and a nonce would be used twice.
     ssrc: u32,
+    /// How many keys there were, the first included.
+    keys: u64,
     /// What native publishers send with, by publication.
     encodings: HashMap<String, Vec<Encoding>>,
 }
@@ -111,9 +114,32 @@ impl Natives {
     fn admit(&mut self, profiles: &[i32]) -> Result<u32, Fault> {
         match &self.key {
             Some(key) => key.check(profiles)?,
-            None => self.key = Some(SessionKey::for_client(profiles)?),
+            None => {
+                self.key = Some(SessionKey::for_client(profiles)?);
+                self.keys += 1;
+            }
         }
         self.ssrc()
+    }
+
+    /// Those of before this process was started: SSRCs go on after `ssrc`.
+    pub(super) fn recalled(key: Option<SessionKey>, ssrc: u32) -> Self {
+        Self { key, ssrc, ..Self::default() }
+    }
+
+    /// A publication of before.
+    pub(super) fn put_back(&mut self, publication: String, encodings: Vec<Encoding>) {
+        self.encodings.insert(publication, encodings);
+    }
+
+    /// The last SSRC that was given out.
+    pub(super) fn last_ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// How many keys there were.
+    pub(super) fn keys(&self) -> u64 {
+        self.keys
     }
 
     /// An SSRC that nobody in the scope ever sent from.
@@ -146,8 +172,10 @@ impl Natives {
 
     /// Goes on with another key, where there is one. SSRCs go on: none comes twice.
     pub(super) fn set_key(&mut self, key: SessionKey) -> bool {
-        let before = self.key.as_mut();
-        before.map(|before| *before = key).is_some()
+        let Some(before) = &mut self.key else { return false };
+        *before = key;
+        self.keys += 1;
+        true
     }
 
     /// Forgets the key: the scope ended.
@@ -197,6 +225,95 @@ impl Native {
             return Err(fault);
         }
         Ok((native, others))
+    }
+
+    /// A client of before this process was started, which has its transport still. None when its memo
+    /// does not fit.
+    pub(crate) fn recall(
+        scopes: &Arc<Scopes>,
+        scope: &Arc<Scope>,
+        identity: Identity,
+        memo: OfNative,
+        sink: Sink,
+        claim: Claim,
+    ) -> Option<Self> {
+        if !scope.put_back(&memo, sink) {
+            return None;
+        }
+        let stay = scopes.notary().joined_before(&scope.life, &memo.stay, Moment::now());
+        scopes.skip_transport(&memo.relay_peer);
+        let OfNative { peer, relay_peer, rtcp_ssrc, publications, subscriptions, .. } = memo;
+        let media = Media {
+            relay_peer,
+            local: memo.local.transport()?,
+            remote_ice: IceCredentials::new(&memo.remote_ice.0, &memo.remote_ice.1)?,
+            publications: publications.into_iter().map(|(view, _)| view.publication).collect(),
+            subscriptions: subscriptions
+                .into_iter()
+                .map(|(id, publication)| Subscription { id, publication })
+                .collect(),
+        };
+        Some(Self {
+            scopes: Arc::clone(scopes),
+            scope: Arc::clone(scope),
+            identity,
+            peer,
+            stay,
+            rtcp_ssrc,
+            media: Some(media),
+            allowed: Allowed::of_lists(memo.allowed),
+            _claim: claim,
+        })
+    }
+
+    /// What [`Native::recall`] needs; none without a transport.
+    pub fn memo(&self) -> Option<OfNative> {
+        let media = self.media.as_ref()?;
+        let stay = self.scopes.notary().told(self.stay)?;
+        let (view, goes_directly) = {
+            let roster = self.scope.roster();
+            (roster.view(&self.peer)?, roster.goes_directly(&self.peer))
+        };
+        let natives = self.scope.natives();
+        let encodings = |id: &str| natives.encodings.get(id).into_iter().flatten().map(memo::pair);
+        let own =
+            view.publications.into_iter().filter(|p| media.publications.contains(&p.publication));
+        Some(OfNative {
+            identity: self.identity.noted(),
+            peer: self.peer.clone(),
+            name: view.name,
+            stay,
+            rtcp_ssrc: self.rtcp_ssrc,
+            relay_peer: media.relay_peer.clone(),
+            local: memo::Ends::of(&media.local),
+            remote_ice: memo::told(&media.remote_ice),
+            publications: own
+                .map(|p| {
+                    let all = encodings(&p.publication).collect();
+                    (p, all)
+                })
+                .collect(),
+            subscriptions: media
+                .subscriptions
+                .iter()
+                .map(|one| (one.id.clone(), one.publication.clone()))
+                .collect(),
+            allowed: self.allowed.to_lists(),
+            goes_directly,
+        })
+    }
+
+    /// Ends subscriptions to what is not there any more.
+    pub async fn end_orphans(&mut self) {
+        let gone: Vec<String> = {
+            let roster = self.scope.roster();
+            let all = self.media.iter().flat_map(|media| &media.subscriptions);
+            let gone = all.filter(|one| roster.publication(&one.publication).is_none());
+            gone.map(|one| one.publication.clone()).collect()
+        };
+        for publication in gone {
+            self.on_unpublished(&publication).await;
+        }
     }
 
     /// Opens a transport at the relay, where there is none. True when it is new.

@@ -41,7 +41,7 @@ pub struct Scopes {
     notary: Arc<Notary>,
     limits: Limits,
     media: Media,
-    transports: AtomicU64,
+    pub(super) transports: AtomicU64,
     wishes: Wishes,
     /// Whether two may go directly, and applications whose clients never do.
     direct: (bool, Vec<String>),
@@ -149,6 +149,26 @@ impl Scopes {
         &self.limits
     }
 
+    /// The cluster that this process is in.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// What happens is told to it.
+    pub(super) fn notary(&self) -> &Notary {
+        &self.notary
+    }
+
+    /// Holds a scope that this node held before its process was started again.
+    pub(crate) fn claim_again(&self, key: &ScopeKey, fence: u64) -> Claim {
+        self.cluster.claim_again(key, fence)
+    }
+
+    /// A scope is there again.
+    pub(super) fn insert(&self, scope: &Arc<Scope>) {
+        self.lock().insert(scope.key.clone(), Arc::clone(scope));
+    }
+
     /// The relay.
     pub fn relay(&self) -> &Relay {
         &self.relay
@@ -220,6 +240,12 @@ impl Scopes {
             settle(&mut roster);
             roster.others(peer)
         };
+        // Given to another node between the claim and now: those in it were told, this one was not there.
+        if !self.cluster.is_held(&key)
+            && let Some(sink) = scope.roster().sink(peer)
+        {
+            sink.send(&Arc::new(Notice::Moved));
+        }
         // Under the lock of all scopes, so that the last leaver cannot remove it in between.
         scopes.insert(key, Arc::clone(&scope));
         Ok((scope, others, admitted))
@@ -428,17 +454,38 @@ impl Scope {
     fn new(key: ScopeKey, life: Arc<Life>) -> Result<Self, Fault> {
         let mut number = [0; 4];
         id::fill(&mut number)?;
-        Ok(Self {
-            relay_id: format!("{}/{}#{}", key.application, key.scope, id::hex(&number)),
+        let relay_id = format!("{}/{}#{}", key.application, key.scope, id::hex(&number));
+        Ok(Self::with(key, relay_id, life, Natives::default(), AtRelay::default()))
+    }
+
+    /// One that the relay has from a process of before.
+    pub(super) fn recalled(
+        key: ScopeKey,
+        relay_id: String,
+        life: Arc<Life>,
+        natives: Natives,
+    ) -> Self {
+        Self::with(key, relay_id, life, natives, AtRelay::created())
+    }
+
+    fn with(
+        key: ScopeKey,
+        relay_id: String,
+        life: Arc<Life>,
+        natives: Natives,
+        at_relay: AtRelay,
+    ) -> Self {
+        Self {
+            relay_id,
             key,
             life,
             roster: Mutex::default(),
             viewers: Mutex::default(),
-            natives: Mutex::default(),
-            at_relay: tokio::sync::Mutex::default(),
+            natives: Mutex::new(natives),
+            at_relay: tokio::sync::Mutex::new(at_relay),
             statistics: tokio::sync::Mutex::default(),
             channels: Mutex::default(),
-        })
+        }
     }
 
     /// The members. Never held over an await.

@@ -186,6 +186,11 @@ impl<S> Roster<S> {
         }
     }
 
+    /// Whether it was said so.
+    pub fn goes_directly(&self, peer: &str) -> bool {
+        self.members.get(peer).is_some_and(|member| member.directly == Directly::Native)
+    }
+
     /// As [`Pair::settle`], with the members that are there.
     pub fn settle(
         &mut self,

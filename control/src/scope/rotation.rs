@@ -7,6 +7,7 @@ use strait_proto::v1;
 use tracing::warn;
 
 use super::key::SessionKey;
+use super::memo::Seen;
 use super::registry::{Scope, Scopes};
 use super::{Notice, registry};
 use crate::fault::{Class, Fault};
@@ -49,6 +50,15 @@ pub(super) struct AtRelay {
     pub(super) is_created: bool,
     /// How often it had forgotten it.
     lost: u64,
+    /// What of it the relay keeps for a process that is started again.
+    pub(super) noted: Option<Seen>,
+}
+
+impl AtRelay {
+    /// It was told by a process of before.
+    pub(super) fn created() -> Self {
+        Self { is_created: true, ..Self::default() }
+    }
 }
 
 impl Scopes {
@@ -101,6 +111,7 @@ impl Scopes {
             }
             other => other,
         };
+        self.note_scope(scope, &mut at_relay).await;
         added.map(|(transport, _)| transport)
     }
 
@@ -108,7 +119,8 @@ impl Scopes {
         if !at_relay.is_created {
             let audio_streams_max = self.limits().audio_streams_per_scope;
             self.relay.create_scope(&scope.relay_id, audio_streams_max).await?;
-            at_relay.is_created = true;
+            (at_relay.is_created, at_relay.noted) = (true, None);
+            self.note_scope(scope, at_relay).await;
         }
         Ok(())
     }
@@ -152,7 +164,7 @@ impl Scopes {
         let lost = scope.at_relay.lock().await.lost;
         loop {
             {
-                let at_relay = scope.at_relay.lock().await;
+                let mut at_relay = scope.at_relay.lock().await;
                 if scope.natives().key().is_none() || at_relay.lost != lost {
                     return; // there is none to change any more, or another already
                 }
@@ -161,7 +173,10 @@ impl Scopes {
                         warn!(scope = scope.key.scope, "the session key stays for now: {fault}");
                     }
                     // What the relay does not have gets the key with its first native client.
-                    _ => return scope.set_key(key),
+                    _ => {
+                        scope.set_key(key);
+                        return self.note_scope(scope, &mut at_relay).await;
+                    }
                 }
             }
             // The same key again: the relay may have it, and its answer was late.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::redis::skip;
+
 /// A server that ends with the test.
 pub struct Database {
     child: Child,
@@ -143,15 +145,4 @@ fn start(command: &mut Command, folder: &Path) -> Child {
 fn run(command: &mut Command, folder: &Path) {
     let status = start(command, folder).wait().unwrap();
     assert!(status.success(), "{command:?}\n{}", log(folder));
-}
-
-/// Says that a test cannot run here, as `strait_tests::skip` does, which this crate must not know.
-pub fn skip(test: &str, reason: &str) {
-    use std::io::Write as _;
-
-    eprintln!("skipped {test}: {reason}");
-    let Some(list) = std::env::var_os("STRAIT_SKIPS") else { return };
-    if let Ok(mut list) = std::fs::OpenOptions::new().append(true).create(true).open(list) {
-        let _written = writeln!(list, "{test}: {reason}");
-    }
 }

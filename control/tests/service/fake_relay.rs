@@ -50,6 +50,8 @@ pub struct State {
     pub is_deaf: bool,
     /// What was to be said on data channels.
     pub said: Vec<v1::MessageToChannels>,
+    /// By scope and peer.
+    pub notes: BTreeMap<(String, String), Vec<u8>>,
 }
 
 #[derive(Default, Clone, Debug)]
@@ -167,6 +169,7 @@ fn check_codec(scope: &Scope, codecs: &[v1::Codec], publication: &str) -> Result
 
 type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
 type Channels = Pin<Box<dyn Stream<Item = Result<v1::ChannelEvent, Status>> + Send>>;
+type Notes = Pin<Box<dyn Stream<Item = Result<v1::Note, Status>> + Send>>;
 type Quality = Pin<Box<dyn Stream<Item = Result<v1::MediaQuality, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -174,6 +177,43 @@ impl Relay for FakeRelay {
     type WatchEventsStream = Events;
     type WatchQualityStream = Quality;
     type ExchangeMessagesStream = Channels;
+    type ListNotesStream = Notes;
+
+    async fn keep_note(
+        &self,
+        request: Request<v1::KeepNoteRequest>,
+    ) -> Result<Response<v1::KeepNoteResponse>, Status> {
+        let v1::Note { scope_id, peer_id, content } = request.into_inner().note.unwrap();
+        assert!(content.len() <= 64 << 10);
+        let mut state = self.state.lock().unwrap();
+        let scope = state.scopes.get(&scope_id);
+        let is_there = match (scope_id.as_str(), peer_id.as_str()) {
+            ("", "") => true,
+            (_, "") => scope.is_some(),
+            (_, peer) => scope.is_some_and(|scope| scope.peers.contains_key(peer)),
+        };
+        if !is_there {
+            return Err(Status::not_found("scope or peer"));
+        }
+        state.notes.insert((scope_id, peer_id), content);
+        Ok(Response::new(v1::KeepNoteResponse {}))
+    }
+
+    async fn list_notes(
+        &self,
+        _: Request<v1::ListNotesRequest>,
+    ) -> Result<Response<Self::ListNotesStream>, Status> {
+        let state = self.state.lock().unwrap();
+        let is_there = |(scope, peer): &(String, String)| {
+            let scope = state.scopes.get(scope);
+            peer.is_empty() || scope.is_some_and(|scope| scope.peers.contains_key(peer))
+        };
+        let notes = state.notes.clone().into_iter().filter(|(of, _)| is_there(of));
+        let notes: Vec<_> = notes
+            .map(|((scope_id, peer_id), content)| Ok(v1::Note { scope_id, peer_id, content }))
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(notes))))
+    }
 
     async fn exchange_messages(
         &self,

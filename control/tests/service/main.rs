@@ -18,6 +18,7 @@ mod log;
 mod messages;
 mod native;
 mod quic;
+mod recall;
 mod reconnect;
 mod redis;
 mod rules;

@@ -13,6 +13,8 @@ pub(crate) struct Redis {
     port: u16,
     folder: TempDir,
     further: Vec<String>,
+    /// By how many seconds its clock is ahead.
+    ahead: i32,
 }
 
 impl Redis {
@@ -21,8 +23,9 @@ impl Redis {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let further: Vec<_> = further.iter().map(ToString::to_string).collect();
-        let process = run(port, &folder, &further);
-        let redis = Self { process, port, folder, further };
+        let ahead = 0;
+        let process = run(port, &folder, &further, ahead);
+        let redis = Self { process, port, folder, further, ahead };
         redis.is_ready().await;
         redis
     }
@@ -56,8 +59,43 @@ impl Redis {
 
     /// Starts it again, with what it had on disk.
     pub(crate) async fn start_again(&mut self) {
-        self.process = run(self.port, &self.folder, &self.further);
+        self.process = run(self.port, &self.folder, &self.further, self.ahead);
         self.is_ready().await;
+    }
+
+    /// Kills it, and starts it again with a clock that is so many seconds ahead. False where there is no C compiler to make
+    /// one of.
+    #[allow(dead_code, reason = "for the cluster's tests")]
+    pub(crate) async fn set_clock(&mut self, ahead: i32) -> bool {
+        const CLOCK: &str = r#"
+            #include <stdlib.h>
+            #include <sys/syscall.h>
+            #include <sys/time.h>
+            #include <unistd.h>
+            int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+                long failed = syscall(SYS_gettimeofday, now, zone);
+                const char *ahead = getenv("STRAIT_TEST_AHEAD");
+                if (!failed && now && ahead) now->tv_sec += atol(ahead);
+                return failed;
+            }
+        "#;
+        let source = self.folder.path().join("clock.c");
+        std::fs::write(&source, CLOCK).unwrap();
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(source.with_extension("so")).arg(&source);
+        if !compiler.status().is_ok_and(|status| status.success()) {
+            return false;
+        }
+        self.kill();
+        self.ahead = ahead;
+        self.start_again().await;
+        true
+    }
+
+    /// Where it keeps what it has.
+    #[allow(dead_code, reason = "for the cluster's tests")]
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     async fn is_ready(&self) {
@@ -83,8 +121,13 @@ impl Drop for Redis {
     }
 }
 
-fn run(port: u16, folder: &TempDir, further: &[String]) -> Child {
-    Command::new("redis-server")
+fn run(port: u16, folder: &TempDir, further: &[String], ahead: i32) -> Child {
+    let mut command = Command::new("redis-server");
+    if ahead != 0 {
+        command.env("LD_PRELOAD", folder.path().join("clock.so"));
+        command.env("STRAIT_TEST_AHEAD", ahead.to_string());
+    }
+    command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", "yes", "--repl-diskless-sync-delay", "0"])
         .arg("--dir")
@@ -96,4 +139,16 @@ fn run(port: u16, folder: &TempDir, further: &[String]) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server runs; `./dev test` installs it (apt-get install redis-server)")
+}
+
+/// Says that a test cannot run here, as `strait_tests::skip` does, which this crate must not know.
+#[allow(dead_code, reason = "for the cluster's tests")]
+pub(crate) fn skip(test: &str, reason: &str) {
+    use std::io::Write as _;
+
+    eprintln!("skipped {test}: {reason}");
+    let Some(list) = std::env::var_os("STRAIT_SKIPS") else { return };
+    if let Ok(mut list) = std::fs::OpenOptions::new().append(true).create(true).open(list) {
+        let _written = writeln!(list, "{test}: {reason}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod messages;
+mod notes;
 mod peers;
 mod quality;
 mod scopes;
@@ -20,12 +21,13 @@ use crate::framed;
 use crate::handshake::{Handshakes, TooManyHalfOpen};
 use crate::limits::{EVENTS, QUALITY, RPC_CALLS, RPC_REQUEST_BYTES};
 use crate::mailbox::{self, Mailbox, MailboxError};
+use crate::notes::{Note, Notes};
 use crate::random::NoRandomness;
 use crate::registry::{Contents, Peer, Publication, Registry, Scope, Subscription};
 use crate::watchdog::Health;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use strait_core::command::CommandError;
 use strait_core::limits::{PEERS_PER_SCOPE, PUBLICATIONS_PER_PEER, SCOPES, SUBSCRIPTIONS_PER_PEER};
@@ -62,6 +64,9 @@ pub(crate) struct State {
     /// The programs that steer, if there are any.
     pub(crate) kernel: Option<Kernel>,
     pub(crate) registry: Registry,
+    /// What the control plane notes, of the process itself and how much altogether.
+    pub(crate) note: Mutex<Note>,
+    pub(crate) notes: Notes,
     /// Which workers answer.
     pub(crate) health: Arc<Health>,
     /// Framed media over TLS.
@@ -102,6 +107,8 @@ impl State {
             workers,
             handshakes,
             messages: messages::Desk::new(way),
+            note: Mutex::default(),
+            notes: Notes::default(),
             events: broadcast::channel(EVENTS).0,
             quality: broadcast::channel(QUALITY).0,
             watchers: AtomicUsize::new(0),
@@ -304,6 +311,15 @@ macro_rules! calls {
                 Ok(Response::new(messages::exchange(self.0.clone(), request.into_inner())))
             }
 
+            type ListNotesStream = notes::Stream;
+
+            async fn list_notes(
+                &self,
+                _request: Request<v1::ListNotesRequest>,
+            ) -> Result<Response<Self::ListNotesStream>, Status> {
+                Ok(Response::new(notes::list(self.0.clone())))
+            }
+
             type WatchQualityStream = quality::Stream;
 
             async fn watch_quality(
@@ -340,6 +356,7 @@ calls! {
     bind(BindRequest) -> BindResponse = streams::bind;
     set_preferences(SetPreferencesRequest) -> SetPreferencesResponse = streams::set_preferences;
     unsubscribe(UnsubscribeRequest) -> UnsubscribeResponse = streams::unsubscribe;
+    keep_note(KeepNoteRequest) -> KeepNoteResponse = notes::keep;
     get_statistics(GetStatisticsRequest) -> GetStatisticsResponse = statistics::get;
     drain(DrainRequest) -> DrainResponse = drain;
 }

@@ -4,6 +4,7 @@ use super::{State, lock, of_half_open, of_mailbox, of_random, peer, spread, take
 use crate::channels::{Names, Permission};
 use crate::limits::CHANNEL_MESSAGE_BYTES_DEFAULT;
 use crate::mailbox::MailboxError;
+use crate::notes::Note;
 use crate::random;
 use crate::registry::{Contents, Peer, Scope};
 use std::sync::Arc;
@@ -132,7 +133,8 @@ pub(super) async fn add(
         fixed.into_iter().for_each(|path| state.registry.release_path(path));
         return Err(of_mailbox(error));
     }
-    let peer = Peer { id, connected: false, path: None, fixed, away, plain };
+    let note = Note::default();
+    let peer = Peer { id, connected: false, path: None, fixed, away, plain, note };
     contents.peers.insert(request.peer_id, peer);
     Ok(v1::AddPeerResponse {
         local_ice: local,

@@ -26,6 +26,8 @@ pub struct Plan {
     pub media: Media,
     /// What people do, and when.
     pub run: Vec<(Duration, Step)>,
+    /// While the control plane is away: not one command is given.
+    pub alone: Range<Duration>,
     /// What must hold.
     pub check: Check,
 }
@@ -170,6 +172,7 @@ impl Plan {
             conditions: Vec::new(),
             media: Media::default(),
             run: Vec::new(),
+            alone: Duration::ZERO..Duration::ZERO,
             check: Check::default(),
         }
     }
@@ -192,6 +195,13 @@ impl Plan {
     #[must_use]
     pub fn run(mut self, at: Duration, step: Step) -> Self {
         self.run.push((at, step));
+        self
+    }
+
+    /// Takes the control plane away.
+    #[must_use]
+    pub fn alone(mut self, during: Range<Duration>) -> Self {
+        self.alone = during;
         self
     }
 

@@ -119,7 +119,8 @@ impl World {
             .collect();
         let gather = Duration::from_micros(Rng::new(plan.seed).fork(2).pick(&[0, 200, 1000]));
         let moves = Rng::new(plan.seed).fork(3).pick(&[0, 0, 30, 700]);
-        let moves = (moves > 0).then(|| Duration::from_millis(moves));
+        // It is the control plane that moves scopes.
+        let moves = (moves > 0 && plan.alone.is_empty()).then(|| Duration::from_millis(moves));
         let config = WorkerConfig { hash_seed: [rng.bits(), rng.bits()], gather };
         let batch = rng.pick(&[1, 4, 64]);
         let members =
@@ -210,6 +211,9 @@ impl World {
 
     /// Asks the relay for something, now.
     pub(crate) fn ask(&mut self, command: Command) {
+        if self.plan.alone.contains(&self.now.since(Instant(0))) {
+            self.fault(format!("a command, though the control plane is away: {command:?}"));
+        }
         self.relay.ask(command);
         self.turn_by(self.now);
     }

@@ -150,6 +150,57 @@ fn another_address_and_new_credentials_do_not_end_a_call() {
     }
 }
 
+/// What the whole control plane is for is done before: after that, consent, repair, key frames, sender and receiver
+/// reports, and which layer goes to whom are the relay's own affair (B-04).
+#[test]
+fn an_hour_without_a_control_plane_is_noticed_by_nobody() {
+    const HOUR: u64 = 3600;
+    let (begin, end) = (secs(10), secs(10 + HOUR));
+    let layers = VideoSpec { layers: 2, packets_max: 2, ..VideoSpec::default() };
+    let mut plan = Plan::new(11).alone(begin..end).media(Media::broadcast(1).each(|peer| {
+        peer.video = peer.video.map(|_| layers);
+        (peer.transport_cc, peer.remb) = (true, true);
+    }));
+    // Each ten minutes the lines are bad for a while, each in another way, and the clients do what they do by themselves.
+    let bad = [
+        loss(0.1),
+        Conditions { jitter: millis(30), reorder: 0.1, ..Conditions::GOOD },
+        Conditions {
+            bottleneck: Some(Bottleneck { rate_bps: 60_000, queue: Queue::Time(millis(300)) }),
+            ..Conditions::GOOD
+        },
+        Conditions {
+            burst: Some(Burst { enter: 0.02, leave: 0.1, loss: 1.0 }),
+            ..Conditions::GOOD
+        },
+    ];
+    for (number, tenth) in (60..HOUR).step_by(600).enumerate() {
+        let bad = bad[number % bad.len()];
+        let video = Kind::Video;
+        plan = plan
+            .conditions(Weather::everywhere(secs(tenth)..secs(tenth + 30), bad))
+            .conditions(Weather::everywhere(secs(tenth + 60)..secs(tenth + 65), Conditions::CUT))
+            .run(secs(tenth + 100), Step::Move { peer: number % 2, knows: number % 4 < 2 })
+            .run(secs(tenth + 200), Step::StopLayer { peer: 0, layer: 1 })
+            .run(secs(tenth + 230), Step::StartLayer { peer: 0, layer: 1 })
+            .run(secs(tenth + 300), Step::Silence { peer: 0, kind: video })
+            .run(secs(tenth + 340), Step::Speak { peer: 0, kind: video });
+    }
+    let outcome = check(plan.check(Check { end: end + secs(5), ..Check::default() }));
+    assert!(outcome.virtual_time > end, "{:?}", outcome.virtual_time);
+    let of = |kind: &str| {
+        let stream = outcome.streams.iter().find(|stream| stream.name.contains(kind));
+        stream.expect("it was seen").counts
+    };
+    let (pictures, sound) = (of("Video"), of("Audio"));
+    // 15 frames and 50 packets a second, but for 6 times 5 s of cut lines, and 40 s of a camera that is off.
+    assert!(pictures.decoded > 15 * (HOUR - 600), "{pictures:?}");
+    assert!(sound.decoded > 50 * (HOUR - 100), "{sound:?}");
+    assert!(sound.packets > 2 << 16, "sequence numbers came round twice: {sound:?}");
+    assert!(pictures.switches >= 12, "two for each layer that ended and began: {pictures:?}");
+    assert!(pictures.repaired > 0 && pictures.plis > 0, "{pictures:?}");
+}
+
 #[test]
 fn who_is_switched_off_is_found_out_and_leaves_nothing() {
     let plan = Plan::new(3).media(Media::call(2)).run(secs(3), Step::Vanish { peer: 1 });

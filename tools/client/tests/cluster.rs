@@ -163,13 +163,23 @@ struct Redis(Child, u16);
 impl Redis {
     fn start() -> Option<Self> {
         let port = free_port();
-        let arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"];
-        let process = Command::new("redis-server")
-            .args(arguments)
+        Self::run(port).ok().map(|process| Self(process, port))
+    }
+
+    /// Kills it, and returns what starts another one in its place, which knows nothing.
+    fn kill(mut self) -> impl FnOnce() -> Self {
+        let port = self.1;
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        move || Self(Self::run(port).unwrap(), port)
+    }
+
+    fn run(port: u16) -> std::io::Result<Child> {
+        Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
             .arg(port.to_string())
             .stdout(Stdio::null())
-            .spawn();
-        process.ok().map(|process| Self(process, port))
+            .spawn()
     }
 }
 
@@ -376,8 +386,16 @@ fn a_killed_node_is_left_for_another_and_a_control_that_comes_back_is_not() {
     call.speak_until_heard(Instant::now());
     let (gap, missing) = call.gap(killed);
     println!("control killed: {gap:?} of silence, {missing} words missing");
-    assert_eq!((call.moved(false), call.moved(true)), (None, None));
-    assert!(gap < 3 * FAILOVER, "{gap:?}");
+    assert_eq!(missing, 0, "media does not notice");
+    assert!(gap < FAILOVER / 5, "{gap:?}");
+    for member in [&call.ann, &call.bob] {
+        // On the same node, and in the session of before.
+        let came = member.take_events();
+        assert!(!came.iter().any(|event| matches!(event, Event::Moved { .. })), "{came:?}");
+        let mut joined = came.iter().filter(|event| matches!(event, Event::Joined { .. }));
+        let joined = joined.next_back();
+        assert!(matches!(joined, Some(Event::Joined { resumed: true, .. })), "{came:?}");
+    }
 
     let killed = Instant::now();
     nodes[0].die();
@@ -390,4 +408,88 @@ fn a_killed_node_is_left_for_another_and_a_control_that_comes_back_is_not() {
     assert_eq!((call.moved(false), call.moved(true)), (Some(there.clone()), Some(there)));
     let failed = format!("&reconnect=true&streamerEndpoint={}", nodes[0].endpoint());
     assert!(asked.lock().unwrap().iter().any(|line| line.contains(&failed.replace(':', "%3A"))));
+}
+
+#[test]
+fn media_flows_while_control_and_redis_are_away_and_all_is_as_before_when_they_are_back() {
+    let test = "client: cluster without control and Redis";
+    let Some(programs) = programs() else {
+        let why = "strait, strait-relay and strait-control are not built beside the tests";
+        return strait_tests::skip(test, why);
+    };
+    let Some(redis) = Redis::start() else {
+        return strait_tests::skip(test, "there is no redis-server");
+    };
+    let nodes = [Node::start(&programs), Node::start(&programs)];
+    nodes[0].join_cluster("one", redis.1);
+    nodes[1].join_cluster("two", redis.1);
+    let resolver = |node: &Node| Resolver::parse(&format!("http://{}", node.http)).unwrap();
+    let (descriptor, _certificates) = descriptor(&nodes, nodes.iter().map(resolver).collect());
+    let resolve = |node: &Node, scope: &str| {
+        get(node.http, &format!("/resolve?applicationId=dev&scopeId={scope}"))
+    };
+    let mut call = Call::start(&descriptor);
+    call.speak_until_heard(Instant::now());
+    let began = Instant::now();
+    let named = resolve(&nodes[0], "cluster").unwrap();
+    // How they came is of no interest.
+    drop([&call.ann, &call.bob].map(Member::take_events));
+
+    // Redis alone: who is there stays, and others may come to them.
+    let start_redis = redis.kill();
+    call.speak_for(Duration::from_secs(3));
+    let mut eve = descriptor.clone();
+    eve.config.name = "eve".into();
+    let eve = Member::connect(eve);
+    let peers = eve.wait("Joined", |event| match event {
+        Event::Joined { peers, .. } => Some(peers.len()),
+        _ => None,
+    });
+    assert_eq!(peers, 2, "she meets those who are there");
+    drop(eve);
+
+    // And all of control, on both nodes.
+    let away = Instant::now();
+    for node in &nodes {
+        // Stopped, it does not start again what ends.
+        signal("STOP", &[node.process.id()]);
+        signal("KILL", &node.children("strait-control"));
+    }
+    call.speak_for(Duration::from_secs(10));
+    let (gap, _) = call.gap(away);
+    assert!(gap < Duration::from_secs(1), "{gap:?}");
+
+    // Redis is back without what it had, then control.
+    let _redis = start_redis();
+    for node in &nodes {
+        signal("CONT", &[node.process.id()]);
+    }
+    let end = Instant::now() + PATIENCE;
+    let mut is_back = [false; 2];
+    while is_back != [true; 2] {
+        assert!(Instant::now() < end, "both are back: {is_back:?}");
+        call.speak();
+        for (is_back, member) in is_back.iter_mut().zip([&call.ann, &call.bob]) {
+            for event in member.take_events() {
+                assert!(!matches!(event, Event::Moved { .. }), "{event:?}");
+                if let Event::Joined { resumed, .. } = event {
+                    assert!(resumed, "in the session of before");
+                    *is_back = true;
+                }
+            }
+        }
+    }
+    call.speak_for(Duration::from_secs(3));
+    call.speak_until_heard(Instant::now());
+    let (_, missing) = call.gap(began);
+    assert_eq!(missing, 0, "nothing was lost in all that time");
+    for scope in ["cluster", "another"] {
+        let mut places = [None, None];
+        while places.contains(&None) {
+            assert!(Instant::now() < end, "{scope} has a node: {places:?}");
+            places = [0, 1].map(|at: usize| resolve(&nodes[at], scope));
+        }
+        assert_eq!(places[0], places[1], "{scope}");
+        assert!(scope != "cluster" || places[0].as_ref() == Some(&named), "{places:?}");
+    }
 }

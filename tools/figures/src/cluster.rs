@@ -3,6 +3,7 @@
 mod bed;
 mod browsers;
 mod failover;
+mod outage;
 mod redis;
 mod resolve;
 mod usage;
@@ -11,13 +12,15 @@ use std::io;
 
 use crate::figure::{
     CLUSTER, CLUSTER_FAILOVER, CLUSTER_FAILOVER_BROWSERS, CLUSTER_MAPPINGS_LOST,
-    CLUSTER_REDIS_BACK, CLUSTER_RESOLVE_P99, CLUSTER_RESOLVES, CLUSTER_SPLIT, CLUSTER_USAGE,
-    Figure, Promise,
+    CLUSTER_OUTAGE_BACK, CLUSTER_OUTAGE_GAP, CLUSTER_OUTAGE_JOINS, CLUSTER_OUTAGE_LOST,
+    CLUSTER_OUTAGE_MOVED, CLUSTER_REDIS_BACK, CLUSTER_RESOLVE_P99, CLUSTER_RESOLVES, CLUSTER_SPLIT,
+    CLUSTER_USAGE, Figure, Promise,
 };
 use bed::Bed;
 
-/// Measures those whose names contain `only`. Says on stderr what it does.
-pub fn measure(only: &str) -> Vec<Figure> {
+/// Measures those whose names contain `only`; everything is away for so many minutes in one of them.
+/// Says on stderr what it does.
+pub fn measure(only: &str, minutes: f64) -> Vec<Figure> {
     let wanted = |promises: &[Promise]| promises.iter().any(|promise| promise.name.contains(only));
     let mut figures = Vec::new();
     const RESOLVES: [Promise; 2] = [CLUSTER_RESOLVES, CLUSTER_RESOLVE_P99];
@@ -38,6 +41,17 @@ pub fn measure(only: &str) -> Vec<Figure> {
     if wanted(&[CLUSTER_USAGE]) {
         eprintln!("==> agents are killed, and the Redis of the events");
         figures.extend(on_a_bed([CLUSTER_USAGE], usage::measure));
+    }
+    const OUTAGE: [Promise; 5] = [
+        CLUSTER_OUTAGE_LOST,
+        CLUSTER_OUTAGE_GAP,
+        CLUSTER_OUTAGE_JOINS,
+        CLUSTER_OUTAGE_MOVED,
+        CLUSTER_OUTAGE_BACK,
+    ];
+    if wanted(&OUTAGE) {
+        eprintln!("==> Redis, SQL and then all of control are away");
+        figures.extend(on_a_bed(OUTAGE, |bed| outage::measure(bed, minutes)));
     }
     figures.retain(|figure| figure.name.contains(only));
     debug_assert!(figures.len() <= CLUSTER.len());

@@ -233,6 +233,23 @@ pub const CLUSTER_SPLIT: Promise =
 pub const CLUSTER_USAGE: Promise =
     Promise { name: "cluster_usage_off", bound: Bound::AtMost(1.0), unit: "s" };
 
+/// Packets that listeners miss while Redis and SQL, and then control too, are away, and after.
+pub const CLUSTER_OUTAGE_LOST: Promise =
+    Promise { name: "cluster_outage_lost", bound: Bound::AtMost(0.0), unit: "packets" };
+/// The longest time in all that in which a listener heard nothing: of packets each 20 ms, on a host
+/// that is busy with the rest.
+pub const CLUSTER_OUTAGE_GAP: Promise =
+    Promise { name: "cluster_outage_gap", bound: Bound::AtMost(0.2), unit: "s" };
+/// Joins to scopes that there are which failed while Redis and SQL were away.
+pub const CLUSTER_OUTAGE_JOINS: Promise =
+    Promise { name: "cluster_outage_joins_failed", bound: Bound::AtMost(0.0), unit: "joins" };
+/// Scopes that are on another node afterwards, or on two.
+pub const CLUSTER_OUTAGE_MOVED: Promise =
+    Promise { name: "cluster_outage_moved", bound: Bound::AtMost(0.0), unit: "scopes" };
+/// From the start of the last part until all clients are back in their sessions, and new scopes are placed.
+pub const CLUSTER_OUTAGE_BACK: Promise =
+    Promise { name: "cluster_outage_back", bound: Bound::AtMost(15.0), unit: "s" };
+
 /// What `./dev figures cluster` prints.
 pub const CLUSTER: &[Promise] = &[
     CLUSTER_RESOLVES,
@@ -243,6 +260,11 @@ pub const CLUSTER: &[Promise] = &[
     CLUSTER_FAILOVER_BROWSERS,
     CLUSTER_SPLIT,
     CLUSTER_USAGE,
+    CLUSTER_OUTAGE_LOST,
+    CLUSTER_OUTAGE_GAP,
+    CLUSTER_OUTAGE_JOINS,
+    CLUSTER_OUTAGE_MOVED,
+    CLUSTER_OUTAGE_BACK,
 ];
 
 /// A line of the report.

@@ -30,6 +30,9 @@ struct Arguments {
     /// Only the rows of the areas `cluster`, `link`, `path` and `media` whose names contain this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// How long everything is away in `cluster --only outage`
+    #[arg(long, value_name = "NUMBER", default_value_t = 5.0)]
+    minutes: f64,
     /// Print a JSON array of {"name", "bound", "value", "unit", "ok", "how"}
     #[arg(long)]
     json: bool,
@@ -43,7 +46,7 @@ async fn main() -> ExitCode {
         "path" => path::measure(&arguments.only),
         "media" => media::measure(&arguments.only),
         "link" => link::measure(&arguments.only).await,
-        "cluster" => cluster::measure(&arguments.only),
+        "cluster" => cluster::measure(&arguments.only, arguments.minutes),
         _ => call::measure().await,
     };
     if arguments.json {

@@ -1,9 +1,10 @@
 -- One call of registry or mappings: what table.rs decides, on the clock of this partition.
--- KEYS: schema, nodes, seen, drained, mappings, fence, born. ARGV: lease, promise and the most mappings, then the call and
--- what it is about.
+-- KEYS: schema, nodes, seen, drained, mappings, fence, born. ARGV: lease, promise, the most mappings and the highest fence
+-- that the caller was told of, then the call and what it is about.
 local schema_key, nodes, seen, drained, mappings, fence, born =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local lease, promise, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local told = tonumber(table.remove(ARGV, 4))
 local call = ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -17,6 +18,12 @@ if not schema then
   redis.call('SET', fence, text(now))
 elseif schema ~= '1' then
   return {'schema', schema}
+end
+
+-- It never gave that out: it came back with an older copy of what it had.
+if tonumber(redis.call('GET', fence) or '0') < told then
+  redis.call('SET', fence, text(told))
+  redis.call('SET', born, text(now))
 end
 
 -- Which start has the name, and whether its lease holds.
@@ -84,16 +91,23 @@ elseif call == 'locate' then
   local scope, name, start = ARGV[5], ARGV[6], ARGV[7]
   local holds, given_up, quiet = ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10] == '1'
   local m = mapping_of(scope)
+  local birth = tonumber(redis.call('GET', born) or '0')
+  -- One that is still to come is of a clock that was set back since.
+  local young = now >= birth and now - birth < lease
+  -- Of before its birth, and nobody said since that it is so still.
+  if m and young and tonumber(m.since) <= birth then return {'young'} end
   if m then
     local known, lives = start_of(m.name)
     local is_there = known == m.start
-    if quiet or (is_there and given_up ~= m.fence) then
+    -- Its own owner takes another fence whenever it likes: the scope stays where it is.
+    local renewed = given_up == m.fence and name == m.name and start == m.start
+    if not renewed and (quiet or (is_there and given_up ~= m.fence)) then
       if holds and name == m.name and start == m.start then m.held = '1' end
       -- Written also when nothing changed: what is told after that has reached the replica.
       if name ~= '' then write(scope, m) end
       return found((is_there and lives) and 'owned' or 'stale', m)
     end
-  elseif now - tonumber(redis.call('GET', born) or '0') < lease then
+  elseif young then
     return {'young'}
   elseif redis.call('HLEN', mappings) >= most then
     return {'full'}
@@ -113,12 +127,19 @@ elseif call == 'release' then
 elseif call == 'assert' then
   local name, start = ARGV[5], ARGV[6]
   local answer = {'ok'}
+  local birth = tonumber(redis.call('GET', born) or '0')
   for at = 7, #ARGV, 2 do
     local scope, number = ARGV[at], tonumber(ARGV[at + 1])
     local m = mapping_of(scope)
     local kept = 0
     if m and m.name == name and m.start == start then
       m.held = '1'
+      -- Greater where this is an older copy of what it had.
+      if m.fence < number then
+        m.fence = number
+        redis.call('SET', fence, text(math.max(tonumber(redis.call('GET', fence) or '0'), number)))
+      end
+      if tonumber(m.since) <= birth then m.since = text(now) end
       write(scope, m)
       kept = m.fence
     elseif not m or m.fence < number then

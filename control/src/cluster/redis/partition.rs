@@ -34,6 +34,8 @@ pub(super) struct Partition {
     state: Mutex<State>,
     is_up: AtomicBool,
     losses: AtomicU64,
+    /// The highest fence that it told of: one that does not know it has an older copy.
+    highest: AtomicU64,
 }
 
 #[derive(Default)]
@@ -67,6 +69,7 @@ impl Partition {
             state: Mutex::new(State { cursor: "0".into(), ..State::default() }),
             is_up: AtomicBool::new(false),
             losses: AtomicU64::new(0),
+            highest: AtomicU64::new(0),
         }
     }
 
@@ -87,6 +90,11 @@ impl Partition {
     /// Whether it was away a moment ago: whoever lives may not have said so since.
     pub(super) fn is_quiet(&self) -> bool {
         self.state().quiet_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// It told of this fence.
+    pub(super) fn told(&self, fence: u64) {
+        self.highest.fetch_max(fence, Ordering::Relaxed);
     }
 
     pub(super) fn cursor(&self) -> String {
@@ -163,7 +171,7 @@ impl Partition {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("EVALSHA").arg(&connection.sha).arg(KEYS.len()).arg(&KEYS[..]);
         pipeline.arg(LEASE.as_millis() as u64).arg(PROMISE.as_millis() as u64).arg(MAPPINGS);
-        pipeline.arg(call).arg(of);
+        pipeline.arg(self.highest.load(Ordering::Relaxed)).arg(call).arg(of);
         if waits {
             pipeline.cmd("WAIT").arg(1).arg(REDIS_WAIT.as_millis() as u64);
             let (words, replicas): (Vec<String>, usize) =

@@ -578,3 +578,134 @@ async fn a_master_that_is_killed_loses_no_mapping_that_was_told() {
     let failed = cnc.cluster.counters().failed.load(std::sync::atomic::Ordering::Relaxed);
     println!("{} told, {failed} calls of the registry failed", told.len());
 }
+
+/// What a process of the version before says to a partition: its script, which is sent with each call.
+async fn said_before(server: &Redis, call: &[&str]) -> Vec<String> {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let names = ["schema", "nodes", "seen", "drained", "mappings", "fence", "born"];
+    let keys = names.map(|name| format!("{{strait}}:{name}"));
+    let mut eval = redis::cmd("EVAL");
+    eval.arg(include_str!("partition-before.lua")).arg(keys.len()).arg(&keys[..]);
+    eval.arg(2_000).arg(60_000).arg(1_000).arg(call);
+    eval.query_async(&mut connection).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_the_cluster_may_be_of_the_version_before() {
+    let server = Redis::start(&[]).await;
+    let world = World::new(&[server.url()]);
+    let (new, cnc) = (world.node("new").await, world.cnc("cnc").await);
+    // It says less of itself, and something that nobody knows any more.
+    let mut record = serde_json::to_value(node("old", "1")).unwrap();
+    record["color"] = "red".into();
+    let record = record.to_string();
+    let announce = ["announce", "old", "1", &record];
+    world.well.0.lock().unwrap().insert("old".into());
+    answered("the partition is no longer young", &cnc, &scope("first")).await;
+    assert_eq!(said_before(&server, &announce).await, ["ok", "0"]);
+    let locate = ["locate", "acme\nof the old", "old", "1", "1", "", "0"];
+    let mine = said_before(&server, &locate).await;
+    assert_eq!(mine[..3], ["owned", "old", "1"]);
+    // Both see what the other has, and neither takes it.
+    cnc.cluster.refresh().await;
+    assert_eq!(answered("of the old one", &cnc, &scope("of the old")).await.0, "old");
+    let refused = new.cluster.claim(&scope("of the old")).await.err().unwrap();
+    assert_eq!(refused.class, Class::Elsewhere);
+    let _claim = new.cluster.claim(&scope("of the new")).await.unwrap();
+    let theirs = said_before(&server, &["locate", "acme\nof the new", "old", "1", "1", "", "0"]);
+    assert_eq!(theirs.await[..2], ["owned", "new"]);
+    let kept = said_before(&server, &["assert", "old", "1", "acme\nof the old", &mine[3]]).await;
+    assert_eq!(kept, ["ok", mine[3].as_str()]);
+    assert_eq!(said_before(&server, &["nodes"]).await.len(), 1 + 2 * 2);
+    assert_eq!(said_before(&server, &["sweep", "0", "100"]).await[2], "0", "all of it is held");
+    said_before(&server, &["release", "acme\nof the old", &mine[3]]).await;
+    said_before(&server, &["withdraw", "old", "1"]).await;
+    cnc.cluster.refresh().await;
+    assert_eq!(answered("it is nobody's", &cnc, &scope("of the old")).await.0, "new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_are_apart_by_half_a_minute_move_nothing() {
+    let mut servers = [Redis::start(&[]).await, Redis::start(&[]).await, Redis::start(&[]).await];
+    if !(servers[0].set_clock(30).await && servers[1].set_clock(-30).await) {
+        return server::skip("clocks of Redis that are apart", "there is no C compiler");
+    }
+    let mut times = Vec::new();
+    for server in &servers {
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let (seconds, _): (i64, i64) =
+            redis::cmd("TIME").query_async(&mut connection).await.unwrap();
+        times.push(seconds);
+    }
+    assert!(times[0] > times[2] + 25 && times[1] < times[2] - 25, "{times:?}");
+    let urls: Vec<_> = servers.iter().map(Redis::url).collect();
+    let world = World::new(&urls);
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let cnc = world.cnc("cnc").await;
+    let mut claims = Vec::new();
+    for at in 0..30 {
+        let scope = scope(&at.to_string());
+        let (name, _) = answered("apart", &cnc, &scope).await;
+        let node = if name == "a" { &a } else { &b };
+        claims.push((scope.clone(), name, node.cluster.claim(&scope).await.unwrap()));
+    }
+    // Each is set right: for one, all that was said is still to come, for another long ago.
+    for server in &mut servers {
+        assert!(server.set_clock(0).await);
+    }
+    sleep(Duration::from_millis(2_500)).await;
+    let (other, new) = (world.cnc("other").await, scope("new"));
+    for (scope, name, _) in &claims {
+        assert_eq!(answered("set right", &other, scope).await.0, *name, "it went elsewhere");
+    }
+    answered("new ones are placed", &other, &new).await;
+    let superseded = |node: &Process| {
+        node.cluster.counters().superseded.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    assert_eq!(superseded(&a) + superseded(&b), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_gives_nothing_away() {
+    let mut server = Redis::start(&["--appendfsync", "always"]).await;
+    let world = World::new(&[server.url()]);
+    let (a, _b) = (world.node("a").await, world.node("b").await);
+    let cnc = world.cnc("cnc").await;
+    answered("the partition is no longer young", &cnc, &scope("first")).await;
+    let (had, kept) = (server.folder().join("appendonlydir"), server.folder().join("kept"));
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+    };
+    copy(&had, &kept);
+    let scopes: Vec<_> = (0..20).map(|at| scope(&at.to_string())).collect();
+    let mut claims = Vec::new();
+    for scope in &scopes {
+        claims.push(a.cluster.claim(scope).await.unwrap());
+    }
+    a.heart.abort();
+    server.kill();
+    std::fs::remove_dir_all(&had).unwrap();
+    copy(&kept, &had);
+    server.start_again().await;
+    // It lives, and says what it was told of last; what it holds it says a moment later.
+    let began = Instant::now();
+    while a.cluster.announce().await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(50)).await;
+    }
+    let asserted = async {
+        sleep(Duration::from_millis(300)).await;
+        assert!(a.cluster.assert_held(&|scope| panic!("{scope:?} is another's")).await);
+    };
+    let asked = async {
+        let mut names = BTreeSet::new();
+        for scope in &scopes {
+            names.insert(answered("after", &cnc, scope).await.0);
+        }
+        names
+    };
+    let ((), names) = tokio::join!(asserted, asked);
+    assert_eq!(names, BTreeSet::from(["a".to_owned()]), "none was placed anew");
+}

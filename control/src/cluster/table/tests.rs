@@ -76,6 +76,58 @@ fn a_new_start_has_nothing_of_the_one_before() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_makes_no_partition_young_again() {
+    let mut table = Table::born(30_000);
+    let a = node("a", "1");
+    table.announce(1_000, &a);
+    assert!(matches!(table.locate(1_000, "s", ask(&a.owner())), Found::Owned(_)));
+}
+
+#[test]
+fn an_older_copy_moves_nothing_before_all_said_what_they_hold() {
+    let mut table = Table::default();
+    let (a, b) = (node("a", "1"), node("b", "1"));
+    table.announce(0, &a);
+    table.announce(0, &b);
+    mapping(table.locate(0, "old", Ask { holds: true, ..ask(&b.owner()) }));
+    let mut copy = table.clone();
+    table.release("old", 1);
+    let newer = mapping(table.locate(1, "new", Ask { holds: true, ..ask(&a.owner()) }));
+    let moved = mapping(table.locate(1, "old", Ask { holds: true, ..ask(&a.owner()) }));
+    // It comes back as it was, and the first who was told of more than it knows says so.
+    copy.remember(1_000, moved.fence);
+    assert_eq!(copy.locate(1_000, "new", ask(&b.owner())), Found::Young);
+    assert_eq!(copy.locate(1_000, "old", ask(&b.owner())), Found::Young, "it may be another's");
+    copy.announce(1_400, &a);
+    for one in [&newer, &moved] {
+        let scope = if *one == newer { "new" } else { "old" };
+        assert!(copy.assert(1_500, &a.owner(), scope, one.fence).is_some());
+        assert_eq!(mapping(copy.locate(1_500, scope, ask(&b.owner()))).owner, a.owner());
+    }
+    copy.announce(3_000, &b);
+    assert!(mapping(copy.locate(3_000, "third", ask(&b.owner()))).fence > moved.fence);
+    let before = copy.clone();
+    copy.remember(9_000, moved.fence);
+    assert_eq!(format!("{copy:?}"), format!("{before:?}"), "what it knows changes nothing");
+}
+
+#[test]
+fn its_own_owner_takes_another_fence_also_while_nothing_moves() {
+    let mut table = Table::default();
+    let (a, b) = (node("a", "1"), node("b", "1"));
+    table.announce(0, &a);
+    table.announce(0, &b);
+    let first = mapping(table.locate(0, "s", ask(&a.owner())));
+    let (given_up, is_quiet) = (Some(first.fence), true);
+    let of_b = table.locate(1, "s", Ask { given_up, is_quiet, ..ask(&b.owner()) });
+    assert_eq!(mapping(of_b), first);
+    let renewed = mapping(table.locate(1, "s", Ask { given_up, is_quiet, ..ask(&a.owner()) }));
+    assert!(renewed.owner == a.owner() && renewed.fence > first.fence);
+    table.release("s", first.fence);
+    assert_eq!(mapping(table.locate(2, "s", ask(&b.owner()))), renewed, "too late");
+}
+
+#[test]
 fn what_a_partition_forgot_comes_back_from_who_holds_it() {
     let mut table = Table::born(0);
     let (a, b) = (node("a", "1"), node("b", "1"));
@@ -134,6 +186,9 @@ enum Step {
     Resolve(usize, usize, usize),
     /// The partition loses all it has.
     Forget,
+    /// It is copied; and it loses what it had since.
+    Copy,
+    ComeBack,
     Sweep,
 }
 
@@ -151,6 +206,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (c.clone(), s.clone()).prop_map(|(c, s)| Step::Look(c, s)),
         6 => (c, s, n).prop_map(|(c, s, n)| Step::Resolve(c, s, n)),
         1 => Just(Step::Forget),
+        2 => Just(Step::Copy),
+        1 => Just(Step::ComeBack),
         2 => Just(Step::Sweep),
     ]
 }
@@ -161,6 +218,8 @@ struct Process {
     is_alive: bool,
     is_cut_off: bool,
     holds: BTreeMap<usize, u64>,
+    /// The highest fence that it was told of.
+    told: u64,
 }
 
 /// The cluster around a partition: nodes know what they hold, CnCs what they saw.
@@ -169,6 +228,7 @@ struct World {
     table: Table,
     nodes: Vec<Process>,
     seen_dead: Vec<BTreeMap<usize, u64>>,
+    copy: Option<Table>,
     forgot_at: Option<u64>,
     highest: BTreeMap<usize, u64>,
 }
@@ -278,6 +338,12 @@ impl World {
                 }
             }
             Step::Resolve(cnc, scope, at) => {
+                // What it was told of comes with what it asks.
+                let told = self.seen_dead[cnc].values().copied().max().unwrap_or_default();
+                if told > self.table.fence {
+                    self.table.remember(self.now, told);
+                    self.forgot_at = Some(self.now);
+                }
                 let owner = self.owner(at);
                 let ask = Ask {
                     proposal: Some(&owner),
@@ -294,6 +360,25 @@ impl World {
                 self.table = Table::born(self.now);
                 self.forgot_at = Some(self.now);
             }
+            Step::Copy => self.copy = Some(self.table.clone()),
+            Step::ComeBack => {
+                // As above, and a node that has nothing knows of nothing that was lost.
+                if self.nodes.iter().any(|node| node.is_cut_off) {
+                    return;
+                }
+                let Some(copy) = self.copy.clone() else { return };
+                self.table = copy;
+                self.forgot_at = Some(self.now);
+                // What those knew who are dead may come again.
+                self.highest.clear();
+                // Each says twice a second that it lives, and what it was told of comes with it.
+                for at in 0..self.nodes.len() {
+                    if self.nodes[at].is_alive {
+                        self.table.remember(self.now, self.nodes[at].told);
+                        self.announce(at);
+                    }
+                }
+            }
             Step::Sweep => {
                 if !self.is_quiet() {
                     self.table.sweep(self.now);
@@ -307,14 +392,19 @@ impl World {
 
     fn check(&mut self) {
         for scope in 0..3 {
-            let holders: Vec<_> =
-                self.nodes.iter().filter_map(|node| node.holds.get(&scope)).collect();
+            let mut holders = Vec::new();
+            for node in &mut self.nodes {
+                if let Some(fence) = node.holds.get(&scope) {
+                    node.told = node.told.max(*fence);
+                    holders.push(*fence);
+                }
+            }
             assert!(holders.len() <= 1, "scope {scope} has {} owners", holders.len());
             // Of what nodes hold, no fence comes twice and none goes back.
             if let Some(fence) = holders.first() {
                 let highest = self.highest.entry(scope).or_default();
-                assert!(**fence >= *highest, "fence {fence} after {highest}");
-                *highest = **fence;
+                assert!(*fence >= *highest, "fence {fence} after {highest}");
+                *highest = *fence;
             }
         }
     }
@@ -329,6 +419,7 @@ proptest! {
             table: Table::default(),
             nodes: (0..4).map(|_| Process { is_alive: true, ..Process::default() }).collect(),
             seen_dead: vec![BTreeMap::new(); 3],
+            copy: None,
             forgot_at: None,
             highest: BTreeMap::new(),
         };

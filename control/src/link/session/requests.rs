@@ -84,8 +84,14 @@ impl Session {
                 return Some(Ending::silent("left"));
             }
             body => {
+                let changes =
+                    !matches!(body, Request::SetPreferences(_) | Request::GetStatistics(_));
                 // What a request needs on its way is no part of what an idle session keeps.
-                match Box::pin(self.on_request(body)).await {
+                let outcome = Box::pin(self.on_request(body)).await;
+                if changes {
+                    Box::pin(self.note()).await;
+                }
+                match outcome {
                     Ok(Body::Done(_)) => self.done(request),
                     Ok(answer) if request > 0 => self.send(request, answer),
                     Ok(_) => {}

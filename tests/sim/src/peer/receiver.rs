@@ -78,6 +78,8 @@ pub struct Counts {
     pub plis: u64,
     /// Times that decoding had to start anew at a key frame.
     pub freezes: u64,
+    /// Times that the next frame was of another simulcast layer.
+    pub switches: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -372,8 +374,10 @@ impl Receiver {
                 chain::Event::Frame(identity) => {
                     self.counts.decoded += 1;
                     self.counts.key_frames += u64::from(identity.key && self.kind == Kind::Video);
+                    let before = self.newest.replace(identity);
+                    let is_other = before.is_some_and(|before| before.layer != identity.layer);
+                    self.counts.switches += u64::from(is_other);
                     self.advanced_at = Some(now);
-                    self.newest = Some(identity);
                 }
                 chain::Event::Frozen => self.counts.freezes += 1,
                 chain::Event::Broken(what) => self.fault(|| what),

@@ -1,0 +1,177 @@
+//! A process that is killed and started again, while its relay lives.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use strait_control::server::Server;
+use strait_control::{Config, cluster::Owner};
+use strait_link::ALPN;
+use strait_link::v1::{
+    Auth, Authenticated, Kind, Leave, SendMessage, Subscribe, Unsubscribe,
+    client_message::Body as Request, server_message::Body, user_event::Body as Event,
+};
+use tokio::runtime::Runtime;
+
+use crate::fake_relay::FakeRelay;
+use crate::link::publish;
+use crate::native::{Native, auth, trusting};
+
+/// A process, so to say: what is left of it when it is killed are the connections that it had.
+struct Process {
+    runtime: Runtime,
+    server: Server,
+    certificate: std::path::PathBuf,
+}
+
+impl Process {
+    fn start(folder: &Path) -> Self {
+        let mut config = Config::default();
+        config.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.http.http_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.http.state_dir = folder.into();
+        config.relay.rpc_socket = folder.join("relay.sock");
+        config.store.url = format!("sqlite:{}", folder.join("control.db").display()).into();
+        config.auth.dev_tokens = vec!["dev".into()];
+        config.link.reconnect_seconds = 3;
+        let runtime = Runtime::new().unwrap();
+        let server = runtime.block_on(Server::start(config)).unwrap();
+        let process = Self { runtime, server, certificate: folder.join("certificate.pem") };
+        process.wait("the relay is found", |process| {
+            process.server.app.scopes.relay().info().is_some()
+        });
+        process
+    }
+
+    fn wait(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !is_so(self) {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn kill(self) -> Owner {
+        let owner = self.server.app.cluster.me().clone();
+        self.runtime.shutdown_background();
+        owner
+    }
+
+    fn join(&self, auth: Auth) -> (Native, Authenticated) {
+        let mut link = Native::open(self.server.https[0], trusting(&self.certificate, Some(ALPN)));
+        let answer = link.authenticate(auth).unwrap();
+        (link, answer)
+    }
+}
+
+/// Until this event; others are passed over.
+fn until<T>(link: &mut Native, wanted: impl Fn(Body) -> Option<T>) -> T {
+    loop {
+        if let Some(found) = wanted(link.next().expect("the link is open")) {
+            return found;
+        }
+    }
+}
+
+fn said(link: &mut Native) -> (u64, Vec<u8>) {
+    until(link, |body| match body {
+        Body::Message(message) => Some((message.number, message.payload)),
+        _ => None,
+    })
+}
+
+fn message(number: u64, text: &str) -> Request {
+    let payload = text.as_bytes().to_vec();
+    Request::SendMessage(SendMessage { number, payload, ..SendMessage::default() })
+}
+
+#[test]
+fn sessions_outlive_a_process_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let first = Process::start(folder.path());
+    let (mut ann, at_ann) = first.join(auth("lobby", "Ann"));
+    let Body::Published(voice) = ann.ask(Request::Publish(publish(Kind::Audio, "opus"))).unwrap()
+    else {
+        panic!()
+    };
+    let (mut bob, at_bob) = first.join(auth("lobby", "Bob"));
+    let (_carol, at_carol) = first.join(auth("lobby", "Carol"));
+    let subscribe = Subscribe {
+        publication_id: voice.publication_id.clone(),
+        as_sent: true,
+        ..Subscribe::default()
+    };
+    let Body::Subscribed(heard) = bob.ask(Request::Subscribe(subscribe)).unwrap() else { panic!() };
+    // What is left at the relay of who has gone is nobody's.
+    let (mut dan, _) = first.join(auth("lobby", "Dan"));
+    dan.ask(Request::Leave(Leave::default())).unwrap();
+    until(&mut bob, |body| match body {
+        Body::Event(event) => match event.body {
+            Some(Event::Left(left)) if left.peer_id != at_carol.peer_id => Some(()),
+            _ => None,
+        },
+        _ => None,
+    });
+    ann.tell(message(1, "one"));
+    assert_eq!(said(&mut bob), (1, b"one".to_vec()));
+    let (scope, before) = relay.scope();
+
+    let me = first.kill();
+    let second = Process::start(folder.path());
+    assert_eq!(*second.server.app.cluster.me(), me, "the same start, to all others");
+    let again = |session: &Authenticated, name: &str, messages_seen| Auth {
+        session_id: session.session_id.clone(),
+        messages_seen,
+        ..auth("lobby", name)
+    };
+    let (mut ann, ann_again) = second.join(again(&at_ann, "Ann", 0));
+    assert!(ann_again.resumed, "{ann_again:?}");
+    assert_eq!(ann_again.peer_id, at_ann.peer_id);
+    assert_eq!(ann_again.rtcp_ssrc, at_ann.rtcp_ssrc);
+    assert_eq!(ann_again.node_ice, at_ann.node_ice, "the transport that she has");
+    assert_eq!(ann_again.client_ice, at_ann.client_ice);
+    assert_eq!(ann_again.endpoints.len(), at_ann.endpoints.len());
+    assert_eq!(ann_again.key.unwrap().key, at_ann.key.as_ref().unwrap().key);
+    let mut names: Vec<_> = ann_again.peers.iter().map(|peer| peer.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["Bob", "Carol"], "who is not back yet is there still");
+
+    // He has the first message already. What comes before he is back waits.
+    ann.tell(message(2, "two"));
+    let (mut bob, bob_again) = second.join(again(&at_bob, "Bob", 1));
+    assert!(bob_again.resumed);
+    let of_ann = bob_again.peers.iter().find(|peer| peer.peer_id == at_ann.peer_id).unwrap();
+    assert_eq!(of_ann.publications[0].publication_id, voice.publication_id);
+    assert_eq!(said(&mut bob), (2, b"two".to_vec()));
+    let (same, after) = relay.scope();
+    assert_eq!((same, after.peers.len()), (scope, before.peers.len()), "nothing was made anew");
+    assert_eq!(after.subscriptions.len(), 1);
+
+    // No SSRC comes again under the key, also of those who left.
+    let Body::Published(camera) = ann.ask(Request::Publish(publish(Kind::Video, "VP8"))).unwrap()
+    else {
+        panic!()
+    };
+    let used = voice.encodings[0].ssrc.max(at_carol.rtcp_ssrc);
+    let fresh = camera.encodings[0];
+    assert!(fresh.ssrc.min(fresh.rtx_ssrc) > used + 1000, "{fresh:?} after {used}");
+    let subscription_id = heard.subscription_id;
+    bob.ask(Request::Unsubscribe(Unsubscribe { subscription_id })).unwrap();
+    assert!(relay.scope().1.subscriptions.is_empty());
+
+    // Who does not come back leaves, as when it had lost its link.
+    until(&mut bob, |body| match body {
+        Body::Event(event) => match event.body {
+            Some(Event::Left(left)) if left.peer_id == at_carol.peer_id => Some(()),
+            _ => None,
+        },
+        _ => None,
+    });
+    second.wait("her transport is gone", |_| relay.scope().1.peers.len() == 2);
+    let (mut eve, _) = second.join(auth("lobby", "Eve"));
+    for link in [&mut ann, &mut bob, &mut eve] {
+        link.ask(Request::Leave(Leave::default())).unwrap();
+    }
+    second.wait("the scope ends", |_| relay.is_empty());
+    let _second = second.kill();
+}
