@@ -284,7 +284,7 @@ async fn summed(store: &Store) {
     let end = begin + 3 * DAY;
     let told = async || checks.availability(begin - DAY / 2, end).await.unwrap();
     let before = told().await;
-    assert_eq!((before.minutes, before.minutes_down), (4_319, 3 + 9 + 1), "{before:?}");
+    assert_eq!((before.minutes, before.minutes_down), (4_320, 3 + 9 + 1), "{before:?}");
     assert_eq!((before.incidents.len(), before.days.len()), (3, 3));
     assert_eq!((before.nodes[0].minutes, before.nodes[0].minutes_down), (4_320, 13));
     checks.sum_days(end).await.unwrap();
