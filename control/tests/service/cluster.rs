@@ -194,7 +194,7 @@ async fn each_wrong_question_has_its_answer() {
         ("applicationId=dev", 400, "scopeId"),
         ("applicationId=dev&scopeId=", 400, "scopeId"),
         ("applicationId=dev&scopeId=a%0Ab", 400, "control characters"),
-        ("applicationId=acme&scopeId=a", 404, "acme"),
+        ("applicationId=nobody&scopeId=a", 404, "nobody"),
     ] {
         let answer = resolve(&service, query, None).await;
         assert_eq!(answer.status(), status, "{query}");
