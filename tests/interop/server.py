@@ -62,6 +62,10 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.log.close()
+        # For `./dev test` to search it for secrets.
+        if kept := os.environ.get("STRAIT_LOGS"):
+            name = f"python-{os.getpid()}-{self.http_port}.log"
+            shutil.copy(self.log.name, os.path.join(kept, name))
         shutil.rmtree(self.state, ignore_errors=True)
 
     def address(self, path: str) -> str:

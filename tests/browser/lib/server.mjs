@@ -1,7 +1,7 @@
 // A real relay and control, started by `strait dev` on free ports in a folder of their own.
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
-import { readdirSync, readFileSync } from "node:fs";
+import { appendFileSync, readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import net from "node:net";
 import { tmpdir } from "node:os";
@@ -16,6 +16,12 @@ const programs =
 
 /** The path of one of our programs. */
 export const program = (name) => join(programs, name);
+
+/** Keeps what a server logs, for `./dev test` to search it for secrets. */
+function keep(server, data) {
+  const { STRAIT_LOGS } = process.env;
+  if (STRAIT_LOGS) appendFileSync(join(STRAIT_LOGS, `browser-${process.pid}-${server.httpPort}.log`), data);
+}
 
 export class Server {
   /**
@@ -57,6 +63,7 @@ export class Server {
     for (const stream of [server.process.stdout, server.process.stderr]) {
       stream.on("data", (data) => {
         server.output = (server.output + data).slice(-100_000);
+        keep(server, data);
       });
     }
     await server.ready(30_000);
