@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Browser } from "./lib/browsers.mjs";
+import { Native } from "./lib/native.mjs";
 import { join, untilOthers } from "./lib/page.mjs";
 import { Server, TOKEN } from "./lib/server.mjs";
 
@@ -111,6 +112,52 @@ test("text and bytes go over data channels between Chromium and Firefox, in orde
     globalThis.strait.sendMessage("x", "p-nobody").catch(({ code }) => code),
   );
   assert.equal(refused, 404);
+});
+
+test("a browser's data channel and a native client's link say the same to each other, in order", {
+  timeout: 120_000,
+}, async () => {
+  const { chromium, firefox } = tabs;
+  const native = await Native.join(server, "channels");
+  try {
+    await untilOthers(chromium, ["firefox", "native"]);
+    await untilOthers(firefox, ["chromium", "native"]);
+    await open(chromium);
+    const before = await overChannel(chromium);
+    await chromium.evaluate(async () => {
+      const other = [...globalThis.strait.peers.values()].find(({ name }) => name === "native");
+      const sent = [];
+      for (let n = 0; n < 200; n += 1) {
+        sent.push(globalThis.strait.sendMessage(`to all ${n} ☕`));
+        sent.push(globalThis.strait.sendMessage(`to one ${n}`, other));
+      }
+      sent.push(globalThis.strait.sendMessage(new Uint8Array([0, 255, 128]), other));
+      await Promise.all(sent);
+    });
+    const from = await chromium.evaluate(() => globalThis.strait.peer);
+    const both = Array.from({ length: 200 }, (_, n) => [
+      { from, direct: false, text: `to all ${n} ☕` },
+      { from, direct: true, text: `to one ${n}` },
+    ]);
+    const bytes = { from, direct: true, data: [0, 255, 128] };
+    assert.deepEqual(await native.heard(401), [...both.flat(), bytes]);
+    const toAll = Array.from({ length: 200 }, (_, n) => `to all ${n} ☕`);
+    assert.deepEqual((await heard(firefox, 200)).map(({ said }) => said), toAll);
+    assert.ok((await overChannel(chromium)) >= before + 401, "they went over the channel");
+
+    for (let n = 0; n < 200; n += 1) {
+      native.say("*", `to all ${n} ☕`);
+      native.say(from, `to one ${n}`);
+    }
+    const name = "native";
+    assert.deepEqual(
+      await heard(chromium, 400),
+      both.flat().map(({ direct, text }) => ({ name, said: text, direct })),
+    );
+    assert.deepEqual((await heard(firefox, 200)).map(({ said }) => said), toAll);
+  } finally {
+    native.end();
+  }
 });
 
 test("what a channel did not bring comes over the WebSocket, once and in order", {
