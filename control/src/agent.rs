@@ -83,10 +83,15 @@ impl Agent {
         written.unwrap_or_else(|_| Err(Fault::internal("the store does not answer")))
     }
 
-    /// Forgets what is older than `days`, every hour, for as long as the process lives.
+    /// Adds up what is over, and forgets what is older than `days`, every hour, for as long as the
+    /// process lives.
     pub async fn forget(self, days: u32, now: impl Fn() -> i64) {
         loop {
-            let before = now() - i64::from(days) * 86_400_000;
+            let now = now();
+            if let Err(fault) = self.records.add_up(now).await {
+                warn!("hours that are over are added up later: {fault}");
+            }
+            let before = now - i64::from(days) * 86_400_000;
             loop {
                 let forgotten = timeout(limits::RECORDS_CALL, self.records.forget(before)).await;
                 let silent = || Err(Fault::internal("the store does not answer"));

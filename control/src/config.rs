@@ -11,6 +11,7 @@ use strait_proto::pace::Rates;
 use crate::auth::Secret;
 use crate::limits::{AUDIO_STREAMS_MAX, UPLINK_BPS_MIN};
 use crate::sdp::Fec;
+use crate::store::CqlAddress;
 
 /// The whole configuration of strait-control. `docs/reference/control-config.md` explains it.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub relay: Relay,
     /// Where applications, sessions and what was used are kept.
     pub store: Store,
+    /// Where sessions and what was used are kept, if not there.
+    pub statistics: Statistics,
     /// Who may come in.
     pub auth: Auth,
     /// Where keys of applications are copied to and from.
@@ -116,6 +119,15 @@ impl Default for Store {
     fn default() -> Self {
         Self { url: "sqlite:.strait/control/control.db".into() }
     }
+}
+
+/// Where sessions and what was used are kept, if not in the store.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Statistics {
+    /// `cql://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/KEYSPACE`, a keyspace of Cassandra or ScyllaDB
+    /// that is there. Empty: the store.
+    pub url: Secret,
 }
 
 /// Who may come in.
@@ -439,6 +451,15 @@ impl Config {
         }
         crate::store::address::check(self.store.url.expose())
             .map_err(|why| ConfigError::Content(format!("store.url: {why}")))?;
+        let statistics = &self.statistics.url;
+        // Without what it is, which may hold the password.
+        if !statistics.is("") && CqlAddress::parse(statistics.expose()).is_none() {
+            return fail(
+                "statistics.url: this is not cql://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/KEYSPACE, \
+                 with ?consistency=one, local_quorum or quorum, and &datacenter=NAME; the name of \
+                 a keyspace has small letters, digits and _",
+            );
+        }
         if self.api.tokens.iter().any(|token| token.expose().len() < 32) {
             return fail(
                 "api.tokens: shorter than 32 characters could be guessed, and they open \
@@ -579,6 +600,7 @@ mod tests {
             "[http]\ncertificate = 'a.pem'",
             "[http]\nhttp_listen = ['0.0.0.0:8080']",
             "[store]\nurl = 'redis:x'",
+            "[statistics]\nurl = 'cql://here'",
             "[api]\ntokens = ['short']",
             "[agent]\nkeep_days = 0",
             "[events]\nredis = 'localhost'",

@@ -125,6 +125,28 @@ pub const CLOCK_CALL: Duration = Duration::from_millis(500);
 pub const ROWS_AT_ONCE: usize = 100;
 /// Sessions that are forgotten in one transaction.
 pub const SESSIONS_FORGOTTEN_AT_ONCE: usize = 500;
+/// How long one call of Cassandra may take.
+pub const CQL_CALL: Duration = Duration::from_secs(5);
+/// How long it may take to connect to Cassandra, and to make its tables.
+pub const CQL_READY: Duration = Duration::from_secs(20);
+const _: () = assert!(CQL_READY.as_millis() < RECORDS_CALL.as_millis());
+/// Calls of Cassandra under way for one batch of events, or one question: two for each of its cores.
+pub const CQL_CALLS_AT_ONCE: usize = 32;
+/// Rows of one page of an answer: 300 KiB.
+pub const CQL_PAGE: i32 = 2_000;
+/// Statements of one batch: 15 KiB; Cassandra refuses those of 50.
+pub const CQL_ROWS_AT_ONCE: usize = 64;
+/// Longest that Cassandra keeps something that it is to forget: twenty years.
+pub const CQL_KEEP_SECONDS: i64 = 630_720_000;
+/// Largest version of a row. It is written as microseconds since 1970, and ScyllaDB refuses those that
+/// are more than three days ahead. It is the sum of a session's bytes, hour by hour: a petabyte and more.
+pub const CQL_VERSION_MAX: i64 = 1_750_000_000_000_000;
+/// A stay that nobody told of for longer is not counted minute by minute all the way.
+pub const CQL_GAP_MS: i64 = 7 * 86_400_000;
+/// Sessions with problems are looked for that began so long before the span that is asked for.
+pub const CQL_SESSION_MS: i64 = 86_400_000;
+/// An hour is added up so long after it is over: agents have written what there is to it by then.
+pub const CQL_HOUR_OPEN_MS: i64 = 2 * 3_600_000;
 /// How often old records are looked for.
 pub const FORGET_PERIOD: Duration = Duration::from_secs(3_600);
 /// Events that wait for the store or for Redis: all sessions of a node come or go at once.

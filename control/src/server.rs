@@ -38,7 +38,7 @@ use crate::relay::{Relay, channels, watch as relay_watch};
 use crate::scope::quality::Wish;
 use crate::scope::{Scopes, memo};
 use crate::signal::hub::Hub;
-use crate::store::Store;
+use crate::store::{Cql, CqlAddress, Store};
 
 /// How long requests under way may take when the process ends.
 const GRACE: Duration = Duration::from_secs(5);
@@ -89,7 +89,17 @@ impl Server {
         config: Config,
         notes: Vec<v1::Note>,
     ) -> Result<Self, Fault> {
-        let store = Store::open(config.store.url.expose()).await?;
+        let mut store = Store::open(config.store.url.expose()).await?;
+        if let Some(address) = CqlAddress::parse(config.statistics.url.expose()) {
+            let cql = Cql::new(address, config.agent.keep_days);
+            store = store.with_statistics(cql.clone());
+            // Calls do not wait for it: what they leave behind does.
+            tokio::spawn(async move {
+                if let Err(fault) = cql.ready().await {
+                    warn!("{fault}");
+                }
+            });
+        }
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
         let (outlet, waiting) = events::outlet();

@@ -1,12 +1,14 @@
 //! What outlives the process: applications and their keys, sessions and what was used, diagnostics; in
-//! SQLite, MariaDB or PostgreSQL.
+//! SQLite, MariaDB or PostgreSQL. Sessions and what was used may be in Cassandra or ScyllaDB instead.
 //!
-//! `sql` is the one way to speak to these engines; every other file is a part of what is kept.
+//! `sql` is the one way to speak to the former, `cql` to the latter; every other file is a part of
+//! what is kept.
 
 pub mod address;
 mod analytics;
 mod applications;
 mod checks;
+mod cql;
 mod diagnostics;
 mod record;
 mod sql;
@@ -27,6 +29,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlitePool};
 pub use analytics::{Analytics, Session, Step, Wanted as WantedSessions};
 pub use applications::Applications;
 pub use checks::{Availability, Checks};
+pub use cql::{Address as CqlAddress, Cql};
 pub use diagnostics::{Diagnostics, Entry, Wanted as WantedEntries};
 pub use record::{Records, UNITS, floor};
 pub use sums::{By, Span, Sums, Usage, month_of};
@@ -42,6 +45,8 @@ pub struct Store {
     pool: Pool,
     /// For those who ask from outside: however many they are, `pool` is not theirs.
     reads: Pool,
+    /// Where statistics are, if not beside the rest.
+    cql: Option<Cql>,
 }
 
 impl Store {
@@ -121,7 +126,7 @@ impl Store {
     }
 
     fn of(pool: On, reads: On) -> Self {
-        Self { pool: Pool::new(pool), reads: Pool::patient(reads, limits::READ_TIME) }
+        Self { pool: Pool::new(pool), reads: Pool::patient(reads, limits::READ_TIME), cql: None }
     }
 
     async fn open_sqlite(url: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
@@ -183,6 +188,12 @@ impl Store {
         Ok(Self::of(On::Sqlite(pool.clone()), On::Sqlite(pool)))
     }
 
+    /// The same with its statistics elsewhere.
+    #[must_use]
+    pub fn with_statistics(self, cql: Cql) -> Self {
+        Self { cql: Some(cql), ..self }
+    }
+
     /// Ends all connections: nothing answers from then on.
     pub async fn close(&self) {
         self.pool.close().await;
@@ -231,17 +242,17 @@ impl Store {
 
     /// Where events are written.
     pub fn records(&self) -> Records {
-        Records::new(self.pool.clone())
+        Records::new(self.pool.clone(), self.cql.clone())
     }
 
     /// Sessions that were recorded.
     pub fn analytics(&self) -> Analytics {
-        Analytics::new(self.reads.clone())
+        Analytics::new(self.reads.clone(), self.cql.clone())
     }
 
     /// Usage and quality over time.
     pub fn sums(&self) -> Sums {
-        Sums::new(self.reads.clone())
+        Sums::new(self.reads.clone(), self.cql.clone())
     }
 
     /// Whether nodes were well.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::cql::Cql;
 use super::record::floor;
 use super::sql::{Pool, Row, Value, values};
 use crate::events::grade;
@@ -14,6 +15,7 @@ use crate::limits;
 #[derive(Clone)]
 pub struct Analytics {
     pool: Pool,
+    cql: Option<Cql>,
 }
 
 /// Which sessions.
@@ -152,8 +154,8 @@ impl Step {
 const MINUTE_MS: i64 = 60_000;
 
 impl Analytics {
-    pub(super) fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: Pool, cql: Option<Cql>) -> Self {
+        Self { pool, cql }
     }
 
     /// Sessions, the newest first.
@@ -161,6 +163,9 @@ impl Analytics {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn sessions(&self, wanted: &Wanted, now: i64) -> Result<Vec<Session>, Fault> {
+        if let Some(cql) = &self.cql {
+            return cql.asked(cql.sessions(wanted, now)).await;
+        }
         let mut filter = Filter::default();
         filter.and("application = ?", wanted.application.clone());
         filter.and("scope = ?", wanted.scope.clone());
@@ -202,6 +207,9 @@ impl Analytics {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn session(&self, id: &str, now: i64) -> Result<Option<Session>, Fault> {
+        if let Some(cql) = &self.cql {
+            return cql.asked(cql.session_of(id, now)).await;
+        }
         let statement = format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE session = ?");
         let row = self.pool.row(&statement, &values![id]).await?;
         row.map(|row| session(&row, now)).transpose()
@@ -212,6 +220,9 @@ impl Analytics {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn stays(&self, session: &str, count: usize) -> Result<Vec<Stay>, Fault> {
+        if let Some(cql) = &self.cql {
+            return cql.asked(cql.stays(session, count)).await;
+        }
         let rows = self
             .pool
             .rows(
@@ -255,6 +266,9 @@ impl Analytics {
         step: Step,
         count: usize,
     ) -> Result<Vec<Stream>, Fault> {
+        if let Some(cql) = &self.cql {
+            return cql.asked(cql.timeline(session, step, count)).await;
+        }
         let problems: Vec<_> = (0..grade::PROBLEMS.len())
             .map(|place| format!("MAX(problems & {})", 1_i64 << place))
             .collect();
@@ -345,25 +359,85 @@ const SESSION_COLUMNS: &str = "session, application, scope, node, created_ms, en
     stays, present, total_ms, bytes_in, bytes_out, score_sum, scored, problems";
 
 fn session(row: &Row, now: i64) -> Result<Session, Fault> {
-    let (ended, until) = (row.int_maybe(5)?, row.int(6)?);
-    let live = ended.is_none() && until >= now - limits::LIVE_MS;
-    Ok(Session {
+    let kept = Kept {
         session: row.text(0)?,
         application: row.text(1)?,
         scope: row.text(2)?,
         node: row.text(3)?,
         created_at: row.int(4)?,
-        // That of a node that died ended when it was last told of.
-        ended_at: ended.or((!live).then_some(until)),
-        live,
+        ended: row.int_maybe(5)?,
+        until: row.int(6)?,
         stays: row.int(7)?,
-        present: if live { row.int(8)? } else { 0 },
-        participant_seconds: seconds(row.int(9)?),
+        present: row.int(8)?,
+        total_ms: row.int(9)?,
         bytes_in: row.int(10)?,
         bytes_out: row.int(11)?,
-        score: mean(row.float(12)?, row.int(13)?),
-        problems: grade::names(row.int(14)?),
-    })
+        score_sum: row.float(12)?,
+        scored: row.int(13)?,
+        problems: row.int(14)?,
+    };
+    Ok(kept.told(now))
+}
+
+/// A session as it is kept.
+pub(super) struct Kept {
+    pub(super) session: String,
+    pub(super) application: String,
+    pub(super) scope: String,
+    pub(super) node: String,
+    pub(super) created_at: i64,
+    pub(super) ended: Option<i64>,
+    pub(super) until: i64,
+    pub(super) stays: i64,
+    pub(super) present: i64,
+    pub(super) total_ms: i64,
+    pub(super) bytes_in: i64,
+    pub(super) bytes_out: i64,
+    pub(super) score_sum: f64,
+    pub(super) scored: i64,
+    pub(super) problems: i64,
+}
+
+impl Kept {
+    fn is_live(&self, now: i64) -> bool {
+        self.ended.is_none() && self.until >= now - limits::LIVE_MS
+    }
+
+    /// Whether it is one of those that are asked for, but for the user.
+    pub(super) fn is_wanted(&self, wanted: &Wanted, now: i64) -> bool {
+        let is = |name: &String, asked: &Option<String>| asked.as_ref().is_none_or(|it| it == name);
+        is(&self.application, &wanted.application)
+            && is(&self.scope, &wanted.scope)
+            && wanted.live.is_none_or(|live| live == self.is_live(now))
+            && wanted.problems.is_none_or(|bits| bits & self.problems != 0)
+            && wanted.from.is_none_or(|from| self.created_at >= from)
+            && wanted.to.is_none_or(|to| self.created_at < to)
+            && wanted.after.as_ref().is_none_or(|(created, session)| {
+                (self.created_at, &self.session) < (*created, session)
+            })
+    }
+
+    /// As it is told.
+    pub(super) fn told(self, now: i64) -> Session {
+        let live = self.is_live(now);
+        Session {
+            session: self.session,
+            application: self.application,
+            scope: self.scope,
+            node: self.node,
+            created_at: self.created_at,
+            // That of a node that died ended when it was last told of.
+            ended_at: self.ended.or((!live).then_some(self.until)),
+            live,
+            stays: self.stays,
+            present: if live { self.present } else { 0 },
+            participant_seconds: seconds(self.total_ms),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            score: mean(self.score_sum, self.scored),
+            problems: grade::names(self.problems),
+        }
+    }
 }
 
 /// Milliseconds as seconds.

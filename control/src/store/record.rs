@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::cql::Cql;
 use super::sql::{Open, Pool, Value, times, values};
 use crate::events::event::{Event, Stay, Stream, What};
 use crate::events::grade;
-use crate::fault::Fault;
+use crate::fault::{Class, Fault};
 use crate::limits;
 
 /// Length of a minute, an hour, a day in milliseconds, by what sums are called.
@@ -19,21 +20,22 @@ pub(super) const DAY_MS: i64 = 86_400_000;
 #[derive(Clone)]
 pub struct Records {
     pool: Pool,
+    cql: Option<Cql>,
 }
 
 /// What a batch of events says, folded.
 #[derive(Default)]
-struct Batch<'a> {
-    sessions: BTreeMap<&'a str, Session<'a>>,
-    stays: BTreeMap<&'a str, (&'a Event, Stay)>,
-    streams: BTreeMap<(&'a str, &'a str, i64), (&'a Event, &'a Stream)>,
+pub(super) struct Batch<'a> {
+    pub(super) sessions: BTreeMap<&'a str, Session<'a>>,
+    pub(super) stays: BTreeMap<&'a str, (&'a Event, Stay)>,
+    pub(super) streams: BTreeMap<(&'a str, &'a str, i64), (&'a Event, &'a Stream)>,
     checks: Vec<(&'a Event, i64, bool, &'a str)>,
 }
 
 /// A session, and by how much its row changes.
-struct Session<'a> {
-    event: &'a Event,
-    ended: Option<i64>,
+pub(super) struct Session<'a> {
+    pub(super) event: &'a Event,
+    pub(super) ended: Option<i64>,
     until: i64,
     change: Change,
     grades: Grades,
@@ -62,15 +64,28 @@ type Usage<'a> = BTreeMap<(&'a str, &'static str, i64), Change>;
 type Quality<'a> = BTreeMap<(&'a str, &'static str, i64), Vec<(&'a Stream, f64, i64)>>;
 
 impl Records {
-    pub(super) fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: Pool, cql: Option<Cql>) -> Self {
+        Self { pool, cql }
     }
 
-    /// Writes what events say: all of it, or nothing.
+    /// Writes what events say: all of it, or, in SQL, nothing. What concerns nodes is in SQL
+    /// wherever the rest is.
     ///
     /// # Errors
     /// [`crate::fault::Class::Internal`]; the same events may be written again.
     pub async fn write(&self, events: &[Event]) -> Result<(), Fault> {
+        let Some(cql) = &self.cql else { return self.write_sql(events).await };
+        let is_check = |event: &&Event| matches!(event.what, What::Checked { .. });
+        let (checks, rest): (Vec<_>, Vec<_>) = events.iter().partition(is_check);
+        let (checks, rest) =
+            [checks, rest].map(|of| of.into_iter().cloned().collect::<Vec<_>>()).into();
+        if !checks.is_empty() {
+            self.write_sql(&checks).await?;
+        }
+        cql.record(&rest).await.map_err(again)
+    }
+
+    async fn write_sql(&self, events: &[Event]) -> Result<(), Fault> {
         let mut batch = Batch::fold(events);
         let (mut usage, mut quality) = (Usage::new(), Quality::new());
         let mut open = self.pool.begin().await?;
@@ -91,6 +106,17 @@ impl Records {
             }
         }
         open.commit().await
+    }
+
+    /// Adds up what is over, where that is not done in the same transaction.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn add_up(&self, now: i64) -> Result<(), Fault> {
+        match &self.cql {
+            Some(cql) => cql.add_up(now).await.map_err(again),
+            None => Ok(()),
+        }
     }
 
     /// Removes what is older than `before`; sums by day stay. Returns whether there may be more.
@@ -123,8 +149,16 @@ impl Records {
     }
 }
 
+/// Servers that are away are so for a while: what they were to write waits for them.
+fn again(fault: Fault) -> Fault {
+    match fault.class {
+        Class::Unavailable => Fault::internal(fault.reason),
+        _ => fault,
+    }
+}
+
 impl<'a> Batch<'a> {
-    fn fold(events: &'a [Event]) -> Self {
+    pub(super) fn fold(events: &'a [Event]) -> Self {
         let mut batch = Self::default();
         for event in events {
             if let What::Checked { minute, is_well, reason } = &event.what {

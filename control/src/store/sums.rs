@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::analytics::{Filter, mean, seconds};
+use super::cql::Cql;
 use super::record::{DAY_MS, floor};
 use super::sql::{Pool, Value};
 use crate::events::grade;
@@ -15,6 +16,7 @@ use crate::limits;
 #[derive(Clone)]
 pub struct Sums {
     pool: Pool,
+    cql: Option<Cql>,
 }
 
 /// From when to when, of which application, in milliseconds since 1970.
@@ -80,8 +82,8 @@ pub enum By {
 }
 
 impl Sums {
-    pub(super) fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: Pool, cql: Option<Cql>) -> Self {
+        Self { pool, cql }
     }
 
     /// What was used, by time; `each` application by itself, or all together.
@@ -89,6 +91,9 @@ impl Sums {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn usage(&self, span: &Span, by: By, each: bool) -> Result<Vec<Usage>, Fault> {
+        if let Some(cql) = &self.cql {
+            return cql.asked(cql.usage(span, by, each)).await;
+        }
         let unit = if let By::Unit(unit) = by { unit } else { "day" };
         let name = if each { "application" } else { "''" };
         let filter = span.filter(unit);
@@ -129,6 +134,9 @@ impl Sums {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn quality(&self, span: &Span, unit: &'static str) -> Result<Vec<Quality>, Fault> {
+        if let Some(cql) = &self.cql {
+            return cql.asked(cql.quality(span, unit)).await;
+        }
         let filter = span.filter(unit);
         let counts = COUNTS.map(|name| format!("CAST(SUM({name}) AS {{int}})")).join(", ");
         let rows = self
@@ -171,21 +179,10 @@ impl Sums {
         let whole = Span { from: floor(span.from, 3_600_000), ..span.clone() };
         let hours = self.quality(&whole, "hour").await?;
         let measured: i64 = hours.iter().map(|hour| hour.measured).sum();
-        let mut filter = Filter::default();
-        filter.and("application = ?", span.application.clone());
-        filter.and("until_ms >= ?", Some(whole.from));
-        filter.and("created_ms < ?", Some(span.to));
-        filter.values.push(limits::SESSIONS_LOOKED_AT.into());
-        let statement = format!(
-            "SELECT session, problems FROM sessions WHERE problems <> 0{}
-             ORDER BY created_ms DESC, session DESC LIMIT ?",
-            filter.text
-        );
-        let newest = self.pool.rows(&statement, &filter.values).await?;
-        let newest: Vec<(String, i64)> = newest
-            .iter()
-            .map(|row| Ok((row.text(0)?, row.int(1)?)))
-            .collect::<Result<_, Fault>>()?;
+        let newest = match &self.cql {
+            Some(cql) => cql.asked(cql.with_problems(&whole)).await?,
+            None => self.with_problems(&whole).await?,
+        };
         let mut troubles = Vec::new();
         for (place, problem) in grade::PROBLEMS.iter().enumerate() {
             let minutes: i64 =
@@ -206,6 +203,22 @@ impl Sums {
         troubles.sort_by_key(|trouble| std::cmp::Reverse(trouble.minutes));
         Ok((measured, troubles))
     }
+
+    /// The newest sessions with problems, and those.
+    async fn with_problems(&self, span: &Span) -> Result<Vec<(String, i64)>, Fault> {
+        let mut filter = Filter::default();
+        filter.and("application = ?", span.application.clone());
+        filter.and("until_ms >= ?", Some(span.from));
+        filter.and("created_ms < ?", Some(span.to));
+        filter.values.push(limits::SESSIONS_LOOKED_AT.into());
+        let statement = format!(
+            "SELECT session, problems FROM sessions WHERE problems <> 0{}
+             ORDER BY created_ms DESC, session DESC LIMIT ?",
+            filter.text
+        );
+        let newest = self.pool.rows(&statement, &filter.values).await?;
+        newest.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect()
+    }
 }
 
 impl Usage {
@@ -225,6 +238,12 @@ impl Usage {
         }
         total.set_time(ms);
         total
+    }
+
+    /// With its time.
+    pub(super) fn lasting(mut self, ms: i64) -> Self {
+        self.set_time(ms);
+        self
     }
 
     fn set_time(&mut self, ms: i64) {

@@ -2,6 +2,7 @@
 
 mod api;
 mod authentication;
+mod cassandra;
 mod channels;
 mod cluster;
 mod conference;

@@ -1,4 +1,4 @@
-//! The same store on SQLite, MariaDB and PostgreSQL.
+//! The same store on SQLite, MariaDB and PostgreSQL, and the same statistics in Cassandra.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,13 @@ use serde_json::json;
 use strait_control::auth::{Key, Material, PrivateKey, Secret};
 use strait_control::events::event::{Event, Stay, Stream, What};
 use strait_control::fault::Class;
-use strait_control::store::{By, Entry, Span, Step, Store, WantedEntries, WantedSessions};
+use strait_control::store::{
+    By, Cql, CqlAddress, Entry, Span, Step, Store, WantedEntries, WantedSessions, floor, month_of,
+};
 
+use crate::cassandra::Keyspace;
 use crate::databases::Database;
+use crate::redis::skip;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -33,6 +37,106 @@ async fn mariadb_holds_what_it_is_given() {
 async fn postgresql_holds_what_it_is_given() {
     let Some(database) = Database::postgres("postgresql_holds_what_it_is_given") else { return };
     holds(&database.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cassandra_holds_what_it_is_given() {
+    let Ok(address) = std::env::var("STRAIT_TEST_CQL") else {
+        let reason = "STRAIT_TEST_CQL=HOST:PORT names no Cassandra or ScyllaDB";
+        return skip("cassandra_holds_what_it_is_given", reason);
+    };
+    let keyspace = Keyspace::new(&address).await;
+    holds_statistics(&keyspace).await;
+    keyspace.drop().await;
+}
+
+/// Events wait, and who asks is told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn cassandra_that_is_away_is_told_of() {
+    // Bound, and nobody listens: no other test gets it.
+    let port = tokio::net::TcpSocket::new_v4().unwrap();
+    port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("cql://{}/strait", port.local_addr().unwrap());
+    let cql = Cql::new(CqlAddress::parse(&url).unwrap(), 1);
+    let store = Store::open_in_memory().await.unwrap().with_statistics(cql);
+    let event = event(0, What::SessionCreated);
+    let fault = store.records().write(&[event]).await.unwrap_err();
+    assert_eq!(fault.class, Class::Internal, "{fault}");
+    let wanted = WantedSessions { count: 1, ..WantedSessions::default() };
+    let fault = store.analytics().sessions(&wanted, BEGAN).await.unwrap_err();
+    assert_eq!(fault.class, Class::Unavailable, "{fault}");
+    assert!(fault.reason.contains("statistics.url"), "{fault}");
+}
+
+/// All that concerns statistics.
+async fn holds_statistics(keyspace: &Keyspace) {
+    let store = async |keep_seconds| {
+        let address = CqlAddress::parse(&keyspace.url).unwrap();
+        let store = Store::open_in_memory().await.unwrap();
+        store.with_statistics(Cql::keeping(address, keep_seconds))
+    };
+    usage(&store(100_000).await).await;
+    // What is over is added up, and what comes later is added to it; tables are there already.
+    let later = store(100_000).await;
+    later.records().add_up(BEGAN + DAY).await.unwrap();
+    usage(&later).await;
+    checks(&later).await;
+    steps(&later).await;
+    let brief = store(5).await;
+    expires(&brief, keyspace).await;
+    let say = format!("INSERT INTO {}.steps (part, step) VALUES ('all', 99)", keyspace.name);
+    keyspace.session.query_unpaged(say, ()).await.unwrap();
+    let fault = store(1).await.records().add_up(0).await.unwrap_err();
+    assert!(fault.reason.contains("step 99, of a later release"), "{fault}");
+}
+
+/// What is old goes by itself; sums by hour and day stay.
+async fn expires(store: &Store, keyspace: &Keyspace) {
+    let application = "brief";
+    let mut event = event(50, What::SessionCreated);
+    event.application = application.into();
+    event.session = "brief-1".into();
+    let here = Event {
+        what: What::Present { stays: vec![stay(50, BEGAN + 5 * MINUTE, false)] },
+        ..event.clone()
+    };
+    let wanted = WantedSessions {
+        application: Some(application.into()),
+        count: 9,
+        ..WantedSessions::default()
+    };
+    let span = Span { application: Some(application.into()), from: BEGAN - DAY, to: BEGAN + DAY };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let (month, hour) = (month_of(BEGAN), floor(BEGAN, 60 * MINUTE));
+    let kept = format!(
+        "SELECT usage FROM {}.totals WHERE application = '{application}' AND month_ms = {month}
+         AND hour_ms = {hour}",
+        keyspace.name
+    );
+    // A slow machine may be too late to add up what is there for seconds alone.
+    loop {
+        store.records().write(&[event.clone(), here.clone()]).await.unwrap();
+        store.records().add_up(BEGAN + DAY).await.unwrap();
+        let rows = keyspace.session.query_unpaged(kept.clone(), ()).await.unwrap();
+        let rows = rows.into_rows_result().unwrap();
+        let (sums,) = rows.first_row::<(Option<String>,)>().unwrap();
+        if sums.is_some_and(|sums| sums.starts_with("[250000,1,1,")) {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "it is never added up");
+    }
+    loop {
+        let sessions = store.analytics().sessions(&wanted, BEGAN).await.unwrap();
+        let minutes = store.sums().usage(&span, By::Unit("minute"), false).await.unwrap();
+        let stays = store.analytics().stays("brief-1", 9).await.unwrap();
+        if sessions.is_empty() && minutes.is_empty() && stays.is_empty() {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "{sessions:?} {minutes:?} {stays:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let months = store.sums().usage(&span, By::Month, false).await.unwrap();
+    assert_eq!((months.len(), months[0].participant_seconds), (1, 250.0), "{months:?}");
 }
 
 async fn holds(url: &str) {
