@@ -148,7 +148,7 @@ impl Cluster {
     ) -> Result<Self, Fault> {
         let mut incarnation = [0; 16];
         id::fill(&mut incarnation)?;
-        let name = if config.name.is_empty() { "alone" } else { config.name.as_str() };
+        let name = config.node();
         Ok(Self {
             me: Owner { node: name.to_owned(), incarnation: id::hex(&incarnation) },
             node: RwLock::default(),

@@ -289,6 +289,11 @@ pub const MEMO_BYTES: usize = 64 << 10;
 /// How long the start waits for what the relay noted: thousands of clients in some megabytes. A relay
 /// that is not there refuses at once.
 pub const RECALL_TIME: Duration = Duration::from_secs(3);
+/// Attempts to note a scope that was recalled, and the pause between them: a relay that is well answers
+/// the first one.
+pub const RECALL_NOTES: usize = 3;
+/// See [`RECALL_NOTES`].
+pub const RECALL_PAUSE: Duration = Duration::from_millis(500);
 /// Between two changes of a scope's session key: those who leave together cost one. As long as all
 /// take what comes under the key before, so that a line that stood still for as long loses nothing.
 pub const KEY_CHANGE_PAUSE: Duration = strait_link::KEY_OVERLAP;

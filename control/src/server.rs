@@ -67,6 +67,7 @@ impl Server {
     /// # Errors
     /// The store, the certificate or an address cannot be had; the sentence says which and why.
     pub async fn start(config: Config) -> Result<Self, Fault> {
+        check_ports(&config)?;
         let notes = recall(&config).await;
         let mut own = notes.iter().filter(|note| note.scope_id.is_empty());
         let before = own.next().and_then(|note| memo::read::<memo::Process>(&note.content));
@@ -259,6 +260,10 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             self.app.cluster.leave().await;
+            // The next start has nothing of this one.
+            if self.app.cluster.config().has(Role::Node) {
+                self.app.scopes.forget_process().await;
+            }
             self.app.notary.settle().await;
         };
         if tokio::time::timeout(GRACE + limits::RELAY_CALL, rest).await.is_err() {
@@ -390,11 +395,38 @@ async fn tell_alive(notify: &Notify, app: Arc<App>) {
     }
 }
 
-/// What the relay keeps of a process of before; nothing where there is no relay yet.
+/// Refuses before anything is taken on from a process of before that may still be alive: it has the
+/// ports then.
+fn check_ports(config: &Config) -> Result<(), Fault> {
+    let (http, https) = (&config.http.http_listen, &config.http.https_listen);
+    for (key, addresses) in [("http.http_listen", http), ("http.https_listen", https)] {
+        for address in addresses.iter().filter(|address| address.port() != 0) {
+            drop(bind(*address, key)?);
+        }
+    }
+    Ok(())
+}
+
+/// What the relay keeps of a process of before; nothing where there is no relay yet, where this is no
+/// node, or where it was another one: its sessions are not ours.
 async fn recall(config: &Config) -> Vec<v1::Note> {
+    if !config.cluster.has(Role::Node) {
+        return Vec::new();
+    }
     let relay = Relay::new(&config.relay.rpc_socket);
     match tokio::time::timeout(limits::RECALL_TIME, relay.notes()).await {
-        Ok(Ok(notes)) => notes,
+        Ok(Ok(notes)) => {
+            let mut own = notes.iter().filter(|note| note.scope_id.is_empty());
+            let before = own.next().and_then(|note| memo::read::<memo::Process>(&note.content));
+            match before.map(memo::Process::owner) {
+                Some(before) if before.node == config.cluster.node() => notes,
+                Some(before) => {
+                    warn!(node = before.node, "the relay has sessions of another node: left alone");
+                    Vec::new()
+                }
+                None => Vec::new(),
+            }
+        }
         Ok(Err(fault)) => {
             debug!("no notes: {fault}");
             Vec::new()

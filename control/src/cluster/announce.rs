@@ -124,18 +124,21 @@ impl Cluster {
         let mut ticks = interval(ANNOUNCE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut losses = self.mappings.losses();
-        let mut asserted = Instant::now();
+        // What was held before this process was started is said at once.
+        let mut asserted: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = self.ended() => self.release_unused().await,
                 _ = ticks.tick() => {
                     let seen = self.mappings.losses();
-                    if seen != losses || asserted.elapsed() >= ASSERT_INTERVAL {
-                        self.release_unused().await;
+                    let is_due = asserted.is_none_or(|at| at.elapsed() >= ASSERT_INTERVAL);
+                    if seen != losses || is_due {
+                        // First: a partition that came back empty waits for that, and not for long.
                         if self.assert_held(lose).await {
                             losses = seen;
                         }
-                        asserted = Instant::now();
+                        asserted = Some(Instant::now());
+                        self.release_unused().await;
                     }
                 }
             }

@@ -231,6 +231,9 @@ impl Cluster {
             Found::Owned(mapping) | Found::Stale(mapping) => {
                 (mapping.owner == self.me && mapping.held).then_some(mapping.fence)
             }
+            Found::Young => {
+                return Err(Fault::unavailable("who holds what is not known again yet"));
+            }
             _ => None,
         })
     }

@@ -105,6 +105,11 @@ impl Cluster {
         self.roles.contains(&role)
     }
 
+    /// The name of this node.
+    pub fn node(&self) -> &str {
+        if self.name.is_empty() { "alone" } else { &self.name }
+    }
+
     /// Checks that the values fit together.
     ///
     /// # Errors

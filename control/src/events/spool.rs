@@ -109,11 +109,11 @@ impl Spool {
         let rows = asked.await.map_err(|e| self.failed(&e))?;
         let mut first = First::default();
         for row in rows {
-            let (number, text): (i64, String) = (row.get(0), row.get(1));
-            first.last = number;
-            match serde_json::from_str(&text) {
+            first.last = row.try_get(0).map_err(|e| self.failed(&e))?;
+            let text = row.try_get::<String, _>(1).map_err(|error| error.to_string());
+            match text.and_then(|t| serde_json::from_str(&t).map_err(|error| error.to_string())) {
                 Ok(event) => first.events.push(event),
-                // A later version of Strait was here.
+                // A later version of Strait was here, or the disk is damaged.
                 Err(error) => {
                     self.counters.lost.fetch_add(1, Ordering::Relaxed);
                     warn!("an event on disk is not understood, and dropped: {error}");

@@ -116,7 +116,8 @@ impl Connection {
         let mut redis = open(address).await?;
         let info: InfoDict = redis::cmd("INFO").arg("replication").query_async(&mut redis).await?;
         let has_replica = info.get::<u32>("connected_slaves").unwrap_or_default() > 0;
-        Ok(Self { redis, has_replica, is_full: false })
+        // It is looked at first: what an answer was missing of may be there already.
+        Ok(Self { redis, has_replica, is_full: true })
     }
 }
 

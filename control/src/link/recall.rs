@@ -37,7 +37,7 @@ impl Links {
         if unread > 0 {
             warn!(unread, "notes at the relay are of another version: these sessions begin anew");
         }
-        let (mut sessions, mut scopes) = (Vec::new(), 0);
+        let (mut sessions, mut scopes) = (0, 0);
         for (relay_id, (scope, memos)) in memos {
             let Some(scope) = scope else { continue };
             self.hold(&scope);
@@ -50,16 +50,20 @@ impl Links {
                 let claim = self.scopes.claim_again(&key, fence.unwrap_or_default());
                 self.recall_session(&scope, memo, claim)
             });
-            sessions.extend(of_scope);
-            scopes += 1;
+            let of_scope: Vec<_> = of_scope.collect();
+            sessions += of_scope.len();
+            scopes += usize::from(!of_scope.is_empty());
+            of_scope.iter().for_each(|_| count(&self.counters.recalled));
+            let all = Arc::clone(&self.scopes);
+            tokio::spawn(async move {
+                all.note_again(&scope).await;
+                for session in of_scope {
+                    tokio::spawn(session.run_again());
+                }
+            });
         }
-        if sessions.is_empty() {
-            return;
-        }
-        info!(sessions = sessions.len(), scopes, "going on with what a process of before had");
-        for session in sessions {
-            count(&self.counters.recalled);
-            tokio::spawn(session.run_again());
+        if sessions > 0 {
+            info!(sessions, scopes, "going on with what a process of before had");
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use strait_proto::v1::candidate::Purpose;
+use tokio::time::sleep;
 use tracing::{debug, warn};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -22,7 +23,7 @@ use super::{PublicationView, Sink};
 use crate::auth::Noted;
 use crate::cluster::Owner;
 use crate::events::{self, Moment};
-use crate::limits::{MEMO_BYTES, SSRC_LEAP, SSRC_STRIDE, SSRCS_END};
+use crate::limits::{MEMO_BYTES, RECALL_NOTES, RECALL_PAUSE, SSRC_LEAP, SSRC_STRIDE, SSRCS_END};
 use crate::relay::Transport;
 use crate::sdp::IceCredentials;
 
@@ -111,12 +112,12 @@ impl Ends {
         }
     }
 
-    pub(super) fn transport(self) -> Option<Transport> {
-        let udp = self.udp.into_iter().filter_map(|(purpose, place)| {
+    pub(super) fn transport(&self) -> Option<Transport> {
+        let udp = self.udp.iter().filter_map(|&(purpose, place)| {
             Purpose::try_from(purpose).ok().map(|purpose| (purpose, place))
         });
         let ice = IceCredentials::new(&self.ice.0, &self.ice.1)?;
-        Some(Transport { ice, candidates: self.candidates, udp: udp.collect() })
+        Some(Transport { ice, candidates: self.candidates.clone(), udp: udp.collect() })
     }
 }
 
@@ -167,6 +168,29 @@ impl Scopes {
         if let Err(fault) = self.relay.keep_note("", "", write(&memo)).await {
             debug!("not noted: {fault}");
         }
+    }
+
+    /// Has the relay forget which start of the node this was.
+    pub async fn forget_process(&self) {
+        if let Err(fault) = self.relay.keep_note("", "", Vec::new()).await {
+            debug!("still noted: {fault}");
+        }
+    }
+
+    /// Has the relay keep what a recalled scope is, before anything of it is given out again: were this
+    /// process killed too, the next one would give out the same SSRCs under the same key.
+    pub(crate) async fn note_again(self: &Arc<Self>, scope: &Arc<Scope>) {
+        for _ in 0..RECALL_NOTES {
+            let mut at_relay = scope.at_relay.lock().await;
+            self.note_scope(scope, &mut at_relay).await;
+            if at_relay.noted.is_some() {
+                return;
+            }
+            drop(at_relay);
+            sleep(RECALL_PAUSE).await;
+        }
+        // Under another key they may come again.
+        self.change_key_soon(scope);
     }
 
     /// Has the relay keep what a scope is, where that changed.

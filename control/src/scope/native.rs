@@ -237,6 +237,8 @@ impl Native {
         sink: Sink,
         claim: Claim,
     ) -> Option<Self> {
+        let local = memo.local.transport()?;
+        let remote_ice = IceCredentials::new(&memo.remote_ice.0, &memo.remote_ice.1)?;
         if !scope.put_back(&memo, sink) {
             return None;
         }
@@ -245,8 +247,8 @@ impl Native {
         let OfNative { peer, relay_peer, rtcp_ssrc, publications, subscriptions, .. } = memo;
         let media = Media {
             relay_peer,
-            local: memo.local.transport()?,
-            remote_ice: IceCredentials::new(&memo.remote_ice.0, &memo.remote_ice.1)?,
+            local,
+            remote_ice,
             publications: publications.into_iter().map(|(view, _)| view.publication).collect(),
             subscriptions: subscriptions
                 .into_iter()
@@ -414,6 +416,8 @@ impl Native {
             };
             (0..spec.encodings.max(1)).map(|_| encoding()).collect::<Result<Vec<_>, Fault>>()?
         };
+        // How far SSRCs are given out must be known to a process that is started again.
+        self.scopes.note_scope(&self.scope, &mut *self.scope.at_relay.lock().await).await;
         let view = PublicationView {
             publication: id::random("pub")?,
             kind: spec.kind,

@@ -50,6 +50,8 @@ pub(super) struct AtRelay {
     pub(super) is_created: bool,
     /// How often it had forgotten it.
     lost: u64,
+    /// A process of before told it, and may have changed the key without a note of that.
+    is_recalled: bool,
     /// What of it the relay keeps for a process that is started again.
     pub(super) noted: Option<Seen>,
 }
@@ -57,7 +59,7 @@ pub(super) struct AtRelay {
 impl AtRelay {
     /// It was told by a process of before.
     pub(super) fn created() -> Self {
-        Self { is_created: true, ..Self::default() }
+        Self { is_created: true, is_recalled: true, ..Self::default() }
     }
 }
 
@@ -107,6 +109,15 @@ impl Scopes {
             Err(fault) if fault.class == Class::NotFound => {
                 self.create_again(scope, &mut at_relay).await?;
                 request.session_key = scope.natives().key().map(SessionKey::for_relay);
+                self.relay.add_peer(request).await
+            }
+            Err(fault) if fault.class == Class::Conflict && at_relay.is_recalled => {
+                at_relay.is_recalled = false;
+                let key = scope.natives().key().map(SessionKey::renewed).transpose()?;
+                let Some(key) = key else { return Err(fault) };
+                self.relay.change_session_key(&scope.relay_id, key.for_relay()).await?;
+                request.session_key = Some(key.for_relay());
+                scope.set_key(key);
                 self.relay.add_peer(request).await
             }
             other => other,

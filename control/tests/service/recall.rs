@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use strait_control::server::Server;
-use strait_control::{Config, cluster::Owner};
+use strait_control::{Config, cluster::Owner, config::cluster::Role};
 use strait_link::ALPN;
 use strait_link::v1::{
     Auth, Authenticated, Kind, Leave, SendMessage, Subscribe, Unsubscribe,
@@ -25,6 +25,10 @@ struct Process {
 
 impl Process {
     fn start(folder: &Path) -> Self {
+        Self::start_with(folder, |_| {})
+    }
+
+    fn start_with(folder: &Path, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
         config.http.http_listen = vec!["127.0.0.1:0".parse().unwrap()];
@@ -33,9 +37,13 @@ impl Process {
         config.store.url = format!("sqlite:{}", folder.join("control.db").display()).into();
         config.auth.dev_tokens = vec!["dev".into()];
         config.link.reconnect_seconds = 3;
+        change(&mut config);
         let runtime = Runtime::new().unwrap();
         let server = runtime.block_on(Server::start(config)).unwrap();
         let process = Self { runtime, server, certificate: folder.join("certificate.pem") };
+        if !process.server.app.cluster.config().has(Role::Node) {
+            return process;
+        }
         process.wait("the relay is found", |process| {
             process.server.app.scopes.relay().info().is_some()
         });
@@ -61,6 +69,17 @@ impl Process {
         let answer = link.authenticate(auth).unwrap();
         (link, answer)
     }
+}
+
+/// The credential with which a client comes back.
+fn again(session: &Authenticated, name: &str) -> Auth {
+    Auth { session_id: session.session_id.clone(), ..auth("lobby", name) }
+}
+
+/// Waits until the relay keeps what a client has: requests are answered one after the other.
+fn noted(link: &mut Native) {
+    let none = Unsubscribe { subscription_id: "none".into() };
+    assert!(link.ask(Request::Unsubscribe(none)).is_err());
 }
 
 /// Until this event; others are passed over.
@@ -119,12 +138,7 @@ fn sessions_outlive_a_process_that_is_killed() {
     let me = first.kill();
     let second = Process::start(folder.path());
     assert_eq!(*second.server.app.cluster.me(), me, "the same start, to all others");
-    let again = |session: &Authenticated, name: &str, messages_seen| Auth {
-        session_id: session.session_id.clone(),
-        messages_seen,
-        ..auth("lobby", name)
-    };
-    let (mut ann, ann_again) = second.join(again(&at_ann, "Ann", 0));
+    let (mut ann, ann_again) = second.join(again(&at_ann, "Ann"));
     assert!(ann_again.resumed, "{ann_again:?}");
     assert_eq!(ann_again.peer_id, at_ann.peer_id);
     assert_eq!(ann_again.rtcp_ssrc, at_ann.rtcp_ssrc);
@@ -138,7 +152,7 @@ fn sessions_outlive_a_process_that_is_killed() {
 
     // He has the first message already. What comes before he is back waits.
     ann.tell(message(2, "two"));
-    let (mut bob, bob_again) = second.join(again(&at_bob, "Bob", 1));
+    let (mut bob, bob_again) = second.join(Auth { messages_seen: 1, ..again(&at_bob, "Bob") });
     assert!(bob_again.resumed);
     let of_ann = bob_again.peers.iter().find(|peer| peer.peer_id == at_ann.peer_id).unwrap();
     assert_eq!(of_ann.publications[0].publication_id, voice.publication_id);
@@ -174,4 +188,59 @@ fn sessions_outlive_a_process_that_is_killed() {
     }
     second.wait("the scope ends", |_| relay.is_empty());
     let _second = second.kill();
+}
+
+#[test]
+fn no_ssrc_comes_again_when_the_next_process_is_killed_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let first = Process::start(folder.path());
+    let (mut ann, at_ann) = first.join(auth("lobby", "Ann"));
+    noted(&mut ann);
+    let _first = first.kill();
+    let mut used = at_ann.rtcp_ssrc;
+    for _ in 0..3 {
+        let process = Process::start(folder.path());
+        let (mut ann, again) = process.join(again(&at_ann, "Ann"));
+        assert!(again.resumed);
+        let Body::Published(camera) =
+            ann.ask(Request::Publish(publish(Kind::Video, "VP8"))).unwrap()
+        else {
+            panic!()
+        };
+        let fresh = camera.encodings[0];
+        assert!(fresh.ssrc.min(fresh.rtx_ssrc) > used, "{fresh:?} after {used}");
+        used = fresh.ssrc.max(fresh.rtx_ssrc);
+        noted(&mut ann);
+        let _killed = process.kill();
+    }
+}
+
+#[test]
+fn sessions_of_a_node_that_lives_are_taken_on_by_no_other_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let node = Process::start(folder.path());
+    let (mut ann, _) = node.join(auth("lobby", "Ann"));
+    let (mut bob, _) = node.join(auth("lobby", "Bob"));
+    let agent = Process::start_with(folder.path(), |config| {
+        config.cluster.roles = vec![Role::Agent, Role::Api];
+    });
+    let other = Process::start_with(folder.path(), |config| config.cluster.name = "other".into());
+    for process in [&agent, &other] {
+        assert_eq!(process.server.app.scopes.counts(), (0, 0));
+    }
+    // Nor by one that cannot have its ports.
+    let mut config = Config::default();
+    config.http.https_listen = vec![node.server.https[0]];
+    config.http.http_listen = Vec::new();
+    config.http.state_dir = folder.path().into();
+    config.relay.rpc_socket = folder.path().join("relay.sock");
+    config.store.url = format!("sqlite:{}", folder.path().join("control.db").display()).into();
+    let refused = node.runtime.block_on(Server::start(config)).err().unwrap();
+    assert!(refused.to_string().contains("cannot be listened on"), "{refused}");
+    ann.tell(message(1, "still here"));
+    assert_eq!(said(&mut bob), (1, b"still here".to_vec()));
+    assert_eq!(relay.scope().1.peers.len(), 2);
+    let _killed = [agent.kill(), other.kill(), node.kill()];
 }

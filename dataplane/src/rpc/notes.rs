@@ -1,7 +1,7 @@
 //! Notes of a control plane.
 
 use super::{State, lock, peer};
-use crate::notes::NoteError;
+use crate::notes::{Note, NoteError};
 use std::sync::{Arc, PoisonError};
 use strait_proto::v1;
 use tokio::sync::mpsc;
@@ -16,16 +16,22 @@ pub(super) async fn keep(
     request: v1::KeepNoteRequest,
 ) -> Result<v1::KeepNoteResponse, Status> {
     let v1::Note { scope_id, peer_id, content } = request.note.unwrap_or_default();
-    let note = state.notes.take(content).map_err(|error| match error {
-        NoteError::TooLong(_) => Status::invalid_argument(error.to_string()),
-        NoteError::NoRoom => Status::resource_exhausted(error.to_string()),
-    })?;
+    let (note, kept) = match state.notes.take(content) {
+        Ok(note) => (note, Ok(v1::KeepNoteResponse {})),
+        Err(error @ NoteError::TooLong(_)) => {
+            return Err(Status::invalid_argument(error.to_string()));
+        }
+        // One of before would be worse than none.
+        Err(error @ NoteError::NoRoom) => {
+            (Note::default(), Err(Status::resource_exhausted(error.to_string())))
+        }
+    };
     if scope_id.is_empty() {
         if !peer_id.is_empty() {
             return Err(Status::invalid_argument("peer_id: without scope_id: name the scope too"));
         }
         *state.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
-        return Ok(v1::KeepNoteResponse {});
+        return kept;
     }
     let scope = state.scope(&scope_id)?;
     let mut contents = lock(&scope).await?;
@@ -37,7 +43,7 @@ pub(super) async fn keep(
             peer.note = note;
         }
     }
-    Ok(v1::KeepNoteResponse {})
+    kept
 }
 
 /// Tells all notes.

@@ -43,6 +43,8 @@ impl Session {
 
     /// Serves a recalled one.
     pub(in crate::link) async fn run_again(mut self: Box<Self>) {
+        // Its stay is another one from here on: told of twice it would count twice.
+        self.note().await;
         self.native.end_orphans().await;
         self.go_on().await;
     }
