@@ -21,8 +21,10 @@ use tracing::{info, warn};
 use crate::auth::Application;
 use crate::fault::Fault;
 use crate::limits::{
-    APPLICATIONS_REMEMBERED, KEYS_PERIOD, STORE_CALL, UNKNOWN_APPLICATIONS, UNKNOWN_TIME,
+    APPLICATIONS_REMEMBERED, KEYS_PERIOD, STORE_CALL, UNKNOWN_APPLICATIONS, UNKNOWN_ASKED,
+    UNKNOWN_TIME,
 };
+use crate::rate::Rate;
 use crate::store::Applications;
 use replica::{Redis, Version};
 
@@ -33,6 +35,8 @@ pub struct Keys {
     copy: RwLock<Copy>,
     /// Names that the store did not have, and when: whoever makes them up does not ask it each time.
     unknown: Mutex<HashMap<String, Instant>>,
+    /// How often the store is asked for them all the same: who adds an application has it at once.
+    doubts: Rate<()>,
     counters: Counters,
 }
 
@@ -62,7 +66,8 @@ impl Keys {
     /// Of a store, and of a replica where there is one.
     pub fn new(store: Applications, replica: Option<Redis>) -> Arc<Self> {
         let (copy, unknown, counters) = Default::default();
-        Arc::new(Self { store, replica, copy, unknown, counters })
+        let doubts = Rate::each_second(UNKNOWN_ASKED, 1);
+        Arc::new(Self { store, replica, copy, unknown, doubts, counters })
     }
 
     /// An application and its keys.
@@ -76,7 +81,8 @@ impl Keys {
                 return Ok(copy.applications.get(id).cloned());
             }
         }
-        if self.lacked(id, Instant::now()) {
+        let now = Instant::now();
+        if self.lacked(id, now) && !self.doubts.admits((), now) {
             return Ok(None);
         }
         let asked = timeout(STORE_CALL, self.store.find(id)).await;
@@ -202,6 +208,8 @@ mod tests {
         let store = Store::open_in_memory().await.unwrap();
         let keys = Keys::new(store.applications(), None);
         assert_eq!(keys.find("made-up").await, Ok(None));
+        assert!(keys.doubts.admits((), Instant::now()), "one question is none too many");
+        while keys.doubts.admits((), Instant::now()) {}
         let now = Instant::now();
         assert!(keys.lacked("made-up", now));
         assert!(!keys.lacked("made-up", now + UNKNOWN_TIME), "it may be there by then");

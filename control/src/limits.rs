@@ -309,6 +309,8 @@ pub const APPLICATIONS_REMEMBERED: usize = 10_000;
 pub const UNKNOWN_APPLICATIONS: usize = 10_000;
 /// For so long: one that is added is there two seconds later at the latest.
 pub const UNKNOWN_TIME: Duration = Duration::from_secs(2);
+/// So often each second the store is asked for them before that, in all: nothing to a store.
+pub const UNKNOWN_ASKED: u32 = 20;
 /// Applications that a node knows from the Redis beside it: 100 MB with one key each.
 pub const APPLICATIONS_COPIED: usize = 100_000;
 /// Applications that are pushed to Redis in one transaction, which holds it up for a millisecond.
