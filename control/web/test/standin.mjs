@@ -100,7 +100,7 @@ function timelineOf(session, now) {
       ),
     })),
   );
-  return { session: session.session, streams, truncated: false };
+  return { session: session.session, stepSeconds: 60, streams, truncated: false };
 }
 
 /** What the stand-in answers, by the API's own names of its operations. */
