@@ -84,6 +84,11 @@ pub const TURN_CREDENTIALS: Duration = Duration::from_secs(12 * 3600);
 pub const MEDIA_STRANGERS: usize = 512;
 /// Those from one address, which may be that of a whole office whose UDP is blocked.
 pub const MEDIA_STRANGERS_PER_ADDRESS: usize = 128;
+/// Connections of HTTPS and links whose TLS the relay speaks, as their clients named no protocol: what
+/// it takes itself. Beyond, TLS is spoken here, and who comes for TURN without naming it finds none.
+pub const BACK_CONNECTIONS: usize = 4096;
+/// Those from one address, with those of which it is not known yet: as many as of these.
+pub const BACK_PER_ADDRESS: usize = MEDIA_STRANGERS_PER_ADDRESS;
 /// Most of a ClientHello that is looked at for framed media: one with post-quantum keys is 1.7 KiB.
 /// A longer one is none of a client of ours.
 pub const HELLO_BYTES: usize = 4 << 10;

@@ -65,8 +65,10 @@ pub const FRAMED_BEAT: Duration = Duration::from_millis(250);
 const _: () = assert!(
     FRAMED_STRANGERS < FRAMED_CONNECTIONS && FRAMED_BEAT.as_millis() * 4 <= STALLED.as_millis()
 );
-/// Files of each: to the peer, to the control plane, and both ends of the one to the worker.
-pub const FRAMED_FILES: usize = 4;
+/// Files of each: to the peer, and to the control plane.
+pub const FRAMED_FILES: usize = 2;
+/// And of each way to a worker: both its ends. Framed media has one, TURN as many as it has peers of one family.
+pub const FRAMED_WAY_FILES: usize = 2;
 /// How long a control plane may take for the message that hands a connection over. It writes it at once.
 pub const FRAMED_HANDOVER: Duration = Duration::from_secs(2);
 /// How long a peer may take for TLS and a check that passes: as long as a link for `Auth`.
@@ -85,6 +87,11 @@ const _: () = assert!(FRAMED_QUEUE_BYTES >= 2 * FRAMED_RECORD_BYTES);
 /// Connections of TLS that turned out to be neither framed media nor TURN, and that the control plane has back: those of
 /// clients that name no protocol, which no browser's page and no client of ours is. As many as may carry media.
 pub const FRAMED_BACK: usize = 4096;
+/// How long the client of such a connection may take nothing of what waits for it: as long as a control plane gives those
+/// whose TLS it speaks. Nobody else would end it.
+pub const FRAMED_BACK_STALL: Duration = Duration::from_secs(10);
+/// How long it may take for what is left when the control plane has ended: 48 KiB at most, by the slowest of lines.
+pub const FRAMED_BACK_END: Duration = Duration::from_secs(10);
 /// Bytes of such a connection that wait for either side; nothing more is read meanwhile.
 pub const FRAMED_BACK_BYTES: usize = 32 << 10;
 /// Allocations of TURN under one user name: that of one session, whose browser makes one for each of its networks (Firefox
@@ -98,7 +105,8 @@ pub const TURN_MESSAGE_BYTES: usize = DATAGRAM_BYTES + 256;
 pub const TURN_ANSWER_BYTES: usize = 512;
 /// Bytes of answers that wait for a slow reader; no more is read from it meanwhile.
 pub const TURN_ANSWERS_BYTES: usize = 16 << 10;
-/// Requests without the right credentials before a connection ends: a browser needs one for each nonce.
+/// Requests without the right credentials before a connection ends, Binding requests before an allocation among them: a
+/// browser needs one for each nonce.
 pub const TURN_STRANGE_REQUESTS: u32 = 16;
 /// How long an allocation lasts without a refresh, and at most with one (RFC 8656 section 3.2; the maximum of section 7.2).
 pub const TURN_LIFETIME: (Duration, Duration) =

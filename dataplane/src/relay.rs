@@ -7,8 +7,8 @@ use crate::fault::Fault;
 use crate::framed;
 use crate::handshake;
 use crate::limits::{
-    FILES_MIN, FRAMED_CONNECTIONS, FRAMED_FILES, RPC_CONNECTIONS, STOP, WORKER_EVENTS,
-    WORKER_QUALITY,
+    FILES_MIN, FRAMED_BACK, FRAMED_CONNECTIONS, FRAMED_FILES, FRAMED_WAY_FILES, RPC_CONNECTIONS,
+    STOP, WORKER_EVENTS, WORKER_QUALITY,
 };
 use crate::mailbox::{Mailbox, Request, mailbox};
 use crate::metrics;
@@ -124,7 +124,17 @@ impl Relay {
                 ));
             }
         }
-        let framed_most = files.map_or(FRAMED_CONNECTIONS, framed_connections);
+        let candidates = candidates::candidates(&Sources {
+            udp: bound.udp.clone(),
+            further: bound.further.clone(),
+            tcp: bound.tcp.clone(),
+            announced: config.announced.clone(),
+            tcp_announced_port: Some(config.ice_tcp_announced_port).filter(|port| *port != 0),
+            interfaces: interfaces::addresses(),
+            this_host_only: config.this_host_only,
+        });
+        let ways = turn::peers_most(&candidates).max(1);
+        let framed_most = files.map_or(FRAMED_CONNECTIONS, |files| framed_connections(files, ways));
         let framed = match framed_socket(config, framed_most) {
             Ok(socket) => socket,
             Err(why) => {
@@ -136,15 +146,7 @@ impl Relay {
         let identity = Identity {
             instance_id: random::instance_id()?,
             fingerprint: certificate.fingerprint_sha256_hex(),
-            candidates: candidates::candidates(&Sources {
-                udp: bound.udp.clone(),
-                further: bound.further.clone(),
-                tcp: bound.tcp.clone(),
-                announced: config.announced.clone(),
-                tcp_announced_port: Some(config.ice_tcp_announced_port).filter(|port| *port != 0),
-                interfaces: interfaces::addresses(),
-                this_host_only: config.this_host_only,
-            }),
+            candidates,
             udp: bound.udp.clone(),
             degradations,
         };
@@ -196,7 +198,9 @@ impl Relay {
         let is_framed = framed.is_some();
         let carried = match framed {
             Some(socket) => {
-                let incoming = socket.incoming(allowed(config), framed_most + RPC_CONNECTIONS);
+                // Some are being read, some go back.
+                let most = framed_most + framed_most.min(FRAMED_BACK) + RPC_CONNECTIONS;
+                let incoming = socket.incoming(allowed(config), most);
                 let (end, last) = (end.clone(), last("the TLS thread"));
                 let turn = Arc::new(turn::Server::new(&identity.candidates, framed_most));
                 let (carried, thread, taking) =
@@ -414,12 +418,13 @@ fn framed_socket(config: &Config, most: usize) -> Result<Option<rpc::socket::Soc
     rpc::socket::Socket::bind(&path).map(Some).map_err(|error| error.to_string())
 }
 
-/// How many connections of framed media there may be at most: strangers open them too. A quarter of the files that are not
-/// open yet.
-fn framed_connections(files: u64) -> usize {
+/// How many connections of framed media there may be at most, with `ways` to workers each, and as many that went back to the
+/// control plane: strangers open them too. A quarter of the files that are not open yet.
+fn framed_connections(files: u64, ways: usize) -> usize {
     let open = process::open_files().unwrap_or(0);
     let free = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(open);
-    (free / 4 / FRAMED_FILES).min(FRAMED_CONNECTIONS)
+    let each = FRAMED_FILES + ways * FRAMED_WAY_FILES + FRAMED_FILES;
+    (free / 4 / each).min(FRAMED_CONNECTIONS)
 }
 
 /// Who may call: root, ourselves, and whom the configuration names.

@@ -9,6 +9,9 @@
 //! With a secret among the PEM ([`turn_pem`]) the relay serves TURN as well, and clients that name no protocol may be
 //! handed over: what they are shows behind TLS. One that is none of the relay's comes back: it says [`BACK`], and from then
 //! on carries what the client says in TLS, and what is said to it.
+//!
+//! Where it has no room it says [`REFUSED`] before it has looked at the connection, which is then the control plane's as it
+//! was.
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -27,6 +30,8 @@ pub const TURN_ALPN: &[u8] = b"stun.turn";
 pub const KNOWN: u8 = 1;
 /// What it says of a client that is the control plane's.
 pub const BACK: u8 = 2;
+/// What it says when it took nothing of a connection, for want of room.
+pub const REFUSED: u8 = 3;
 /// Bytes of the secret of TURN.
 pub const TURN_SECRET_BYTES: usize = 32;
 const TURN_BEGIN: &str = "-----BEGIN STRAIT TURN SECRET-----\n";
@@ -83,7 +88,19 @@ pub fn turn_secret(pem: &[u8]) -> Option<[u8; TURN_SECRET_BYTES]> {
 /// # Errors
 /// What the system says: who handed the connection over is gone.
 pub fn tell_known(socket: impl AsFd) -> io::Result<()> {
-    rustix::net::send(socket, &[KNOWN], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    tell(socket, KNOWN)
+}
+
+/// Says that nothing was taken of the connection. Does not wait either.
+///
+/// # Errors
+/// As of [`tell_known`].
+pub fn tell_refused(socket: impl AsFd) -> io::Result<()> {
+    tell(socket, REFUSED)
+}
+
+fn tell(socket: impl AsFd, what: u8) -> io::Result<()> {
+    rustix::net::send(socket, &[what], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::handover::{self, Found, Handover};
-use crate::admission::Admission;
+use crate::admission::{Admission, Permit};
 use crate::limits;
 
 /// How long the rest of a request is waited for that gets no more than a hint.
@@ -35,6 +35,8 @@ pub struct FrontDoor {
     places: Arc<Admission>,
     /// Places for those of framed media whose peers the relay does not know yet.
     strangers: Arc<Admission>,
+    /// Places for those whose TLS the relay speaks for us.
+    back: Arc<Admission>,
 }
 
 /// What a connection turned out to be.
@@ -60,8 +62,8 @@ pub enum Opening {
 pub enum Admitted {
     /// Who begins with TLS.
     Tls(TcpStream),
-    /// Who named no protocol, and with whom the relay speaks TLS.
-    Back(UnixStream),
+    /// Who named no protocol, and with whom the relay speaks TLS. It has the place for as long.
+    Back(UnixStream, Permit),
 }
 
 impl FrontDoor {
@@ -70,7 +72,8 @@ impl FrontDoor {
     pub fn new(relay: Option<SocketAddr>, places: Arc<Admission>) -> Self {
         let strangers =
             Admission::new(limits::MEDIA_STRANGERS, limits::MEDIA_STRANGERS_PER_ADDRESS);
-        Self { relay, handover: None, places, strangers }
+        let back = Admission::new(limits::BACK_CONNECTIONS, limits::BACK_PER_ADDRESS);
+        Self { relay, handover: None, places, strangers, back }
     }
 
     /// Hands framed media over TLS to the relay as well, among the same places as soon as the relay
@@ -113,7 +116,10 @@ impl FrontDoor {
         stream: TcpStream,
         address: IpAddr,
     ) -> io::Result<Admitted> {
-        let Ok(stranger) = self.strangers.enter(address) else { return Ok(Admitted::Tls(stream)) };
+        let (Ok(stranger), Ok(back)) = (self.strangers.enter(address), self.back.enter(address))
+        else {
+            return Ok(Admitted::Tls(stream));
+        };
         if !self.places.has_room(address) {
             return Ok(Admitted::Tls(stream));
         }
@@ -124,11 +130,12 @@ impl FrontDoor {
                 return Ok(Admitted::Tls(stream));
             }
         };
-        drop(stream);
+        // Ours is kept until it is clear that the relay has it.
         let found = Handover::find_out(relay).await?;
         drop(stranger);
         match found {
-            Found::Ours(relay) => Ok(Admitted::Back(relay)),
+            Found::Ours(relay) => Ok(Admitted::Back(relay, back)),
+            Found::Refused => Ok(Admitted::Tls(stream)),
             Found::Relays(relay) => {
                 // Where all places were taken meanwhile there are a few more than that.
                 let place = self.places.enter(address).ok();
@@ -430,6 +437,65 @@ mod tests {
         while places.count() > 0 || door.strangers.count() > 1 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// A relay's side of a connection that was passed to it, whose message was read.
+    async fn passed(relay: &tokio::net::UnixListener) -> UnixStream {
+        let (mut at_relay, _) = relay.accept().await.unwrap();
+        at_relay.read_exact(&mut [0; 4 + 3]).await.unwrap();
+        at_relay
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_holds_a_place_and_who_finds_none_is_served_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let rpc = folder.path().join("relay.sock");
+        let relay = tokio::net::UnixListener::bind(handover::socket_of(&rpc)).unwrap();
+        let handover = Handover::new(&rpc, b"pem").unwrap();
+        let mut door = FrontDoor::new(None, Admission::new(9, 9));
+        door.back = Admission::new(9, 1);
+        let address = [192, 0, 2, 1].into();
+
+        let (_client, server) = pair().await;
+        let says_back = async {
+            let mut at_relay = passed(&relay).await;
+            at_relay.write_all(&[handover::BACK]).await.unwrap();
+            at_relay
+        };
+        let (found, at_relay) = tokio::join!(door.find_out(&handover, server, address), says_back);
+        let held @ Admitted::Back(..) = found.unwrap() else { panic!("not back") };
+        assert_eq!((door.back.count(), door.strangers.count()), (1, 0));
+        let (_other, server) = pair().await;
+        let found = door.find_out(&handover, server, address).await.unwrap();
+        assert!(matches!(found, Admitted::Tls(_)), "no place: the relay is not asked");
+        drop((held, at_relay));
+        assert_eq!(door.back.count(), 0);
+
+        // A relay that has no room itself took nothing of it.
+        let (mut client, server) = pair().await;
+        client.write_all(&[0x16]).await.unwrap();
+        let refuses = async {
+            let (at_relay, _) = relay.accept().await.unwrap();
+            handover::tell_refused(&at_relay).unwrap();
+        };
+        let (found, ()) = tokio::join!(door.find_out(&handover, server, address), refuses);
+        let Admitted::Tls(mut server) = found.unwrap() else { panic!("not served here") };
+        assert_eq!(server.read_u8().await.unwrap(), 0x16);
+        // One that ends without a word may have read of it.
+        let (mut client, server) = pair().await;
+        let ends = async { drop(passed(&relay).await) };
+        let (found, ()) = tokio::join!(door.find_out(&handover, server, address), ends);
+        assert!(found.is_err());
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "nobody has it");
+        assert_eq!((door.back.count(), door.strangers.count()), (0, 0));
+        // No more of framed media is known of one that was refused.
+        let (_client, server) = pair().await;
+        let (carried, at_relay) =
+            tokio::join!(handover.carry(server, || panic!("it is not known")), async {
+                handover::tell_refused(passed(&relay).await)
+            });
+        carried.unwrap();
+        at_relay.unwrap();
     }
 
     #[tokio::test]

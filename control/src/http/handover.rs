@@ -21,6 +21,8 @@ pub enum Found {
     Relays(UnixStream),
     /// It is ours: this carries what is said within TLS.
     Ours(UnixStream),
+    /// The relay has no room, and took nothing of it.
+    Refused,
 }
 
 /// The way to the relay.
@@ -60,7 +62,8 @@ impl Handover {
         let mut relay = self.pass(&stream).await?;
         drop(stream);
         // It says that, and that it is over, be it by its own end.
-        if let Ok(1) = relay.read(&mut [0]).await {
+        let mut said = [0];
+        if let (Ok(1), [handover::KNOWN]) = (relay.read(&mut said).await, said) {
             known();
             ended(relay).await;
         }
@@ -77,6 +80,7 @@ impl Handover {
         match (saying.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, said) {
             (1, [handover::KNOWN]) => Ok(Found::Relays(relay)),
             (1, [handover::BACK]) => Ok(Found::Ours(relay)),
+            (1, [handover::REFUSED]) => Ok(Found::Refused),
             _ => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }

@@ -178,3 +178,40 @@ async fn media_over_links_takes_places_at_the_relay() {
     }
     panic!("no place is given back");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_say_which_http_it_speaks_is_sent_away() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const GET: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let service = Service::start_tls(|_| {}).await;
+    let certificate = service.folder.path().join("certificate.pem");
+    let says = |alpn: Option<&[u8]>, said: &[u8]| {
+        let mut client = Native::open(service.server.https[0], trusting(&certificate, alpn));
+        client.tls.conn.complete_io(&mut client.tls.sock).unwrap();
+        client.tls.write_all(said).unwrap();
+        client.tls
+    };
+    // All wait at the same time.
+    let mut hostile = [
+        says(None, b"P"),
+        says(None, &PREFACE[..23]),
+        says(Some(b"h2"), b""),
+        says(Some(b"h2"), &PREFACE[..10]),
+    ];
+    let (mut idle, mut slow) = (says(Some(b"http/1.1"), b""), says(None, &GET[..1]));
+    slow.write_all(&GET[1..5]).unwrap();
+    for client in &mut hostile {
+        client.sock.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+        let mut said = Vec::new();
+        let ended = client.read_to_end(&mut said);
+        let late = |kind| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&kind);
+        assert!(!ended.is_err_and(|error| late(error.kind())), "it is held for ever");
+    }
+    // Who is to ask by HTTP/1.1 has the time of its headers.
+    for (client, rest) in [(&mut idle, GET), (&mut slow, &GET[5..])] {
+        client.write_all(rest).unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+}

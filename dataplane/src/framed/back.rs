@@ -1,14 +1,17 @@
 //! A connection that is neither framed media nor TURN: its client named no protocol, and the first bytes say that it is the
 //! control plane's. It gets what is said by the socket that it handed the connection over with.
 
+use super::late;
 use super::tls::{Scratch, Tls};
 use crate::limits::FRAMED_BACK_BYTES;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// What waits on either way.
 struct Back<'a> {
@@ -20,21 +23,48 @@ struct Back<'a> {
     outward: Vec<u8>,
     peer_ended: bool,
     control_ended: bool,
+    /// The same, though not all that it said was read yet.
+    control_left: bool,
+    patience: Patience,
+    /// When that is over, where something waits for the peer.
+    stalled: Pin<Box<Sleep>>,
+    /// Bytes for the peer that had gone when it began.
+    gone: u64,
+}
+
+/// How long the peer may take nothing, and how long it may take for the rest when the control plane ended.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) stall: Duration,
+    pub(super) end: Duration,
 }
 
 /// Carries bytes both ways until either side ends.
 ///
 /// # Errors
-/// It ended otherwise.
+/// It ended otherwise, or the peer takes nothing.
 pub(super) async fn give(
     peer: Tls,
     inward: Vec<u8>,
     control: &mut UnixStream,
     scratch: &Scratch,
+    patience: Patience,
 ) -> io::Result<()> {
-    let outward = Vec::new();
-    let (peer_ended, control_ended) = (false, false);
-    let mut back = Back { peer, control, inward, outward, peer_ended, control_ended };
+    let (outward, gone) = (Vec::new(), 0);
+    let (peer_ended, control_ended, control_left) = Default::default();
+    let stalled = Box::pin(sleep(patience.stall));
+    let mut back = Back {
+        peer,
+        control,
+        inward,
+        outward,
+        peer_ended,
+        control_ended,
+        control_left,
+        patience,
+        stalled,
+        gone,
+    };
     poll_fn(|cx| back.poll(cx, scratch)).await
 }
 
@@ -49,9 +79,32 @@ impl Back<'_> {
                 return Poll::Ready(Ok(()));
             }
             if !is_moved {
-                return Poll::Pending;
+                return self.poll_stalled(cx);
             }
         }
+    }
+
+    /// Whether the peer let too much time pass. From the control plane's end on, whatever it takes.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_waiting = self.peer.is_waiting() || !self.outward.is_empty();
+        let gone = self.peer.gone();
+        if !self.control_left && self.is_control_closed(cx) {
+            self.control_left = true;
+            self.stalled.as_mut().reset(Instant::now() + self.patience.end);
+        } else if !self.control_left && (!is_waiting || gone != self.gone) {
+            self.gone = gone;
+            self.stalled.as_mut().reset(Instant::now() + self.patience.stall);
+        }
+        if !is_waiting && !self.control_left {
+            return Poll::Pending;
+        }
+        self.stalled.as_mut().poll(cx).map(|()| Err(late("the client takes nothing")))
+    }
+
+    /// Whether the control plane says no more: a slow peer would have the last of it read late.
+    fn is_control_closed(&self, cx: &mut Context<'_>) -> bool {
+        let ready = pin!(self.control.ready(Interest::READABLE)).poll(cx);
+        self.control_ended || matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Whether something moved that may let more move.

@@ -13,7 +13,10 @@ mod queue;
 mod relayed;
 mod tls;
 
-use crate::limits::{FRAMED_BACK, FRAMED_BEAT, FRAMED_HANDOVER, FRAMED_STRANGERS, FRAMED_UNKNOWN};
+use crate::limits::{
+    FRAMED_BACK, FRAMED_BACK_END, FRAMED_BACK_STALL, FRAMED_BEAT, FRAMED_HANDOVER,
+    FRAMED_STRANGERS, FRAMED_UNKNOWN,
+};
 use crate::random;
 use crate::rpc::socket::Connection;
 use crate::steer::Letterbox;
@@ -95,8 +98,8 @@ struct Common {
 struct Stay {
     /// Closed when all is over, which tells the control plane.
     control: Connection,
-    _place: OwnedSemaphorePermit,
-    _counted: Counted,
+    place: OwnedSemaphorePermit,
+    counted: Counted,
 }
 
 /// Counts what is open.
@@ -169,6 +172,8 @@ async fn take_over(
         let room = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned();
         let (Ok(place), Ok(stranger)) = (room(&places), room(&strangers)) else {
             counted.refused.fetch_add(1, Ordering::Relaxed);
+            // Nothing was read: who handed it over still has it.
+            let _gone = handover::tell_refused(&control.stream);
             continue;
         };
         let (certificates, to_thread) = (Arc::clone(&certificates), to_thread.clone());
@@ -180,8 +185,8 @@ async fn take_over(
             match taken {
                 Ok((peer, served)) => {
                     counted.accepted.fetch_add(1, Ordering::Relaxed);
-                    let _counted = Counted::new(&counted, |shared| &shared.open);
-                    let stay = Stay { control, _place: place, _counted };
+                    let counted = Counted::new(&counted, |shared| &shared.open);
+                    let stay = Stay { control, place, counted };
                     let handed = Handed { peer, served, stay, stranger };
                     // As many fit as there are places.
                     let _ending = to_thread.try_send(handed);
@@ -279,7 +284,7 @@ async fn meet_all(
     }
 }
 
-/// Carries a connection for the control plane, among others' places.
+/// Carries a connection for the control plane, in a place of its own instead of those of media.
 async fn give_back(
     peer: Tls,
     inward: Vec<u8>,
@@ -287,13 +292,15 @@ async fn give_back(
     common: &Common,
     scratch: &Scratch,
 ) -> io::Result<()> {
-    let Stay { mut control, _place, _counted } = stay;
     let _place = Arc::clone(&common.back).try_acquire_owned().map_err(io::Error::other)?;
+    let Stay { mut control, place, counted } = stay;
+    drop((place, counted));
     let _counted = Counted::new(&common.shared, |Shared { back: [open, _], .. }| open);
     let [_, ever] = &common.shared.back;
     ever.fetch_add(1, Ordering::Relaxed);
     control.stream.write_all(&[BACK]).await?;
-    back::give(peer, inward, &mut control.stream, scratch).await
+    let patience = back::Patience { stall: FRAMED_BACK_STALL, end: FRAMED_BACK_END };
+    back::give(peer, inward, &mut control.stream, scratch, patience).await
 }
 
 /// Carries what comes, until told to end.

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use strait_core::port::{Meta, Port};
 use strait_io::{Bound, Clock, Options, bind};
+use tokio::net::UnixStream;
 
 const STUN: [u8; 20] = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -129,6 +130,135 @@ fn a_slow_reader_loses_the_oldest_frames_and_delays_nobody() {
     assert!(last > COUNT - 2 * (crate::limits::FRAMED_QUEUE_BYTES / FRAME) as u32, "{last}");
     drop(tls);
     assert!(!is_failure(&thread.join().unwrap()), "an end like any other");
+}
+
+/// A client that named no protocol and speaks HTTP, on a thread of the test's: what it says with `end`, and its connection
+/// as [`give_back`] gets it.
+async fn who_goes_back<T: Send + 'static>(
+    common: &Common,
+    scratch: &Scratch,
+    end: impl FnOnce(StreamOwned<ClientConnection, TcpStream>) -> T + Send + 'static,
+) -> (Tls, Vec<u8>, JoinHandle<T>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let pem = made.cert.pem() + &made.signing_key.serialize_pem();
+    let pem = pem + &handover::turn_pem(&[7; handover::TURN_SECRET_BYTES]);
+    let served = Certificates::default().config(pem.as_bytes()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let client = std::thread::spawn(move || {
+        let mut tls = client(peer, pem.as_bytes());
+        tls.write_all(b"GET").unwrap();
+        end(tls)
+    });
+    let (_bound, letterbox) = sockets();
+    let met = meet(ours, served, common, (&letterbox, scratch), PATIENCE).await.unwrap();
+    let Met::Back(peer, inward) = met else { panic!("not the control plane's") };
+    (*peer, inward, client)
+}
+
+fn with_runtime<T>(what: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(what)
+}
+
+#[test]
+fn whoever_finds_no_room_is_told_so() {
+    with_runtime(async {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"a message").await.unwrap();
+        let (to_meet, _handed) = mpsc::channel(1);
+        let incoming = tokio_stream::iter([Ok(Connection::of_tests(far))]);
+        let shared = Arc::<Shared>::default();
+        take_over(incoming, 0, to_meet, Arc::clone(&shared)).await;
+        assert_eq!(near.read_u8().await.unwrap(), handover::REFUSED);
+        assert_eq!(shared.refused.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn who_goes_back_takes_no_place_of_media() {
+    with_runtime(async {
+        let common = Common { shared: Arc::default(), back: Arc::new(Semaphore::new(1)) };
+        let scratch = tls::scratch();
+        let places = Arc::new(Semaphore::new(1));
+        let stay = || {
+            let (near, far) = UnixStream::pair().unwrap();
+            let place = Arc::clone(&places).try_acquire_owned().unwrap();
+            let counted = Counted::new(&common.shared, |shared| &shared.open);
+            (near, Stay { control: Connection::of_tests(far), place, counted })
+        };
+        let (peer, inward, client) = who_goes_back(&common, &scratch, |tls| tls).await;
+        let (mut control, one) = stay();
+        let given = give_back(peer, inward, one, &common, &scratch);
+        let goes_on = async {
+            let mut came = [0; 4];
+            control.read_exact(&mut came).await.unwrap();
+            assert_eq!(&came, &[BACK, b'G', b'E', b'T']);
+            assert_eq!(places.available_permits(), 1, "it is there for others");
+            assert_eq!(common.shared.open.load(Ordering::Relaxed), 0);
+            // One more finds no place to go back to, and gives that of media back as well.
+            let (peer, inward, other) = who_goes_back(&common, &scratch, |tls| tls).await;
+            let (_control, two) = stay();
+            assert!(give_back(peer, inward, two, &common, &scratch).await.is_err());
+            assert_eq!(places.available_permits(), 1);
+            drop((other.join().unwrap(), control));
+        };
+        let (outcome, ()) = tokio::join!(given, goes_on);
+        outcome.unwrap();
+        assert_eq!(common.back.available_permits(), 1);
+        drop(client.join().unwrap());
+    });
+}
+
+#[test]
+fn a_client_that_goes_back_and_does_not_read_is_cut() {
+    const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_millis(100);
+    with_runtime(async {
+        let common = Common { shared: Arc::default(), back: Arc::new(Semaphore::new(1)) };
+        let scratch = tls::scratch();
+        for (control_ends, stall, end) in [(false, SHORT, LONG), (true, LONG, SHORT)] {
+            let (ended, ends) = std::sync::mpsc::sync_channel(1);
+            let client = who_goes_back(&common, &scratch, move |mut tls| {
+                // Nothing is read, or little once the control plane has ended.
+                if ends.recv() == Ok(()) {
+                    while tls.sock.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                }
+            });
+            let (peer, inward, client) = client.await;
+            let (mut control, far) = UnixStream::pair().unwrap();
+            let patience = back::Patience { stall, end };
+            let given = async {
+                let mut far = far;
+                back::give(peer, inward, &mut far, &scratch, patience).await
+            };
+            let says = async {
+                control.read_exact(&mut [0; 3]).await.unwrap();
+                // Nothing waits for it: it may be silent for as long as it likes.
+                tokio::time::sleep(3 * SHORT).await;
+                // As much as all on the way take, and more: until the connection is cut.
+                let large = vec![0x5a; 64 << 20];
+                if control_ends {
+                    let most = timeout(Duration::from_secs(1), control.write_all(&large));
+                    assert!(most.await.is_err(), "it is not read, and has time");
+                    drop(control);
+                    ended.send(()).unwrap();
+                } else {
+                    control.write_all(&large).await.unwrap_err();
+                    drop(ended);
+                }
+            };
+            let both = async { tokio::join!(given, says) };
+            let (outcome, ()) = timeout(PATIENCE, both).await.expect("it ends");
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::TimedOut);
+            client.join().unwrap();
+        }
+    });
 }
 
 /// What the port gets, at least so many frames of the connection that waits for it.

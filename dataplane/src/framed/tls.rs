@@ -23,6 +23,8 @@ pub(super) fn scratch() -> Scratch {
 pub(super) struct Tls {
     peer: TcpStream,
     tls: ServerConnection,
+    /// Bytes that the socket took.
+    gone: u64,
 }
 
 /// The same on its way to another thread.
@@ -34,7 +36,7 @@ impl Tls {
         peer.set_nodelay(true)?;
         strait_io::limit_unsent(&peer, FRAMED_UNSENT_BYTES)?;
         let peer = TcpStream::from_std(peer)?;
-        Ok(Self { peer, tls: ServerConnection::new(tls).map_err(io::Error::other)? })
+        Ok(Self { peer, tls: ServerConnection::new(tls).map_err(io::Error::other)?, gone: 0 })
     }
 
     pub(super) fn leave(self) -> io::Result<Moving> {
@@ -42,7 +44,7 @@ impl Tls {
     }
 
     pub(super) fn arrive(Moving(peer, tls): Moving) -> io::Result<Self> {
-        Ok(Self { peer: TcpStream::from_std(peer)?, tls })
+        Ok(Self { peer: TcpStream::from_std(peer)?, tls, gone: 0 })
     }
 
     /// The peer's address.
@@ -118,12 +120,22 @@ impl Tls {
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut Socket(&mut self.peer, cx)) {
-                Ok(_) => {}
+                Ok(written) => self.gone += written as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
         Ok(true)
+    }
+
+    /// Whether there are records that the socket did not take yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    /// How many bytes it took.
+    pub(super) fn gone(&self) -> u64 {
+        self.gone
     }
 
     /// Takes a record's worth of bytes, after [`Tls::flush`] took all.

@@ -137,6 +137,15 @@ pub(crate) struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
+#[cfg(test)]
+impl Connection {
+    /// One that nobody counts.
+    pub(crate) fn of_tests(stream: UnixStream) -> Self {
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        Self { stream, _place: place.expect("it is free") }
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = UdsConnectInfo;
     fn connect_info(&self) -> UdsConnectInfo {

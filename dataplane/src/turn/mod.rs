@@ -62,23 +62,32 @@ struct Place {
     number: u32,
 }
 
+fn peers(candidates: &[Candidate]) -> Vec<SocketAddr> {
+    let mut peers: Vec<SocketAddr> = Vec::new();
+    for candidate in candidates {
+        let is_media = candidate.protocol() == Protocol::Udp && candidate.purpose() == Purpose::Any;
+        let (Ok(ip), Ok(port)) = (candidate.address.parse(), u16::try_from(candidate.port)) else {
+            continue;
+        };
+        // A worker tells connections apart by its address and the peer's; further ports are for UDP alone.
+        if is_media && peers.iter().all(|peer| peer.ip() != ip) && peers.len() < TURN_PEERS {
+            peers.push(SocketAddr::new(ip, port));
+        }
+    }
+    peers
+}
+
+/// How many peers one allocation may speak to at most: all of one family.
+pub(crate) fn peers_most(candidates: &[Candidate]) -> usize {
+    let peers = peers(candidates);
+    let ipv6 = peers.iter().filter(|peer| peer.is_ipv6()).count();
+    ipv6.max(peers.len() - ipv6)
+}
+
 impl Server {
     /// For the media that `candidates` tell of: of each address the first port for everything.
     pub(crate) fn new(candidates: &[Candidate], most: usize) -> Self {
-        let mut peers: Vec<SocketAddr> = Vec::new();
-        for candidate in candidates {
-            let is_media =
-                candidate.protocol() == Protocol::Udp && candidate.purpose() == Purpose::Any;
-            let (Ok(ip), Ok(port)) = (candidate.address.parse(), u16::try_from(candidate.port))
-            else {
-                continue;
-            };
-            // A worker tells connections apart by its address and the peer's; further ports are for UDP alone.
-            if is_media && peers.iter().all(|peer| peer.ip() != ip) && peers.len() < TURN_PEERS {
-                peers.push(SocketAddr::new(ip, port));
-            }
-        }
-        Self { peers, most, ..Self::default() }
+        Self { peers: peers(candidates), most, ..Self::default() }
     }
 
     fn has_family(&self, ipv6: bool) -> bool {

@@ -57,6 +57,8 @@ pub(crate) struct Session {
     nonce: Nonce,
     strange: u32,
     allocation: Option<Allocation>,
+    /// It had its one allocation.
+    has_allocated: bool,
 }
 
 /// The nonce of one connection. Nobody else can see it, or use it: it is said within TLS.
@@ -105,7 +107,8 @@ impl Session {
         now: Instant,
     ) -> Self {
         let nonce = Nonce { seed, count: 0, until: now + TURN_NONCE };
-        Self { server, secret, client, nonce, strange: 0, allocation: None }
+        let (strange, allocation, has_allocated) = Default::default();
+        Self { server, secret, client, nonce, strange, allocation, has_allocated }
     }
 
     /// Takes what the peer sent; answers go to `out`. Returns a datagram, and for which of the server's peers.
@@ -125,6 +128,9 @@ impl Session {
         let message = Message::parse(bytes).map_err(|_| Broken::Message)?;
         match (message.class(), message.method()) {
             (Class::Request, stun::BINDING) => {
+                if self.allocation.is_none() {
+                    self.count_strange()?;
+                }
                 answer(&message, Class::Success, None, out, |b| b.xor_mapped_address(self.client));
                 Ok(None)
             }
@@ -228,10 +234,7 @@ impl Session {
         let (key, user) = match self.authenticate(now, request) {
             Ok(known) => known,
             Err(refusal) => {
-                self.strange += 1;
-                if self.strange > TURN_STRANGE_REQUESTS {
-                    return Err(Broken::Strange);
-                }
+                self.count_strange()?;
                 let nonce = self.nonce.text();
                 answer(request, Class::Error, None, out, |b| refusal.write(b, &nonce));
                 return Ok(());
@@ -269,6 +272,12 @@ impl Session {
             }),
         }
         Ok(())
+    }
+
+    /// One more request of somebody who showed no credentials.
+    fn count_strange(&mut self) -> Result<(), Broken> {
+        self.strange += 1;
+        if self.strange > TURN_STRANGE_REQUESTS { Err(Broken::Strange) } else { Ok(()) }
     }
 
     /// RFC 8489 section 9.2.4.
@@ -321,6 +330,10 @@ impl Session {
                 false => refusal(441, "Wrong Credentials"),
             });
         }
+        // One of each connection, so that those who make many need as many connections before numbers come again.
+        if self.has_allocated {
+            return Err(refusal(437, "Allocation Mismatch"));
+        }
         match request.attribute(turns::REQUESTED_TRANSPORT) {
             Some([UDP, _, _, _]) => {}
             Some([_, _, _, _]) => return Err(refusal(442, "Unsupported Transport Protocol")),
@@ -349,6 +362,7 @@ impl Session {
         })?;
         let (shortest, longest) = TURN_LIFETIME;
         let lifetime = asked_lifetime(request).unwrap_or(shortest).clamp(shortest, longest);
+        self.has_allocated = true;
         self.allocation = Some(Allocation {
             relayed: relayed_address(place.number, ipv6),
             place,

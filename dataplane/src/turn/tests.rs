@@ -297,6 +297,18 @@ fn who_has_no_credentials_gets_nothing() {
     let builder = Builder::new(&mut room, Class::Request, turn::ALLOCATE, *b"abcdefghijkl");
     let length = builder.finish().unwrap();
     assert_eq!(peer.take(&room[..length]), Err(Broken::Strange));
+    // Nor is it better to ask where one is.
+    let mut peer = Peer::new(&server);
+    let builder = Builder::new(&mut room, Class::Request, stun::BINDING, *b"abcdefghijkl");
+    let length = builder.finish().unwrap();
+    for _ in 0..TURN_STRANGE_REQUESTS {
+        assert_eq!(peer.take(&room[..length]), Ok(None));
+    }
+    assert_eq!(peer.take(&room[..length]), Err(Broken::Strange));
+    let mut peer = Peer::allocated(&server);
+    for _ in 0..2 * TURN_STRANGE_REQUESTS {
+        assert_eq!(peer.take(&room[..length]), Ok(None), "whoever is known may");
+    }
     // Integrity without what it is about.
     let mut peer = Peer::new(&server);
     let builder = Builder::new(&mut room, Class::Request, turn::ALLOCATE, *b"abcdefghijkl");
@@ -341,8 +353,13 @@ fn what_is_over_is_over() {
     peer.session.sweep(peer.now().instant);
     assert_eq!(peer.session.relayed(), None);
     assert_eq!(peer.ask(turn::REFRESH, &[]).code, 437);
+    assert_eq!(peer.allocate(), 437, "a connection has one");
     // Without a refresh.
-    assert_eq!(peer.allocate(), 0);
+    let mut other = Peer::new(&server(9));
+    other.is(b"3000000000:one");
+    other.now = peer.now;
+    let mut peer = other;
+    assert_eq!((peer.allocate(), peer.allocate()), (401, 0));
     peer.ask_for(turn::CREATE_PERMISSION, PEER, &[]);
     let ends = peer.now + TURN_LIFETIME.0;
     while peer.now < ends {
@@ -447,6 +464,17 @@ fn allocations_are_bounded_and_places_come_back() {
     drop((held, others, more));
     assert_eq!(server.open.load(Ordering::Relaxed), 0);
     assert!(server.places().by_user.is_empty(), "nobody is remembered");
+}
+
+#[test]
+fn an_allocation_speaks_to_one_family() {
+    let of = |addresses: &[&str]| {
+        let one = |address: &&str| candidate(address, 8443, Protocol::Udp, Purpose::Any);
+        peers_most(&addresses.iter().map(one).collect::<Vec<_>>())
+    };
+    assert_eq!(of(&[]), 0);
+    assert_eq!(of(&["203.0.113.9", "2001:db8:5::9"]), 1);
+    assert_eq!(of(&["203.0.113.9", "2001:db8:5::9", "203.0.113.10", "203.0.113.10"]), 2);
 }
 
 #[test]
