@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::gate::Place;
 use crate::fault::{Class, Fault};
 use crate::http::answer::refuse;
 use crate::http::{App, bearer, identify};
@@ -64,6 +65,16 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
+        let caller = Self::judge(parts, app).await?;
+        if let Some(place) = parts.extensions.get::<Place>() {
+            place.take(&app.gate)?;
+        }
+        Ok(caller)
+    }
+}
+
+impl Caller {
+    async fn judge(parts: &Parts, app: &Arc<App>) -> Result<Self, Refused> {
         let token = bearer(&parts.headers);
         if token.is_some_and(|token| app.config.api.tokens.iter().any(|known| known.is(token))) {
             return Ok(Self::Operator);

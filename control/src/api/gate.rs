@@ -1,7 +1,7 @@
 //! How often, and how many at a time, may call: whoever floods the API waits, not those who log in.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aws_lc_rs::digest;
@@ -9,7 +9,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access::Refused;
 use crate::admission::network;
@@ -28,7 +28,26 @@ pub struct Gate {
     /// Of diagnostics.
     posts_by_address: Rate<IpAddr>,
     posts_by_application: Rate<String>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
+}
+
+/// The place of a question, held until it is answered. Who may not ask takes none.
+#[derive(Clone, Default)]
+pub struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Place {
+    /// Takes one, for a caller that is known.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Unavailable`].
+    pub fn take(&self, gate: &Gate) -> Result<(), Fault> {
+        let Ok(place) = Arc::clone(&gate.reads).try_acquire_owned() else {
+            let reason = "too many questions are under way; ask again in a moment";
+            return Err(Fault::unavailable(reason));
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        Ok(())
+    }
 }
 
 impl Gate {
@@ -47,7 +66,7 @@ impl Gate {
                 limits::POSTS_PER_APPLICATION_SECOND,
                 CALLERS,
             ),
-            reads: Semaphore::new(limits::READS_AT_ONCE),
+            reads: Arc::new(Semaphore::new(limits::READS_AT_ONCE)),
         }
     }
 
@@ -102,7 +121,7 @@ impl Gate {
 pub async fn pass(
     State(app): State<Arc<App>>,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let address = client.ip().to_canonical();
@@ -112,18 +131,30 @@ pub async fn pass(
     if *request.method() != Method::GET {
         return next.run(request).await;
     }
-    match app.gate.reads.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) => {
-            let reason = "too many questions are under way; ask again in a moment";
-            Refused::from(Fault::unavailable(reason)).into_response()
-        }
-    }
+    let place = Place::default();
+    request.extensions_mut().insert(place.clone());
+    let response = next.run(request).await;
+    drop(place);
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn questions_under_way_are_bounded() {
+        let gate = Gate::new(&Api::default());
+        let mut places = Vec::new();
+        for _ in 0..limits::READS_AT_ONCE {
+            let place = Place::default();
+            place.take(&gate).unwrap();
+            places.push(place);
+        }
+        assert!(Place::default().take(&gate).is_err());
+        places.pop();
+        Place::default().take(&gate).unwrap();
+    }
 
     #[test]
     fn addresses_and_tokens_have_their_own() {

@@ -3,6 +3,8 @@
 //! these did, in the same transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::cql::Cql;
 use super::sql::{Open, Pool, Value, times, values};
@@ -21,6 +23,8 @@ pub(super) const DAY_MS: i64 = 86_400_000;
 pub struct Records {
     pool: Pool,
     cql: Option<Cql>,
+    /// Checks before that were forgotten.
+    forgotten: Arc<AtomicI64>,
 }
 
 /// What a batch of events says, folded.
@@ -65,7 +69,7 @@ type Quality<'a> = BTreeMap<(&'a str, &'static str, i64), Vec<(&'a Stream, f64, 
 
 impl Records {
     pub(super) fn new(pool: Pool, cql: Option<Cql>) -> Self {
-        Self { pool, cql }
+        Self { pool, cql, forgotten: Arc::new(AtomicI64::new(i64::MIN)) }
     }
 
     /// Writes what events say: all of it, or, in SQL, nothing. What concerns nodes is in SQL
@@ -100,9 +104,13 @@ impl Records {
                              VALUES (?, 'self', ?, ?, ?) {unless there}";
             let values = values![&event.node, *minute, *is_well, *reason];
             if open.execute(statement, &values).await? > 0 {
-                // Its day may have been summed up without it.
-                let undo = "DELETE FROM check_days WHERE at_ms = ?";
-                open.execute(undo, &values![floor(*minute, DAY_MS)]).await?;
+                // Its day may have been summed up without it. Where some of that is forgotten the sum
+                // is all there is.
+                let day = floor(*minute, DAY_MS);
+                if day >= self.forgotten.load(Ordering::Relaxed) {
+                    let undo = "DELETE FROM check_days WHERE at_ms = ?";
+                    open.execute(undo, &values![day]).await?;
+                }
             }
         }
         open.commit().await
@@ -124,6 +132,7 @@ impl Records {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn forget(&self, before: i64) -> Result<bool, Fault> {
+        self.forgotten.fetch_max(before, Ordering::Relaxed);
         let old = "SELECT session FROM sessions WHERE until_ms < ? ORDER BY until_ms LIMIT ?";
         let old = self.pool.rows(old, &values![before, limits::SESSIONS_FORGOTTEN_AT_ONCE]).await?;
         let old: Vec<Value> =

@@ -399,7 +399,11 @@ async fn summed(store: &Store) {
     checks.sum_days(end).await.unwrap();
     assert_eq!(told().await, late);
     // The sums outlive the minutes.
-    assert!(!store.records().forget(begin + 2 * DAY).await.unwrap());
+    let records = store.records();
+    assert!(!records.forget(begin + 2 * DAY).await.unwrap());
+    assert_eq!(told().await, late);
+    // Also where one of these comes later still.
+    records.write(&[checked(1_500, true)]).await.unwrap();
     assert_eq!(told().await, late);
 }
 
