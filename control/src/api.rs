@@ -1,4 +1,4 @@
-//! `/api/v1`: analytics, keys, nodes, diagnostics. `docs/reference/api.md` explains it,
+//! `/api/v1`: analytics, keys, invoices, nodes, diagnostics. `docs/reference/api.md` explains it,
 //! `api/openapi.json` describes every field, `access` says who may ask for what.
 
 mod access;
@@ -6,7 +6,9 @@ mod analytics;
 mod applications;
 mod diagnostics;
 mod gate;
+mod invoices;
 mod nodes;
+mod prices;
 mod probes;
 
 use std::sync::Arc;
@@ -28,7 +30,7 @@ pub use gate::Gate;
 pub const OPENAPI: &str = include_str!("api/openapi.json");
 
 /// All calls, by their paths below `/api/v1`.
-fn calls() -> [(&'static str, MethodRouter<Arc<App>>); 21] {
+fn calls() -> [(&'static str, MethodRouter<Arc<App>>); 25] {
     [
         ("/openapi.json", get(openapi)),
         ("/me", get(analytics::me)),
@@ -50,6 +52,10 @@ fn calls() -> [(&'static str, MethodRouter<Arc<App>>); 21] {
             "/applications/{application}/keys/{key}",
             patch(applications::change_key).delete(applications::revoke_key),
         ),
+        ("/prices", get(prices::list).put(prices::set).delete(prices::remove)),
+        ("/invoices", get(invoices::list)),
+        ("/invoices/due", get(invoices::due)),
+        ("/invoices/{application}/{month}", get(invoices::find).post(invoices::issue)),
         ("/nodes", get(nodes::list)),
         ("/nodes/{node}/drain", post(nodes::drain)),
         ("/nodes/{node}/undrain", post(nodes::undrain)),
@@ -73,7 +79,7 @@ async fn preflight(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let mut headers = HeaderMap::new();
-    let methods = HeaderValue::from_static("GET, POST, PATCH, DELETE, OPTIONS");
+    let methods = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     let names = HeaderValue::from_static("Authorization, Content-Type");
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);

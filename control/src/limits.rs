@@ -198,6 +198,18 @@ pub const SESSIONS_LOOKED_AT: usize = 1_000;
 pub const INCIDENTS_TOLD: usize = 50;
 /// Entries of diagnostics of one application; the oldest go first. 640 MiB at the very most.
 pub const DIAGNOSTICS_PER_APPLICATION: usize = 10_000;
+/// Prices of minutes: one of its own for each application that a cluster has, changed every year.
+pub const PRICES: usize = 10_000;
+/// What 1,000 minutes cost at most, in millionths: a million in any currency.
+pub const PRICE_MICROS: i64 = 1_000_000_000_000;
+/// Decimals of a currency: one of ISO 4217 has four, the others fewer.
+pub const MONEY_DECIMALS: usize = 4;
+/// Who issues invoices: a name, an address and a number for taxes.
+pub const ISSUER_BYTES: usize = 400;
+/// Months before that of an invoice whose late minutes are on it: events wait for days, not for a year.
+pub const MONTHS_CORRECTED: i64 = 12;
+/// Applications told of that have no invoice of a month: 100 KiB.
+pub const DUE_TOLD: usize = 1_000;
 /// Items of one page of a list.
 pub const PAGE_ITEMS: usize = 200;
 /// Sessions that last, in one answer: 400 KiB.

@@ -10,6 +10,7 @@ mod applications;
 mod checks;
 mod cql;
 mod diagnostics;
+pub mod invoices;
 mod record;
 mod sql;
 mod sums;
@@ -36,6 +37,7 @@ pub use sums::{By, Span, Sums, Usage, month_of};
 
 use crate::fault::Fault;
 use crate::limits;
+use invoices::{Invoices, Prices};
 use sql::{Engine, On, Pool};
 
 /// The store. Cheap to clone.
@@ -260,6 +262,16 @@ impl Store {
         Checks::new(self.pool.clone(), self.reads.clone())
     }
 
+    /// What minutes cost.
+    pub fn prices(&self) -> Prices {
+        Prices::new(self.pool.clone(), self.reads.clone())
+    }
+
+    /// What was issued, and what would be.
+    pub fn invoices(&self) -> Invoices {
+        Invoices::new(self.pool.clone(), self.reads.clone(), self.sums(), self.prices())
+    }
+
     /// What clients posted.
     pub fn diagnostics(&self) -> Diagnostics {
         Diagnostics::new(self.pool.clone(), self.reads.clone())
@@ -337,11 +349,13 @@ fn migrator(engine: Engine) -> Migrator {
         (3, "key changes", include_str!("../migrations/0003_key_changes.sql")),
         (4, "usage", usage.as_str()),
         (5, "check days", include_str!("../migrations/0005_check_days.sql")),
+        (6, "invoices", include_str!("../migrations/0006_invoices.sql")),
     ];
     let servers = [
         (3, "application keys", include_str!("../migrations/server_0003_keys.sql")),
         (4, "usage", usage.as_str()),
         (5, "check days", include_str!("../migrations/0005_check_days.sql")),
+        (6, "invoices", include_str!("../migrations/0006_invoices.sql")),
     ];
     let steps = if engine == Engine::Sqlite { &sqlite[..] } else { &servers[..] };
     let step = |&(version, what, sql): &(i64, &'static str, &str)| {

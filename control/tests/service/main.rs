@@ -11,6 +11,7 @@ mod direct;
 mod fake_relay;
 mod hostile;
 mod http;
+mod invoices;
 mod keyring;
 mod keys;
 mod link;
