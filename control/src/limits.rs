@@ -240,9 +240,16 @@ const _: () = assert!(MESSAGE_BYTES * 4 / 3 + 1024 < FRAME_BYTES);
 /// What one of two browsers signals to the other at once: 16 m-lines as browsers write them.
 pub const SIGNAL_BYTES: usize = 64 << 10;
 const _: () = assert!(SIGNAL_BYTES * 3 < FRAME_BYTES);
-/// And how often, as long as they are two: an offer or answer for each change of what is published, and
-/// with the candidates of each attempt thirty, which get rarer.
-pub const SIGNALS: usize = 2000;
+/// And how often at once: an attempt is an offer, an answer and some thirty candidates, eighty on a
+/// machine with many addresses; six attempts fit into the first minute, and then they get rare.
+pub const SIGNALS: u32 = 500;
+/// And then one every so often: more than an attempt a minute.
+pub const SIGNAL_EACH: Duration = Duration::from_millis(500);
+/// How often two may begin to go directly at once, as when a third one comes and goes: each time both
+/// open connections.
+pub const DIRECT_BEGINNINGS: u32 = 6;
+/// And then once every so often.
+pub const DIRECT_BEGINNING_EACH: Duration = Duration::from_secs(5);
 /// How long a new link may take to send `Auth`.
 pub const AUTH_TIME: Duration = Duration::from_secs(5);
 /// Bytes that wait for a slow link; when it is full the link is closed, the session kept. A scope

@@ -5,3 +5,4 @@ pub mod conference;
 mod direct;
 pub mod hub;
 pub mod jsonrtc;
+mod message;

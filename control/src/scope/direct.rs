@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use crate::fault::Fault;
 use crate::limits;
 use crate::sdp::IceCredentials;
 
@@ -91,6 +91,10 @@ pub struct Pair {
     ends: Option<[End; 2]>,
     /// Pairs that there were.
     number: u64,
+    /// Each beginning makes both open connections, and one alone can cause it.
+    beginnings: Allowance,
+    /// When the two that had to wait may begin, and whether that was told.
+    held: Option<(Instant, bool)>,
 }
 
 #[derive(Debug)]
@@ -98,8 +102,30 @@ struct End {
     peer: String,
     way: Way,
     ice: IceCredentials,
-    /// What it signalled to the other.
-    signals: usize,
+}
+
+/// So many at once, and then one every so often.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Allowance {
+    /// When as many as were taken would have come one by one.
+    used: Option<Instant>,
+}
+
+impl Allowance {
+    /// Takes one.
+    ///
+    /// # Errors
+    /// When there is one again.
+    pub fn take(&mut self, now: Instant, at_once: u32, each: Duration) -> Result<(), Instant> {
+        let used = self.used.map_or(now, |used| used.max(now)) + each;
+        match used.checked_sub(each * at_once).filter(|free| *free > now) {
+            Some(free) => Err(free),
+            None => {
+                self.used = Some(used);
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Pair {
@@ -107,6 +133,7 @@ impl Pair {
     /// credentials, which no earlier pair had.
     pub fn settle<'a>(
         &mut self,
+        now: Instant,
         members: impl Iterator<Item = Member<'a>>,
         mut fresh: impl FnMut() -> Option<IceCredentials>,
     ) -> Vec<(String, Told)> {
@@ -118,9 +145,10 @@ impl Pair {
         }
         let before = self.ends.take();
         let made = wanted.and_then(|[one, other]| {
+            self.begin(now)?;
             let mut end = |(peer, way): (&str, Way)| -> Result<End, &'static str> {
                 let ice = fresh().ok_or("there is no randomness for credentials")?;
-                Ok(End { peer: peer.to_owned(), way, ice, signals: 0 })
+                Ok(End { peer: peer.to_owned(), way, ice })
             };
             Ok([end(one)?, end(other)?])
         });
@@ -137,6 +165,22 @@ impl Pair {
                 ends.map(|end| (end.peer, Told::Ended(reason))).collect()
             }
         }
+    }
+
+    fn begin(&mut self, now: Instant) -> Result<(), &'static str> {
+        let (at_once, each) = (limits::DIRECT_BEGINNINGS, limits::DIRECT_BEGINNING_EACH);
+        self.beginnings.take(now, at_once, each).map_err(|free| {
+            if self.held.is_none_or(|(at, _)| at != free) {
+                self.held = Some((free, false));
+            }
+            "it began anew too often, and has to wait for some seconds"
+        })
+    }
+
+    /// When to settle once more, as two had to wait. Each time is told once.
+    pub fn due(&mut self) -> Option<Instant> {
+        let (at, is_told) = self.held.as_mut()?;
+        (!std::mem::replace(is_told, true)).then_some(*at)
     }
 
     /// What one of the two was told; none for anybody else.
@@ -159,30 +203,14 @@ impl Pair {
 
     /// For whom is what one of two browsers signals to the other. None: that pair is no more, or
     /// never was; who signals may not have heard of it yet.
-    ///
-    /// # Errors
-    /// [`crate::fault::Class::TooMany`] at the limit of one pair.
-    pub fn signal(&mut self, from: &str, number: u64) -> Result<Option<&str>, Fault> {
-        let Some([one, other]) = self.ends.as_mut().filter(|_| number == self.number) else {
-            return Ok(None);
-        };
+    pub fn signal(&self, from: &str, number: u64) -> Option<&str> {
+        let [one, other] = self.ends.as_ref().filter(|_| number == self.number)?;
         let (own, other) = match from {
             _ if one.peer == from => (one, other),
             _ if other.peer == from => (other, one),
-            _ => return Ok(None),
+            _ => return None,
         };
-        if own.way != Way::Signalled {
-            return Ok(None);
-        }
-        if own.signals >= limits::SIGNALS {
-            return Err(Fault::too_many(format!(
-                "{} signals to the other of two, all that one may send: media goes by the relay \
-                 until one of them begins anew",
-                limits::SIGNALS
-            )));
-        }
-        own.signals += 1;
-        Ok(Some(&other.peer))
+        (own.way == Way::Signalled).then_some(&*other.peer)
     }
 }
 
@@ -221,8 +249,18 @@ mod tests {
     const KINDS: &str = "one of the two is a browser, the other is none";
 
     /// Members as "a1 b2": who, and the last number of the address; "a-": not over UDP; "a6": IPv6;
-    /// "aw": a browser.
+    /// "aw": a browser. Long after whatever was before.
     fn settle(pair: &mut Pair, members: &str, made: &mut u32) -> Vec<(String, Told)> {
+        pair.beginnings = Allowance::default();
+        settle_at(Instant::now(), pair, members, made)
+    }
+
+    fn settle_at(
+        now: Instant,
+        pair: &mut Pair,
+        members: &str,
+        made: &mut u32,
+    ) -> Vec<(String, Told)> {
         let place = |text: &str| match text {
             "-" => None,
             "w" => Some(Way::Signalled),
@@ -238,7 +276,7 @@ mod tests {
             *made += 1;
             IceCredentials::new(&format!("user{made}"), &"x".repeat(22))
         };
-        pair.settle(members.split_whitespace().map(each), fresh)
+        pair.settle(now, members.split_whitespace().map(each), fresh)
     }
 
     /// "ab" for offers to both, a reason for its end, "" for nothing.
@@ -312,28 +350,66 @@ mod tests {
     }
 
     #[test]
-    fn signals_reach_the_other_of_this_pair_alone_and_not_without_end() {
+    fn signals_reach_the_other_of_this_pair_alone() {
         let (mut pair, mut made) = (Pair::default(), 0);
-        assert_eq!(pair.signal("a", 0), Ok(None));
+        assert_eq!(pair.signal("a", 0), None);
         settle(&mut pair, "a1 b2", &mut made);
-        assert_eq!(pair.signal("a", 1), Ok(None), "native clients have no need to");
+        assert_eq!(pair.signal("a", 1), None, "native clients have no need to");
         settle(&mut pair, "aw bw", &mut made);
         let number = pair.offer("a").unwrap().number;
         assert_eq!(pair.offer("b").unwrap().number, number);
-        assert_eq!(pair.signal("a", number), Ok(Some("b")));
-        assert_eq!(pair.signal("b", number), Ok(Some("a")));
-        assert_eq!(pair.signal("c", number), Ok(None));
-        assert_eq!(pair.signal("a", number - 1), Ok(None));
-        for _ in 1..limits::SIGNALS {
-            assert!(pair.signal("a", number).is_ok());
-        }
-        assert!(pair.signal("a", number).is_err());
-        assert!(pair.signal("b", number).is_ok(), "his are counted apart");
+        assert_eq!(pair.signal("a", number), Some("b"));
+        assert_eq!(pair.signal("b", number), Some("a"));
+        assert_eq!(pair.signal("c", number), None);
+        assert_eq!(pair.signal("a", number - 1), None);
         settle(&mut pair, "aw bw c1", &mut made);
-        assert_eq!(pair.signal("a", number), Ok(None));
+        assert_eq!(pair.signal("a", number), None);
         settle(&mut pair, "aw bw", &mut made);
-        assert_eq!(pair.signal("a", number), Ok(None), "that was another pair");
-        assert_eq!(pair.signal("a", number + 1), Ok(Some("b")));
+        assert_eq!(pair.signal("a", number), None, "that was another pair");
+        assert_eq!(pair.signal("a", number + 1), Some("b"));
+    }
+
+    #[test]
+    fn who_changes_its_mind_all_the_time_makes_it_begin_seldom() {
+        let (mut pair, mut made) = (Pair::default(), 0);
+        let start = Instant::now();
+        let mut offered = Vec::new();
+        for tenths in 0..600_u32 {
+            let now = start + Duration::from_millis(100) * tenths;
+            let told = shown(&settle_at(now, &mut pair, "aw bw", &mut made));
+            if told == "ab" {
+                offered.push(tenths);
+            }
+            settle_at(now, &mut pair, "aw b-", &mut made);
+        }
+        let at_once = usize::try_from(limits::DIRECT_BEGINNINGS).unwrap();
+        let later = 60 / usize::try_from(limits::DIRECT_BEGINNING_EACH.as_secs()).unwrap();
+        assert_eq!(offered[..at_once], [0, 1, 2, 3, 4, 5], "who has a reason need not wait");
+        assert_eq!(offered.len(), at_once + later - 1, "{offered:?}");
+    }
+
+    #[test]
+    fn two_that_had_to_wait_begin_when_they_may() {
+        let (mut pair, mut made) = (Pair::default(), 0);
+        let start = Instant::now();
+        for _ in 0..limits::DIRECT_BEGINNINGS {
+            settle_at(start, &mut pair, "aw bw", &mut made);
+            assert_eq!(pair.due(), None);
+            settle_at(start, &mut pair, "aw", &mut made);
+        }
+        for members in ["aw bw", "aw cw"] {
+            assert_eq!(settle_at(start, &mut pair, members, &mut made), []);
+        }
+        let due = pair.due().expect("when to settle again");
+        assert!(due > start && due <= start + limits::DIRECT_BEGINNING_EACH);
+        assert_eq!(pair.due(), None, "told once");
+        settle_at(start, &mut pair, "aw cw", &mut made);
+        assert_eq!(pair.due(), None, "nor when they wait for the same time");
+        assert_eq!(shown(&settle_at(due, &mut pair, "aw cw", &mut made)), "ac");
+        // What stands already and is to be another one ends meanwhile.
+        let told = shown(&settle_at(due, &mut pair, "aw bw", &mut made));
+        assert!(told.contains("too often"), "{told}");
+        assert!(pair.due().is_some_and(|next| next > due));
     }
 
     #[test]
@@ -342,7 +418,7 @@ mod tests {
         let members = ["192.0.2.1:5", "192.0.2.2:5"].map(|place| place.parse().ok());
         let members = ["a", "b"].into_iter().zip(members);
         let members = members.map(|(peer, place)| Member { peer, way: place.map(Way::Told) });
-        assert_eq!(pair.settle(members, || None), Vec::new());
+        assert_eq!(pair.settle(Instant::now(), members, || None), Vec::new());
         assert_eq!(pair.offer("a"), None);
     }
 }

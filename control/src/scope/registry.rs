@@ -259,7 +259,7 @@ impl Scopes {
             let Some(publications) = roster.leave(peer) else { return };
             tell_ended(&roster, peer, publications);
             tell(&roster, peer, Notice::Left { peer: peer.into(), reason: reason.into() });
-            settle(&mut roster);
+            scope.settle_in_time(&mut roster);
             let is_over =
                 roster.is_empty() && scopes.get(&scope.key).is_some_and(|s| Arc::ptr_eq(s, scope));
             if is_over {
@@ -339,7 +339,7 @@ impl Scopes {
         if let Some(sink) = roster.sink(&peer).filter(|_| is_news) {
             sink.send(&Arc::new(Notice::Connected { is_tcp: reached.is_tcp }));
         }
-        settle(&mut roster);
+        scope.settle_in_time(&mut roster);
     }
 
     /// Somebody speaks, or is silent again.
@@ -582,16 +582,30 @@ impl Scope {
     }
 
     /// Says whether a member may go directly from now on.
-    pub(super) fn let_go_directly(&self, peer: &str, directly: Directly) {
+    pub(super) fn let_go_directly(self: &Arc<Self>, peer: &str, directly: Directly) {
         let mut roster = self.roster();
         roster.let_go_directly(peer, directly);
-        settle(&mut roster);
+        self.settle_in_time(&mut roster);
     }
 
-    /// Hands what one of two browsers signals to the other.
+    /// As [`settle`], and once more when two that have to wait may begin.
+    fn settle_in_time(self: &Arc<Self>, roster: &mut Roster<Sink>) {
+        settle(roster);
+        let Some(due) = roster.direct_due() else { return };
+        let scope = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(due.into()).await;
+            if let Some(scope) = scope.upgrade() {
+                scope.settle_in_time(&mut scope.roster());
+            }
+        });
+    }
+
+    /// Hands what one of two browsers signals to the other, where there is room: later it is worth
+    /// nothing. That the two were offered the direct way is all the permission it takes.
     ///
     /// # Errors
-    /// [`Class::TooLarge`]; [`Class::TooMany`] at the limit of one pair.
+    /// [`Class::TooLarge`]; [`Class::TooMany`] for who signals too much.
     pub fn signal(&self, from: &str, signal: direct::Signal) -> Result<(), Fault> {
         if signal.text.len() > limits::SIGNAL_BYTES {
             return Err(Fault::too_large(format!(
@@ -600,8 +614,8 @@ impl Scope {
                 limits::SIGNAL_BYTES
             )));
         }
-        if let Some(sink) = self.roster().signal(from, signal.number)? {
-            sink.send(&Arc::new(Notice::Signal(signal)));
+        if let Some(sink) = self.roster().signal(from, signal.number, Instant::now())? {
+            sink.offer(Notice::Signal(signal));
         }
         Ok(())
     }
@@ -666,7 +680,7 @@ fn tell_ended(roster: &Roster<Sink>, peer: &str, publications: Vec<PublicationVi
 
 /// Tells the two of a scope when their media may go directly, and when no longer.
 fn settle(roster: &mut Roster<Sink>) {
-    for (peer, told) in roster.settle(|| IceCredentials::fresh().ok()) {
+    for (peer, told) in roster.settle(Instant::now(), || IceCredentials::fresh().ok()) {
         let notice = match told {
             direct::Told::Offered(offer) => Notice::Direct(offer),
             direct::Told::Ended(reason) => Notice::DirectEnded(reason),

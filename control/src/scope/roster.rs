@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Instant;
 
-use super::direct::{self, Directly, Pair, Way};
+use super::direct::{self, Allowance, Directly, Pair, Way};
 use super::{PeerView, PublicationView, Speakers};
 use crate::fault::Fault;
+use crate::limits;
 use crate::sdp::IceCredentials;
 
 /// The members of one scope; `S` is where a member's notices go.
@@ -34,6 +36,8 @@ struct Member<S> {
     reached: Option<Reached>,
     /// Whether it may go directly, and the other of two may know its address.
     directly: Directly,
+    /// What it may signal to the other of two, whichever pair that is.
+    signals: Allowance,
     publications: Vec<PublicationView>,
     sink: S,
 }
@@ -67,6 +71,7 @@ impl<S> Roster<S> {
             relay_peer: None,
             reached: None,
             directly: Directly::No,
+            signals: Allowance::default(),
             publications: Vec::new(),
             sink,
         };
@@ -194,6 +199,7 @@ impl<S> Roster<S> {
     /// As [`Pair::settle`], with the members that are there.
     pub fn settle(
         &mut self,
+        now: Instant,
         fresh: impl FnMut() -> Option<IceCredentials>,
     ) -> Vec<(String, direct::Told)> {
         let members = self.members.iter().map(|(peer, member)| {
@@ -205,7 +211,12 @@ impl<S> Roster<S> {
             });
             direct::Member { peer, way }
         });
-        self.pair.settle(members, fresh)
+        self.pair.settle(now, members, fresh)
+    }
+
+    /// As [`Pair::due`].
+    pub fn direct_due(&mut self) -> Option<Instant> {
+        self.pair.due()
     }
 
     /// What a member was told of the other of two; none while media does not go directly.
@@ -213,13 +224,23 @@ impl<S> Roster<S> {
         self.pair.offer(peer)
     }
 
-    /// As [`Pair::signal`]: who it is for, and where that one's notices go.
+    /// As [`Pair::signal`]: where the notices of the one go whom it is for.
     ///
     /// # Errors
-    /// As [`Pair::signal`].
-    pub fn signal(&mut self, from: &str, number: u64) -> Result<Option<&S>, Fault> {
-        let to = self.pair.signal(from, number)?;
-        Ok(to.and_then(|to| self.members.get(to)).map(|member| &member.sink))
+    /// [`crate::fault::Class::TooMany`] for who signals too much.
+    pub fn signal(&mut self, from: &str, number: u64, now: Instant) -> Result<Option<&S>, Fault> {
+        let Some(to) = self.pair.signal(from, number) else { return Ok(None) };
+        if let Some(member) = self.members.get_mut(from) {
+            let (at_once, each) = (limits::SIGNALS, limits::SIGNAL_EACH);
+            member.signals.take(now, at_once, each).map_err(|_| {
+                Fault::too_many(format!(
+                    "more than {at_once} signals to the other of two, and one every {} ms after \
+                     them: media goes by the relay; try again later, and less often",
+                    each.as_millis()
+                ))
+            })?;
+        }
+        Ok(self.members.get(to).map(|member| &member.sink))
     }
 
     /// The member whose transport has this name.
@@ -309,6 +330,38 @@ mod tests {
             muted: false,
             codec: "VP8".into(),
         }
+    }
+
+    #[test]
+    fn who_signals_too_much_is_refused_whatever_pair_it_is() {
+        let mut roster = Roster::default();
+        let reached = Reached { is_tcp: false, place: None };
+        for (peer, transport) in [("a", "a.1"), ("b", "b.1")] {
+            roster.join(peer, peer, peer, 2).unwrap();
+            roster.set_relay_peer(peer, Some(transport.into()));
+            roster.set_reached(transport, reached);
+            roster.let_go_directly(peer, Directly::Browser);
+        }
+        let now = Instant::now();
+        let begin = |roster: &mut Roster<&str>, now: Instant| {
+            for directly in [Directly::No, Directly::Browser] {
+                roster.let_go_directly("b", directly);
+                roster.settle(now, || IceCredentials::fresh().ok());
+            }
+            roster.direct("a").unwrap().number
+        };
+        let mut number = begin(&mut roster, now);
+        for _ in 0..limits::SIGNALS {
+            assert_eq!(roster.signal("a", number, now), Ok(Some(&"b")));
+        }
+        for _ in 0..3 {
+            assert!(roster.signal("a", number, now).is_err());
+            number = begin(&mut roster, now);
+        }
+        assert_eq!(roster.signal("b", number, now), Ok(Some(&"a")), "what is his is counted apart");
+        let later = now + limits::SIGNAL_EACH;
+        assert!(roster.signal("a", number, later).is_ok());
+        assert!(roster.signal("a", number, later).is_err());
     }
 
     #[test]

@@ -10,16 +10,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::base64;
 use super::direct;
 use super::hub::{Attach, Hub, Registration, Wire};
 use super::jsonrtc::{Action, Frame, FrameType, Outgoing, Received, Series};
+use super::message;
 use crate::auth::Identity;
 use crate::fault::Fault;
 use crate::scope::allowed::AllowSpec;
 use crate::scope::quality::Wish;
 use crate::scope::{
-    self, Failed, Message, Notice, Participant, PublishSpec, Role, Sink, Speakers, SubscribeSpec,
+    self, Failed, Notice, Participant, PublishSpec, Role, Sink, Speakers, SubscribeSpec,
 };
 use crate::{id, limits};
 
@@ -523,15 +523,7 @@ impl Session {
                 Ok(json!({}))
             }
             "message" => {
-                let (payload, is_text) = match (notify.text, notify.data) {
-                    (Some(text), None) => (text.into_bytes(), true),
-                    (None, Some(data)) => (base64::decode(&data)?, false),
-                    _ => {
-                        return Err(Fault::malformed(
-                            "payload of a message: either text, or data in base 64",
-                        ));
-                    }
-                };
+                let (payload, is_text) = message::said(notify.text, notify.data)?;
                 self.identity.check_message()?;
                 let scope = subsession.participant.scope();
                 // Held until it is handed on: it may come by the channel as well.
@@ -613,12 +605,12 @@ impl Session {
                 };
                 json!({"event": "layers", "publication": publication, "active": active})
             }
-            // Who comes back learns newer figures soon.
-            Notice::Quality(_) if self.wire.is_none() => return,
+            // Who comes back learns newer figures soon, and is signalled to anew.
+            Notice::Quality(_) | Notice::Signal(_) if self.wire.is_none() => return,
             Notice::Quality(payload) => payload.clone(),
             Notice::Message(_) if subsession.participant.say(notice) => return,
             Notice::Message(message) => {
-                let payload = told(message, None);
+                let payload = message::told(message, None);
                 self.tell_unanswered(index);
                 payload
             }
@@ -629,7 +621,7 @@ impl Session {
                 direct::offered(offer)
             }
             Notice::DirectEnded(reason) => direct::ended(reason),
-            Notice::Signal(signal) => direct::told(signal),
+            Notice::Signal(signal) => return self.pass_on(index, direct::told(signal)),
             Notice::MediaLost { reason, .. } if is_lost => {
                 json!({"event": "media-lost", "reason": reason})
             }
@@ -642,6 +634,15 @@ impl Session {
         self.send(frame);
     }
 
+    /// Sends what is worth nothing later: without a number it is not kept, and where much waits
+    /// already it is left out.
+    fn pass_on(&mut self, index: usize, payload: Value) {
+        let Some(subsession) = self.subsessions.get(index) else { return };
+        if self.wire.as_ref().is_some_and(Wire::has_room) {
+            self.write(Outgoing::message(Action::Notify, payload).in_subsession(&subsession.id));
+        }
+    }
+
     /// Sends what went by a data channel that ended, and may not have arrived.
     fn tell_unanswered(&mut self, index: usize) {
         let Some(subsession) = self.subsessions.get(index) else { return };
@@ -649,7 +650,7 @@ impl Session {
         let id = subsession.id.clone();
         for (number, notice) in unanswered {
             if let Notice::Message(message) = &*notice {
-                let payload = told(message, Some(number));
+                let payload = message::told(message, Some(number));
                 self.send(Outgoing::message(Action::Notify, payload).in_subsession(&id));
             }
         }
@@ -718,24 +719,6 @@ impl Session {
             self.wire = None;
         }
     }
-}
-
-/// A message as its receiver is told it.
-fn told(message: &Message, number: Option<u32>) -> Value {
-    let mut payload =
-        json!({"event": "message", "from": message.from, "direct": message.is_direct});
-    let text = message.is_text.then(|| std::str::from_utf8(&message.payload).ok()).flatten();
-    let (key, value) = match text {
-        Some(text) => ("text", text.to_owned()),
-        None => ("data", base64::encode(&message.payload)),
-    };
-    if let Some(payload) = payload.as_object_mut() {
-        payload.insert(key.into(), value.into());
-        if let Some(number) = number {
-            payload.insert("number".into(), number.into());
-        }
-    }
-    payload
 }
 
 async fn receive(wire: &mut Option<Wire>, held: Option<Instant>) -> Option<String> {

@@ -45,6 +45,13 @@ pub struct Wire {
     pub turn: Option<IceServer>,
 }
 
+impl Wire {
+    /// Not much waits for the client: what may be left out finds room.
+    pub(super) fn has_room(&self) -> bool {
+        self.outbound.capacity() > self.outbound.max_capacity() / 2
+    }
+}
+
 /// A WebSocket for a session that lost its own.
 pub(super) struct Attach {
     pub(super) wire: Wire,

@@ -1,6 +1,8 @@
 //! When the two of a scope are told of each other.
 
 use serde_json::{Value, json};
+use strait_control::auth::{Claims, Signer, mint};
+use strait_control::limits;
 use strait_link::v1::{
     Auth, Authenticated, Direct, Leave, Ping, Publish, client_message::Body as Request,
     server_message::Body, user_event::Body as Event,
@@ -9,7 +11,7 @@ use strait_proto::v1::{self, event::Event as Told, peer_left::Reason};
 
 use crate::native::{Native, auth};
 use crate::socket::Client;
-use crate::{CONFERENCE, Service};
+use crate::{CONFERENCE, PUBLISH, Service};
 
 const THIRD: &str = "a third one came";
 const NO_UDP: &str = "one of the two is not reached over UDP";
@@ -56,7 +58,10 @@ impl Service {
 
 /// A browser that is reached over UDP, and its subsession.
 fn browser(service: &Service, name: &str, direct: bool) -> (Client, String) {
-    let mut browser = Client::connect(service, name);
+    enter(service, Client::connect(service, name), direct)
+}
+
+fn enter(service: &Service, mut browser: Client, direct: bool) -> (Client, String) {
     let (sub, _) = browser.start("lobby", json!({"sdp": CONFERENCE, "direct": direct})).unwrap();
     service.reach_transport(service.transport_of(&browser.peer), "192.0.2.9:9");
     while browser.event()["event"] != "connected" {}
@@ -130,6 +135,82 @@ async fn two_browsers_are_told_of_each_other_and_signal_through_the_node() {
     told(&mut ann, "direct-ended");
     bob.request(&in_bob, "UPDATE", json!({"direct": true})).unwrap();
     told(&mut ann, "direct");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_changes_its_mind_too_often_is_told_of_the_other_later() {
+    let service = Service::start_tls(|_| {}).await;
+    let (mut ann, in_ann) = browser(&service, "Ann", true);
+    let (mut bob, in_bob) = browser(&service, "Bob", true);
+    told(&mut ann, "direct");
+    for _ in 1..limits::DIRECT_BEGINNINGS {
+        for direct in [false, true] {
+            bob.request(&in_bob, "UPDATE", json!({"direct": direct})).unwrap();
+            told(&mut ann, if direct { "direct" } else { "direct-ended" });
+        }
+    }
+    for direct in [false, true] {
+        bob.request(&in_bob, "UPDATE", json!({"direct": direct})).unwrap();
+    }
+    told(&mut ann, "direct-ended");
+    not_told(&mut ann, &in_ann);
+    // By itself.
+    told(&mut ann, "direct");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_are_not_kept_for_who_is_away_and_need_no_grant_for_messages() {
+    let service = Service::start_tls(|config| config.link.kibibytes_per_second = 0).await;
+    let key = service.add_application("acme").await;
+    let connect = |name: &str, change: fn(&mut Claims)| {
+        let mut claims = Claims::new("acme", name, "*", 4_000_000_000);
+        change(&mut claims);
+        let token = mint(&claims, None, &Signer::Hs256(&key)).unwrap();
+        let mut client = Client::open(&service, &format!("?token={token}"));
+        let answer = client.ask(json!({}), json!({"action": "CONNECT"}), json!({})).unwrap();
+        client.session = answer["control"]["session_id"].as_str().unwrap().into();
+        client.peer = answer["payload"]["peer"].as_str().unwrap().into();
+        (client, token)
+    };
+    let (mut ann, in_ann) =
+        enter(&service, connect("Ann", |claims| claims.message = false).0, true);
+    let (bob, token) = connect("Bob", |_| {});
+    let (mut bob, _) = enter(&service, bob, true);
+    let number = told(&mut bob, "direct")["number"].clone();
+    let signal = |text: &str| json!({"event": "signal", "number": number, "text": text});
+    let message = json!({"event": "message", "text": "hello"});
+    assert_eq!(ann.request(&in_ann, "NOTIFY", message).unwrap_err()["error_code"], 403);
+
+    // More than is kept of frames that were not acknowledged, and he acknowledges none.
+    let large = signal(&"x".repeat(64 << 10));
+    let enough = limits::RETAINED_BYTES / limits::SIGNAL_BYTES + 2;
+    for _ in 0..enough {
+        ann.request(&in_ann, "NOTIFY", large.clone()).unwrap();
+        assert_eq!(told(&mut bob, "signal"), large);
+    }
+    let (session, received, sent) = (bob.session.clone(), bob.received, bob.sent);
+    bob.cut();
+    for _ in 0..enough {
+        ann.request(&in_ann, "NOTIFY", large.clone()).unwrap();
+    }
+    ann.request(&in_ann, "SHUTDOWN", json!({})).unwrap();
+    let mut bob = Client::open(&service, &format!("?token={token}"));
+    (bob.sent, bob.received) = (sent, received);
+    bob.send(&json!({
+        "control": {"type": "request", "session_id": session},
+        "header": {"action": "CONNECT", "cslr": received, "cslw": sent, "csuw": sent},
+    }));
+    assert_eq!(bob.read()["header"]["sslr"], sent, "the session goes on");
+    told(&mut bob, "direct-ended");
+
+    // Who may not subscribe is offered nothing, and so has nobody to signal to.
+    let (mut cat, _) = connect("Cat", |claims| claims.subscribe = false);
+    let start = json!({"sdp": PUBLISH, "direct": true});
+    let (in_cat, _) = cat.start("lobby", start).unwrap();
+    service.reach_transport(service.transport_of(&cat.peer), "192.0.2.9:9");
+    while cat.event()["event"] != "connected" {}
+    cat.request(&in_cat, "NOTIFY", signal("now me")).unwrap();
+    not_told(&mut cat, &in_cat);
 }
 
 #[tokio::test(flavor = "multi_thread")]
