@@ -118,3 +118,23 @@ export const DIRECT_RETRY_MS_MAX = 60_000;
 export const DIRECT_WELL_MS = 10_000;
 /** What is over lasts for so long, for the relay to take over without a gap. */
 export const DIRECT_LINGER_MS = 3_000;
+/** How often it is listened who speaks in what comes past the server. */
+export const DIRECT_SPEECH_MS = 200;
+/** What is louder counts as speech, 1 being full scale: 36 dB below it. */
+export const DIRECT_SPEECH_LEVEL = 0.016;
+/** Silence comes so long after the last word, as the server tells it. */
+export const DIRECT_SILENT_AFTER_MS = 600;
+/** What the other one signals at once: the server passes no more on. */
+export const DIRECT_SIGNAL_CHARACTERS_MAX = 64 * 1024;
+/** What it answers a beat with: ids of all that it may be sent. */
+export const DIRECT_ANSWER_CHARACTERS_MAX = 16 * 1024;
+/** M-lines of what it sends: each is a receiver. */
+export const DIRECT_LINES_MAX = 64;
+/** Candidates of one connection that are taken: each is an address that is asked for it. */
+export const DIRECT_CANDIDATES_MAX = 64;
+/** Its attempts follow each other no faster: each is a connection. An honest one waits for twice as long. */
+export const DIRECT_ATTEMPT_MS = 1_000;
+/** Beats and answers that come faster than this say nothing new. */
+export const DIRECT_HEARD_MS = 100;
+/** Answers that wait to be sent: more wait for nothing. */
+export const DIRECT_BUFFERED_BYTES = 64 * 1024;

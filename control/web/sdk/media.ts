@@ -41,6 +41,8 @@ export interface MediaHost {
   connectionType(type: ConnectionType): void;
   /** What to tell the other of two, who makes a pair of this number. */
   signal(number: number, text: string): void;
+  /** What goes directly is speech, is none, or does not go directly any more. */
+  speaking(publication: Publication | LocalPublication, speaking: boolean | undefined): void;
 }
 
 /** A recvonly m-line, shown to the plan as a slot. */
@@ -113,6 +115,7 @@ export class MediaSession {
       sent: () => this.uplinks.flatMap(({ publication }) => publication ?? []),
       share: (publication) => this.shareOf(publication),
       received: (id) => this.slots.find(({ bound }) => bound?.id === id && isWanted(bound))?.bound,
+      speaking: (publication, speaking) => host.speaking(publication, speaking),
       sentDirectly: (publication) => {
         const uplink = this.uplinks.find((each) => each.publication === publication);
         uplink?.changer.apply().catch(() => {});

@@ -20,10 +20,10 @@ import type {
   ScopeNotice,
   ScopeRequest,
   ShutdownRequest,
-  SpeakersInfo,
 } from "./protocol.js";
 import { LocalPublication, type PublicationHost, type PublishOptions } from "./publication.js";
 import { type SenderRules, Senders } from "./senders.js";
+import { Speakers } from "./speakers.js";
 import type { Statistics } from "./statistics.js";
 import type { Timers } from "./timers.js";
 
@@ -106,7 +106,12 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private media: MediaSession | undefined;
   private subsession: string | undefined;
   private ownPeer = "";
-  private dominant: string | undefined;
+  private readonly speakers = new Speakers({
+    find: (id) => this.find(id),
+    all: () => [...this.roster.publications(), ...this.locals],
+    speaking: (publication, speaking) => this.emit("speaking", { publication, speaking }),
+    dominates: (publication) => this.emit("dominantspeaker", { publication }),
+  });
   private currentState: ScopeState = "joining";
   private linkDown = false;
   private currentWay: ConnectionType = "none";
@@ -195,7 +200,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
 
   /** Who speaks most, or did last; undefined before anybody spoke, and when that one left. */
   get dominantSpeaker(): Publication | LocalPublication | undefined {
-    return this.dominant === undefined ? undefined : this.find(this.dominant);
+    const { dominant } = this.speakers;
+    return dominant === undefined ? undefined : this.find(dominant);
   }
 
   /** What this client publishes. */
@@ -496,8 +502,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
         this.currentWay = type;
         this.emit("connectiontype", { type, previous });
       },
+      speaking: (publication, speaking) => this.speakers.heard(publication, speaking),
       signal: (number, text) => {
-        if (this.subsession !== undefined) this.tell({ event: "signal", number, text });
+        // What waits for another WebSocket is worth nothing when it is there.
+        if (this.subsession === undefined || this.linkDown) return;
+        this.tell({ event: "signal", number, text });
       },
     };
   }
@@ -546,7 +555,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
       (answer.peers ?? []).filter((info) => info.peer !== this.ownPeer),
     );
     this.announce(changes, undefined, this.currentState !== "joining");
-    if (answer.speakers) this.setSpeakers(answer.speakers);
+    if (answer.speakers) this.speakers.toldAll(answer.speakers);
     if (this.hearsQuality) this.askQuality();
     // Those already there are wanted at once: no need to wait for more changes.
     this.media?.update(0).catch(() => {});
@@ -613,9 +622,11 @@ export class Scope extends TypedEvents<ScopeEvents> {
     }
     const id = typeof publication === "string" ? publication : (publication?.publication ?? "");
     // Unlike the others, what is said of speech may be about oneself.
-    if (event === "speaking" || event === "silent") return this.setSpeaking(id, event === "speaking");
-    if (event === "dominant") return this.setDominant(id);
-    if (event === "speakers") return this.setSpeakers(notice);
+    if (event === "speaking" || event === "silent") {
+      return this.speakers.told(id, event === "speaking");
+    }
+    if (event === "dominant") return this.speakers.toldMost(id);
+    if (event === "speakers") return this.speakers.toldAll(notice);
     if (event === "connected" || peerId === this.ownPeer) return;
     const { roster } = this;
     let changes: RosterChanges | undefined;
@@ -642,29 +653,6 @@ export class Scope extends TypedEvents<ScopeEvents> {
 
   private find(id: string): Publication | LocalPublication | undefined {
     return this.roster.find(id) ?? this.publications.find((each) => each.id === id);
-  }
-
-  private setSpeaking(id: string, speaking: boolean): void {
-    const publication = this.find(id);
-    if (!publication || publication.speaking === speaking) return;
-    publication.speaking = speaking;
-    this.emit("speaking", { publication, speaking });
-  }
-
-  private setDominant(id: string): void {
-    if (this.dominant === id) return;
-    this.dominant = id;
-    const publication = this.find(id);
-    if (publication) this.emit("dominantspeaker", { publication });
-  }
-
-  private setSpeakers({ speaking = [], dominant }: SpeakersInfo): void {
-    const now = new Set(speaking);
-    for (const publication of [...this.roster.publications(), ...this.locals]) {
-      if (publication.id !== undefined) this.setSpeaking(publication.id, now.has(publication.id));
-    }
-    if (dominant) this.setDominant(dominant);
-    else this.dominant = undefined;
   }
 
   private announce(changes: RosterChanges, reason: string | undefined, emit: boolean): void {

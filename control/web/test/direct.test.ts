@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Direct, type DirectHost, directConfiguration } from "../sdk/direct/direct.js";
 import { Publication, RemotePeer } from "../sdk/peers.js";
+import { Speakers } from "../sdk/speakers.js";
 import { LocalPublication, type PublicationHost } from "../sdk/publication.js";
 import { FakeTrack } from "./fakeconnection.js";
-import { FakeNet, FakeReceiver } from "./fakepeers.js";
+import { FakeChannel, FakeNet, FakeReceiver } from "./fakepeers.js";
 import { FakeTimers } from "./faketimers.js";
 
 type Kind = "audio" | "video";
@@ -17,6 +18,14 @@ class Side {
   readonly paused = new Set<string>();
   readonly log: string[] = [];
   readonly direct: Direct;
+  /** Who speaks, as it is told. */
+  readonly said: string[] = [];
+  readonly speakers = new Speakers({
+    find: (id) => this.got.get(id) ?? this.locals.find((each) => each.id === id),
+    all: () => [...this.got.values(), ...this.locals],
+    speaking: ({ id }, speaking) => void this.said.push(`${id} ${speaking ? "speaks" : "silent"}`),
+    dominates: ({ id }) => void this.said.push(`${id} dominates`),
+  });
   other: Side | undefined;
 
   constructor(
@@ -30,6 +39,7 @@ class Side {
       sent: () => this.locals,
       share: () => undefined,
       received: (id) => (this.paused.has(id) ? undefined : this.got.get(id)),
+      speaking: (publication, speaking) => this.speakers.heard(publication, speaking),
       sentDirectly: ({ id, directly }) => this.log.push(`${id} ${directly ? "direct" : "relay"}`),
       shown: ({ id, directly }) => this.log.push(`shows ${id} ${directly ? "direct" : "relay"}`),
       resume: ({ id }) => this.log.push(`resumes ${id}`),
@@ -69,7 +79,11 @@ function two() {
     for (let passed = 0; passed < ms; passed += 50) {
       for (const { lines, channel } of net.up ? net.peers : []) {
         if (channel?.readyState !== "open") continue;
-        for (const line of lines) if (!line.sender.track) line.receiver.came += 1;
+        for (const { sender, receiver } of lines) {
+          if (sender.track) continue;
+          receiver.came += 1;
+          receiver.energy += receiver.level ** 2 * 0.05;
+        }
       }
       await timers.pass(50);
     }
@@ -196,6 +210,54 @@ test("what is published or ended meanwhile is offered anew", async () => {
   assert.ok(ann.got.get("bob-mic")?.directly);
 });
 
+test("who speaks is heard where the server hears nothing", async () => {
+  const { ann, bob, tell, flow, net } = two();
+  const said = (side: Side) => side.said.splice(0);
+  for (const { speakers } of [ann, bob]) speakers.toldMost("ann-cam");
+  said(ann);
+  said(bob);
+  tell("direct");
+  await flow(1_000);
+  assert.deepEqual(said(ann), []);
+  const lines = net.peers.flatMap((peer) => peer.lines);
+  const ear = lines.find(({ kind, sender }) => kind === "audio" && !sender.track)?.receiver;
+  assert.ok(ear);
+  ear.level = 0.3;
+  await flow(1_000);
+  assert.deepEqual(said(ann), ["bob-mic speaks", "bob-mic dominates"], "once");
+  assert.deepEqual(said(bob), ["bob-mic speaks", "bob-mic dominates"], "oneself, too");
+  // The server believes otherwise, as it hears nothing.
+  for (const { speakers } of [ann, bob]) {
+    speakers.told("bob-mic", false);
+    speakers.toldAll({ speaking: [], dominant: "ann-cam" });
+  }
+  ear.level = 0;
+  await flow(400);
+  assert.deepEqual(said(ann), [], "a pause is no silence");
+  await flow(800);
+  assert.deepEqual(said(ann), ["bob-mic silent"]);
+  assert.deepEqual(said(bob), ["bob-mic silent"]);
+  ear.level = 0.3;
+  await flow(600);
+  assert.deepEqual(said(ann), ["bob-mic speaks"]);
+  const heard = ann.got.get("bob-mic");
+  assert.ok(heard);
+  heard.muted = true;
+  await flow(300);
+  assert.deepEqual(said(ann), ["bob-mic silent"], "a mute is one at once");
+  heard.muted = false;
+  await flow(800);
+  for (const side of [ann, bob]) assert.equal(said(side).at(-1), "bob-mic speaks");
+  tell("direct-ended");
+  for (const side of [ann, bob]) {
+    assert.deepEqual(said(side), ["bob-mic silent", "ann-cam dominates"], "the server tells again");
+    side.speakers.told("bob-mic", true);
+    assert.deepEqual(said(side), ["bob-mic speaks"]);
+  }
+  await flow(4_000);
+  for (const side of [ann, bob]) assert.deepEqual(said(side), []);
+});
+
 test("what belongs to no pair, or is nonsense, does nothing", async () => {
   const { ann, tell, flow, net } = two();
   ann.direct.onNotice({ event: "signal", number: 1, text: '{"attempt":1,"offer":"x"}' });
@@ -207,6 +269,128 @@ test("what belongs to no pair, or is nonsense, does nothing", async () => {
   ann.direct.onNotice({ event: "signal", number: 1, text: '{"attempt":9,"offer":"x"}' });
   await flow(1_000);
   assert.equal(net.peers.length, 4);
+});
+
+test("however often it begins anew, the connections of two pairs are all there are", async () => {
+  const { ann, bob, tell, flow, net, timers, isDirect } = two();
+  // Nobody answers, and so nobody closes.
+  ann.other = undefined;
+  for (let number = 1; number <= 50; number += 1) {
+    ann.direct.onNotice({ event: "direct", number });
+    if (number % 2) ann.direct.onNotice({ event: "direct-ended" });
+    await timers.pass(20);
+    assert.ok(net.peers.length <= 2, `${net.peers.length} after ${number}`);
+  }
+  ann.other = bob;
+  tell("direct", 51);
+  await flow(4_000);
+  assert.equal(net.peers.length, 4);
+  assert.deepEqual(isDirect(), all(true));
+});
+
+test("attempts of the other one that follow each other too fast are not taken", async () => {
+  const { ann, net, timers } = two();
+  ann.direct.onNotice({ event: "direct", number: 1 });
+  ann.other = undefined;
+  const before = net.made;
+  const offer = JSON.stringify({ id: 0, kinds: ["video"] });
+  for (let attempt = 1; attempt <= 1_000; attempt += 1) {
+    const text = JSON.stringify({ attempt, offer });
+    ann.direct.onNotice({ event: "signal", number: 1, text });
+    if (attempt % 100 === 0) await timers.pass(100);
+  }
+  assert.ok(net.made - before <= 2, `${net.made - before} within a second`);
+});
+
+test("what the other one sends is held to its form and its bounds", async () => {
+  const { ann, bob, net, flow, tell } = two();
+  const rejected: unknown[] = [];
+  const note = (reason: unknown) => void rejected.push(reason);
+  process.on("unhandledRejection", note);
+  bob.other = undefined;
+  tell("direct");
+  const bad: unknown[] = [
+    null, 7, "", [], {}, [[]], { toString: 1 }, { length: 9 }, -1, 1.5, 1e300, true,
+    [null], [{ mid: 1, publication: "x" }], [{ mid: "0" }], Array(65).fill({ mid: "0", publication: "x" }),
+    "\nm=audio".repeat(65), "\na=candidate:1".repeat(65), "x".repeat(64 * 1024 + 1),
+  ];
+  const good = { attempt: 1, offer: "{}", answer: "{}", publications: [], candidate: {}, receiver: true };
+  for (const key of Object.keys(good)) {
+    for (const value of bad) {
+      for (const with_ of [{}, good]) {
+        const text = JSON.stringify({ attempt: 1, ...with_, [key]: value });
+        ann.direct.onNotice({ event: "signal", number: 1, text });
+      }
+    }
+  }
+  // Its candidates, before there is a description and after it.
+  const candidate = { candidate: "candidate:1", sdpMid: "0" };
+  const feed = (receiver: boolean) => {
+    const text = JSON.stringify({ attempt: 2, candidate, receiver });
+    for (let n = 0; n < 500; n += 1) ann.direct.onNotice({ event: "signal", number: 1, text });
+  };
+  await flow(1_500);
+  const offer = JSON.stringify({ id: 0, kinds: ["video"] });
+  ann.direct.onNotice({ event: "signal", number: 1, text: JSON.stringify({ attempt: 2, offer }) });
+  feed(false);
+  await flow(100);
+  feed(false);
+  await flow(100);
+  const most = Math.max(...net.peers.map(({ candidates }) => candidates));
+  assert.equal(most, 64);
+  process.off("unhandledRejection", note);
+  assert.deepEqual(rejected, []);
+});
+
+test("what the other one says on its data channel is held to its form and its bounds", async () => {
+  const { ann, net, flow, tell, isDirect, timers } = two();
+  const rejected: unknown[] = [];
+  const note = (reason: unknown) => void rejected.push(reason);
+  process.on("unhandledRejection", note);
+  tell("direct");
+  await flow(1_000);
+  const say = (to: FakeChannel, data: unknown) =>
+    to.dispatchEvent(Object.assign(new Event("message"), { data }));
+  const channels = net.peers.flatMap(({ channel }) => channel ?? []);
+  const answers = [
+    "", "{", "null", "[]", '{"shown":{},"unwanted":[]}', '{"shown":[],"unwanted":[{"toString":1}]}',
+    '{"shown":[null],"unwanted":[[]]}', new ArrayBuffer(9), undefined,
+    JSON.stringify({ shown: [], unwanted: ["x".repeat(20_000)] }),
+  ];
+  for (const data of answers) {
+    await timers.pass(120);
+    for (const channel of channels) say(channel, data);
+  }
+  await flow(500);
+  assert.deepEqual(isDirect(), all(true), "as if nothing had been said");
+  // One that takes its word back all the time makes nobody work all the time.
+  ann.log.length = 0;
+  const sent = channels.reduce((sum, { sent }) => sum + sent, 0);
+  for (let n = 0; n < 1_000; n += 1) {
+    const shown = n % 2 ? ["ann-cam"] : [];
+    for (const channel of channels) say(channel, JSON.stringify({ shown, unwanted: [] }));
+  }
+  assert.ok(ann.log.length <= 1, ann.log.join());
+  const replied = channels.reduce((sum, { sent }) => sum + sent, 0) - sent;
+  assert.ok(replied <= channels.length, `${replied} answers at once`);
+  // Channels of others, or one more, are none of ours.
+  const receiving = net.peers.find(({ lines }) => lines.some(({ sender }) => !sender.track));
+  const more = new FakeChannel(net, "strait-direct");
+  receiving?.dispatchEvent(Object.assign(new Event("datachannel"), { channel: more }));
+  assert.equal(more.readyState, "closed");
+  process.off("unhandledRejection", note);
+  assert.deepEqual(rejected, []);
+});
+
+test("without another connection media stays with the relay, and it is tried again", async () => {
+  const { net, tell, flow, isDirect } = two();
+  net.full = true;
+  tell("direct");
+  await flow(1_000);
+  assert.deepEqual(isDirect(), all(false));
+  net.full = false;
+  await flow(3_000);
+  assert.deepEqual(isDirect(), all(true));
 });
 
 test("no server is on the direct way but those that say where one is", () => {

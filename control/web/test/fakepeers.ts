@@ -5,13 +5,19 @@ export class FakeNet {
   up = true;
   /** Connections that are not closed. */
   readonly peers: FakePeer[] = [];
-  /** Connections that were made to send by. */
+  /** The browser gives no more. */
+  full = false;
+  /** Connections that were made, and those of them to send by. */
+  get made(): number {
+    return this.count;
+  }
   attempts = 0;
   private count = 0;
 
   /** Makes `new RTCPeerConnection` one of these. */
   install(): void {
     const made = () => {
+      if (this.full) throw new Error("so many there are");
       const peer = new FakePeer(this, (this.count += 1));
       this.peers.push(peer);
       return peer;
@@ -28,14 +34,19 @@ export class FakeReceiver {
   readonly track: FakeTrack;
   /** Pictures or packets that came. */
   came = 0;
+  /** Sound that came, and how loud it is from now on. */
+  energy = 0;
+  level = 0;
 
   constructor(readonly kind: string) {
     this.track = new FakeTrack(kind);
   }
 
   async getStats(): Promise<Map<string, object>> {
-    const { came } = this;
-    const entry = { id: "in", type: "inbound-rtp", framesDecoded: came, packetsReceived: came };
+    const { came, energy } = this;
+    const counts = { framesDecoded: came, packetsReceived: came };
+    const sound = { totalAudioEnergy: energy, totalSamplesDuration: came * 0.05 };
+    const entry = { id: "in", type: "inbound-rtp", ...counts, ...sound };
     return new Map([["in", entry]]);
   }
 }
@@ -65,16 +76,27 @@ class Line {
   }
 }
 
-class Channel extends EventTarget {
+export class FakeChannel extends EventTarget {
   readyState = "connecting";
-  other: Channel | undefined;
+  bufferedAmount = 0;
+  other: FakeChannel | undefined;
+  /** What was sent by it. */
+  sent = 0;
 
-  constructor(private readonly net: FakeNet) {
+  constructor(
+    private readonly net: FakeNet,
+    readonly label: string,
+  ) {
     super();
+  }
+
+  close(): void {
+    this.readyState = "closed";
   }
 
   send(data: string): void {
     const { other } = this;
+    this.sent += 1;
     if (this.net.up) other?.dispatchEvent(Object.assign(new Event("message"), { data }));
   }
 }
@@ -83,7 +105,7 @@ export class FakePeer extends EventTarget {
   signalingState = "stable";
   localDescription: { type: string; sdp: string } | null = null;
   readonly lines: Line[] = [];
-  channel: Channel | undefined;
+  channel: FakeChannel | undefined;
   candidates = 0;
   closed = false;
   private other: FakePeer | undefined;
@@ -95,9 +117,9 @@ export class FakePeer extends EventTarget {
     super();
   }
 
-  createDataChannel(): Channel {
+  createDataChannel(label: string): FakeChannel {
     this.net.attempts += 1;
-    return (this.channel = new Channel(this.net));
+    return (this.channel = new FakeChannel(this.net, label));
   }
 
   addTransceiver(track: FakeTrack): Line {
@@ -138,7 +160,7 @@ export class FakePeer extends EventTarget {
     this.signalingState = "stable";
     const { channel, other } = this;
     if (!channel || channel.other || !other || !this.net.up) return;
-    const far = new Channel(this.net);
+    const far = new FakeChannel(this.net, channel.label);
     [channel.other, far.other] = [far, channel];
     channel.readyState = far.readyState = "open";
     other.channel = far;

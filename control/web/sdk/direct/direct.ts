@@ -19,6 +19,8 @@ export interface DirectHost {
   share(publication: LocalPublication): number | undefined;
   /** The subscribed and not paused publication with this id. */
   received(id: string): Publication | undefined;
+  /** What goes directly is speech, is none, or does not go directly any more. */
+  speaking(publication: Publication | LocalPublication, speaking: boolean | undefined): void;
   /** `directly` of a publication changed: what the relay gets does, too. */
   sentDirectly(publication: LocalPublication): void;
   /** `directly` of a publication changed, and so did its track. */
@@ -41,8 +43,8 @@ interface Pair {
  */
 export class Direct {
   private pair: Pair | undefined;
-  /** Those that are over, until the relay has taken over. */
-  private readonly over = new Set<Pair>();
+  /** The one that is over, until the relay has taken over. */
+  private over: Pair | undefined;
 
   constructor(private readonly host: DirectHost) {}
 
@@ -63,7 +65,7 @@ export class Direct {
 
   close(): void {
     this.end();
-    for (const pair of this.over) this.drop(pair);
+    this.drop();
   }
 
   private begin(number: number): void {
@@ -81,16 +83,21 @@ export class Direct {
     const { pair } = this;
     if (!pair) return;
     this.pair = undefined;
-    this.over.add(pair);
+    // However fast pairs follow each other: those before the last one are gone.
+    this.drop();
+    this.over = pair;
     pair.sender.end();
     pair.receiver.end();
-    this.host.timers.after(limits.DIRECT_LINGER_MS, () => this.drop(pair));
+    this.host.timers.after(limits.DIRECT_LINGER_MS, () => {
+      if (this.over === pair) this.drop();
+    });
   }
 
-  private drop(pair: Pair): void {
-    this.over.delete(pair);
-    pair.sender.close();
-    pair.receiver.close();
+  private drop(): void {
+    const { over } = this;
+    this.over = undefined;
+    over?.sender.close();
+    over?.receiver.close();
   }
 }
 

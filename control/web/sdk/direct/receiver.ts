@@ -1,7 +1,8 @@
 import * as limits from "../limits.js";
 import type { Publication } from "../peers.js";
 import type { Entry } from "../report.js";
-import { Candidates, type DirectSignal, Ticker } from "./signals.js";
+import { Ears } from "./ears.js";
+import { Candidates, type DirectSignal, Pace, Ticker, opened } from "./signals.js";
 import type { DirectHost } from "./direct.js";
 
 /**
@@ -18,15 +19,20 @@ export class DirectReceiver {
   /** Publications by m-line. */
   private readonly offered = new Map<string, string>();
   private readonly shown = new Map<Publication, RTCRtpReceiver>();
-  private queue: Promise<void> = Promise.resolve();
+  private answering = false;
   private looking = false;
+  private readonly attempts: Pace;
+  private readonly ears: Ears;
   /** Since when it is over, and what the relay had brought by then. */
   private ending: { at: number; before: Map<Publication, number> } | undefined;
 
   constructor(
     private readonly host: DirectHost,
     private readonly tell: (signal: DirectSignal) => void,
-  ) {}
+  ) {
+    this.attempts = new Pace(host.timers, limits.DIRECT_ATTEMPT_MS);
+    this.ears = new Ears(host);
+  }
 
   signalled(signal: DirectSignal): void {
     const { attempt, offer, candidate, publications = [] } = signal;
@@ -35,18 +41,21 @@ export class DirectReceiver {
       if (candidate && attempt === this.attempt) this.candidates?.add(candidate);
       return;
     }
-    if (attempt > this.attempt) this.open(attempt);
-    const { connection } = this;
-    if (!connection) return;
-    // One after the other, or a second offer meets the first half way.
-    this.queue = this.queue.then(() => this.answer(connection, offer, publications));
+    if (attempt > this.attempt && this.attempts.takes()) this.open(attempt);
+    // Who sends waits for the answer before it offers something else.
+    if (attempt === this.attempt && this.connection && !this.answering) {
+      void this.answer(this.connection, offer, publications);
+    }
   }
 
   /** The relay brings everything again: what comes directly is shown until it does. */
   end(): void {
     if (this.ending) return;
     this.ending = { at: this.host.timers.now(), before: new Map() };
-    for (const publication of this.shown.keys()) this.host.resume(publication);
+    for (const publication of this.shown.keys()) {
+      this.host.speaking(publication, undefined);
+      this.host.resume(publication);
+    }
   }
 
   close(): void {
@@ -54,6 +63,7 @@ export class DirectReceiver {
     for (const publication of [...this.shown.keys()]) this.hide(publication);
     this.connection?.close();
     this.connection = this.candidates = undefined;
+    this.answering = false;
     this.offered.clear();
   }
 
@@ -61,18 +71,23 @@ export class DirectReceiver {
     this.close();
     this.attempt = attempt;
     this.heardAt = this.host.timers.now();
-    const connection = new RTCPeerConnection(this.host.configuration);
+    const connection = opened(this.host.configuration);
+    if (!connection) return;
     this.connection = connection;
     this.candidates = new Candidates(connection);
-    let opened = false;
+    const pace = new Pace(this.host.timers, limits.DIRECT_HEARD_MS);
+    let beats: RTCDataChannel | undefined;
+    let heard = false;
     connection.addEventListener("icecandidate", ({ candidate }) => {
       if (candidate) this.tell({ attempt, receiver: true, candidate: candidate.toJSON() });
     });
     connection.addEventListener("datachannel", ({ channel }) => {
+      if (beats || channel.label !== limits.DIRECT_LABEL) return channel.close();
+      beats = channel;
       channel.addEventListener("message", () => {
-        if (this.connection !== connection) return;
+        if (this.connection !== connection || !pace.takes()) return;
         this.heardAt = this.host.timers.now();
-        opened = true;
+        heard = true;
         this.reply(channel);
       });
       channel.addEventListener("close", () => {
@@ -80,9 +95,9 @@ export class DirectReceiver {
       });
     });
     this.ticker = new Ticker(this.host.timers, limits.DIRECT_LOOK_MS, () => {
-      const patienceMs = opened ? limits.DIRECT_SILENCE_MS : limits.DIRECT_CONNECT_MS;
+      const patienceMs = heard ? limits.DIRECT_SILENCE_MS : limits.DIRECT_CONNECT_MS;
       if (this.host.timers.now() - this.heardAt > patienceMs) return this.close();
-      if (opened) void this.look(connection);
+      if (heard) void this.look(connection);
     });
   }
 
@@ -92,7 +107,7 @@ export class DirectReceiver {
     publications: { mid: string; publication: string }[],
   ): Promise<void> {
     const { attempt } = this;
-    if (this.connection !== connection) return;
+    this.answering = true;
     try {
       await connection.setRemoteDescription({ type: "offer", sdp });
       await connection.setLocalDescription();
@@ -102,6 +117,7 @@ export class DirectReceiver {
       return;
     }
     if (this.connection !== connection) return;
+    this.answering = false;
     this.candidates?.release();
     this.offered.clear();
     for (const { mid, publication } of publications) this.offered.set(mid, publication);
@@ -109,12 +125,15 @@ export class DirectReceiver {
   }
 
   private reply(channel: RTCDataChannel): void {
+    if (channel.bufferedAmount > limits.DIRECT_BUFFERED_BYTES) return;
     const offered = [...this.offered.values()];
     // It is over: the sender gives the relay everything again, if it has not heard of it yet.
-    const shown = this.ending ? [] : [...this.shown.keys()].map(({ id }) => id);
+    const all = this.ending ? [] : [...this.shown.keys()];
+    const shown = all.map(({ id }) => id);
+    const speaking = all.filter((each) => each.speaking).map(({ id }) => id);
     const unwanted = this.ending ? [] : offered.filter((id) => !this.host.received(id));
     try {
-      channel.send(JSON.stringify({ shown, unwanted }));
+      channel.send(JSON.stringify({ shown, unwanted, speaking }));
     } catch {
       // It is full or just closed: silence decides.
     }
@@ -126,7 +145,10 @@ export class DirectReceiver {
     this.looking = true;
     try {
       if (this.ending) await this.leave(this.ending);
-      else await this.show(connection);
+      else {
+        await this.show(connection);
+        if (!this.ending) await this.ears.listen(this.shown);
+      }
     } catch {
       // A connection that was closed meanwhile has nothing to say.
     } finally {
@@ -144,7 +166,7 @@ export class DirectReceiver {
       const publication = this.host.received(id);
       if (!publication || this.shown.has(publication)) continue;
       const receiver = connection.getTransceivers().find((each) => each.mid === mid)?.receiver;
-      if (!receiver || (await arrived(receiver)) === 0) continue;
+      if (receiver?.track.kind !== publication.kind || (await arrived(receiver)) === 0) continue;
       if (this.connection !== connection || this.ending) return;
       this.shown.set(publication, receiver);
       publication.directly = receiver;
@@ -167,6 +189,7 @@ export class DirectReceiver {
   private hide(publication: Publication): void {
     const receiver = this.shown.get(publication);
     this.shown.delete(publication);
+    this.host.speaking(publication, undefined);
     // A newer pair may show it by now.
     if (publication.directly !== receiver) return;
     publication.directly = undefined;

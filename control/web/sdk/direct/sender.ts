@@ -1,7 +1,7 @@
 import * as limits from "../limits.js";
 import type { LocalPublication } from "../publication.js";
 import { EncodingChanger, adjust } from "../sending.js";
-import { Candidates, type DirectSignal, Ticker, answerOf } from "./signals.js";
+import { Candidates, type DirectSignal, Pace, Ticker, answerOf, opened } from "./signals.js";
 import type { DirectHost } from "./direct.js";
 
 interface Line {
@@ -91,7 +91,8 @@ export class DirectSender {
     this.offered = "";
     this.early = [];
     const { attempt } = this;
-    const connection = new RTCPeerConnection(this.host.configuration);
+    const connection = opened(this.host.configuration);
+    if (!connection) return this.fail();
     this.connection = connection;
     this.candidates = new Candidates(connection);
     connection.addEventListener("icecandidate", ({ candidate }) => {
@@ -104,8 +105,9 @@ export class DirectSender {
     const options = { ordered: false, maxRetransmits: 0 };
     const channel = connection.createDataChannel(limits.DIRECT_LABEL, options);
     this.channel = channel;
+    const pace = new Pace(this.host.timers, limits.DIRECT_HEARD_MS);
     channel.addEventListener("message", ({ data }) => {
-      if (this.channel === channel) this.heard(data);
+      if (this.channel === channel && pace.takes()) this.heard(data);
     });
     channel.addEventListener("close", () => {
       if (this.channel === channel) this.fail();
@@ -186,12 +188,16 @@ export class DirectSender {
     if (!answer) return;
     this.heardAt = this.host.timers.now();
     if (this.ended) return;
-    const { shown, unwanted } = answer;
+    const { shown, unwanted, speaking } = answer;
     const changed = unwanted.join() !== this.unwanted.join();
     this.unwanted = unwanted;
     for (const [publication, { transceiver, changer }] of this.lines) {
       const isShown = publication.id !== undefined && shown.includes(publication.id);
       this.setDirectly(publication, isShown ? transceiver.sender : undefined);
+      if (isShown && publication.kind === "audio") {
+        const speaks = !publication.muted && speaking.includes(publication.id as string);
+        this.host.speaking(publication, speaks);
+      }
       if (changed) changer.apply().catch(() => {});
     }
   }
@@ -199,6 +205,7 @@ export class DirectSender {
   private setDirectly(publication: LocalPublication, sender: RTCRtpSender | undefined): void {
     if (publication.directly === sender) return;
     publication.directly = sender;
+    if (!sender) this.host.speaking(publication, undefined);
     this.host.sentDirectly(publication);
   }
 

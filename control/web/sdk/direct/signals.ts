@@ -1,4 +1,5 @@
-import { type Timers } from "../timers.js";
+import * as limits from "../limits.js";
+import type { Timers } from "../timers.js";
 
 /** What one of two browsers tells the other through the server (docs/reference/jsonrtc.md). */
 export interface DirectSignal {
@@ -20,23 +21,101 @@ export interface DirectAnswer {
   shown: string[];
   /** Those that it does not want. */
   unwanted: string[];
+  /** Those of the shown ones in which somebody speaks. */
+  speaking: string[];
 }
 
-export function signalOf(text: string | undefined): DirectSignal | undefined {
-  const signal = parsed(text) as DirectSignal | undefined;
-  return typeof signal?.attempt === "number" ? signal : undefined;
+/** What the other one signals: what is no signal, or too much of one, is none. */
+export function signalOf(text: unknown): DirectSignal | undefined {
+  const said = parsed(text, limits.DIRECT_SIGNAL_CHARACTERS_MAX);
+  const { attempt, offer, answer, receiver = false } = said;
+  if (!isNumber(attempt) || typeof receiver !== "boolean") return undefined;
+  const signal: DirectSignal = { attempt, receiver };
+  if (offer !== undefined) {
+    const publications = linesOf(said["publications"] ?? []);
+    if (!isSdp(offer) || !publications) return undefined;
+    Object.assign(signal, { offer, publications });
+  }
+  if (answer !== undefined) {
+    if (!isSdp(answer)) return undefined;
+    signal.answer = answer;
+  }
+  if (said["candidate"] !== undefined) {
+    const candidate = candidateOf(said["candidate"]);
+    if (!candidate) return undefined;
+    signal.candidate = candidate;
+  }
+  return signal;
 }
 
+/** What the other one answers a beat with. */
 export function answerOf(text: unknown): DirectAnswer | undefined {
-  const { shown, unwanted } = (parsed(text) ?? {}) as Partial<DirectAnswer>;
-  return Array.isArray(shown) && Array.isArray(unwanted) ? { shown, unwanted } : undefined;
+  const { shown, unwanted, speaking = [] } = parsed(text, limits.DIRECT_ANSWER_CHARACTERS_MAX);
+  const isGood = isStrings(shown) && isStrings(unwanted) && isStrings(speaking);
+  return isGood ? { shown, unwanted, speaking } : undefined;
 }
+
+type Said = Record<string, unknown>;
 
 /** The other of two may send anything. */
-function parsed(text: unknown): object | undefined {
+function parsed(text: unknown, charactersMax: number): Said {
+  if (typeof text !== "string" || text.length > charactersMax) return {};
   try {
-    const value: unknown = typeof text === "string" ? JSON.parse(text) : undefined;
-    return typeof value === "object" && value !== null ? value : undefined;
+    const value: unknown = JSON.parse(text);
+    return isObject(value) ? value : {};
+  } catch {
+    return {};
+  }
+}
+
+function linesOf(value: unknown): DirectSignal["publications"] {
+  if (!Array.isArray(value) || value.length > limits.DIRECT_LINES_MAX) return undefined;
+  const lines = value.flatMap((each: unknown) => {
+    const { mid, publication } = isObject(each) ? each : {};
+    return typeof mid === "string" && typeof publication === "string" ? { mid, publication } : [];
+  });
+  return lines.length === value.length ? lines : undefined;
+}
+
+function candidateOf(value: unknown): RTCIceCandidateInit | undefined {
+  if (!isObject(value)) return undefined;
+  const { candidate, sdpMid = null, sdpMLineIndex = null, usernameFragment = null } = value;
+  const isText = (each: unknown) => each === null || typeof each === "string";
+  const isGood =
+    typeof candidate === "string" &&
+    isText(sdpMid) &&
+    isText(usernameFragment) &&
+    (sdpMLineIndex === null || isNumber(sdpMLineIndex));
+  if (!isGood) return undefined;
+  return { candidate, sdpMid, sdpMLineIndex, usernameFragment } as RTCIceCandidateInit;
+}
+
+/** Each line of it costs this browser something. */
+function isSdp(value: unknown): value is string {
+  if (typeof value !== "string") return false;
+  const count = (what: string) => value.split(`\n${what}`).length - 1;
+  return (
+    count("m=") <= limits.DIRECT_LINES_MAX &&
+    count("a=candidate:") <= limits.DIRECT_CANDIDATES_MAX
+  );
+}
+
+function isObject(value: unknown): value is Said {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isNumber(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isStrings(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((each) => typeof each === "string");
+}
+
+/** A connection; none where the browser gives none, as a page has only so many. */
+export function opened(configuration: RTCConfiguration): RTCPeerConnection | undefined {
+  try {
+    return new RTCPeerConnection(configuration);
   } catch {
     return undefined;
   }
@@ -45,20 +124,44 @@ function parsed(text: unknown): object | undefined {
 /** Candidates wait until there is a description that they belong to. */
 export class Candidates {
   private waiting: RTCIceCandidateInit[] | undefined = [];
+  private count = 0;
 
   constructor(private readonly connection: RTCPeerConnection) {}
 
   add(candidate: RTCIceCandidateInit): void {
+    this.count += 1;
+    if (this.count > limits.DIRECT_CANDIDATES_MAX) return;
     if (this.waiting) this.waiting.push(candidate);
-    // One that this browser cannot use: there are others, or media stays with the relay.
-    else this.connection.addIceCandidate(candidate).catch(() => {});
+    else this.take(candidate);
   }
 
   /** The description is there. */
   release(): void {
     const waiting = this.waiting ?? [];
     this.waiting = undefined;
-    for (const each of waiting) this.add(each);
+    for (const each of waiting) this.take(each);
+  }
+
+  private take(candidate: RTCIceCandidateInit): void {
+    // One that this browser cannot use: there are others, or media stays with the relay.
+    this.connection.addIceCandidate(candidate).catch(() => {});
+  }
+}
+
+/** Lets a thing be done once every so often, however often it is asked for. */
+export class Pace {
+  private at: number | undefined;
+
+  constructor(
+    private readonly timers: Timers,
+    private readonly eachMs: number,
+  ) {}
+
+  takes(): boolean {
+    const now = this.timers.now();
+    if (this.at !== undefined && now - this.at < this.eachMs) return false;
+    this.at = now;
+    return true;
   }
 }
 
