@@ -126,7 +126,7 @@ impl LinkDoor {
         if stream.version.is_some() {
             return Ok(stream);
         }
-        tokio::spawn(self.links.serve(Box::new(stream), address, port));
+        tokio::spawn(self.links.serve(Box::new(stream), address, Some(port)));
         Err(refused("a link"))
     }
 }
