@@ -9,6 +9,7 @@ pub mod claims;
 pub mod counters;
 pub mod directory;
 pub mod health;
+mod host;
 pub mod load;
 pub mod node;
 mod orphans;
@@ -29,6 +30,7 @@ use tracing::{info, warn};
 use crate::admission::network;
 use crate::config::cluster::{self as config, Role};
 use crate::fault::{Class, Fault};
+use crate::host::now::Now;
 use crate::limits::{FIRST_GRACE, LEASE, LOCATE_ROUNDS, PLACES, RATED_ADDRESSES, YOUNG_PAUSE};
 use crate::rate::Rate;
 use crate::scope::ScopeKey;
@@ -57,6 +59,8 @@ pub struct Cluster {
     is_drained: AtomicBool,
     /// When this process began, where others may begin with it.
     began: Option<Instant>,
+    /// What the host did a moment ago.
+    host: Mutex<Option<Now>>,
     /// Since when the relay is away.
     relay_away: Mutex<Option<Instant>>,
     health: Health,
@@ -157,6 +161,7 @@ impl Cluster {
             suspects: Mutex::default(),
             is_drained: AtomicBool::new(false),
             began: None,
+            host: Mutex::default(),
             relay_away: Mutex::default(),
             health,
             regions: Regions::new(&config)?,

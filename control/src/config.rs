@@ -430,6 +430,14 @@ impl Config {
         Ok(config)
     }
 
+    /// Where this process writes: the folder of the store, or of its own files where that is a server.
+    pub fn folder(&self) -> &Path {
+        let url = self.store.url.expose();
+        let path = url.strip_prefix("sqlite:").map(|path| path.trim_start_matches("//"));
+        let path = path.and_then(|path| Path::new(path.split('?').next()?).parent());
+        path.filter(|path| !path.as_os_str().is_empty()).unwrap_or(&self.http.state_dir)
+    }
+
     /// Checks that the values fit together.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 //!
 //! Everything is read when it is asked for. What a kernel or a sandbox does not show is left out.
 
+pub mod now;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -42,6 +44,13 @@ pub fn figures(proc: &Path, folder: &Path) -> Vec<Figure> {
         gauge("control_host_load1", "Load average of a minute.", "", load(&read("loadavg"))),
         gauge("control_host_memory_bytes", "Memory.", "state", memory(&read("meminfo"))),
         gauge("control_host_disk_bytes", "The disk of the store's folder.", "state", disk(folder)),
+        Figure {
+            name: "control_host_network_bytes_total",
+            kind: "counter",
+            help: "Bytes from and to the network of all interfaces but loopback.",
+            label: "direction",
+            samples: network(&read("net/dev")),
+        },
         Figure {
             name: "control_host_softnet_total",
             kind: "counter",
@@ -152,6 +161,24 @@ fn disk(folder: &Path) -> Vec<Sample> {
     states.into_iter().chain(inodes).collect()
 }
 
+/// `NAME: bytes packets errs drop fifo frame compressed multicast`, and the same eight for what was sent.
+fn network(dev: &str) -> Vec<Sample> {
+    let mut sums = [0.0; 2];
+    let mut is_there = false;
+    for (name, counts) in dev.lines().filter_map(|line| line.split_once(':')) {
+        let counts = numbers(counts);
+        let (Some(received), Some(sent)) = (counts.first(), counts.get(8)) else { continue };
+        if name.trim() != "lo" {
+            sums[0] += received;
+            sums[1] += sent;
+        }
+        is_there = true;
+    }
+    let [received, sent] = sums;
+    let all = [("received", received), ("sent", sent)];
+    all.into_iter().filter(|_| is_there).collect()
+}
+
 /// A line for each core, in hexadecimal: processed, dropped, squeezed, and more.
 fn softnet(stat: &str) -> Vec<Sample> {
     let mut sums = [0_u64; 2];
@@ -233,6 +260,12 @@ mod tests {
             ("stat", "cpu  100 20 30 4000 50 6 7 8 0 0\ncpu0 1 2\ncpu1 1 2\nintr 5\n"),
             ("loadavg", "1.25 0.50 0.10 2/345 6789\n"),
             ("meminfo", "MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    250 kB\n"),
+            (
+                "net/dev",
+                "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes packets\n    \
+                 lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n  eth0: 100 2 0 0 0 0 0 0 30 1 0 0 0 0 0 0\n\
+                 eth1:1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0\n",
+            ),
             ("net/softnet_stat", "00000abc 00000010 00000001 0\n00000001 00000002 0000000f 0\n"),
             (
                 "net/snmp",
@@ -257,6 +290,8 @@ mod tests {
         assert_eq!((of("host_cpus", ""), of("host_load1", "")), (Some(2.0), Some(1.25)));
         assert_eq!(of("host_memory_bytes", "available"), Some(256_000.0));
         assert!(of("host_disk_bytes", "total") >= of("host_disk_bytes", "available"));
+        assert_eq!(of("host_network_bytes_total", "received"), Some(101.0));
+        assert_eq!(of("host_network_bytes_total", "sent"), Some(32.0));
         assert_eq!(of("host_softnet_total", "dropped"), Some(18.0));
         assert_eq!(of("host_softnet_total", "squeezed"), Some(16.0));
         assert_eq!(of("host_udp_errors_total", "receive_buffer"), Some(9.0));

@@ -198,6 +198,8 @@ pub const SESSIONS_LOOKED_AT: usize = 1_000;
 pub const INCIDENTS_TOLD: usize = 50;
 /// Entries of diagnostics of one application; the oldest go first. 640 MiB at the very most.
 pub const DIAGNOSTICS_PER_APPLICATION: usize = 10_000;
+/// How often a node looks at its host. What it finds is 150 bytes of its lease.
+pub const HOST_INTERVAL: Duration = Duration::from_secs(3);
 /// Prices of minutes: one of its own for each application that a cluster has, changed every year.
 pub const PRICES: usize = 10_000;
 /// What 1,000 minutes cost at most, in millionths: a million in any currency.

@@ -184,6 +184,7 @@ impl Server {
                 tokio::spawn(relay_watch::follow_quality(relay.clone(), Arc::clone(&scopes))),
                 tokio::spawn(channels::follow(relay.clone(), Arc::clone(&scopes))),
                 tokio::spawn(relay_watch::follow(relay, scopes)),
+                tokio::spawn(Arc::clone(&cluster).watch_host(app.config.folder().to_path_buf())),
             ]);
         }
         if cluster.config().has(Role::Agent) {

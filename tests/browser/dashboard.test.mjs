@@ -28,6 +28,7 @@ const PAGES = {
   availability: "#/availability",
   applications: "#/applications",
   nodes: "#/nodes",
+  invoices: "#/invoices",
   diagnostics: "#/diagnostics",
 };
 
@@ -51,6 +52,11 @@ before(
     });
     await call("POST", "/diagnostics/devices", TOKEN, { cameras: ["one"] });
     PAGES.report = `#/diagnostics/${report.id}`;
+    const price = { from: "2020-01", currency: "EUR", perThousandMinutes: "3.99", issuer: HOSTILE };
+    await call("PUT", "/prices", OPERATOR, price);
+    await call("POST", `/invoices/app-0/${month(1)}`, OPERATOR);
+    PAGES.invoice = `#/invoices/app-0%2F${month(1)}`;
+    PAGES.draft = `#/invoices/app-0%2F${month(0)}`;
   },
   { timeout: 180_000 },
 );
@@ -70,6 +76,12 @@ async function call(method, path, token, body) {
   const said = await answer.json();
   assert.ok(answer.ok, `${method} ${path}: ${JSON.stringify(said)}`);
   return said;
+}
+
+/** A month of the UTC calendar, so many before this one. */
+function month(back) {
+  const now = new Date();
+  return new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - back)).toISOString().slice(0, 7);
 }
 
 /** A JSON Web Token of who administers an application. */
@@ -172,7 +184,7 @@ test("it is dark where that is wanted", { timeout: 120_000 }, async () => {
   const dark = await Browser.chromium({ dark: true });
   try {
     const tab = await signedIn(dark, server.address, OPERATOR);
-    for (const name of ["live", "session", "usage", "problems", "applications"]) {
+    for (const name of ["live", "session", "usage", "problems", "applications", "invoice"]) {
       await visit(tab, PAGES[name]);
       const contrast = await tab.evaluate(() => {
         const luminance = (colour) => {
@@ -205,6 +217,8 @@ test("names are text, whatever they are", { timeout: 60_000 }, async () => {
     [`${HOSTILE}0`, PAGES.session],
     [HOSTILE, PAGES.diagnostics],
     [HOSTILE, PAGES.report],
+    [HOSTILE, PAGES.invoices],
+    [HOSTILE, PAGES.invoice],
   ]) {
     await visit(tab, hash);
     const found = await tab.evaluate(
@@ -352,6 +366,110 @@ test("keys are made, shown once and revoked; nodes drain", { timeout: 60_000 }, 
     await tab.click("tbody button");
     await until(state);
   }
+  await assertWell(tab);
+});
+
+test("an invoice is issued, printed and saved", { timeout: 60_000 }, async () => {
+  await call("POST", "/applications", OPERATOR, { application: HOSTILE });
+  const tab = await signedIn(browser, server.address, OPERATOR);
+  const said = (selector) =>
+    tab.evaluate((it) => document.querySelector(it)?.textContent ?? "", selector);
+  await visit(tab, PAGES.draft);
+  assert.equal(await tab.evaluate(() => document.querySelector("#issue")), null, "it runs");
+  assert.match(await said("#content"), /when the month is over/);
+  // A name with all that is not to be taken for HTML, or for a part of the address.
+  await visit(tab, `#/invoices/${encodeURIComponent(`${HOSTILE}/${month(1)}`)}`);
+  assert.match(await said("#title"), /^Draft/);
+  await tab.click("#issue");
+  await tab.until("a question", () => document.querySelector("dialog #do") !== null);
+  await tab.click("dialog #do");
+  await tab.until("its number", () => document.querySelector("#issue") === null);
+  await visit(tab, PAGES.invoices);
+  const rows = await tab.evaluate(() =>
+    [...document.querySelectorAll('table[aria-label="Invoices"] tbody tr')].map((row) =>
+      [...row.children].map((cell) => cell.textContent),
+    ),
+  );
+  assert.deepEqual(
+    rows.map(([number, application]) => [number, application]),
+    [["2", HOSTILE], ["1", "app-0"]],
+  );
+
+  await visit(tab, PAGES.invoice);
+  const shown = await said(".total");
+  const told = await call("GET", `/invoices/app-0/${month(1)}`, OPERATOR);
+  assert.ok(shown.includes(`${told.total} EUR`), `${shown}: ${told.total}`);
+  const saved = tab.page.waitForEvent("download");
+  await tab.evaluate(() =>
+    [...document.querySelectorAll("#content button")].find((each) => each.textContent === "CSV").click(),
+  );
+  const chunks = [];
+  for await (const chunk of await (await saved).createReadStream()) chunks.push(chunk);
+  const csv = Buffer.concat(chunks).toString();
+  assert.match(csv, /^number,application,month,[^\r]*\r\n1,"app-0",/);
+  // On paper, A4, there is the invoice and nothing else, black on white and as a table.
+  await tab.resize(794, 1_123);
+  await tab.page.emulateMedia({ media: "print", colorScheme: "dark" });
+  const paper = await tab.evaluate(() => ({
+    others: [".top", "#content button", "#content a"].some((each) =>
+      document.querySelector(each).checkVisibility(),
+    ),
+    row: getComputedStyle(document.querySelector("#content tbody tr")).display,
+    ground: getComputedStyle(document.body).backgroundColor,
+    text: getComputedStyle(document.body).color,
+  }));
+  const black = { others: false, row: "table-row", ground: "rgb(255, 255, 255)", text: "rgb(0, 0, 0)" };
+  assert.deepEqual(paper, black);
+  assert.deepEqual((await widths(tab)).beyond, []);
+  await tab.screenshot("dashboard-invoice-printed");
+  await assertWell(tab);
+});
+
+test("a price is set and removed", { timeout: 60_000 }, async () => {
+  const tab = await signedIn(browser, server.address, OPERATOR);
+  await visit(tab, PAGES.invoices);
+  const set = (amount) =>
+    tab.evaluate((it) => {
+      const form = document.querySelector("#set-price");
+      form.closest("details").open = true;
+      for (const [name, value] of Object.entries(it)) form.elements[name].value = value;
+      form.requestSubmit();
+    }, { application: "app-0", from: month(-1), currency: "EUR", perThousandMinutes: amount });
+  const prices = () =>
+    tab.evaluate(() =>
+      [...document.querySelectorAll('table[aria-label="Prices"] tbody tr')].map(
+        (row) => row.querySelector('[data-name="1,000 minutes"]').textContent,
+      ),
+    );
+  await set("0.5");
+  await tab.until("two prices", () =>
+    document.querySelectorAll('table[aria-label="Prices"] tbody tr').length === 2,
+  );
+  assert.deepEqual(await prices(), ["3.99 EUR", "0.50 EUR"]);
+  await tab.click('table[aria-label="Prices"] tbody tr:nth-child(2) .danger');
+  await tab.until("a question", () => document.querySelector("dialog #do") !== null);
+  await tab.click("dialog #do");
+  await tab.until("one price", () =>
+    document.querySelectorAll('table[aria-label="Prices"] tbody tr').length === 1,
+  );
+  await assertWell(tab);
+});
+
+test("hosts of nodes are shown", { timeout: 60_000 }, async () => {
+  const tab = await signedIn(browser, server.address, OPERATOR);
+  await visit(tab, PAGES.nodes);
+  // Shares are of two looks, three seconds from each other.
+  await tab.until("its CPU", () =>
+    /^\d+ %$/.test(document.querySelector('table[aria-label="Hosts"] [data-name="CPU"]')?.textContent),
+  );
+  const cell = (name) =>
+    tab.evaluate(
+      (it) => document.querySelector(`table[aria-label="Hosts"] [data-name="${it}"]`).textContent,
+      name,
+    );
+  for (const name of ["Memory", "Disk"]) assert.match(await cell(name), /^[\d.]+ .B of [\d.]+ .B$/);
+  for (const name of ["In", "Out"]) assert.match(await cell(name), /^[\d.]+ [kMG]?bit\/s$/);
+  await tab.screenshot("dashboard-hosts");
   await assertWell(tab);
 });
 

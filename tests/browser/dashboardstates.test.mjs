@@ -17,6 +17,8 @@ const PAGES = {
   nodes: "#/nodes",
   diagnostics: "#/diagnostics",
   report: "#/diagnostics/d0",
+  invoices: "#/invoices",
+  invoice: "#/invoices/shop%2F2026-02",
 };
 
 let server;
@@ -45,6 +47,8 @@ test("names are text, whatever they are", { timeout: 60_000 }, async () => {
     "applications",
     "diagnostics",
     "report",
+    "invoices",
+    "invoice",
   ]) {
     await visit(tab, PAGES[name]);
     const found = await tab.evaluate(

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::access::{Caller, Refused};
 use crate::cluster::{Cluster, Listed};
 use crate::fault::Fault;
+use crate::host::now::Now;
 use crate::http::App;
 
 type Answer = Result<Json<Value>, Refused>;
@@ -48,6 +49,19 @@ async fn set_drained(cluster: &Cluster, caller: &Caller, name: &str, is_drained:
     Ok(Json(shown(cluster, found.ok_or_else(gone)?)))
 }
 
+fn host(now: &Now) -> Value {
+    json!({
+        "cpu": now.cpu.map(|share| f64::from(share) / 1_000.0),
+        "memoryBytes": now.memory,
+        "memoryFreeBytes": now.memory_free,
+        "diskBytes": now.disk,
+        "diskFreeBytes": now.disk_free,
+        "receivedBitsPerSecond": now.received,
+        "sentBitsPerSecond": now.sent,
+        "droppedPerSecond": now.dropped,
+    })
+}
+
 fn shown(cluster: &Cluster, listed: &Listed) -> Value {
     let node = &listed.node;
     let state = match (listed.is_alive, listed.is_drained) {
@@ -64,6 +78,7 @@ fn shown(cluster: &Cluster, listed: &Listed) -> Value {
         "peers": node.peers,
         "headroom": f64::from(node.headroom) / 1_000.0,
         "version": node.version,
+        "host": listed.is_alive.then_some(node.machine.as_ref()).flatten().map(host),
         "self": node.owner() == *cluster.me(),
     })
 }

@@ -55,6 +55,7 @@ impl Cluster {
                 scopes: 0,
                 peers: 0,
                 version: env!("CARGO_PKG_VERSION").into(),
+                machine: None,
             };
             info!(node = node.name, incarnation = self.me.incarnation, "at {}", node.endpoint());
             self.set_mine(node);
@@ -171,6 +172,7 @@ impl Cluster {
         node.headroom = load.headroom(Instant::now(), &self.config, &workers, &stat);
         let (count, peers) = scopes.counts();
         (node.scopes, node.peers) = (count as u64, peers as u64);
+        node.machine = self.host.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let info = relay.info();
         {
             let mut away = self.relay_away.lock().unwrap_or_else(PoisonError::into_inner);

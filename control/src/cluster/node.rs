@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Elsewhere;
+use crate::host::now::Now;
 
 /// A start of a node's process: what another start of the same node did is not its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +58,9 @@ pub struct Node {
     /// Version of the software.
     #[serde(default)]
     pub version: String,
+    /// What its host does; none before it looked, and from nodes of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Now>,
 }
 
 /// A node, and what the registry adds.

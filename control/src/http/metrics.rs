@@ -111,11 +111,7 @@ pub async fn write(app: &App) -> String {
 
 /// What the host does, and how far its clock is from that of the store.
 async fn write_host(out: &mut String, app: &App) {
-    let url = app.config.store.url.expose();
-    let path = url.strip_prefix("sqlite:").map(|path| path.trim_start_matches("//"));
-    let path = path.and_then(|path| Path::new(path.split('?').next()?).parent());
-    let folder = path.filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(&app.config.http.state_dir).to_path_buf();
+    let folder = app.config.folder().to_path_buf();
     let read = move || host::figures(Path::new("/proc"), &folder);
     let figures = tokio::task::spawn_blocking(read).await.unwrap_or_default();
     host::write(out, &figures);

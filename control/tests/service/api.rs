@@ -204,6 +204,25 @@ async fn a_node_is_drained_and_filled_again() {
 }
 
 #[tokio::test]
+async fn a_node_tells_what_its_host_does() {
+    let service = start().await;
+    // It looks as soon as it runs, and says so half a second later; rates take a second look.
+    let mut host = Value::Null;
+    for _ in 0..2_000 {
+        host = get(&service, "/nodes", OPERATOR).await["items"][0]["host"].clone();
+        if host["cpu"].is_number() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let of = |name: &str| host[name].as_f64().unwrap_or_else(|| panic!("{name}: {host}"));
+    assert!((0.0..=1.0).contains(&of("cpu")), "{host}");
+    assert!(of("memoryFreeBytes") > 0.0 && of("memoryFreeBytes") < of("memoryBytes"), "{host}");
+    assert!(of("diskFreeBytes") <= of("diskBytes"), "{host}");
+    assert!(of("receivedBitsPerSecond") >= 0.0 && of("sentBitsPerSecond") >= 0.0, "{host}");
+}
+
+#[tokio::test]
 async fn a_session_is_seen_while_it_lasts_and_afterwards() {
     let service = start().await;
     let made = Client::new()

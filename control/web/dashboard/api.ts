@@ -161,6 +161,49 @@ export interface Application {
   keys: Key[];
 }
 
+export interface Price {
+  application: string | null;
+  from: string;
+  currency: string;
+  decimals: number;
+  perThousandMinutes: string;
+  issuer: string;
+}
+
+/** Amounts are decimals in text: they are shown, never reckoned with. */
+export interface InvoiceSummary {
+  state: "draft" | "issued";
+  number: number | null;
+  issuedAt: number | null;
+  application: string;
+  month: string;
+  issuer: string;
+  currency: string;
+  decimals: number;
+  minutes: number;
+  total: string;
+}
+
+export interface InvoiceLine {
+  kind: "usage" | "correction";
+  month: string;
+  minutes: number;
+  perThousandMinutes: string;
+  amount: string;
+}
+
+export interface Invoice extends InvoiceSummary {
+  lines: InvoiceLine[];
+}
+
+/** A month that was used and has no invoice. */
+export interface Due {
+  application: string;
+  month: string;
+  minutes: number;
+  over: boolean;
+}
+
 export interface Node {
   node: string;
   state: "ready" | "full" | "draining" | "away";
@@ -170,7 +213,21 @@ export interface Node {
   peers: number | null;
   headroom: number | null;
   version: string | null;
+  /** Nothing of a node that is away or of a version before. */
+  host: Host | null;
   self: boolean;
+}
+
+/** What a node's host does; each is `null` where its kernel does not show it. */
+export interface Host {
+  cpu: number | null;
+  memoryBytes: number | null;
+  memoryFreeBytes: number | null;
+  diskBytes: number | null;
+  diskFreeBytes: number | null;
+  receivedBitsPerSecond: number | null;
+  sentBitsPerSecond: number | null;
+  droppedPerSecond: number | null;
 }
 
 export interface Entry {
@@ -209,6 +266,8 @@ export class Refused extends Error {
   }
 }
 
+type Method = "POST" | "PUT" | "PATCH" | "DELETE";
+
 export type Query = Record<string, string | number | boolean | null | undefined>;
 
 /** Where the API is, seen from the dashboard's page: also behind a proxy that adds a prefix. */
@@ -226,11 +285,25 @@ export class Api {
     return (await this.call("GET", path + search(query), undefined, signal)) as Answer;
   }
 
-  async send<Answer>(method: "POST" | "PATCH" | "DELETE", path: string, body?: object) {
-    return (await this.call(method, path, body)) as Answer;
+  /** What is no JSON. */
+  async text(path: string, query: Query): Promise<string> {
+    return (await this.answer("GET", path + search(query))).text();
+  }
+
+  async send<Answer>(method: Method, path: string, body?: object, query: Query = {}) {
+    return (await this.call(method, path + search(query), body)) as Answer;
   }
 
   private async call(method: string, path: string, body?: object, signal?: AbortSignal) {
+    const answer = await this.answer(method, path, body, signal);
+    if (answer.status === 204) return undefined;
+    const said: unknown = await answer.json().catch(() => undefined);
+    if (said !== undefined) return said;
+    throw refused(answer.status, said);
+  }
+
+  /** One that is no refusal. */
+  private async answer(method: string, path: string, body?: object, signal?: AbortSignal) {
     let answer: Response;
     try {
       answer = await this.ask(BASE + path, {
@@ -252,10 +325,8 @@ export class Api {
         "See that strait-control runs and that this machine reaches it, then try again.",
       );
     }
-    if (answer.status === 204) return undefined;
-    const said: unknown = await answer.json().catch(() => undefined);
-    if (answer.ok && said !== undefined) return said;
-    throw refused(answer.status, said);
+    if (answer.ok) return answer;
+    throw refused(answer.status, await answer.json().catch(() => undefined));
   }
 }
 

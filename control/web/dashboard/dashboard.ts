@@ -6,6 +6,7 @@ import { failure } from "./parts.js";
 import { applications } from "./pages/applications.js";
 import { availability } from "./pages/availability.js";
 import { diagnostics } from "./pages/diagnostics.js";
+import { invoices } from "./pages/invoices.js";
 import { live } from "./pages/live.js";
 import { nodes } from "./pages/nodes.js";
 import { problems } from "./pages/problems.js";
@@ -20,6 +21,7 @@ const PAGES = new Map<string, { page: Page; name?: string; isForOperators?: bool
   ["sessions", { page: sessions, name: "Sessions" }],
   ["session", { page: session }],
   ["usage", { page: usage, name: "Usage" }],
+  ["invoices", { page: invoices, name: "Invoices" }],
   ["problems", { page: problems, name: "Problems" }],
   ["availability", { page: availability, name: "Availability" }],
   ["applications", { page: applications, name: "Applications" }],

@@ -54,7 +54,10 @@ export function minutes(seconds: number): string {
 
 /** `1.2 GB`, in thousands. */
 export function bytes(value: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
+  return inThousands(value, ["B", "kB", "MB", "GB", "TB", "PB"]);
+}
+
+function inThousands(value: number, units: readonly string[]): string {
   let unit = 0;
   let shown = value;
   while (shown >= 999.5 && unit < units.length - 1) {
@@ -62,6 +65,11 @@ export function bytes(value: number): string {
     unit += 1;
   }
   return `${shown >= 9.95 || unit === 0 ? Math.round(shown) : shown.toFixed(1)} ${units[unit]}`;
+}
+
+/** `1.2 Mbit/s`, in thousands. */
+export function rate(bitsPerSecond: number): string {
+  return inThousands(bitsPerSecond, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]);
 }
 
 /** A share of 0 to 1. */

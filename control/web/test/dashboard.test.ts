@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Api, Refused, type Stream, type UsageRow, search } from "../dashboard/api.js";
-import { bytes, duration, fromField, minutes, toField, utcTime } from "../dashboard/format.js";
+import { bytes, duration, fromField, minutes, rate, toField, utcTime } from "../dashboard/format.js";
 import { stepsOf } from "../dashboard/pages/timeline.js";
+import { months } from "../dashboard/pages/invoices.js";
 import { byApplication, stacked, together } from "../dashboard/pages/usage.js";
 import { address, parse } from "../dashboard/route.js";
 import { linePath, niceMost, periods } from "../dashboard/scale.js";
@@ -194,4 +195,18 @@ test("of a minute the worst counts, and bitrates add up", () => {
       [60, { loss: null, queue: 0.1, bitrate: 0, roundTrip: null }],
     ],
   );
+});
+
+test("the months that can be chosen are those of a year", () => {
+  const found = months(Date.UTC(2026, 0, 31, 23, 59)).map(([month]) => month);
+  assert.deepEqual([found[0], found[1], found[12], found.length], ["2026-01", "2025-12", "2025-01", 13]);
+  assert.deepEqual([0, 999, 1_234_000, 9e9].map(rate), ["0 bit/s", "999 bit/s", "1.2 Mbit/s", "9.0 Gbit/s"]);
+});
+
+test("what is no JSON is had as text, and its refusal as any other", async () => {
+  const { api: one, asked } = api(200, "a,b\r\n");
+  assert.equal(await one.text("/invoices/a/2026-01", { format: "csv" }), "a,b\r\n");
+  assert.equal(asked[0]?.url, "../api/v1/invoices/a/2026-01?format=csv");
+  const said = '{"error":"conflict","reason":"No price.","remedy":"Set one."}';
+  await assert.rejects(api(409, said).api.text("/invoices/a/2026-01", {}), /No price/);
 });

@@ -103,6 +103,29 @@ function timelineOf(session, now) {
   return { session: session.session, stepSeconds: 60, streams, truncated: false };
 }
 
+function invoiceOf(application, month, number, issuedAt) {
+  const line = (kind, of, minutes, amount) => ({
+    kind,
+    month: of,
+    minutes,
+    perThousandMinutes: "3.99",
+    amount,
+  });
+  return {
+    state: number === null ? "draft" : "issued",
+    number,
+    issuedAt,
+    application,
+    month,
+    issuer: `${HOSTILE}\nStreet 1`,
+    currency: "EUR",
+    decimals: 2,
+    minutes: 12_352,
+    total: "49.29",
+    lines: [line("usage", month, 12_345, "49.26"), line("correction", "2026-01", 7, "0.03")],
+  };
+}
+
 /** What the stand-in answers, by the API's own names of its operations. */
 class Answers {
   constructor(sessions, now) {
@@ -125,8 +148,42 @@ class Answers {
       peers: 200,
       headroom: [0.62, 0.04, null][index],
       version: "0.1.0",
+      host: [
+        {
+          cpu: 0.93,
+          memoryBytes: 8e9,
+          memoryFreeBytes: 3e9,
+          diskBytes: 100e9,
+          diskFreeBytes: 5e9,
+          receivedBitsPerSecond: 345_600_000,
+          sentBitsPerSecond: 1_234_000_000,
+          droppedPerSecond: 3,
+        },
+        {
+          cpu: null,
+          memoryBytes: null,
+          memoryFreeBytes: null,
+          diskBytes: 100e9,
+          diskFreeBytes: 50e9,
+          receivedBitsPerSecond: null,
+          sentBitsPerSecond: null,
+          droppedPerSecond: null,
+        },
+        null,
+      ][index],
       self: index === 0,
     }));
+    this.priced = [null, "shop"].map((application) => ({
+      application,
+      from: "2026-01",
+      currency: "EUR",
+      decimals: 2,
+      perThousandMinutes: "3.99",
+      issuer: `${HOSTILE}\nStreet 1`,
+    }));
+    this.issued = this.stored
+      .map(({ application }, index) => invoiceOf(application, "2026-02", index + 1, now - DAY))
+      .reverse();
     this.entries = Array.from({ length: 120 }, (_, index) => ({
       id: `d${index}`,
       kind: ["reports", "devices", "logs"][index % 3],
@@ -337,6 +394,62 @@ class Answers {
   revokeKey(me, _, parts) {
     const found = this.application(me, _, parts);
     found.keys = found.keys.filter(({ key }) => key !== parts.key);
+  }
+
+  prices() {
+    return { items: this.priced };
+  }
+
+  setPrice(_, _query, _parts, { application = null, from, decimals = 2, issuer = "", ...rest }) {
+    const price = { application, from, decimals, issuer, ...rest };
+    this.priced.push(price);
+    return price;
+  }
+
+  removePrice(_, { application = null, from }) {
+    this.priced = this.priced.filter(
+      (each) => each.application !== application || each.from !== from,
+    );
+  }
+
+  invoices(me, query) {
+    const found = this.issued
+      .map(({ lines, ...summary }) => summary)
+      .filter(
+        (each) =>
+          (!me.application || each.application === me.application) &&
+          (!query.application || each.application === query.application) &&
+          (!query.month || each.month === query.month),
+      );
+    const start = Number(query.cursor ?? 0);
+    const end = start + Number(query.limit ?? 50);
+    return { items: found.slice(start, end), next: end < found.length ? String(end) : null };
+  }
+
+  due(me) {
+    const items = this.stored.map(({ application }) => ({
+      application,
+      month: new Date(this.now).toISOString().slice(0, 7),
+      minutes: 12_345,
+      over: false,
+    }));
+    return {
+      items: items.filter((each) => !me.application || each.application === me.application),
+      truncated: false,
+    };
+  }
+
+  invoice(me, _, { application, month }) {
+    if (me.application && me.application !== application) return undefined;
+    const is = (each) => each.application === application && each.month === month;
+    return this.issued.find(is) ?? invoiceOf(application, month, null, null);
+  }
+
+  issue(me, _, parts) {
+    const { application, month } = parts;
+    const number = this.issued.length + 1;
+    this.issued.unshift(invoiceOf(application, month, number, this.now));
+    return this.issued[0];
   }
 
   nodes() {

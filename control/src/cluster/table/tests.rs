@@ -19,6 +19,7 @@ pub(crate) fn node(name: &str, incarnation: &str) -> Node {
         scopes: 0,
         peers: 0,
         version: String::new(),
+        machine: None,
     }
 }
 

@@ -1,6 +1,6 @@
-import { type List, type Node } from "../api.js";
-import { h } from "../dom.js";
-import { count, percent } from "../format.js";
+import { type Host, type List, type Node } from "../api.js";
+import { type Child, h } from "../dom.js";
+import { bytes, count, percent, rate } from "../format.js";
 import { empty, meter } from "../parts.js";
 import { table } from "../table.js";
 import { type Context, type View } from "../view.js";
@@ -59,9 +59,53 @@ export async function nodes({ api, signal, act }: Context): Promise<View> {
               { name: "Drain", cell: button },
             ],
           }),
+      items.length > 0 && hosts(items),
     ],
   };
 }
+
+/** What the hosts do, as their nodes said in the last seconds. */
+function hosts(items: readonly Node[]): Child {
+  const used = (name: string, all: keyof Host, free: keyof Host) => ({
+    name,
+    cell: ({ node, host }: Node): Child => {
+      const [most, left] = [host?.[all], host?.[free]];
+      if (!most || left === null || left === undefined) return "–";
+      const share = 1 - left / most;
+      const title = `${bytes(most - left)} of ${bytes(most)}`;
+      return h("span", { class: "row", title }, busy(share, `${name} of ${node}`), title);
+    },
+  });
+  const cpu = ({ node, host }: Node): Child => {
+    if (typeof host?.cpu !== "number") return "–";
+    return h("span", { class: "row" }, busy(host.cpu, `CPU of ${node}`), percent(host.cpu, 0));
+  };
+  const figure = (name: string, of: keyof Host, shown: (value: number) => string) => ({
+    name,
+    cell: ({ host }: Node): Child => (typeof host?.[of] === "number" ? shown(host[of]) : "–"),
+    isNumber: true,
+  });
+  return [
+    h("h2", {}, "Hosts"),
+    table<Node>({
+      title: "Hosts",
+      rows: items,
+      key: ({ node }) => `host of ${node}`,
+      columns: [
+        { name: "Node", cell: ({ node }) => node },
+        { name: "CPU", cell: cpu },
+        used("Memory", "memoryBytes", "memoryFreeBytes"),
+        used("Disk", "diskBytes", "diskFreeBytes"),
+        figure("In", "receivedBitsPerSecond", rate),
+        figure("Out", "sentBitsPerSecond", rate),
+        figure("Dropped/s", "droppedPerSecond", count),
+      ],
+    }),
+  ];
+}
+
+/** Red where alert rules begin to complain. */
+const busy = (share: number, name: string): Child => meter(share, name, share > 0.9);
 
 const STATES: Record<Node["state"], string> = {
   ready: "takes new scopes",
