@@ -26,6 +26,8 @@ struct Local {
 struct Valid {
     path: Path,
     checked_at: Instant,
+    /// When something authentic was noted to come by it.
+    heard_at: Option<Instant>,
 }
 
 /// The ICE state of a peer.
@@ -71,7 +73,7 @@ impl Agent {
     /// Of a peer without ICE, that is where it was said to be.
     pub(crate) fn fixed(now: Instant, path: Path) -> Self {
         let nobody = IceCredentials { ufrag: String::new(), pwd: String::new() };
-        let valid = vec![Valid { path, checked_at: now }];
+        let valid = vec![Valid { path, checked_at: now, heard_at: None }];
         Self {
             valid,
             nominated: Some(path),
@@ -140,7 +142,7 @@ impl Agent {
                 if self.valid.len() >= PATHS_PER_PEER {
                     change.evicted = self.evict();
                 }
-                self.valid.push(Valid { path, checked_at: now });
+                self.valid.push(Valid { path, checked_at: now, heard_at: None });
             }
         }
         match path.port {
@@ -152,6 +154,13 @@ impl Agent {
             _ => (self.nominated, self.pictures) = (Some(path), Some(path)),
         }
         change
+    }
+
+    /// Notes that something came by a path that nobody else could send, or send again.
+    pub(crate) fn hear(&mut self, now: Instant, path: Path) {
+        if let Some(valid) = self.valid.iter_mut().find(|valid| valid.path == path) {
+            valid.heard_at = Some(now);
+        }
     }
 
     /// Where to send what is of this kind.
@@ -209,13 +218,14 @@ impl Agent {
         !self.fixed && self.checked_at.is_none_or(|at| at + CONSENT <= now)
     }
 
-    /// Removes the path checked longest ago, but no nominated one.
+    /// Removes a path, but no nominated one: one by which nothing came, as whoever saw a check can send it again from any
+    /// address; or else the one that was silent for longest.
     fn evict(&mut self) -> Option<Path> {
         let path = self
             .valid
             .iter()
             .filter(|valid| ![self.nominated, self.pictures].contains(&Some(valid.path)))
-            .min_by_key(|valid| valid.checked_at)?
+            .min_by_key(|valid| (valid.heard_at, valid.checked_at))?
             .path;
         self.forget(path);
         Some(path)
@@ -324,6 +334,23 @@ mod tests {
         let change = agent.accept(at(99), path(99), b"a", false);
         assert_eq!(change.evicted, Some(path(1)), "the oldest that is not nominated");
         assert_eq!(agent.paths().count(), PATHS_PER_PEER);
+    }
+
+    #[test]
+    fn paths_that_are_used_stay() {
+        let mut agent = Agent::new(&credentials("a"));
+        agent.accept(at(0), path(0), b"a", true);
+        agent.accept(at(0), path(1), b"a", true);
+        agent.hear(at(1), path(1));
+        agent.hear(at(2), path(0));
+        for n in 2..100 {
+            // Each takes the nomination with it.
+            agent.accept(at(2), path(n), b"a", true);
+        }
+        let kept: Vec<_> = agent.paths().take(2).collect();
+        assert_eq!((agent.paths().count(), kept), (PATHS_PER_PEER, vec![path(0), path(1)]));
+        agent.accept(at(2), path(1), b"a", true);
+        assert_eq!(agent.path(), Some(path(1)), "the peer's next check");
     }
 
     #[test]

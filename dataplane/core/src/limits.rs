@@ -65,7 +65,8 @@ pub const PARCEL_ITEMS: usize = 256;
 /// Parcels that wait to be fetched, of one turn; and empty ones that are kept, at most 6 MiB.
 pub const PARCELS: usize = 64;
 const _: () = assert!(PARCEL_BYTES >= 2 * DATAGRAM_BYTES);
-/// Network paths that a peer can hold at a time: each is an address that passed an ICE check.
+/// Network paths that a peer can hold at a time: each is an address that passed an ICE check. Beyond, those go first by
+/// which nothing else came.
 pub const PATHS_PER_PEER: usize = 8;
 /// Under a session key SSRCs from here on are the relay's own, those below its peers': so that neither sends from one that
 /// the other ever used, which would repeat nonces.

@@ -47,6 +47,10 @@ impl Worker {
             opened => opened?,
         };
         peer.received.count(bytes.len());
+        // Often enough to know which path is used.
+        if bytes.get(3).is_some_and(|number| number % 32 == 0) {
+            peer.ice.hear(now.at, meta.path);
+        }
 
         if meta.ecn != 0 {
             peer.ecn.count(meta.ecn);

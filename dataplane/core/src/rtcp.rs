@@ -34,6 +34,7 @@ impl Worker {
         });
         let bytes = peer.unprotect_rtcp(now.at, bytes)?;
         peer.received.count(bytes.len());
+        peer.ice.hear(now.at, meta.path);
         if let Some(sealed) = sealed {
             self.hand_reports_on(slot, sealed, bytes, egress);
         }

@@ -65,6 +65,26 @@ fn strangers_get_no_answer() {
 }
 
 #[test]
+fn checks_that_somebody_sends_again_shut_nobody_out() {
+    let mut bench = Bench::new();
+    let mut client = Client::connected(&mut bench, 1);
+    client.send_rtcp(&mut bench, |rtcp| rtcp.receiver_report(1, &[]).unwrap());
+    let seen = client.request(&client.local.pwd.clone(), false, true);
+    bench.receive(client.path, &seen);
+    for port in 100..200 {
+        bench.run(ms(1));
+        bench.receive(path(port), &seen);
+    }
+    bench.receive(client.path, &DTLS);
+    assert!(bench.worker.poll_handshake().is_some(), "what it sends is taken");
+    client.check(&mut bench);
+    bench.sent();
+    let datagrams = vec![vec![1]];
+    bench.command(Command::SendHandshake { peer: client.id, datagrams });
+    assert_eq!(bench.sent()[0].path, client.path, "and it gets what is for it");
+}
+
+#[test]
 fn an_answer_is_never_larger_than_the_check() {
     let mut bench = Bench::new();
     let client = Client::added(&mut bench, 1);
