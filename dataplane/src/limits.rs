@@ -120,6 +120,9 @@ pub const TURN_NONCE: Duration = Duration::from_secs(3600);
 /// How long an allocation may carry nothing, refreshed or not: a browser that goes another way keeps it for as long as its
 /// page is open. Twice the longest pause between the checks of a pair in reserve.
 pub const TURN_IDLE: Duration = Duration::from_secs(120);
+/// Between two ways to a worker that one allocation opens to the same address: whoever has workers close them makes
+/// them open no more than that. A browser repeats its checks for longer.
+pub const TURN_REOPEN: Duration = Duration::from_secs(1);
 /// How often an allocation is looked at for what is over.
 pub const TURN_SWEEP: Duration = Duration::from_secs(5);
 const _: () =

@@ -5,7 +5,8 @@ use super::carrier::Way;
 use super::tls::{Moving, Scratch, Tls};
 use super::{Shared, late};
 use crate::limits::{
-    FRAMED_READS_PER_TURN, FRAMED_RECORD_BYTES, TURN_ANSWERS_BYTES, TURN_MESSAGE_BYTES, TURN_SWEEP,
+    FRAMED_READS_PER_TURN, FRAMED_RECORD_BYTES, TURN_ANSWERS_BYTES, TURN_MESSAGE_BYTES,
+    TURN_REOPEN, TURN_SWEEP,
 };
 use crate::steer::Letterbox;
 use crate::turn::{Now, Session};
@@ -38,13 +39,22 @@ struct Relayed {
     session: Session,
     /// What is said to the peer beside datagrams.
     answers: Vec<u8>,
-    /// To the worker, for each peer of the session's that it spoke to.
-    ways: Vec<Option<Inner>>,
+    /// For each peer of the session's that it spoke to.
+    ways: Vec<Side>,
     letterbox: Letterbox,
     shared: Arc<Shared>,
     sweep: Pin<Box<Sleep>>,
     /// It is no stranger: from here on datagrams go.
     is_carried: bool,
+}
+
+/// The way to one of the session's peers.
+#[derive(Default)]
+struct Side {
+    /// To the worker, while there is one.
+    inner: Option<Inner>,
+    /// When another one may be opened.
+    reopens: Option<Instant>,
 }
 
 struct Inner {
@@ -125,7 +135,7 @@ impl Relayed {
             }
         };
         let mut most = 0;
-        for inner in &mut self.ways {
+        for Side { inner, .. } in &mut self.ways {
             let mut read = 0;
             while let Some(one) = inner
                 && read < FRAMED_READS_PER_TURN
@@ -133,7 +143,7 @@ impl Relayed {
             {
                 read += 1;
                 if end.is_err() {
-                    // The worker forgot this way; the next check opens another one.
+                    // The worker forgot this way; a later check opens another one.
                     *inner = None;
                 }
             }
@@ -152,8 +162,12 @@ impl Relayed {
     /// Whether nothing more is read from the peer for now.
     fn is_waiting(&self) -> bool {
         self.answers.len() > TURN_ANSWERS_BYTES
-            || self.ways.iter().flatten().any(|inner| !inner.inward.is_empty())
+            || self.inners().any(|inner| !inner.inward.is_empty())
             || (!self.is_carried && self.session.relayed().is_some())
+    }
+
+    fn inners(&self) -> impl Iterator<Item = &Inner> {
+        self.ways.iter().filter_map(|side| side.inner.as_ref())
     }
 
     /// Takes the whole messages that are there, if nobody has to be waited for: what one read brought at most. Whether it
@@ -177,7 +191,7 @@ impl Relayed {
             let now = *now.get_or_insert_with(clock);
             let said = self.session.take(now, one, &mut self.answers).map_err(invalid)?;
             if let Some((peer, datagram)) = said {
-                self.pass_on(peer, datagram);
+                self.pass_on(now.instant, peer, datagram);
             }
             at += taken;
         }
@@ -186,34 +200,22 @@ impl Relayed {
         Ok(all_taken)
     }
 
-    /// A datagram for a worker. What cannot go is dropped, as UDP would.
-    fn pass_on(&mut self, peer: usize, datagram: &[u8]) {
-        let Some(length) = u16::try_from(datagram.len()).ok().filter(|_| {
-            // Longer ones would end the connection to the worker.
-            datagram.len() <= DATAGRAM_BYTES
-        }) else {
+    /// A datagram for a worker, as by UDP.
+    fn pass_on(&mut self, now: Instant, peer: usize, datagram: &[u8]) {
+        if self.ways.len() <= peer {
+            self.ways.resize_with(peer + 1, Side::default);
+        }
+        let (Some(local), Some(remote)) = (self.session.peer(peer), self.session.relayed()) else {
             return;
         };
-        if self.ways.len() <= peer {
-            self.ways.resize_with(peer + 1, || None);
-        }
-        let Some(place) = self.ways.get_mut(peer) else { return };
-        // A worker wants a check first.
-        if place.is_none()
-            && demux::classify(datagram) == demux::Kind::Stun
-            && let (Some(local), Some(remote)) = (self.session.peer(peer), self.session.relayed())
-        {
-            let way = Way::open(&self.letterbox, local.ip(), remote);
-            *place = way.ok().map(|way| Inner { way, inward: Vec::new() });
-        }
-        if let Some(inner) = place {
-            inner.inward.extend_from_slice(&length.to_be_bytes());
-            inner.inward.extend_from_slice(datagram);
+        let letterbox = &self.letterbox;
+        if let Some(side) = self.ways.get_mut(peer) {
+            side.pass_on(now, datagram, || Way::open(letterbox, local.ip(), remote));
         }
     }
 
     fn write_workers(&mut self, cx: &mut Context<'_>) {
-        for inner in &mut self.ways {
+        for Side { inner, .. } in &mut self.ways {
             if let Some(Inner { way, inward }) = inner
                 && way.write(cx, inward).is_err()
             {
@@ -238,7 +240,7 @@ impl Relayed {
     /// Adds datagrams for the peer, about as many as make one record.
     fn fill(&mut self, record: &mut Vec<u8>) {
         let now = Instant::now();
-        for (peer, inner) in self.ways.iter_mut().enumerate() {
+        for (peer, Side { inner, .. }) in self.ways.iter_mut().enumerate() {
             let Some(Inner { way, .. }) = inner else { continue };
             while record.len() < FRAMED_RECORD_BYTES
                 && let Some(datagram) = way.outward.first()
@@ -252,6 +254,27 @@ impl Relayed {
     }
 }
 
+impl Side {
+    /// A datagram for the worker; what cannot go is dropped.
+    fn pass_on(&mut self, now: Instant, datagram: &[u8], open: impl FnOnce() -> io::Result<Way>) {
+        // Longer ones would end the connection to the worker.
+        let length = u16::try_from(datagram.len()).ok();
+        let Some(length) = length.filter(|_| datagram.len() <= DATAGRAM_BYTES) else { return };
+        // A worker wants a check first.
+        if self.inner.is_none()
+            && self.reopens.is_none_or(|at| now >= at)
+            && demux::classify(datagram) == demux::Kind::Stun
+        {
+            self.inner = open().ok().map(|way| Inner { way, inward: Vec::new() });
+            self.reopens = Some(now + TURN_REOPEN);
+        }
+        if let Some(Inner { inward, .. }) = &mut self.inner {
+            inward.extend_from_slice(&length.to_be_bytes());
+            inward.extend_from_slice(datagram);
+        }
+    }
+}
+
 fn clock() -> Now {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Now { instant: Instant::now(), unix_seconds: unix.map_or(0, |since| since.as_secs()) }
@@ -259,4 +282,46 @@ fn clock() -> Now {
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{STUN, sockets, with_runtime};
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn an_allocation_opens_a_way_once_a_second_however_often_workers_end_it() {
+        with_runtime(async {
+            let (_bound, letterbox) = sockets();
+            let (start, mut side) = (Instant::now(), Side::default());
+            let (local, remote) = ([127, 0, 0, 1].into(), "192.0.2.1:1024".parse().unwrap());
+            let open = || Way::open(&letterbox, local, remote);
+            let mut opened = 0;
+            for ms in 0..3000 {
+                side.pass_on(start + Duration::from_millis(ms), &STUN, open);
+                if let Some(connection) = letterbox.connection() {
+                    opened += 1;
+                    drop(connection);
+                    // Read from, it is over.
+                    side.inner = None;
+                }
+            }
+            assert_eq!(opened, 3);
+            // Who tries while there is no room has to wait as well.
+            let mut tried = 0;
+            for ms in 3000..4500 {
+                let now = start + Duration::from_millis(ms);
+                side.pass_on(now, &STUN, || {
+                    tried += 1;
+                    Err(ErrorKind::Other.into())
+                });
+            }
+            assert_eq!(tried, 2);
+            // What lasts is used all the time.
+            side.pass_on(start + Duration::from_secs(9), &STUN, open);
+            side.pass_on(start + Duration::from_secs(9), &STUN, || panic!("there is one"));
+            assert_eq!(side.inner.unwrap().inward.len(), 2 * (2 + STUN.len()));
+        });
+    }
 }

@@ -9,7 +9,8 @@ use strait_core::port::{Meta, Port};
 use strait_io::{Bound, Clock, Options, bind};
 use tokio::net::UnixStream;
 
-const STUN: [u8; 20] = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+pub(super) const STUN: [u8; 20] =
+    [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Carries one connection on a thread of its own, which says how it ended.
@@ -51,7 +52,7 @@ fn client(peer: TcpStream, pem: &[u8]) -> StreamOwned<ClientConnection, TcpStrea
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), peer)
 }
 
-fn sockets() -> (Bound, Letterbox) {
+pub(super) fn sockets() -> (Bound, Letterbox) {
     let options = Options { udp: vec![[127, 0, 0, 1].into()], workers: 1, ..Options::default() };
     let bound = bind(&options).unwrap();
     let letterbox = Letterbox::new(bound.ports[0].waker());
@@ -159,7 +160,7 @@ async fn who_goes_back<T: Send + 'static>(
     (*peer, inward, client)
 }
 
-fn with_runtime<T>(what: impl Future<Output = T>) -> T {
+pub(super) fn with_runtime<T>(what: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(what)
 }
