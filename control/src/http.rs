@@ -11,6 +11,7 @@ pub mod redirect;
 pub mod resolve;
 pub mod resource;
 pub mod sessions;
+pub mod timed;
 pub mod turn;
 pub mod ws;
 

@@ -94,6 +94,13 @@ pub const BACK_PER_ADDRESS: usize = MEDIA_STRANGERS_PER_ADDRESS;
 pub const HELLO_BYTES: usize = 4 << 10;
 /// How long a client may take for the headers of a request, and idle between two of them.
 pub const HEADER_TIME: Duration = Duration::from_secs(30);
+/// How long a connection of HTTP/2 may be without a request: longer than a page is silent between two
+/// of its own, and twice as long where one was at the beginning.
+pub const HTTP2_IDLE: Duration = Duration::from_secs(90);
+/// Writes of no more bytes are frames that belong to no request: a ping has 17, of settings 9.
+pub const HTTP2_CONTROL_BYTES: usize = 64;
+/// How long a client of HTTP may take nothing of what waits for it, by a line that stood still.
+pub const HTTP_STALL: Duration = Duration::from_secs(60);
 /// How long a client may take for the body of a request.
 pub const BODY_TIME: Duration = Duration::from_secs(15);
 /// A spliced ICE-TCP connection without a byte either way is closed after this time. ICE consent

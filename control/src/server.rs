@@ -29,7 +29,7 @@ use crate::events::{self, Courier, Notary, Sink, spool::Spool, stream::Stream};
 use crate::fault::Fault;
 use crate::http::{
     App, front_door::FrontDoor, handover::Handover, health, metrics::Metrics, page, router,
-    sessions::Sessions, turn::Turn,
+    sessions::Sessions, timed::PlainDoor, turn::Turn,
 };
 use crate::keys::{Keys, push, replica::Redis};
 use crate::limits;
@@ -296,8 +296,9 @@ impl Server {
             for address in &config.http.https_listen {
                 let acceptor =
                     RustlsAcceptor::new(tls.clone()).handshake_timeout(limits::FRONT_DOOR_TIME);
-                let links = Arc::clone(&self.app.links);
-                let acceptor = LinkDoor::new(door.clone(), acceptor, links);
+                let (links, ended) =
+                    (Arc::clone(&self.app.links), Arc::clone(&self.app.metrics.ended));
+                let acceptor = LinkDoor::new(door.clone(), acceptor, links, ended);
                 let Some((listener, address)) = bind(*address, "http.https_listen")? else {
                     continue;
                 };
@@ -318,9 +319,11 @@ impl Server {
             self.http.push(address);
             let handle = self.handle();
             let service = self.service(true);
-            let mut server = axum_server::from_tcp(listener).map_err(|e| broken(address, &e))?;
+            let server = axum_server::from_tcp(listener).map_err(|e| broken(address, &e))?;
+            let door = PlainDoor(Arc::clone(&self.app.metrics.ended));
+            let mut server = server.acceptor(door).handle(handle);
             set_timers(server.http_builder());
-            self.tasks.spawn(server.handle(handle).serve(service));
+            self.tasks.spawn(server.serve(service));
         }
         if self.https.is_empty() && self.http.is_empty() {
             return Err(Fault::internal("no address to listen on could be had"));

@@ -14,6 +14,7 @@ use strait_proto::v1;
 use tokio::time::timeout;
 
 use super::App;
+use super::timed::Ended;
 use crate::cluster::Cluster;
 use crate::events::Counters;
 use crate::keys::Keys;
@@ -24,6 +25,8 @@ use crate::{host, limits};
 #[derive(Default)]
 pub struct Metrics {
     requests: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>>,
+    /// Connections of HTTP that were ended.
+    pub ended: Arc<Ended>,
 }
 
 /// Counts a request. Labels are from fixed sets, so that nobody can fill the table.
@@ -66,6 +69,11 @@ pub async fn write(app: &App) -> String {
     for ((route, method, code), count) in requests {
         let labels = format!("route=\"{route}\",method=\"{method}\",code=\"{code}\"");
         line(out, "control_requests_total", &labels, count);
+    }
+    let name = "control_http_ended_total";
+    header(out, name, "counter", "Connections of HTTP whose clients made us wait, by why.");
+    for (reason, count) in app.metrics.ended.all() {
+        line(out, name, &format!("reason=\"{reason}\""), count);
     }
     header(out, "control_credentials_accepted_total", "counter", "Credentials taken, by kind.");
     for (kind, count) in app.auth.counters().accepted() {

@@ -17,13 +17,14 @@ use axum_server::tls_rustls::RustlsAcceptor;
 use strait_link::v1::ErrorCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Links;
 use super::wire::Stream;
 use crate::admission::Permit;
 use crate::http::front_door::{Admitted, FrontDoor, refused};
+use crate::http::timed::{Answering, Ended, Patience, Timed};
 use crate::limits;
 
 /// TLS over TCP.
@@ -35,27 +36,16 @@ pub struct LinkDoor {
     front: FrontDoor,
     tls: RustlsAcceptor,
     links: Arc<Links>,
+    ended: Arc<Ended>,
 }
 
 /// What TLS names HTTP/2.
 const HTTP2: &[u8] = b"h2";
-/// What HTTP/2 begins with (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream of which the first byte may have been read already.
 pub struct Opened {
     first: Option<u8>,
     stream: Inner,
-    /// Of HTTPS, until it is clear.
-    version: Option<Version>,
-}
-
-/// Which version of HTTP a client speaks. The server waits for that without a timer: who says nothing, or
-/// a part of what HTTP/2 begins with, would hold its connection forever.
-struct Version {
-    /// Bytes that were those of HTTP/2.
-    seen: usize,
-    late: Pin<Box<Sleep>>,
 }
 
 /// What is said within TLS.
@@ -68,23 +58,16 @@ enum Inner {
     },
 }
 
-impl Version {
-    fn by(deadline: Instant) -> Self {
-        Self { seen: 0, late: Box::pin(sleep_until(deadline)) }
-    }
-
-    /// Whether these bytes made it clear.
-    fn is_clear(&mut self, bytes: &[u8]) -> bool {
-        let rest = PREFACE.get(self.seen..).unwrap_or_default();
-        self.seen += bytes.len();
-        bytes.len() >= rest.len() || !rest.starts_with(bytes)
-    }
-}
-
 impl LinkDoor {
-    /// Takes links out of what `front` lets in, with which `tls` speaks.
-    pub fn new(front: FrontDoor, tls: RustlsAcceptor, links: Arc<Links>) -> Self {
-        Self { front, tls, links }
+    /// Takes links out of what `front` lets in, with which `tls` speaks. HTTPS that has to end is
+    /// counted in `ended`.
+    pub fn new(
+        front: FrontDoor,
+        tls: RustlsAcceptor,
+        links: Arc<Links>,
+        ended: Arc<Ended>,
+    ) -> Self {
+        Self { front, tls, links, ended }
     }
 
     /// Speaks TLS with whom the front door lets in.
@@ -92,7 +75,7 @@ impl LinkDoor {
         self,
         stream: TcpStream,
         service: S,
-    ) -> io::Result<(Opened, S)> {
+    ) -> io::Result<(Timed<Opened>, Answering<S>)> {
         let (address, port) =
             (stream.peer_addr()?.ip().to_canonical(), stream.local_addr()?.port());
         let (stream, service) = match self.front.clone().admit(stream).await? {
@@ -102,10 +85,18 @@ impl LinkDoor {
             }
             Admitted::Back(stream, place) => (Inner::Back { stream, _place: place }, service),
         };
-        Ok((self.sort(stream, address, port).await?, service))
+        let ended = Arc::clone(&self.ended);
+        let (stream, deadline) = self.sort(stream, address, port).await?;
+        Ok(Timed::new(stream, service, Patience::until(deadline), &ended))
     }
 
-    async fn sort(self, mut stream: Inner, address: IpAddr, port: u16) -> io::Result<Opened> {
+    /// HTTPS, and by when its version has to be clear.
+    async fn sort(
+        self,
+        mut stream: Inner,
+        address: IpAddr,
+        port: u16,
+    ) -> io::Result<(Opened, Instant)> {
         let protocol = match &stream {
             Inner::Tls(stream) => stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec),
             Inner::Back { .. } => None,
@@ -122,9 +113,9 @@ impl LinkDoor {
                 (Some(first), (first != 0).then_some(deadline))
             }
         };
-        let stream = Opened { first, stream, version: deadline.map(Version::by) };
-        if stream.version.is_some() {
-            return Ok(stream);
+        let stream = Opened { first, stream };
+        if let Some(deadline) = deadline {
+            return Ok((stream, deadline));
         }
         tokio::spawn(self.links.serve(Box::new(stream), address, Some(port)));
         Err(refused("a link"))
@@ -134,9 +125,9 @@ impl LinkDoor {
 impl Stream for Opened {}
 
 impl<S: Send + 'static> Accept<TcpStream, S> for LinkDoor {
-    type Stream = Opened;
-    type Service = S;
-    type Future = Pin<Box<dyn Future<Output = io::Result<(Opened, S)>> + Send>>;
+    type Stream = Timed<Opened>;
+    type Service = Answering<S>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Timed<Opened>, Answering<S>)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let door = self.clone();
@@ -183,19 +174,13 @@ impl AsyncRead for Opened {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if into.remaining() == 0 {
+        if into.remaining() > 0
+            && let Some(first) = this.first.take()
+        {
+            into.put_slice(&[first]);
             return Poll::Ready(Ok(()));
         }
-        let start = into.filled().len();
-        if let Some(first) = this.first.take() {
-            into.put_slice(&[first]);
-        } else if Pin::new(&mut this.stream).poll_read(cx, into)?.is_pending() {
-            let Some(version) = &mut this.version else { return Poll::Pending };
-            return version.late.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
-        }
-        let read = into.filled().get(start..).unwrap_or_default();
-        this.version.take_if(|version| version.is_clear(read));
-        Poll::Ready(Ok(()))
+        Pin::new(&mut this.stream).poll_read(cx, into)
     }
 }
 
@@ -240,61 +225,6 @@ impl AsyncWrite for Opened {
         match &mut self.stream {
             Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Inner::Back { stream, .. } => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::io::AsyncWriteExt;
-    use tokio::time::timeout;
-
-    use super::*;
-    use crate::admission::Admission;
-
-    /// A client, and what the server reads of it, which is patient for so long.
-    fn opened(patience: Duration) -> (UnixStream, Opened) {
-        let (client, server) = UnixStream::pair().unwrap();
-        let place = Admission::new(1, 1).enter([192, 0, 2, 1].into()).ok().unwrap();
-        let version = Some(Version::by(Instant::now() + patience));
-        (
-            client,
-            Opened {
-                first: Some(b'P'),
-                stream: Inner::Back { stream: server, _place: place },
-                version,
-            },
-        )
-    }
-
-    #[tokio::test]
-    async fn who_does_not_say_which_version_it_speaks_is_sent_away() {
-        for said in [&b""[..], &PREFACE[1..PREFACE.len() - 1]] {
-            let (mut client, mut opened) = opened(Duration::from_millis(50));
-            client.write_all(said).await.unwrap();
-            let mut came = vec![0; 1 + said.len()];
-            opened.read_exact(&mut came).await.unwrap();
-            assert_eq!(came, PREFACE[..came.len()], "whatever was said is read");
-            let late = timeout(Duration::from_secs(20), opened.read_u8()).await.unwrap();
-            assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        }
-    }
-
-    #[tokio::test]
-    async fn who_said_so_has_time() {
-        for said in [&PREFACE[1..], b"OST /", &[&PREFACE[1..], b"more"].concat()] {
-            let (mut client, mut opened) = opened(Duration::ZERO);
-            client.write_all(said).await.unwrap();
-            let mut came = vec![0; 1 + said.len()];
-            // In pieces of whatever size.
-            let (one, rest) = came.split_at_mut(2);
-            opened.read_exact(one).await.unwrap();
-            opened.read_exact(rest).await.unwrap();
-            assert!(opened.version.is_none(), "{said:?}");
-            let late = timeout(Duration::from_millis(20), opened.read_u8()).await;
-            assert!(late.is_err(), "nothing ends it here");
         }
     }
 }

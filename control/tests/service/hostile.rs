@@ -198,14 +198,21 @@ async fn who_does_not_say_which_http_it_speaks_is_sent_away() {
         says(Some(b"h2"), b""),
         says(Some(b"h2"), &PREFACE[..10]),
     ];
+    let plain = [&b"P"[..], &PREFACE[..23], b""].map(|said| {
+        let mut client = TcpStream::connect(service.address()).unwrap();
+        client.write_all(said).unwrap();
+        client
+    });
     let (mut idle, mut slow) = (says(Some(b"http/1.1"), b""), says(None, &GET[..1]));
     slow.write_all(&GET[1..5]).unwrap();
-    for client in &mut hostile {
-        client.sock.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
-        let mut said = Vec::new();
-        let ended = client.read_to_end(&mut said);
+    let is_ended = |client: &mut dyn Read| {
+        let ended = client.read_to_end(&mut Vec::new());
         let late = |kind| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&kind);
         assert!(!ended.is_err_and(|error| late(error.kind())), "it is held for ever");
+    };
+    for client in &mut hostile {
+        client.sock.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+        is_ended(client);
     }
     // Who is to ask by HTTP/1.1 has the time of its headers.
     for (client, rest) in [(&mut idle, GET), (&mut slow, &GET[5..])] {
@@ -214,4 +221,10 @@ async fn who_does_not_say_which_http_it_speaks_is_sent_away() {
         client.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");
     }
+    for mut client in plain {
+        client.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+        is_ended(&mut client);
+    }
+    let ended = service.metric("control_http_ended_total{reason=\"silent\"}").await;
+    assert_eq!(ended, Some(hostile.len() as u64 + 3));
 }
