@@ -68,12 +68,19 @@ pub struct App {
     pub notary: Arc<Notary>,
     /// How often the API may be called.
     pub gate: api::Gate,
-    /// TURN over TLS, if there is one.
+    /// TURN over TLS, if the configuration has it.
     pub turn: Option<turn::Turn>,
     /// Counters.
     pub metrics: metrics::Metrics,
     /// Turns true when the process ends.
     pub shutdown: tokio::sync::watch::Receiver<bool>,
+}
+
+impl App {
+    /// TURN over TLS, while the relay serves it.
+    pub fn turn(&self) -> Option<&turn::Turn> {
+        self.turn.as_ref().filter(|_| self.scopes.relay().serves_turn())
+    }
 }
 
 /// All routes. `is_plain` is for the listener without TLS, which serves this machine only.

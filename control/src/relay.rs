@@ -62,9 +62,19 @@ impl Relay {
         }
     }
 
+    /// The socket of its RPC.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// What the relay said of itself; none while it is away.
     pub fn info(&self) -> Option<v1::GetInfoResponse> {
         self.info.borrow().clone()
+    }
+
+    /// Whether it serves TURN over TLS: one that is away or of an older version does not.
+    pub fn serves_turn(&self) -> bool {
+        self.info.borrow().as_ref().is_some_and(|info| info.turn)
     }
 
     /// Creates a scope, of which so many audio streams are forwarded, the loudest; 0 is all.

@@ -289,7 +289,7 @@ impl Server {
                 let turn = self.app.turn.as_ref().map(Turn::pem).unwrap_or_default();
                 let both = [certificate.pem().as_slice(), b"\n", turn.as_bytes()].concat();
                 let pem = Zeroizing::new(both);
-                let handover = Handover::new(&config.relay.rpc_socket, &pem);
+                let handover = Handover::new(self.app.scopes.relay().clone(), &pem);
                 let fault = |error| Fault::internal(format!("http.certificate: {error}"));
                 door = door.with_handover(handover.map_err(fault)?);
             }

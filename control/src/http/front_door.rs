@@ -26,6 +26,8 @@ use crate::limits;
 
 /// How long the rest of a request is waited for that gets no more than a hint.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
+/// Pauses between looks at a beginning that is not clear yet, the first one and the longest.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// Sorts connections before TLS sees them.
 #[derive(Clone)]
@@ -166,6 +168,7 @@ impl FrontDoor {
     /// Looks at what came without taking it.
     async fn peek(&self, stream: &TcpStream) -> io::Result<Opening> {
         let mut bytes = [0; limits::HELLO_BYTES];
+        let (mut pause, longest) = LOOKS;
         loop {
             let length = stream.peek(&mut bytes).await?;
             if length == 0 {
@@ -181,8 +184,12 @@ impl FrontDoor {
                 (opening, _) => opening,
             };
             match opening {
-                // The socket stays readable, so there is nothing to wait for but time.
-                Opening::Unclear => sleep(Duration::from_millis(10)).await,
+                // The socket stays readable, so there is nothing to wait for but time. Thousands that never
+                // go on cost little so.
+                Opening::Unclear => {
+                    sleep(pause).await;
+                    pause = longest.min(pause * 2);
+                }
                 opening => return Ok(opening),
             }
         }
@@ -337,6 +344,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::relay::Relay;
 
     const STUN: [u8; 22] =
         [0, 20, 0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
@@ -408,7 +416,7 @@ mod tests {
         let rpc = folder.path().join("relay.sock");
         let relay = tokio::net::UnixListener::bind(handover::socket_of(&rpc)).unwrap();
         let places = Admission::new(9, 9);
-        let handover = Arc::new(Handover::new(&rpc, b"pem").unwrap());
+        let handover = Arc::new(Handover::new(Relay::new(&rpc), b"pem").unwrap());
         let door = FrontDoor::new(None, Arc::clone(&places));
         let (mut clients, mut at_relay) = (Vec::new(), Vec::new());
         for _ in 0..limits::MEDIA_STRANGERS_PER_ADDRESS {
@@ -451,7 +459,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let rpc = folder.path().join("relay.sock");
         let relay = tokio::net::UnixListener::bind(handover::socket_of(&rpc)).unwrap();
-        let handover = Handover::new(&rpc, b"pem").unwrap();
+        let handover = Handover::new(Relay::new(&rpc), b"pem").unwrap();
         let mut door = FrontDoor::new(None, Admission::new(9, 9));
         door.back = Admission::new(9, 1);
         let address = [192, 0, 2, 1].into();

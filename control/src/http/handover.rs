@@ -2,7 +2,7 @@
 //! the certificate, and the secret of TURN's credentials.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use strait_proto::handover::{self, PEM_BYTES};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::limits;
+use crate::relay::Relay;
 
 // Both sides of the relay's socket mean the same thing.
 const _: () = assert!(matches!(handover::ALPN, strait_link::MEDIA_ALPN));
@@ -30,27 +31,30 @@ pub struct Handover {
     socket: PathBuf,
     /// Certificate chain and key, with their length.
     message: Zeroizing<Vec<u8>>,
-    serves_turn: bool,
+    /// It gets a secret of TURN.
+    has_secret: bool,
+    /// The relay, which says whether it serves TURN.
+    relay: Relay,
 }
 
 impl Handover {
-    /// To the relay with this socket for its RPC. `pem`: certificate chain and key, and a secret where TURN is served.
+    /// To this relay. `pem`: certificate chain and key, and a secret where TURN is wanted.
     ///
     /// # Errors
     /// They are too long.
-    pub fn new(rpc_socket: &Path, pem: &[u8]) -> io::Result<Self> {
+    pub fn new(relay: Relay, pem: &[u8]) -> io::Result<Self> {
         let length = u32::try_from(pem.len()).ok().filter(|_| pem.len() <= PEM_BYTES);
         let length = length.ok_or_else(|| {
             io::Error::other(format!("certificate and key have more than {PEM_BYTES} bytes"))
         })?;
         let message = Zeroizing::new([&length.to_be_bytes(), pem].concat());
-        let serves_turn = handover::turn_secret(pem).is_some();
-        Ok(Self { socket: handover::socket_of(rpc_socket), message, serves_turn })
+        let has_secret = handover::turn_secret(pem).is_some();
+        Ok(Self { socket: handover::socket_of(relay.socket()), message, has_secret, relay })
     }
 
-    /// Whether the relay serves TURN.
+    /// Whether the relay serves TURN, and gives back what is none of its.
     pub fn serves_turn(&self) -> bool {
-        self.serves_turn
+        self.has_secret && self.relay.serves_turn()
     }
 
     /// Hands a connection over, and waits until it has ended. `known`: when the relay knows whose it
@@ -121,7 +125,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let handover = Handover::new(&rpc, b"certificate and key").unwrap();
+        let handover = Handover::new(Relay::new(&rpc), b"certificate and key").unwrap();
         let nobody = handover.pass(&server).await.unwrap_err();
         assert_eq!(nobody.kind(), io::ErrorKind::NotFound);
 
@@ -149,6 +153,6 @@ mod tests {
         carried.await.unwrap().unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "nobody else holds it");
 
-        assert!(Handover::new(&rpc, &[0; PEM_BYTES + 1]).is_err());
+        assert!(Handover::new(Relay::new(&rpc), &[0; PEM_BYTES + 1]).is_err());
     }
 }

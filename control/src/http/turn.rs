@@ -80,7 +80,7 @@ impl ReachedAt {
 /// Notes for handlers how the client reached us, and tells it of TURN where a session was made (RFC 9725 section 4.6).
 /// For listeners with TLS alone.
 pub async fn tell(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let reached = app.turn.as_ref().and(ReachedAt::of(request.uri(), request.headers()));
+    let reached = app.turn().and(ReachedAt::of(request.uri(), request.headers()));
     let path = request.uri().path();
     let is_offer = *request.method() == Method::POST
         && (path.starts_with("/whip/") || path.starts_with("/whep/"));
@@ -90,7 +90,7 @@ pub async fn tell(State(app): State<Arc<App>>, mut request: Request, next: Next)
     let mut response = next.run(request).await;
     if is_offer
         && response.status() == StatusCode::CREATED
-        && let (Some(turn), Some(reached)) = (&app.turn, &reached)
+        && let (Some(turn), Some(reached)) = (app.turn(), &reached)
         && let Some(server) = turn.server(reached, now())
         && let Ok(value) = HeaderValue::from_str(&ice_server_link(&server))
     {

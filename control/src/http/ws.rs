@@ -46,7 +46,7 @@ pub async fn upgrade(
     }
     let token = bearer(&headers).map(str::to_owned).or(options.access_token).or(options.token);
     let hub = Arc::clone(&app.hub);
-    let turn = app.turn.as_ref().zip(reached);
+    let turn = app.turn().zip(reached);
     let turn = turn.and_then(|(turn, Extension(at))| turn.server(&at, now()));
     upgrade
         .protocols([app.config.signal.websocket_subprotocol.clone()])

@@ -41,6 +41,8 @@ impl Drop for Running {
 
 #[derive(Default)]
 pub struct State {
+    /// As one of an older version.
+    pub lacks_turn: bool,
     pub scopes: BTreeMap<String, Scope>,
     pub ssrcs: u32,
     pub refuse_peers: Option<Status>,
@@ -90,6 +92,11 @@ impl FakeRelay {
 
     pub fn emit(&self, event: event::Event) {
         self.events.send(v1::Event { lost: 0, event: Some(event) }).unwrap();
+    }
+
+    /// Events were lost: whoever follows them begins anew.
+    pub fn lose(&self) {
+        self.events.send(v1::Event { lost: 1, event: None }).unwrap();
     }
 
     /// Tells how a stream fares; false when nobody asked.
@@ -250,6 +257,7 @@ impl Relay for FakeRelay {
             version: "fake".into(),
             instance_id: "1".into(),
             workers: 1,
+            turn: !self.state.lock().unwrap().lacks_turn,
             ..Default::default()
         }))
     }

@@ -112,6 +112,32 @@ async fn who_comes_by_https_is_told_of_turn_with_credentials_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_relay_without_turn_is_told_of_nobody_and_nobody_of_it() {
+    let mut rpc = None;
+    let service = Service::start_tls(|config| {
+        front_door(config);
+        rpc = Some(config.relay.rpc_socket.clone());
+    })
+    .await;
+    let _relay = UnixListener::bind(handover::socket_of(&rpc.unwrap())).unwrap();
+    assert_ne!(service.greeting()["iceServers"], json!([]));
+    // Another one of an older version takes its place.
+    service.relay.state.lock().unwrap().lacks_turn = true;
+    service.relay.lose();
+    let relay = service.server.app.scopes.relay();
+    crate::eventually("the other one is found", || relay.info().is_some() && !relay.serves_turn())
+        .await;
+    assert_eq!(service.greeting()["iceServers"], json!([]));
+    assert!(!service.whip().contains("link: "));
+    // It would take this one for framed media.
+    let mut client = service.secure(None).tls;
+    client.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    client.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_names_no_protocol_is_the_relays_or_comes_back() {
     const GET: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let mut rpc = None;

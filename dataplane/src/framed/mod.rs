@@ -67,6 +67,13 @@ pub(crate) struct Shared {
     pub(crate) turn: Arc<turn::Server>,
 }
 
+impl Shared {
+    /// Whether there is TURN: not where no connections are taken over.
+    pub(crate) fn serves_turn(&self) -> bool {
+        self.turn.has_peers()
+    }
+}
+
 /// A connection that was handed over, and what ends with it.
 struct Handed {
     peer: TcpStream,

@@ -377,6 +377,7 @@ async fn get_info(state: Arc<State>, _: v1::GetInfoRequest) -> Result<v1::GetInf
             subscriptions_per_peer: limit(SUBSCRIPTIONS_PER_PEER),
         }),
         degradations: state.identity.degradations.clone(),
+        turn: state.framed.serves_turn(),
     })
 }
 

@@ -90,6 +90,11 @@ impl Server {
         Self { peers: peers(candidates), most, ..Self::default() }
     }
 
+    /// Whether there is anybody to speak to.
+    pub(crate) fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
     fn has_family(&self, ipv6: bool) -> bool {
         self.peers.iter().any(|peer| peer.is_ipv6() == ipv6)
     }
