@@ -21,7 +21,7 @@ export interface Connectivity {
   /** By the worst of the figures below; `bad` when no media gets through. */
   grade: Grade;
   /** Which ways media gets through. */
-  transports: { udp: boolean; tcp: boolean };
+  transports: Transports;
   /** The way that was measured: UDP where it works. */
   connectionType: ConnectionType;
   /** From the offer until the media path was up. */
@@ -36,6 +36,14 @@ export interface Connectivity {
   /** To the node, and what came back from it. */
   up: DirectionFigures;
   down: DirectionFigures;
+}
+
+/** Which ways media gets through. */
+export interface Transports {
+  udp: boolean;
+  tcp: boolean;
+  /** TURN over TLS; undefined where it was not tried, as another way works or the node has none. */
+  tls: boolean | undefined;
 }
 
 /** A picture that is made up for the test. */
@@ -54,7 +62,7 @@ export interface ConnectivitySettings {
 
 /**
  * Sends a made-up picture to the node and back over a connected link, and sees how it fares; the
- * other transport is then only tried. Nobody else learns of it.
+ * other transport is then only tried, and TURN over TLS where neither works. Nobody else learns of it.
  */
 export async function measureConnectivity(
   link: JsonRtc,
@@ -75,8 +83,10 @@ export async function measureConnectivity(
     };
     const udp = await attempt("udp", true);
     const tcp = await attempt("tcp", !udp.isUp);
-    const transports = { udp: udp.isUp, tcp: tcp.isUp };
-    return summed(udp.isUp ? udp : tcp, transports, udp.signallingMs);
+    const isBlocked = !udp.isUp && !tcp.isUp && (answer.iceServers ?? []).some(isTls);
+    const tls = isBlocked ? await attempt("tls", true) : undefined;
+    const transports = { udp: udp.isUp, tcp: tcp.isUp, tls: tls?.isUp };
+    return summed(udp.isUp ? udp : (tls ?? tcp), transports, udp.signallingMs);
   } finally {
     synthetic.stop();
   }
@@ -89,7 +99,7 @@ interface Attempt {
   signallingMs: number;
 }
 
-type Transport = "udp" | "tcp";
+type Transport = keyof Transports;
 
 interface Figures {
   connectionType: ConnectionType;
@@ -116,11 +126,11 @@ class Loop {
   /** Whether media gets through. */
   async open(): Promise<boolean> {
     const { timers } = this.settings;
+    const isByTls = this.transport === "tls";
     const connection = new RTCPeerConnection({
-      // What goes by TURN over TLS shows nothing of the transport.
-      iceServers: (this.answer.iceServers ?? []).filter(
-        ({ urls }) => ![urls].flat().some((url) => url.startsWith("turns:")),
-      ),
+      // What goes by TURN over TLS shows nothing of the other ways, and they nothing of it.
+      iceServers: (this.answer.iceServers ?? []).filter((server) => isTls(server) === isByTls),
+      iceTransportPolicy: isByTls ? "relay" : "all",
       bundlePolicy: "max-bundle",
     });
     this.connection = connection;
@@ -204,10 +214,18 @@ class Loop {
   }
 }
 
-/** An answer whose candidates are of one transport; undefined when there is none. */
+function isTls({ urls }: RTCIceServer): boolean {
+  return [urls].flat().some((url) => url.startsWith("turns:"));
+}
+
+/**
+ * An answer whose candidates are of one transport; undefined when there is none. TURN speaks to
+ * those of UDP.
+ */
 function onlyBy(transport: Transport, sdp: string): string | undefined {
   const lines = sdp.split("\r\n");
-  const others = new RegExp(`^a=candidate:\\S+ \\d+ (?!${transport} )`, "i");
+  const wanted = transport === "tls" ? "udp" : transport;
+  const others = new RegExp(`^a=candidate:\\S+ \\d+ (?!${wanted} )`, "i");
   const kept = lines.filter((line) => !others.test(line));
   return kept.some((line) => line.startsWith("a=candidate:")) ? kept.join("\r\n") : undefined;
 }
@@ -250,7 +268,7 @@ const NOTHING: DirectionFigures = {
 
 function summed(
   { figures, connectMs }: Attempt,
-  transports: { udp: boolean; tcp: boolean },
+  transports: Transports,
   signallingMs: number,
 ): Connectivity {
   const { up = NOTHING, down = NOTHING, roundTripTimeMs } = figures ?? {};

@@ -13,7 +13,7 @@ export type { AllowedSenders, MediaType, SenderRules } from "./senders.js";
 export type { PeerMessage } from "./messages.js";
 export type { CaptureConstraints, CaptureSource } from "./capture.js";
 export type { ConnectionType } from "./connectiontype.js";
-export type { Connectivity, DirectionFigures } from "./connectivity.js";
+export type { Connectivity, DirectionFigures, Transports } from "./connectivity.js";
 export { type Device, type DeviceChange, type DeviceList, setSpeaker } from "./devices.js";
 export type { Grade } from "./grade.js";
 export type {

@@ -14,16 +14,22 @@ const CANDIDATES = [
   "a=candidate:3 1 tcp 1520435199 192.0.2.1 8443 typ host tcptype passive",
 ];
 
+const [STUN, TURN] = ["stun:one.example", "turns:node.example?transport=tcp"];
+const SERVERS = [{ urls: STUN }, { urls: TURN, username: "9:t", credential: "secret" }];
+
 interface Line {
-  works: ("udp" | "tcp")[];
+  works: ("udp" | "tcp" | "tls")[];
   offered?: string[];
+  /** The node has TURN over TLS. */
+  turn?: boolean;
   /** Of 100 packets each way. */
   lost?: [number, number];
   rtt?: number;
 }
 
 /** Tests a line that is like this. */
-async function tested({ works, offered = CANDIDATES, lost: [up, down] = [0, 0], rtt = 0.05 }: Line) {
+async function tested(line: Line) {
+  const { works, offered = CANDIDATES, turn = false, lost: [up, down] = [0, 0], rtt = 0.05 } = line;
   const server = new FakeServer();
   server.answer = ({ header, payload }) => {
     const { sdp = "" } = payload as ScopeRequest;
@@ -33,7 +39,12 @@ async function tested({ works, offered = CANDIDATES, lost: [up, down] = [0, 0], 
   };
   const timers = new FakeTimers();
   FakeConnection.onAnswer = (connection) => {
-    const by = connection.candidates.join().includes(" udp ") ? "udp" : "tcp";
+    const { iceTransportPolicy, iceServers = [] } = connection.configuration;
+    const isTls = iceTransportPolicy === "relay";
+    const urls = iceServers.flatMap((server) => server.urls);
+    assert.deepEqual(urls, isTls ? [TURN] : turn ? [STUN] : [], "each way by itself");
+    const hasUdp = connection.candidates.join().includes(" udp ");
+    const by = isTls && hasUdp ? "tls" : hasUdp ? "udp" : "tcp";
     let looks = 0;
     connection.getStats = async () => {
       const at = 4_000 * looks;
@@ -45,7 +56,9 @@ async function tested({ works, offered = CANDIDATES, lost: [up, down] = [0, 0], 
         of("P", "candidate-pair", {
           selected: true, currentRoundTripTime: rtt, localCandidateId: "L",
         }),
-        of("L", "local-candidate", { protocol: by }),
+        of("L", "local-candidate", {
+          protocol: "udp", ...(isTls ? { candidateType: "relay", relayProtocol: "tls" } : { protocol: by }),
+        }),
         of("O", "outbound-rtp", { packetsSent: n, bytesSent: n * 1_000 }),
         of("R", "remote-inbound-rtp", { packetsLost: up * looks, jitter: 0.002 }),
         of("I", "inbound-rtp", {
@@ -64,7 +77,7 @@ async function tested({ works, offered = CANDIDATES, lost: [up, down] = [0, 0], 
   });
   const track = new FakeTrack("video");
   const connecting = link.connect().then((answer) =>
-    measureConnectivity(link, answer, {
+    measureConnectivity(link, turn ? { ...answer, iceServers: SERVERS } : answer, {
       scope: "lobby",
       measureMs: 4_000,
       timers,
@@ -74,7 +87,7 @@ async function tested({ works, offered = CANDIDATES, lost: [up, down] = [0, 0], 
       }),
     }),
   );
-  await timers.pass(30_000);
+  await timers.pass(40_000);
   FakeConnection.onAnswer = () => {};
   const seen = await connecting;
   assert.ok(track.stopped, "nothing goes on");
@@ -85,7 +98,7 @@ async function tested({ works, offered = CANDIDATES, lost: [up, down] = [0, 0], 
 test("a good line: the own picture comes back, and nobody else hears of it", async () => {
   const { seen, server } = await tested({ works: ["udp", "tcp"] });
   assert.equal(seen.grade, "fine");
-  assert.deepEqual(seen.transports, { udp: true, tcp: true });
+  assert.deepEqual(seen.transports, { udp: true, tcp: true, tls: undefined });
   const { connectionType, roundTripTimeMs, lossRatio, jitterMs, up, down } = seen;
   assert.deepEqual(
     { connectionType, roundTripTimeMs, lossRatio, jitterMs },
@@ -116,14 +129,29 @@ test("loss in either direction, and a long way, lower the grade", async () => {
 
 test("where UDP does not get through TCP is measured; where nothing does, it is bad", async () => {
   const { seen } = await tested({ works: ["tcp"] });
-  assert.deepEqual(seen.transports, { udp: false, tcp: true });
+  assert.deepEqual(seen.transports, { udp: false, tcp: true, tls: undefined });
   assert.deepEqual([seen.grade, seen.connectionType], ["fine", "tcp-relay"]);
   const none = await tested({ works: [] });
-  assert.deepEqual(none.seen.transports, { udp: false, tcp: false });
+  assert.deepEqual(none.seen.transports, { udp: false, tcp: false, tls: undefined });
   const { grade, connectionType, connectMs, lossRatio } = none.seen;
   assert.deepEqual([grade, connectionType, connectMs, lossRatio], ["bad", "none", undefined, undefined]);
   const udpAlone = await tested({ works: ["udp", "tcp"], offered: CANDIDATES.slice(0, 1) });
-  assert.deepEqual(udpAlone.seen.transports, { udp: true, tcp: false }, "the node offers no TCP");
+  const { transports } = udpAlone.seen;
+  assert.deepEqual(transports, { udp: true, tcp: false, tls: undefined }, "the node offers no TCP");
+});
+
+test("where neither gets through TURN over TLS is tried, and measured", async () => {
+  const { seen } = await tested({ works: ["tls"], turn: true });
+  assert.deepEqual(seen.transports, { udp: false, tcp: false, tls: true });
+  assert.deepEqual([seen.grade, seen.connectionType], ["fine", "tcp-relay"]);
+  assert.equal(seen.up.packets, 100);
+  const none = await tested({ works: [], turn: true });
+  assert.deepEqual(none.seen.transports, { udp: false, tcp: false, tls: false });
+  assert.deepEqual([none.seen.grade, none.seen.connectionType], ["bad", "none"]);
+  for (const works of [["udp"], ["tcp"]] as const) {
+    const other = await tested({ works: [...works], turn: true });
+    assert.equal(other.seen.transports.tls, undefined, "not needed");
+  }
 });
 
 test("what carries nothing back is bad, however short the way", async () => {

@@ -105,7 +105,7 @@ export class FakeConnection extends EventTarget {
   stats = new Map<string, object>();
   readonly transceivers: FakeTransceiver[] = [];
 
-  constructor() {
+  constructor(readonly configuration: RTCConfiguration = {}) {
     super();
     FakeConnection.all.push(this);
   }
