@@ -3,6 +3,7 @@
 
 mod conference;
 mod frames;
+mod hostile;
 mod jsonrtc;
 #[path = "../../../control/tests/service/native.rs"]
 mod link_client;

@@ -32,16 +32,20 @@ const _: () = assert!(strait_control::limits::SSRCS_END == strait_core::limits::
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Node {
-    server: Server,
+pub struct Node {
+    pub server: Server,
     _relay: Relay,
-    folder: TempDir,
+    pub folder: TempDir,
     /// Nothing that its clients were told in confidence is in its log, nor in the relay's.
     _watch: Watch,
 }
 
 impl Node {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut strait_control::Config)) -> Self {
         let _watch = Watch::new(secrets());
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("relay.sock");
@@ -62,11 +66,12 @@ impl Node {
         config.auth.dev_tokens = vec!["dev".to_owned().into()];
         config.relay.ice_tcp = Some(ice_tcp(socket.clone()).await);
         config.relay.rpc_socket = socket;
+        change(&mut config);
         let server = Server::start(config).await.unwrap();
         Self { server, _relay: relay, folder, _watch }
     }
 
-    fn join(&self, name: &str) -> Client {
+    pub fn join(&self, name: &str) -> Client {
         self.enter(auth("stage", name))
     }
 
@@ -109,12 +114,12 @@ async fn ice_tcp(socket: PathBuf) -> SocketAddr {
 }
 
 /// A native client of raw sockets.
-struct Client {
-    link: Native,
+pub struct Client {
+    pub link: Native,
     answer: Authenticated,
     udp: UdpSocket,
     over: Over,
-    inbound: Inbound,
+    pub inbound: Inbound,
     outbound: Outbound,
 }
 
@@ -137,7 +142,7 @@ impl Client {
         Self { link, answer, udp, over: Over::Udp, inbound, outbound }
     }
 
-    fn send(&mut self, packet: &[u8]) {
+    pub fn send(&mut self, packet: &[u8]) {
         match &mut self.over {
             Over::Link => self.link.tell(Request::Media(Media { packet: packet.to_vec() })),
             Over::Udp => drop(self.udp.send(packet)),
@@ -148,7 +153,7 @@ impl Client {
         }
     }
 
-    fn receive(&mut self) -> Option<Vec<u8>> {
+    pub fn receive(&mut self) -> Option<Vec<u8>> {
         if let Over::Framed(native, came) = &mut self.over {
             loop {
                 if let Some((length, rest)) = came.split_first_chunk()
@@ -179,12 +184,12 @@ impl Client {
         Some(bytes)
     }
 
-    /// A STUN check, until it is answered.
-    fn check(&mut self) {
+    /// A STUN check.
+    pub fn request(&self) -> Vec<u8> {
         let (node, own) = (self.answer.node_ice.clone(), self.answer.client_ice.clone());
         let (node, own) = (node.unwrap(), own.unwrap());
         let key = StunKey::new(node.pwd.as_bytes());
-        let mut bytes = [0; 300];
+        let mut bytes = vec![0; 300];
         let length = Builder::binding_request(&mut bytes, [5; 12])
             .username(node.ufrag.as_bytes(), own.ufrag.as_bytes())
             .priority(1 << 24)
@@ -194,9 +199,17 @@ impl Client {
             .fingerprint()
             .finish()
             .unwrap();
+        bytes.truncate(length);
+        bytes
+    }
+
+    /// Checks until it is answered.
+    pub fn check(&mut self) {
+        let request = self.request();
+        let key = StunKey::new(self.answer.node_ice.as_ref().unwrap().pwd.as_bytes());
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            self.send(&bytes[..length]);
+            self.send(&request);
             let Some(answer) = self.receive() else { continue };
             let Ok(answer) = Message::parse(&answer) else { continue };
             assert_eq!(answer.class(), Class::Success);
@@ -206,7 +219,7 @@ impl Client {
         panic!("no answer to a check");
     }
 
-    fn publish(&mut self, kind: Kind, codec: &str) -> Published {
+    pub fn publish(&mut self, kind: Kind, codec: &str) -> Published {
         let publish = Publish { kind: kind.into(), codec: codec.into(), ..Publish::default() };
         match self.link.ask(Request::Publish(publish)).unwrap() {
             Body::Published(published) => published,
@@ -214,7 +227,7 @@ impl Client {
         }
     }
 
-    fn subscribe(&mut self, publication: &Published, as_sent: bool) -> Subscribed {
+    pub fn subscribe(&mut self, publication: &Published, as_sent: bool) -> Subscribed {
         let publication_id = publication.publication_id.clone();
         let subscribe = Subscribe { publication_id, as_sent, ..Subscribe::default() };
         match self.link.ask(Request::Subscribe(subscribe)).unwrap() {
@@ -223,7 +236,7 @@ impl Client {
         }
     }
 
-    fn say(&mut self, ssrc: u32, seq: u16) {
+    pub fn say(&mut self, ssrc: u32, seq: u16) {
         let mut packet = [0; 300];
         let timestamp = u32::from(seq) * 960;
         let header = HeaderBuilder { pt: 111, seq, timestamp, ssrc, ..HeaderBuilder::default() };
@@ -232,6 +245,10 @@ impl Client {
         packet[length..length + 80].fill(seq as u8);
         let length = self.outbound.protect_rtp(&mut packet, length + 80).unwrap();
         self.send(&packet[..length]);
+    }
+
+    pub fn peer(&self) -> String {
+        self.answer.peer_id.clone()
     }
 
     /// Takes the next session key that it is told.
