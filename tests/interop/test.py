@@ -4,6 +4,7 @@ browser watch it. Runs `strait dev` from STRAIT_BIN_DIR; see requirements.txt fo
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -15,10 +16,12 @@ import urllib.error
 import urllib.request
 
 import clip
+import credentials
 from server import TOKEN, Server
 
 HERE = pathlib.Path(__file__).resolve().parent
 BROWSER = HERE.parent / "browser"
+OFFER = HERE.parent.parent / "control/tests/offers/chromium-publish.sdp"
 
 
 class Publisher:
@@ -114,11 +117,10 @@ class Interop(unittest.TestCase):
                 self.assert_clip(self.report(player), 6)
 
     def test_ice_goes_by_turn_over_tls_alone(self) -> None:
-        offer = HERE.parent.parent / "control/tests/offers/chromium-publish.sdp"
         certificate = self.server.certificate()
         address = self.server.secure_address("/whip/turn")
         done = subprocess.run(
-            [sys.executable, HERE / "turn.py", address, TOKEN, certificate, offer],
+            [sys.executable, HERE / "turn.py", address, TOKEN, certificate, OFFER],
             capture_output=True,
             text=True,
             timeout=60,
@@ -127,6 +129,48 @@ class Interop(unittest.TestCase):
         pair = json.loads(done.stdout)
         self.assertEqual(pair["type"], "relay")
         self.assertRegex(pair["host"], r"^192\.0\.2\.")
+
+    @unittest.skipUnless(
+        shutil.which("turnutils_uclient"), "no turnutils_uclient: install Debian's coturn"
+    )
+    def test_the_client_of_coturn_allocates_and_speaks_to_the_nodes_media_alone(self) -> None:
+        address = self.server.secure_address("/whip/coturn")
+        _, turn = credentials.post(address, TOKEN, self.server.certificate(), OFFER.read_bytes().decode())
+
+        def uclient(credential: str, ip: str, port: int, *how: str) -> tuple[int, str]:
+            """Sends one message; no second allocation for RTCP."""
+            command = ["turnutils_uclient", "-v", "-S", "-t", "-c", "-n", "1", *how]
+            command += ["-u", turn.username, "-w", credential, "-p", str(turn.port)]
+            command += ["-e", ip, "-r", str(port), turn.host]
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+            )
+            return done.returncode, done.stdout
+
+        media = int(self.server.media_port)
+        # By Send indications: an allocation, a refresh, permissions. Nobody answers what it says.
+        code, said = uclient(turn.credential, "127.0.0.1", media, "-s")
+        self.assertEqual(code, 0, said)
+        self.assertRegex(said, r"Received relay addr: 192\.0\.2\.")
+        self.assertRegex(said, r"refresh response received: \n.*success")
+        self.assertRegex(said, r"cp response received: \n.*success")
+        self.assertIn("tot_send_msgs=1", said)
+        # By channels: to the port after the one named, for RTCP, and then to that itself, which here
+        # is none of the media's. It draws numbers of RFC 5766: one in four is one of RFC 8656.
+        is_bound = r"cb response received: \n.*success"
+        for _ in range(60):
+            _, said = uclient(turn.credential, "127.0.0.1", media - 1)
+            if re.search(is_bound, said):
+                break
+        self.assertRegex(said, is_bound)
+        self.assertRegex(said, r"channel bind: error (400|403)")
+
+        code, said = uclient(turn.credential, "192.0.2.7", media, "-s")
+        self.assertNotEqual(code, 0)
+        self.assertIn("create permission error 403 (Forbidden)", said)
+        code, said = uclient("wrong", "127.0.0.1", media, "-s")
+        self.assertNotEqual(code, 0)
+        self.assertNotIn("Received relay addr", said)
 
     def test_a_wrong_token_is_refused_with_a_reason(self) -> None:
         request = urllib.request.Request(

@@ -5,23 +5,14 @@ import asyncio
 import json
 import os
 import re
-import ssl
 import sys
-import urllib.request
+
+from credentials import post
 
 ADDRESS, TOKEN, CERTIFICATE, OFFER = sys.argv[1:]
 os.environ["SSL_CERT_FILE"] = CERTIFICATE
 
 import aioice  # noqa: E402  (after what it trusts was named)
-
-
-def post(offer: str) -> tuple[str, str]:
-    """The answer and its Link header."""
-    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/sdp"}
-    request = urllib.request.Request(ADDRESS, data=offer.encode(), headers=headers)
-    context = ssl.create_default_context(cafile=CERTIFICATE)
-    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-        return answer.read().decode(), answer.headers["Link"]
 
 
 def of(name: str, sdp: str) -> str:
@@ -39,13 +30,9 @@ async def main() -> None:
         ("ice-pwd", connection.local_password),
     ]:
         offer = re.sub(rf"a={name}:\S+", f"a={name}:{own}", offer)
-    answer, link = post(offer)
-    url, username, credential = re.search(
-        r'<turns:(\S+?)\?transport=tcp>.*username="(.+?)"; credential="(.+?)"', link
-    ).groups()
-    host, port = url.rsplit(":", 1)
-    connection.turn_server = (host, int(port))
-    connection.turn_username, connection.turn_password = username, credential
+    answer, turn = post(ADDRESS, TOKEN, CERTIFICATE, offer)
+    connection.turn_server = (turn.host, turn.port)
+    connection.turn_username, connection.turn_password = turn.username, turn.credential
     connection.turn_ssl, connection.turn_transport = True, "tcp"
     await connection.gather_candidates()
     connection.remote_username = of("ice-ufrag", answer)
