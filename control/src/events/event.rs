@@ -81,7 +81,7 @@ pub struct Hold {
 }
 
 /// One peer's stay in a scope so far: later tellings replace earlier ones, in whatever order they
-/// arrive, as `until` and the bytes only grow.
+/// arrive, as `until` and the bytes only grow, and the one that it is over is the last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stay {
@@ -109,9 +109,14 @@ pub struct Stay {
 }
 
 impl Stay {
-    /// Takes over what another telling of the same stay knows better.
+    /// Takes over what another telling of the same stay knows better. Until when it was, the one that
+    /// it is over knows best.
     pub fn merge(&mut self, other: &Self) {
-        self.until = self.until.max(other.until);
+        self.until = match (&self.left, &other.left) {
+            (Some(_), None) => self.until,
+            (None, Some(_)) => other.until,
+            _ => self.until.max(other.until),
+        };
         self.bytes_in = self.bytes_in.max(other.bytes_in);
         self.bytes_out = self.bytes_out.max(other.bytes_out);
         if self.left.is_none() {
@@ -192,5 +197,16 @@ mod tests {
         other.merge(&early);
         assert_eq!(one, other);
         assert_eq!(one, late);
+    }
+
+    #[test]
+    fn who_left_is_there_no_longer_whatever_is_told_later() {
+        let left = Stay { until: 5, bytes_in: 1, left: Some("left".into()), ..Stay::default() };
+        let there = Stay { until: 9, bytes_in: 3, ..Stay::default() };
+        let (mut one, mut other) = (left.clone(), there.clone());
+        one.merge(&there);
+        other.merge(&left);
+        assert_eq!(one, other);
+        assert_eq!(one, Stay { bytes_in: 3, ..left });
     }
 }

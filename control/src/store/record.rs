@@ -78,13 +78,13 @@ impl Records {
     /// # Errors
     /// [`crate::fault::Class::Internal`]; the same events may be written again.
     pub async fn write(&self, events: &[Event]) -> Result<(), Fault> {
-        let Some(cql) = &self.cql else { return self.write_sql(events).await };
+        let Some(cql) = &self.cql else { return self.write_sql(events).await.map_err(again) };
         let is_check = |event: &&Event| matches!(event.what, What::Checked { .. });
         let (checks, rest): (Vec<_>, Vec<_>) = events.iter().partition(is_check);
         let (checks, rest) =
             [checks, rest].map(|of| of.into_iter().cloned().collect::<Vec<_>>()).into();
         if !checks.is_empty() {
-            self.write_sql(&checks).await?;
+            self.write_sql(&checks).await.map_err(again)?;
         }
         cql.record(&rest).await.map_err(again)
     }
@@ -158,7 +158,7 @@ impl Records {
     }
 }
 
-/// Servers that are away are so for a while: what they were to write waits for them.
+/// Servers that are away, and disks that are full, are so for a while: what was to be written waits.
 fn again(fault: Fault) -> Fault {
     match fault.class {
         Class::Unavailable => Fault::internal(fault.reason),
@@ -460,12 +460,13 @@ fn add<'a>(usage: &mut Usage<'a>, application: &'a str, at: i64, change: Change)
     }
 }
 
-/// Spreads time over the minutes in which it was; bytes belong to the last one.
+/// Spreads time over the minutes in which it was; bytes belong to the last one. Time that turned out
+/// to be none, as the stay was over before, is taken from its minutes again.
 fn spread<'a>(usage: &mut Usage<'a>, application: &'a str, from: i64, to: i64, change: Change) {
-    let mut at = from;
-    while at < to {
-        let end = (floor(at, 60_000) + 60_000).min(to);
-        add(usage, application, at, Change { total_ms: end - at, ..Change::default() });
+    let (sign, mut at, last) = if from <= to { (1, from, to) } else { (-1, to, from) };
+    while at < last {
+        let end = (floor(at, 60_000) + 60_000).min(last);
+        add(usage, application, at, Change { total_ms: sign * (end - at), ..Change::default() });
         at = end;
     }
     add(usage, application, to, Change { total_ms: 0, ..change });

@@ -152,6 +152,7 @@ async fn holds(url: &str) {
     assert!(offset.unwrap_or_default().abs() < 1.0, "{offset:?}");
     assert_eq!(store.applications().list().await.unwrap(), ["Acme", "acme", "acme "]);
     usage(&store).await;
+    over(&store).await;
     checks(&store).await;
     diagnostics(&store).await;
     forgets(&store).await;
@@ -341,6 +342,35 @@ async fn usage(store: &Store) {
     );
     let (measured, troubles) = sums.problems(&span).await.unwrap();
     assert_eq!((measured, troubles[0].sessions.as_slice()), (12, &["scope-0".to_owned()][..]));
+}
+
+/// Two who were there for 100 s, of which one is told of as if they were there still: before the end
+/// is told, and after it.
+async fn over(store: &Store) {
+    let told = |number: i64, seconds: i64, is_over: bool| {
+        let stay = Stay { joined: BEGAN, ..stay(number, BEGAN + seconds * 1_000, is_over) };
+        let what = match is_over {
+            true => What::Left { stay },
+            false => What::Present { stays: vec![stay] },
+        };
+        Event { application: "over".into(), ..event(number, what) }
+    };
+    let orders = [
+        (70, [(30, false), (300, false), (100, true)]),
+        (71, [(30, false), (100, true), (300, false)]),
+    ];
+    for (number, tellings) in orders {
+        for (seconds, is_over) in tellings {
+            store.records().write(&[told(number, seconds, is_over)]).await.unwrap();
+        }
+        let stays = store.analytics().stays(&format!("scope-{number}"), 9).await.unwrap();
+        assert_eq!((stays.len(), stays[0].participant_seconds), (1, 100.0), "{stays:?}");
+    }
+    let span = Span { application: Some("over".into()), from: BEGAN - HOUR, to: BEGAN + HOUR };
+    let minutes = store.sums().usage(&span, By::Unit("minute"), false).await.unwrap();
+    let seconds: Vec<f64> = minutes.iter().map(|row| row.participant_seconds).collect();
+    let seconds: Vec<f64> = seconds.into_iter().filter(|seconds| *seconds != 0.0).collect();
+    assert_eq!(seconds, [120.0, 80.0], "as if nothing else had been told");
 }
 
 /// Ten minutes of one node, of which one failed by a probe and two were told by nobody.
