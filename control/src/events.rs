@@ -63,6 +63,8 @@ pub struct Counters {
     pub spool_thrown: AtomicU64,
     /// Attempts to keep events there that failed.
     pub spool_failures: AtomicU64,
+    /// Files of them that were damaged, and set aside.
+    pub spool_broken: AtomicU64,
     /// Events that wait in Redis, as was seen last.
     pub stream_events: AtomicU64,
     /// Events of the stream that this process put aside, for a newer one.

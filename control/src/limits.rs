@@ -117,6 +117,9 @@ pub const STORE_OPEN_PAUSE: Duration = Duration::from_millis(5);
 pub const STORE_CONNECTIONS: u32 = 8;
 /// How long the store may take to give a connection.
 pub const STORE_CONNECT: Duration = Duration::from_secs(5);
+/// The store counts as full for so long after it had no room for something: events try again every
+/// two seconds.
+pub const STORE_FULL_TIME: Duration = Duration::from_secs(15);
 /// Connections for questions from outside. They are few so that these do not take the engine's whole
 /// time either, and not among [`STORE_CONNECTIONS`], so that logins never wait for them.
 pub const READ_CONNECTIONS: u32 = 3;
@@ -167,6 +170,8 @@ pub const EVENTS_WAITING: usize = 64 << 10;
 pub const EVENTS_AT_ONCE: usize = 1024;
 /// Bytes of events that wait on disk: a thousand streams for half a day.
 pub const SPOOL_BYTES: i64 = 256 << 20;
+/// Damaged spools that are kept for whoever wants to look: the newest, as each may be as large.
+pub const SPOOLS_BROKEN: usize = 3;
 /// Events that wait in Redis; nodes keep what comes beyond: 100 MB, as most are below a kilobyte.
 pub const EVENTS_STREAM: u64 = 100_000;
 /// Events that are added to the stream in one go.

@@ -13,6 +13,7 @@ mod diagnostics;
 pub mod invoices;
 mod record;
 mod sql;
+pub(crate) mod sqlite;
 mod sums;
 
 use std::fs::{File, TryLockError};
@@ -208,6 +209,12 @@ impl Store {
         tokio::time::timeout(limits::STORE_CONNECT, asked).await.is_ok_and(|answer| answer.is_ok())
     }
 
+    /// Whether it has room for more: whether something was not written a moment ago as it had none,
+    /// and how often that was so.
+    pub fn is_full(&self) -> (bool, u64) {
+        (self.pool.room().is_full(), self.pool.room().refused())
+    }
+
     /// How far the clock of the store's server is ahead of this one, in seconds; none where both are
     /// the same, as for a file.
     ///
@@ -281,7 +288,7 @@ impl Store {
         options: SqliteConnectOptions,
         connections: u32,
     ) -> Result<SqlitePool, sqlx::Error> {
-        SqlitePoolOptions::new()
+        sqlite::options()
             .max_connections(connections)
             .min_connections(1)
             .idle_timeout(None)

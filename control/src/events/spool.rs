@@ -2,20 +2,24 @@
 //!
 //! What says who was there is never thrown away for room; minutes of quality are, the oldest first.
 //! Of those who are still there the last telling is enough, as it says all that the ones before did.
+//! A file that is damaged, or something else, is set aside, so that a new one can be begun.
 
+use std::ffi::OsString;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Row as _, SqlitePool};
 use tracing::warn;
 
 use super::event::What;
 use super::{Counters, Event};
 use crate::fault::Fault;
 use crate::limits;
+use crate::store::sqlite::{self, Writing};
 
 const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS spool (
@@ -30,6 +34,9 @@ const TABLE: &str = "
 
 /// Rows of quality that are thrown away at once.
 const THROWN_AT_ONCE: i64 = 64;
+
+/// What SQLite may keep beside a file: without it the file is not whole, and with another it is lost.
+const COMPANIONS: [&str; 3] = ["-journal", "-wal", "-shm"];
 
 /// Events on disk, in order.
 pub struct Spool {
@@ -51,8 +58,6 @@ pub struct First {
     last: i64,
 }
 
-type Writing = Transaction<'static, Sqlite>;
-
 impl Spool {
     /// In this file, which is made when it is needed.
     pub fn new(path: PathBuf, counters: Arc<Counters>) -> Self {
@@ -63,7 +68,8 @@ impl Spool {
     /// Looks what an earlier process left.
     ///
     /// # Errors
-    /// [`crate::fault::Class::Internal`]: the file cannot be read.
+    /// [`crate::fault::Class::Internal`]: the file cannot be read. If that is its own fault, it is set
+    /// aside.
     pub async fn recover(&mut self) -> Result<(), Fault> {
         if self.path.exists() { self.open().await.map(drop) } else { Ok(()) }
     }
@@ -79,9 +85,12 @@ impl Spool {
     /// [`crate::fault::Class::Internal`]: the disk is full or broken, or nothing can be thrown away
     /// any more.
     pub async fn put(&mut self, events: &[Event]) -> Result<(), Fault> {
-        let writing = self.open().await?.begin().await.map_err(|e| self.failed(&e))?;
-        let outcome = self.write(writing, events).await.map_err(|e| self.failed(&e))?;
-        let Some((count, bytes, thrown)) = outcome else {
+        let pool = self.open().await?;
+        let outcome = match sqlite::begin(&pool).await {
+            Ok(writing) => self.write(writing, events).await,
+            Err(error) => Err(error),
+        };
+        let Some((count, bytes, thrown)) = self.checked(outcome).await? else {
             return Err(Fault::internal(format!(
                 "{} holds {} bytes of events, all it may, and none of them is a stream's quality, \
                  which could go: what takes events (events.redis, store.url) is away for too long",
@@ -106,7 +115,8 @@ impl Spool {
         let statement = "SELECT number, event FROM spool ORDER BY number LIMIT ?";
         let pool = self.open().await?;
         let asked = sqlx::query(statement).bind(limits::EVENTS_AT_ONCE as i64).fetch_all(&pool);
-        let rows = asked.await.map_err(|e| self.failed(&e))?;
+        let rows = asked.await;
+        let rows = self.checked(rows).await?;
         let mut first = First::default();
         for row in rows {
             first.last = row.try_get(0).map_err(|e| self.failed(&e))?;
@@ -131,8 +141,10 @@ impl Spool {
         let pool = self.open().await?;
         let statement = "DELETE FROM spool WHERE number <= ?";
         let done = sqlx::query(statement).bind(first.last).execute(&pool).await;
-        done.map_err(|e| self.failed(&e))?;
-        self.count_again(&pool).await?;
+        self.checked(done).await?;
+        let counted = count(&pool).await;
+        let (count, bytes) = self.checked(counted).await?;
+        self.set(count, bytes);
         if self.is_empty() {
             // The room goes back to the disk. Otherwise it is used again, which does as well.
             let _kept = sqlx::query("VACUUM").execute(&pool).await;
@@ -171,15 +183,14 @@ impl Spool {
                              WHERE is_quality = 1 ORDER BY number LIMIT ?) RETURNING bytes";
             let gone = sqlx::query(statement).bind(THROWN_AT_ONCE).fetch_all(&mut *writing).await?;
             if gone.is_empty() {
-                writing.rollback().await?;
                 return Ok(None);
             }
             for row in gone {
                 (count, thrown) = (count - 1, thrown + 1);
-                bytes -= row.get::<i64, _>(0);
+                bytes -= row.try_get::<i64, _>(0)?;
             }
         }
-        writing.commit().await?;
+        sqlite::commit(writing).await?;
         Ok(Some((count, bytes, thrown)))
     }
 
@@ -198,19 +209,52 @@ impl Spool {
         if let Some(pages) = self.pages_max {
             options = options.pragma("max_page_count", pages.to_string());
         }
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-        let pool = pool.map_err(|e| self.failed(&e))?;
-        sqlx::raw_sql(TABLE).execute(&pool).await.map_err(|e| self.failed(&e))?;
-        self.count_again(&pool).await?;
+        let opened = begin(options).await;
+        let (pool, count, bytes) = self.checked(opened).await?;
+        self.set(count, bytes);
         self.pool = Some(pool.clone());
         Ok(pool)
     }
 
-    async fn count_again(&mut self, pool: &SqlitePool) -> Result<(), Fault> {
-        let statement = "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM spool";
-        let row = sqlx::query(statement).fetch_one(pool).await.map_err(|e| self.failed(&e))?;
-        self.set(row.get(0), row.get(1));
-        Ok(())
+    /// An outcome; a file whose own fault it is that there is none, is set aside.
+    async fn checked<T>(&mut self, outcome: sqlx::Result<T>) -> Result<T, Fault> {
+        match outcome {
+            Ok(value) => Ok(value),
+            Err(error) if is_damage(&error) => Err(self.set_aside(&error).await),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Renames the file, so that the next attempt begins a new one.
+    async fn set_aside(&mut self, error: &sqlx::Error) -> Fault {
+        if let Some(pool) = self.pool.take() {
+            pool.close().await;
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let aside = with(&self.path, &format!(".broken-{}", since.as_millis()));
+        if let Err(cause) = std::fs::rename(&self.path, &aside) {
+            return Fault::internal(format!(
+                "{} is damaged or no spool ({error}), and cannot be renamed ({cause}): move it away, \
+                 and make its folder writable (http.state_dir)",
+                self.path.display()
+            ));
+        }
+        for companion in COMPANIONS {
+            // There is one only if the process ended in the middle of writing.
+            let _absent = std::fs::rename(with(&self.path, companion), with(&aside, companion));
+        }
+        self.set(0, 0);
+        self.counters.spool_broken.fetch_add(1, Ordering::Relaxed);
+        forget_broken(&self.path);
+        let (aside, path) = (aside.display(), self.path.display());
+        let what = format!("{path} is damaged or no spool ({error}), and is called {aside} now");
+        warn!(
+            "{what}. A new one is begun; events that waited in the old one are not told. To tell \
+             what can be read of it: when control_events_spool_events is 0 stop this process, \
+             remove {path}, `sqlite3 {aside} .recover | sqlite3 {path}`, start it. And look whether \
+             the disk is well"
+        );
+        Fault::internal(what)
     }
 
     fn set(&mut self, count: i64, bytes: i64) {
@@ -228,11 +272,79 @@ impl Spool {
     }
 }
 
+/// Opens a file, and makes the table in one that is new: how much waits in it.
+async fn begin(options: SqliteConnectOptions) -> sqlx::Result<(SqlitePool, i64, i64)> {
+    let pool = sqlite::options().max_connections(1).connect_with(options).await?;
+    let check = sqlx::query("PRAGMA quick_check(1)").fetch_one(&pool).await?;
+    let found: String = check.try_get(0)?;
+    if found != "ok" {
+        return Err(sqlx::Error::Decode(found.into()));
+    }
+    sqlx::raw_sql(TABLE).execute(&pool).await?;
+    let (count, bytes) = count(&pool).await?;
+    Ok((pool, count, bytes))
+}
+
+/// How many wait, and their bytes.
+async fn count(pool: &SqlitePool) -> sqlx::Result<(i64, i64)> {
+    let statement = "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM spool";
+    let row = sqlx::query(statement).fetch_one(pool).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+/// Whether another file would do: this one holds something else, or cannot be read. A disk that is
+/// full, or a folder that cannot be written, is not its fault.
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = match error {
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => return true,
+        error => error.as_database_error().and_then(|error| error.code()),
+    };
+    let Some(code) = code.and_then(|code| code.parse::<u32>().ok()) else { return false };
+    // SQLITE_ERROR (another table of the name), SQLITE_CORRUPT, SQLITE_NOTADB; SQLITE_IOERR_READ,
+    // _SHORT_READ and _CORRUPTFS.
+    [1, 11, 26].contains(&(code & 255)) || [266, 522, 8458].contains(&code)
+}
+
+/// A path with more at its end.
+fn with(path: &Path, more: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(more);
+    name.into()
+}
+
+/// Of the files that were set aside the newest stay.
+fn forget_broken(path: &Path) {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let Ok(there) = std::fs::read_dir(folder) else { return };
+    let prefix = format!("{}.broken-", name.to_string_lossy());
+    let is_one = |name: &str| name.strip_prefix(&prefix).is_some_and(is_number);
+    let mut broken: Vec<String> = there
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_one(name))
+        .collect();
+    broken.sort();
+    let count = broken.len().saturating_sub(limits::SPOOLS_BROKEN);
+    for name in broken.into_iter().take(count) {
+        for companion in COMPANIONS.into_iter().chain([""]) {
+            // What is not there need not be removed.
+            let _absent = std::fs::remove_file(with(&folder.join(&name), companion));
+        }
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Removes what was told of a stay that is there. By how much count and bytes change.
 async fn replace(writing: &mut Writing, stay: &str) -> sqlx::Result<(i64, i64)> {
     let statement = "DELETE FROM spool WHERE present = ? RETURNING bytes";
     let gone = sqlx::query(statement).bind(stay).fetch_optional(&mut **writing).await?;
-    Ok(gone.map_or((0, 0), |row| (-1, -row.get::<i64, _>(0))))
+    Ok(match gone {
+        Some(row) => (-1, -row.try_get::<i64, _>(0)?),
+        None => (0, 0),
+    })
 }
 
 async fn insert(
@@ -375,13 +487,97 @@ mod tests {
         spool.put(&[event(number, What::SessionCreated)]).await.unwrap();
     }
 
+    /// Files beside the spool, in their order.
+    fn aside(folder: &tempfile::TempDir) -> Vec<String> {
+        let names = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let mut names: Vec<_> =
+            names.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != "events.db");
+        names.sort();
+        names
+    }
+
     #[tokio::test]
-    async fn a_file_that_is_something_else_is_said() {
+    async fn a_file_that_is_something_else_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = spool(&folder);
-        std::fs::write(&spool.path, "no database, and longer than a page's head ".repeat(99))
-            .unwrap();
-        let fault = spool.recover().await.unwrap_err();
-        assert!(fault.reason.contains("events.db"), "{fault}");
+        let noise = "no database, and longer than a page's head ".repeat(99);
+        for round in 1..=limits::SPOOLS_BROKEN + 2 {
+            std::fs::write(&spool.path, format!("{round} {noise}")).unwrap();
+            std::fs::write(with(&spool.path, "-shm"), "of that").unwrap();
+            let fault = spool.recover().await.unwrap_err();
+            let name = aside(&folder).into_iter().rfind(|name| !name.ends_with("-shm")).unwrap();
+            assert!(fault.reason.contains(&name), "{fault}");
+            assert_eq!(spool.counters.spool_broken.load(Ordering::Relaxed), round as u64);
+            let kept = std::fs::read_to_string(folder.path().join(&name)).unwrap();
+            assert_eq!(kept, format!("{round} {noise}"), "as it was");
+            // It goes on with a new one, under the same name.
+            spool.recover().await.unwrap();
+            spool.put(&[event(1, What::SessionCreated)]).await.unwrap();
+            assert_eq!(all(&mut spool).await, [1]);
+            spool.pool.take().unwrap().close().await;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        let kept = aside(&folder);
+        assert_eq!(
+            kept.len(),
+            2 * limits::SPOOLS_BROKEN,
+            "the newest, and what belongs to them: {kept:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_table_of_another_form_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = spool(&folder);
+        let options = SqliteConnectOptions::new().filename(&spool.path).create_if_missing(true);
+        let other = SqlitePool::connect_with(options).await.unwrap();
+        sqlx::raw_sql("CREATE TABLE spool (a TEXT)").execute(&other).await.unwrap();
+        other.close().await;
+        spool.recover().await.unwrap_err();
+        spool.put(&[event(1, What::SessionCreated)]).await.unwrap();
+        assert_eq!((all(&mut spool).await, aside(&folder).len()), (vec![1], 1));
+    }
+
+    /// A page is torn while the process runs, or before it starts.
+    #[tokio::test]
+    async fn a_torn_page_is_found_and_the_file_set_aside() {
+        for is_running in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut spool = spool(&folder);
+            for number in 1..=400 {
+                spool.put(&[event(number, What::SessionCreated)]).await.unwrap();
+            }
+            if !is_running {
+                spool.pool.take().unwrap().close().await;
+            }
+            let mut bytes = std::fs::read(&spool.path).unwrap();
+            let pages = bytes.len() / 4096;
+            assert!(pages > 10, "{pages}");
+            for page in 2..pages {
+                bytes[page * 4096 + 100..(page + 1) * 4096].fill(0x5a);
+                bytes[page * 4096..page * 4096 + 8].fill(0xff);
+            }
+            std::fs::write(&spool.path, bytes).unwrap();
+            if is_running {
+                // As another process would, so that nothing is remembered of the file.
+                let pool = spool.pool.clone().unwrap();
+                sqlx::query("PRAGMA shrink_memory").execute(&pool).await.unwrap();
+                assert!(spool.first().await.is_err());
+            } else {
+                spool.recover().await.unwrap_err();
+            }
+            assert!(spool.is_empty(), "it is not asked for what it cannot give");
+            spool.put(&[event(1_000, What::SessionCreated)]).await.unwrap();
+            assert_eq!((all(&mut spool).await, aside(&folder).len()), (vec![1_000], 1));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_no_damage() {
+        // SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_READONLY, SQLITE_IOERR_WRITE come without these types.
+        assert!(!is_damage(&sqlx::Error::PoolTimedOut));
+        assert!(!is_damage(&sqlx::Error::Io(std::io::ErrorKind::StorageFull.into())));
+        assert!(is_damage(&sqlx::Error::Decode("row 7 missing from index".into())));
     }
 }

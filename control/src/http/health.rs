@@ -60,6 +60,8 @@ async fn checks(app: &App) -> Vec<(&'static str, Result<&'static str, &'static s
         Some(_) => Ok("up"),
     });
     let store = match app.store.is_reachable().await {
+        // Calls go on, and accounts wait.
+        true if app.store.is_full().0 => Ok("reachable, but has no room: accounts wait"),
         true => Ok("reachable"),
         false => Err("does not answer"),
     };

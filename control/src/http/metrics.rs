@@ -107,6 +107,9 @@ pub async fn write(app: &App) -> String {
     let name = "control_websocket_direct_offers_total";
     header(out, name, "counter", "Browsers told of the other of two.");
     line(out, name, "", app.scopes.direct_offers());
+    let name = "control_store_full_total";
+    header(out, name, "counter", "What was not written to the store, as it had no room.");
+    line(out, name, "", app.store.is_full().1);
     write_events(out, app.notary.counters());
     let statistics = app.scopes.relay().statistics(Vec::new()).await;
     header(out, "control_relay_up", "gauge", "Whether the relay answers.");
@@ -194,6 +197,11 @@ fn write_events(out: &mut String, counters: &Counters) {
             "control_events_spool_failures_total",
             "Attempts to keep events on disk that failed.",
             &counters.spool_failures,
+        ),
+        (
+            "control_events_spool_broken_total",
+            "Files of events on disk that were damaged, and set aside.",
+            &counters.spool_broken,
         ),
         (
             "control_events_aside_total",

@@ -1,28 +1,32 @@
-//! One way to speak to three engines: SQLite, MariaDB (or MySQL with its protocol), PostgreSQL.
+//! One way to speak to three engines: SQLite, MariaDB (not MySQL, which lacks the collation of the
+//! tables), PostgreSQL.
 //!
 //! Statements are written once. `?` is an argument; words in braces stand for what the engines call
 //! differently, all of them in [`Engine::word`].
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlPool, MySqlRow};
+use sqlx::error::DatabaseError;
+use sqlx::mysql::{MySqlDatabaseError, MySqlPool, MySqlRow};
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{AssertSqlSafe, MySql, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, MySql, Postgres, Row as _, Transaction};
 use tokio::time::{Instant, timeout};
 
-use super::broken;
+use super::{broken, sqlite};
 use crate::fault::Fault;
-use crate::limits::READ_GRACE;
+use crate::limits::{READ_GRACE, STORE_FULL_TIME};
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// A file of this machine.
     Sqlite,
-    /// MariaDB, or what speaks its protocol.
+    /// MariaDB.
     MySql,
     /// PostgreSQL.
     Postgres,
@@ -195,6 +199,16 @@ pub struct Pool {
     on: On,
     /// How long a question may take, for those who ask on behalf of strangers.
     patience: Option<Duration>,
+    room: Arc<Room>,
+}
+
+/// Whether the store has room for more.
+#[derive(Default)]
+pub struct Room {
+    /// What was not written, as it had none.
+    refused: AtomicU64,
+    /// When that was so last.
+    last: Mutex<Option<Instant>>,
 }
 
 /// Of which engine.
@@ -209,9 +223,15 @@ pub enum On {
 }
 
 /// A transaction; what was done is undone unless it is committed.
-pub enum Open {
+pub struct Open {
+    on: Begun,
+    room: Arc<Room>,
+}
+
+/// Of which engine.
+enum Begun {
     /// Of SQLite: it is the only one that writes.
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(sqlite::Writing),
     /// Of MariaDB.
     MySql(Transaction<'static, MySql>),
     /// Of PostgreSQL.
@@ -241,12 +261,17 @@ macro_rules! carry_out {
 impl Pool {
     /// One that waits for as long as it takes.
     pub fn new(on: On) -> Self {
-        Self { on, patience: None }
+        Self { on, patience: None, room: Arc::default() }
     }
 
     /// One whose questions may take so long.
     pub fn patient(on: On, patience: Duration) -> Self {
-        Self { on, patience: Some(patience) }
+        Self { on, patience: Some(patience), room: Arc::default() }
+    }
+
+    /// Whether it has room.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Which engine it speaks to.
@@ -264,7 +289,9 @@ impl Pool {
         &self,
         asked: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, Fault> {
-        let Some(patience) = self.patience else { return asked.await.map_err(failed) };
+        let Some(patience) = self.patience else {
+            return asked.await.map_err(|error| self.room.failed(error));
+        };
         let since = Instant::now();
         match timeout(patience + READ_GRACE, asked).await {
             Ok(Err(sqlx::Error::PoolTimedOut)) => Err(Fault::unavailable(
@@ -346,21 +373,21 @@ impl Pool {
     /// [`crate::fault::Class::Internal`].
     pub async fn begin(&self) -> Result<Open, Fault> {
         let outcome = match &self.on {
-            // One that only reads at first could not write after another did.
-            On::Sqlite(pool) => pool.begin_with("BEGIN IMMEDIATE").await.map(Open::Sqlite),
-            On::MySql(pool) => pool.begin().await.map(Open::MySql),
-            On::Postgres(pool) => pool.begin().await.map(Open::Postgres),
+            On::Sqlite(pool) => sqlite::begin(pool).await.map(Begun::Sqlite),
+            On::MySql(pool) => pool.begin().await.map(Begun::MySql),
+            On::Postgres(pool) => pool.begin().await.map(Begun::Postgres),
         };
-        outcome.map_err(failed)
+        let room = Arc::clone(&self.room);
+        outcome.map(|on| Open { on, room }).map_err(|error| self.room.failed(error))
     }
 }
 
 impl Open {
     fn engine(&self) -> Engine {
-        match self {
-            Self::Sqlite(_) => Engine::Sqlite,
-            Self::MySql(_) => Engine::MySql,
-            Self::Postgres(_) => Engine::Postgres,
+        match self.on {
+            Begun::Sqlite(_) => Engine::Sqlite,
+            Begun::MySql(_) => Engine::MySql,
+            Begun::Postgres(_) => Engine::Postgres,
         }
     }
 
@@ -370,18 +397,18 @@ impl Open {
     /// [`crate::fault::Class::Internal`].
     pub async fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, Fault> {
         let statement = self.engine().translate(statement);
-        let outcome = match self {
-            Self::Sqlite(on) => {
+        let outcome = match &mut self.on {
+            Begun::Sqlite(on) => {
                 carry_out!(statement, values, execute, &mut **on, |done| done.rows_affected())
             }
-            Self::MySql(on) => {
+            Begun::MySql(on) => {
                 carry_out!(statement, values, execute, &mut **on, |done| done.rows_affected())
             }
-            Self::Postgres(on) => {
+            Begun::Postgres(on) => {
                 carry_out!(statement, values, execute, &mut **on, |done| done.rows_affected())
             }
         };
-        outcome.map_err(failed)
+        outcome.map_err(|error| self.room.failed(error))
     }
 
     /// As [`Pool::rows`], within the transaction.
@@ -390,21 +417,21 @@ impl Open {
     /// [`crate::fault::Class::Internal`].
     pub async fn rows(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, Fault> {
         let statement = self.engine().translate(statement);
-        let outcome = match self {
-            Self::Sqlite(on) => carry_out!(statement, values, fetch_all, &mut **on, |rows| rows
+        let outcome = match &mut self.on {
+            Begun::Sqlite(on) => carry_out!(statement, values, fetch_all, &mut **on, |rows| rows
                 .into_iter()
                 .map(Row::Sqlite)
                 .collect()),
-            Self::MySql(on) => carry_out!(statement, values, fetch_all, &mut **on, |rows| rows
+            Begun::MySql(on) => carry_out!(statement, values, fetch_all, &mut **on, |rows| rows
                 .into_iter()
                 .map(Row::MySql)
                 .collect()),
-            Self::Postgres(on) => carry_out!(statement, values, fetch_all, &mut **on, |rows| rows
+            Begun::Postgres(on) => carry_out!(statement, values, fetch_all, &mut **on, |rows| rows
                 .into_iter()
                 .map(Row::Postgres)
                 .collect()),
         };
-        outcome.map_err(failed)
+        outcome.map_err(|error| self.room.failed(error))
     }
 
     /// Makes what was done last.
@@ -412,17 +439,44 @@ impl Open {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn commit(self) -> Result<(), Fault> {
-        let outcome = match self {
-            Self::Sqlite(open) => open.commit().await,
-            Self::MySql(open) => open.commit().await,
-            Self::Postgres(open) => open.commit().await,
+        let outcome = match self.on {
+            Begun::Sqlite(open) => sqlite::commit(open).await,
+            Begun::MySql(open) => open.commit().await,
+            Begun::Postgres(open) => open.commit().await,
         };
-        outcome.map_err(failed)
+        outcome.map_err(|error| self.room.failed(error))
+    }
+}
+
+impl Room {
+    /// How often something was not written, as there was none.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether that was so a moment ago.
+    pub fn is_full(&self) -> bool {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() < STORE_FULL_TIME)
+    }
+
+    fn failed(&self, error: sqlx::Error) -> Fault {
+        if error.as_database_error().is_some_and(is_full) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        failed(error)
     }
 }
 
 /// A failure of the store, or ([`crate::fault::Class::NotAcceptable`]) of what it was given.
 fn failed(error: sqlx::Error) -> Fault {
+    if error.as_database_error().is_some_and(is_full) {
+        return Fault::unavailable(format!(
+            "the store has no room: {error}; free some on its disk. What happens in calls is told to \
+             it when there is, anything else has to be asked for again"
+        ));
+    }
     let code = error.as_database_error().and_then(|error| error.code());
     // SQLSTATE classes 22 and 23 (ISO 9075), and what SQLite has instead.
     let is_data = code.is_some_and(|code| {
@@ -434,6 +488,16 @@ fn failed(error: sqlx::Error) -> Fault {
         true => Fault::not_acceptable(format!("the store cannot hold this: {error}")),
         false => broken(&error),
     }
+}
+
+/// Whether a disk is full.
+fn is_full(error: &dyn DatabaseError) -> bool {
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        // ER_DISK_FULL, ER_RECORD_FILE_FULL.
+        return [1021, 1114].contains(&error.number());
+    }
+    // SQLITE_FULL, SQLITE_IOERR_SHMSIZE; disk_full of PostgreSQL.
+    error.code().is_some_and(|code| ["13", "4874", "53100"].contains(&&*code))
 }
 
 fn too_long(patience: Duration) -> Fault {

@@ -9,6 +9,7 @@ mod conference;
 mod databases;
 mod direct;
 mod fake_relay;
+mod full;
 mod hostile;
 mod http;
 mod invoices;
