@@ -23,8 +23,8 @@ use std::str::FromStr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::mysql::{MySqlConnection, MySqlPoolOptions};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlitePool};
 
@@ -81,11 +81,15 @@ impl Store {
     }
 
     async fn open_mysql(url: &str) -> Result<Self, sqlx::Error> {
+        let mut to = MySqlConnectOptions::from_str(url)?;
+        if let Some(roots) = address::roots(url)? {
+            to = to.ssl_ca(roots);
+        }
         let options = || MySqlPoolOptions::new().acquire_timeout(limits::STORE_CONNECT);
         let pool = options()
             .max_connections(limits::STORE_CONNECTIONS)
             .after_connect(|connection, _| Box::pin(as_mysql(connection)))
-            .connect(url)
+            .connect_with(to.clone())
             .await?;
         migrator(Engine::MySql).run(&pool).await?;
         let reads = options()
@@ -106,13 +110,18 @@ impl Store {
                     Ok(())
                 })
             })
-            .connect_lazy(url)?;
+            .connect_lazy_with(to);
         Ok(Self::of(On::MySql(pool), On::MySql(reads)))
     }
 
     async fn open_postgres(url: &str) -> Result<Self, sqlx::Error> {
+        let mut to = PgConnectOptions::from_str(url)?;
+        if let Some(roots) = address::roots(url)? {
+            to = to.ssl_root_cert(roots);
+        }
         let options = || PgPoolOptions::new().acquire_timeout(limits::STORE_CONNECT);
-        let pool = options().max_connections(limits::STORE_CONNECTIONS).connect(url).await?;
+        let pool = options();
+        let pool = pool.max_connections(limits::STORE_CONNECTIONS).connect_with(to.clone()).await?;
         migrator(Engine::Postgres).run(&pool).await?;
         let reads = options()
             .max_connections(limits::READ_CONNECTIONS)
@@ -124,7 +133,7 @@ impl Store {
                     async move { sqlx::query(statement).execute(connection).await.map(|_| ()) },
                 )
             })
-            .connect_lazy(url)?;
+            .connect_lazy_with(to);
         Ok(Self::of(On::Postgres(pool), On::Postgres(reads)))
     }
 
@@ -304,6 +313,16 @@ fn cause(error: sqlx::Error) -> String {
         sqlx::Error::Configuration(_) => "its address is wrong: a number or a word that it takes \
                                           as a parameter, or a character that is not written as %XX"
             .into(),
+        sqlx::Error::Tls(error) => format!("TLS failed: {error}"),
+        sqlx::Error::Io(error)
+            if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) =>
+        {
+            format!(
+                "TLS failed: {error}: the server's certificate is for another name, is out of date, \
+                 or is signed by a root that is not in the file that ssl-ca (MariaDB) or \
+                 sslrootcert (PostgreSQL) names"
+            )
+        }
         error => error.to_string(),
     }
 }

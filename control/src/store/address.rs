@@ -88,6 +88,34 @@ pub fn check(url: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Where distributions keep the roots that a system trusts, in one file.
+const SYSTEM_ROOTS: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+];
+
+/// The system's roots, for an address that wants certificates checked and names none.
+///
+/// # Errors
+/// There are none where they are usually kept.
+pub fn roots(url: &str) -> Result<Option<&'static str>, sqlx::Error> {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    let mut parameters = parameters.split('&').filter_map(|part| part.split_once('='));
+    let modes = ["sslmode", "ssl-mode"];
+    let files = ["sslca", "ssl-ca", "sslrootcert", "ssl-root-cert"];
+    let is_checked = parameters.clone().any(|(key, value)| {
+        modes.contains(&key) && value.to_ascii_lowercase().starts_with("verify")
+    });
+    if !is_checked || parameters.any(|(key, _)| files.contains(&key)) {
+        return Ok(None);
+    }
+    let found = SYSTEM_ROOTS.into_iter().find(|path| std::path::Path::new(path).exists());
+    found.map(Some).ok_or_else(|| {
+        sqlx::Error::Tls("this system has no roots; name a file by ssl-ca or sslrootcert".into())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,7 @@ mod secrets;
 mod socket;
 mod stores;
 mod stream;
+mod tls;
 mod turn;
 mod watchdog;
 
