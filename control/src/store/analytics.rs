@@ -194,12 +194,13 @@ impl Analytics {
         }
         filter.values.push(wanted.count.into());
         let statement = format!(
-            "SELECT {SESSION_COLUMNS} FROM sessions WHERE 1 = 1{}
+            "SELECT {} FROM sessions WHERE 1 = 1{}
              ORDER BY created_ms DESC, session DESC LIMIT ?",
+            session_columns!(),
             filter.text
         );
         let rows = self.pool.rows(&statement, &filter.values).await?;
-        rows.iter().map(|row| session(row, now)).collect()
+        rows.iter().map(|row| Ok(Kept::read(row)?.told(now))).collect()
     }
 
     /// One session.
@@ -210,9 +211,9 @@ impl Analytics {
         if let Some(cql) = &self.cql {
             return cql.asked(cql.session_of(id, now)).await;
         }
-        let statement = format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE session = ?");
-        let row = self.pool.row(&statement, &values![id]).await?;
-        row.map(|row| session(&row, now)).transpose()
+        let statement = concat!("SELECT ", session_columns!(), " FROM sessions WHERE session = ?");
+        let row = self.pool.row(statement, &values![id]).await?;
+        row.map(|row| Ok(Kept::read(&row)?.told(now))).transpose()
     }
 
     /// Its stays, the first ones first, so many at most.
@@ -355,28 +356,40 @@ impl Filter {
     }
 }
 
-const SESSION_COLUMNS: &str = "session, application, scope, node, created_ms, ended_ms, until_ms, \
-    stays, present, total_ms, bytes_in, bytes_out, score_sum, scored, problems";
-
-fn session(row: &Row, now: i64) -> Result<Session, Fault> {
-    let kept = Kept {
-        session: row.text(0)?,
-        application: row.text(1)?,
-        scope: row.text(2)?,
-        node: row.text(3)?,
-        created_at: row.int(4)?,
-        ended: row.int_maybe(5)?,
-        until: row.int(6)?,
-        stays: row.int(7)?,
-        present: row.int(8)?,
-        total_ms: row.int(9)?,
-        bytes_in: row.int(10)?,
-        bytes_out: row.int(11)?,
-        score_sum: row.float(12)?,
-        scored: row.int(13)?,
-        problems: row.int(14)?,
+/// Columns of a session's row, as [`Kept::read`] takes them.
+macro_rules! session_columns {
+    () => {
+        "session, application, scope, node, created_ms, ended_ms, until_ms, stays, present, \
+         total_ms, bytes_in, bytes_out, score_sum, scored, problems"
     };
-    Ok(kept.told(now))
+}
+pub(super) use session_columns;
+
+/// A row of SQL or of CQL.
+pub(super) trait Columns {
+    fn text(&self, column: usize) -> Result<String, Fault>;
+    fn int(&self, column: usize) -> Result<i64, Fault>;
+    /// None when there is none.
+    fn time(&self, column: usize) -> Result<Option<i64>, Fault>;
+    fn float(&self, column: usize) -> Result<f64, Fault>;
+}
+
+impl Columns for Row {
+    fn text(&self, column: usize) -> Result<String, Fault> {
+        self.text(column)
+    }
+
+    fn int(&self, column: usize) -> Result<i64, Fault> {
+        self.int(column)
+    }
+
+    fn time(&self, column: usize) -> Result<Option<i64>, Fault> {
+        self.int_maybe(column)
+    }
+
+    fn float(&self, column: usize) -> Result<f64, Fault> {
+        self.float(column)
+    }
 }
 
 /// A session as it is kept.
@@ -399,6 +412,27 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Reads a row of [`session_columns`].
+    pub(super) fn read(row: &impl Columns) -> Result<Self, Fault> {
+        Ok(Self {
+            session: row.text(0)?,
+            application: row.text(1)?,
+            scope: row.text(2)?,
+            node: row.text(3)?,
+            created_at: row.int(4)?,
+            ended: row.time(5)?,
+            until: row.int(6)?,
+            stays: row.int(7)?,
+            present: row.int(8)?,
+            total_ms: row.int(9)?,
+            bytes_in: row.int(10)?,
+            bytes_out: row.int(11)?,
+            score_sum: row.float(12)?,
+            scored: row.int(13)?,
+            problems: row.int(14)?,
+        })
+    }
+
     fn is_live(&self, now: i64) -> bool {
         self.ended.is_none() && self.until >= now - limits::LIVE_MS
     }

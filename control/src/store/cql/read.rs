@@ -10,40 +10,35 @@ use crate::events::grade;
 use crate::fault::Fault;
 use crate::limits;
 use crate::store::analytics::{
-    Kept, Point, Session, Stay, Step, Stream, Wanted, Worst, mean, seconds,
+    Columns, Kept, Point, Session, Stay, Step, Stream, Wanted, Worst, mean, seconds,
+    session_columns,
 };
 use crate::store::record::floor;
 use crate::store::sql::values;
 
-/// Columns of a session's row, as [`session`] reads them.
+/// Statements whose rows [`Kept::read`] takes.
 macro_rules! select_sessions {
     ($rest:literal) => {
-        concat!(
-            "SELECT session, application, scope, node, created_ms, ended_ms, until_ms, stays, \
-             present, total_ms, bytes_in, bytes_out, score_sum, scored, problems FROM sessions ",
-            $rest
-        )
+        concat!("SELECT ", session_columns!(), " FROM sessions ", $rest)
     };
 }
 
-fn session(row: &Row) -> Result<Kept, Fault> {
-    Ok(Kept {
-        session: row.text(0)?,
-        application: row.text(1)?,
-        scope: row.text(2)?,
-        node: row.text(3)?,
-        created_at: row.int(4)?,
-        ended: Some(row.int(5)?).filter(|ended| *ended != 0),
-        until: row.int(6)?,
-        stays: row.int(7)?,
-        present: row.int(8)?,
-        total_ms: row.int(9)?,
-        bytes_in: row.int(10)?,
-        bytes_out: row.int(11)?,
-        score_sum: row.float(12)?,
-        scored: row.int(13)?,
-        problems: row.int(14)?,
-    })
+impl Columns for Row {
+    fn text(&self, column: usize) -> Result<String, Fault> {
+        self.text(column)
+    }
+
+    fn int(&self, column: usize) -> Result<i64, Fault> {
+        self.int(column)
+    }
+
+    fn time(&self, column: usize) -> Result<Option<i64>, Fault> {
+        Ok(Some(self.int(column)?).filter(|time| *time != 0))
+    }
+
+    fn float(&self, column: usize) -> Result<f64, Fault> {
+        self.float(column)
+    }
 }
 
 impl Cql {
@@ -131,7 +126,7 @@ impl Cql {
         let mut found = Vec::new();
         let statement = select_sessions!("WHERE application = ? AND hour_ms = ?");
         self.each(statement, &values![application, hour], |row| {
-            let kept = session(&row)?;
+            let kept = Kept::read(&row)?;
             let is_of_user = of_user.as_ref().is_none_or(|all| all.contains(&kept.session));
             if is_of_user && kept.until >= until && kept.is_wanted(wanted, now) {
                 found.push(kept);
@@ -213,7 +208,7 @@ impl Cql {
             "WHERE application = ? AND hour_ms = ? AND created_ms = ? AND session = ?"
         );
         let place = values![application, floor(created, HOUR), created, id];
-        self.rows(statement, &place).await?.first().map(session).transpose()
+        self.rows(statement, &place).await?.first().map(Kept::read).transpose()
     }
 
     /// Its stays, the first ones first, so many at most.
