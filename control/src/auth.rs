@@ -80,7 +80,7 @@ impl Authenticator {
             }
             _ => Err(Refusal::new(
                 Reason::Missing,
-                "token missing: show one, by `Authorization: Bearer TOKEN` or in `Auth` of a link",
+                "token missing: send Authorization: Bearer TOKEN",
             )),
         };
         match outcome {

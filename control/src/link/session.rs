@@ -37,7 +37,7 @@ pub(super) struct Session {
     notices: mpsc::Receiver<Tagged>,
     attached: mpsc::Receiver<Box<Attach>>,
     wire: Option<Wire>,
-    port: Option<u16>,
+    port: u16,
     /// Since when there is no link.
     lost: Option<Instant>,
     /// A ping went out since something came last.
@@ -90,7 +90,7 @@ impl Session {
     pub(super) async fn begin(
         registration: Registration,
         identity: Identity,
-        (request, port): (u32, Option<u16>),
+        (request, port): (u32, u16),
         auth: &Auth,
         attached: mpsc::Receiver<Box<Attach>>,
     ) -> Result<Self, Refusal> {
@@ -139,7 +139,7 @@ impl Session {
             notices,
             attached,
             wire: None,
-            port: None,
+            port: 0,
             lost: None,
             is_pinged: false,
             pings: 0,

@@ -121,6 +121,84 @@ impl Drop for Redis {
     }
 }
 
+/// A replica, when it has what its master has.
+#[allow(dead_code, reason = "for tests of what outlives a master")]
+pub(crate) async fn replica_of(master: &Redis) -> Redis {
+    let port = master.port().to_string();
+    let replica = Redis::start(&["--replicaof", "127.0.0.1", &port]).await;
+    let client = redis::Client::open(master.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for _ in 0..1000 {
+        let online: usize =
+            redis::cmd("WAIT").arg(1).arg(10).query_async(&mut connection).await.unwrap();
+        if online == 1 {
+            return replica;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no replica");
+}
+
+/// A running Sentinel, which watches one master.
+#[allow(dead_code, reason = "for tests of what outlives a master")]
+pub(crate) struct Sentinel {
+    process: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[allow(dead_code, reason = "for tests of what outlives a master")]
+impl Sentinel {
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// One that knows the master as `part0`, and its replica.
+    pub(crate) async fn start(master: &Redis) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let file = folder.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor part0 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds part0 400\nsentinel failover-timeout part0 3000\n",
+            folder.path().display(),
+            master.port()
+        );
+        std::fs::write(&file, text).unwrap();
+        let process = Command::new("redis-server")
+            .arg(&file)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let sentinel = Self { process, port, _folder: folder };
+        // Until it has found the replica.
+        let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+        for _ in 0..2000 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
+                continue;
+            };
+            let replicas = redis::cmd("SENTINEL").arg("replicas").arg("part0").to_owned();
+            let found: redis::RedisResult<Vec<redis::Value>> =
+                replicas.query_async(&mut connection).await;
+            if found.is_ok_and(|found| found.len() == 1) {
+                return sentinel;
+            }
+        }
+        panic!("the Sentinel found no replica");
+    }
+}
+
 fn run(port: u16, folder: &TempDir, further: &[String], ahead: i32) -> Child {
     let mut command = Command::new("redis-server");
     if ahead != 0 {

@@ -8,15 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
+use strait_control::cluster::redis::Address;
 use strait_control::config::cluster::Role;
 use strait_control::events::Moment;
-use strait_control::events::stream::{ASIDE, GROUP, STREAM};
+use strait_control::events::stream::{ASIDE, GROUP, STREAM, open};
 use strait_control::store::{Session, Store, WantedSessions};
 use strait_control::{Config, limits};
 use strait_link::v1::{Leave, client_message::Body as Request};
 
+use crate::databases::Database;
 use crate::native::{Native, auth, trusting};
-use crate::redis::Redis;
+use crate::redis::{Redis, Sentinel, replica_of};
 use crate::{Service, eventually};
 
 /// A store that all processes of a test share.
@@ -26,10 +28,14 @@ fn store_in(folder: &Path) -> String {
 
 /// A node whose events others write.
 fn node(redis: &Redis, folder: &Path) -> impl FnOnce(&mut Config) {
-    let (url, store) = (redis.url(), store_in(folder));
+    node_of(redis.url(), store_in(folder))
+}
+
+/// The same, with its events and its store somewhere else.
+fn node_of(events: String, store: String) -> impl FnOnce(&mut Config) {
     move |config| {
         config.cluster.roles = vec![Role::Node, Role::Cnc, Role::Api];
-        config.events.redis = url.as_str().into();
+        config.events.redis = events.as_str().into();
         config.store.url = store.as_str().into();
         config.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
     }
@@ -42,15 +48,17 @@ struct Agent {
 
 impl Agent {
     fn start(name: &str, redis: &Redis, folder: &Path) -> Self {
+        Self::start_of(name, &redis.url(), &store_in(folder), folder)
+    }
+
+    fn start_of(name: &str, events: &str, store: &str, folder: &Path) -> Self {
         let config = folder.join(format!("{name}.toml"));
         let state = folder.join(name);
         let text = format!(
             "[http]\nhttps_listen = []\nhttp_listen = ['127.0.0.1:0']\nstate_dir = '{}'\n\
-             [store]\nurl = '{}'\n[events]\nredis = '{}'\n[cluster]\nroles = ['agent']\n\
-             [log]\nfilter = 'warn'\n",
+             [store]\nurl = '{store}'\n[events]\nredis = '{events}'\n\
+             [cluster]\nroles = ['agent']\n[log]\nfilter = 'warn'\n",
             state.display(),
-            store_in(folder),
-            redis.url()
         );
         std::fs::write(&config, text).unwrap();
         let program = env!("CARGO_BIN_EXE_strait-control");
@@ -277,15 +285,12 @@ fn come_and_go(
     }
 }
 
-/// The usage of each scope is what its clients counted themselves, to the second, though agents and
-/// Redis are killed all the time.
-#[tokio::test(flavor = "multi_thread")]
-async fn usage_is_right_to_the_second_while_agents_and_redis_are_killed() {
-    let shared = tempfile::tempdir().unwrap();
-    let mut redis = Redis::start(&["--appendfsync", "always"]).await;
-    let service = Service::start_with(node(&redis, shared.path())).await;
-    let mut agents: Vec<_> =
-        ["one", "two"].map(|name| (name, Agent::start(name, &redis, shared.path()))).into();
+/// The usage of each scope is what its clients counted themselves, to the second, though agents are
+/// killed all the time, and `harm` is done every third time.
+async fn usage_is_right(events: &str, store: &str, folder: &Path, mut harm: impl AsyncFnMut(u64)) {
+    let service = Service::start_with(node_of(events.to_owned(), store.to_owned())).await;
+    let start = |name| (name, Agent::start_of(name, events, store, folder));
+    let mut agents: Vec<_> = ["one", "two"].map(start).into();
     let ends = Arc::<AtomicBool>::default();
     let clients: Vec<_> = (1..=6)
         .map(|seed| std::thread::spawn(come_and_go(&service, seed, Arc::clone(&ends))))
@@ -293,13 +298,11 @@ async fn usage_is_right_to_the_second_while_agents_and_redis_are_killed() {
     for round in 0..10 {
         tokio::time::sleep(Duration::from_millis(400 + 700 * (round * 7 % 4))).await;
         if round % 3 == 2 {
-            redis.kill();
-            tokio::time::sleep(Duration::from_millis(500 * (round % 4))).await;
-            redis.start_again().await;
+            harm(round).await;
         } else {
             let (name, agent) = agents.remove(0);
             agent.kill();
-            agents.push((name, Agent::start(name, &redis, shared.path())));
+            agents.push(start(name));
         }
     }
     ends.store(true, Ordering::Relaxed);
@@ -314,7 +317,8 @@ async fn usage_is_right_to_the_second_while_agents_and_redis_are_killed() {
     service.server.app.notary.settle().await;
     let spooled = async || service.metric("control_events_spool_events").await.unwrap();
     until("nothing waits on disk", 0, spooled).await;
-    let mut connection = connect(&redis).await;
+    let address = Address::parse(events).unwrap();
+    let mut connection = open(&address).await.unwrap();
     until("nothing waits in Redis", 0, async || length(&mut connection, STREAM).await).await;
     assert_eq!(service.metric("control_events_lost_total").await, Some(0));
     assert_eq!(length(&mut connection, ASIDE).await, 0);
@@ -332,4 +336,53 @@ async fn usage_is_right_to_the_second_while_agents_and_redis_are_killed() {
     for session in sessions(&service.server.app.store).await {
         assert_eq!(session.present, 0, "{session:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_right_to_the_second_while_agents_and_redis_are_killed() {
+    let shared = tempfile::tempdir().unwrap();
+    let mut redis = Redis::start(&["--appendfsync", "always"]).await;
+    let (events, store) = (redis.url(), store_in(shared.path()));
+    usage_is_right(&events, &store, shared.path(), async |round| {
+        redis.kill();
+        tokio::time::sleep(Duration::from_millis(500 * (round % 4))).await;
+        redis.start_again().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_right_to_the_second_while_mariadb_is_killed() {
+    let test = "usage_is_right_to_the_second_while_mariadb_is_killed";
+    let Some(mut database) = Database::mariadb(test) else { return };
+    let shared = tempfile::tempdir().unwrap();
+    let redis = Redis::start(&["--appendfsync", "always"]).await;
+    let store = database.url.clone();
+    usage_is_right(&redis.url(), &store, shared.path(), async |round| {
+        database.kill();
+        tokio::time::sleep(Duration::from_millis(500 * (round % 4))).await;
+        database.start_again();
+    })
+    .await;
+}
+
+/// What the master acknowledged its replica has, and what it did not is told again.
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_right_to_the_second_while_a_master_is_killed_and_its_replica_promoted() {
+    let shared = tempfile::tempdir().unwrap();
+    let mut master = Redis::start(&["--appendfsync", "always"]).await;
+    let replica = replica_of(&master).await;
+    let sentinel = Sentinel::start(&master).await;
+    let events = format!("redis+sentinel://127.0.0.1:{}/part0", sentinel.port());
+    let store = store_in(shared.path());
+    usage_is_right(&events, &store, shared.path(), async |round| match round {
+        2 => master.kill(),
+        // It becomes a replica of the one that was its own.
+        5 => master.start_again().await,
+        _ => {}
+    })
+    .await;
+    let address = Address::parse(&events).unwrap();
+    let now = address.server().await.unwrap().addr().to_string();
+    assert!(now.ends_with(&format!(":{}", replica.port())), "{now} is the master");
 }

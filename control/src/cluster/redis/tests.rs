@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::fault::Class;
 #[path = "../../../tests/service/redis.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod server;
-use server::Redis;
+use server::{Redis, Sentinel, replica_of};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
@@ -115,22 +115,6 @@ async fn answered(what: &str, cnc: &Process, scope: &ScopeKey) -> (String, Durat
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
     }
-}
-
-async fn replica_of(master: &Redis) -> Redis {
-    let port = master.port().to_string();
-    let replica = Redis::start(&["--replicaof", "127.0.0.1", &port]).await;
-    let client = redis::Client::open(master.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    for _ in 0..1000 {
-        let online: usize =
-            redis::cmd("WAIT").arg(1).arg(10).query_async(&mut connection).await.unwrap();
-        if online == 1 {
-            return replica;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("no replica");
 }
 
 #[test]
@@ -483,63 +467,12 @@ async fn another_schema_is_named_and_nothing_is_written() {
     assert_eq!(keys, 1);
 }
 
-struct Sentinel {
-    process: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Sentinel {
-    async fn start(master: &Redis) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let file = folder.path().join("sentinel.conf");
-        let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor part0 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds part0 400\nsentinel failover-timeout part0 3000\n",
-            folder.path().display(),
-            master.port()
-        );
-        std::fs::write(&file, text).unwrap();
-        let process = Command::new("redis-server")
-            .arg(&file)
-            .arg("--sentinel")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let sentinel = Self { process, port, _folder: folder };
-        // Until it has found the replica.
-        let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
-        for _ in 0..2000 {
-            sleep(Duration::from_millis(20)).await;
-            let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
-                continue;
-            };
-            let replicas = redis::cmd("SENTINEL").arg("replicas").arg("part0").to_owned();
-            let found: redis::RedisResult<Vec<redis::Value>> =
-                replicas.query_async(&mut connection).await;
-            if found.is_ok_and(|found| found.len() == 1) {
-                return sentinel;
-            }
-        }
-        panic!("the Sentinel found no replica");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_is_killed_loses_no_mapping_that_was_told() {
     let mut master = Redis::start(&[]).await;
     let _replica = replica_of(&master).await;
     let sentinel = Sentinel::start(&master).await;
-    let world = World::new(&[format!("redis+sentinel://127.0.0.1:{}/part0", sentinel.port)]);
+    let world = World::new(&[format!("redis+sentinel://127.0.0.1:{}/part0", sentinel.port())]);
     let _nodes = (world.node("a").await, world.node("b").await);
     let cnc = Arc::new(world.cnc("cnc").await);
     answered("a young partition", &cnc, &scope("first")).await;
