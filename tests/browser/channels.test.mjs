@@ -21,6 +21,13 @@ before(async () => {
     RTCPeerConnection.prototype.createDataChannel = function (...given) {
       const channel = createDataChannel.apply(this, given);
       globalThis.channels.push(channel);
+      // Counted here: a browser's statistics follow after a while.
+      channel.sent = 0;
+      const { send } = channel;
+      channel.send = (data) => {
+        send.call(channel, data);
+        channel.sent += 1;
+      };
       return channel;
     };
   };
@@ -62,15 +69,23 @@ async function heard(tab, count) {
   return tab.evaluate(() => globalThis.heard.splice(0));
 }
 
-/** How many frames the channels brought and took, which says that messages went over them. */
+/** Frames that the page sent over its channels: what it said, and answers to what it heard. */
 const overChannel = (tab) =>
+  tab.evaluate(() => globalThis.channels.reduce((sum, { sent }) => sum + sent, 0));
+
+/** What is to be known of a tab whose messages went another way. */
+const ways = (tab) =>
   tab.evaluate(async () => {
-    const report = await globalThis.strait.media?.connection?.getStats?.();
-    let messages = 0;
-    for (const each of report?.values() ?? []) {
-      if (each.type === "data-channel") messages += each.messagesSent;
-    }
-    return messages;
+    const { hasDataChannel, messenger, state, media } = globalThis.strait;
+    const report = [...((await media?.connection.getStats())?.values() ?? [])];
+    const told = report.filter(({ type }) => type === "data-channel");
+    const channels = globalThis.channels.map(({ label, readyState, sent, id }) => ({
+      label, readyState, sent, id,
+    }));
+    const statistics = told.map(({ messagesSent, messagesReceived }) => ({
+      messagesSent, messagesReceived,
+    }));
+    return JSON.stringify({ state, hasDataChannel, on: messenger.on, channels, statistics });
   });
 
 test("text and bytes go over data channels between Chromium and Firefox, in order", {
@@ -106,7 +121,7 @@ test("text and bytes go over data channels between Chromium and Firefox, in orde
   // Each sent 203 messages and as many answers.
   for (const tab of [chromium, firefox]) {
     const count = await overChannel(tab);
-    assert.ok(count >= 406, `${tab.kind}: ${count}`);
+    assert.ok(count >= 406, `${tab.kind}: ${count} frames of 406; ${await ways(tab)}`);
   }
   const refused = await chromium.evaluate(() =>
     globalThis.strait.sendMessage("x", "p-nobody").catch(({ code }) => code),
@@ -143,7 +158,8 @@ test("a browser's data channel and a native client's link say the same to each o
     assert.deepEqual(await native.heard(401), [...both.flat(), bytes]);
     const toAll = Array.from({ length: 200 }, (_, n) => `to all ${n} ☕`);
     assert.deepEqual((await heard(firefox, 200)).map(({ said }) => said), toAll);
-    assert.ok((await overChannel(chromium)) >= before + 401, "they went over the channel");
+    const count = (await overChannel(chromium)) - before;
+    assert.ok(count >= 401, `${count} frames of 401 went over the channel; ${await ways(chromium)}`);
 
     for (let n = 0; n < 200; n += 1) {
       native.say("*", `to all ${n} ☕`);

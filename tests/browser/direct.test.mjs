@@ -6,7 +6,7 @@ import { Browser } from "./lib/browsers.mjs";
 import { Crossing } from "./lib/crossing.mjs";
 import { join, sent } from "./lib/page.mjs";
 import { Server, TOKEN } from "./lib/server.mjs";
-import { growth } from "./lib/watch.mjs";
+import { growth, untilGrown } from "./lib/watch.mjs";
 
 let server;
 const browsers = [];
@@ -48,32 +48,58 @@ const untilWhole = (tab) =>
     );
   });
 
-/** Notes when there is another picture of what is shown of a peer, whether its tab is the one in front or not. */
+/**
+ * Notes when there is another picture of what is shown of a peer, whether its tab is the one in front or not: what was
+ * shown, where it came from, and when that was seen first and last.
+ */
 const watchFrames = (tab, name) =>
   tab.evaluate((wanted) => {
     globalThis.frames_ = [];
     const read = async () => {
       const peer = [...globalThis.strait.peers.values()].find((each) => each.name === wanted);
-      const report = await peer?.find("camera")?.receiver?.getStats();
+      const camera = peer?.find("camera");
+      const report = await camera?.receiver?.getStats();
       const entry = [...(report?.values() ?? [])].find(({ type }) => type === "inbound-rtp");
-      return entry && `${entry.ssrc} ${entry.framesDecoded}`;
+      return entry && [camera.directly ? "direct" : "relay", entry.ssrc, entry.framesDecoded].join(" ");
     };
-    let shown;
     const look = async () => {
-      const now = await read().catch(() => undefined);
-      if (now !== undefined && now !== shown) globalThis.frames_.push(Date.now());
-      shown = now ?? shown;
+      const shown = await read().catch(() => undefined);
+      const [now, last] = [Date.now(), globalThis.frames_.at(-1)];
+      if (shown === undefined || shown === last?.shown) {
+        if (last) last.to = now;
+      } else {
+        globalThis.frames_.push({ shown, from: now, to: now });
+      }
       setTimeout(look, 20);
     };
     void look();
   }, name);
 
-/** The longest time without another picture since then. */
+/** The longest time since then in which it is certain that there was no other picture, and what was shown around it. */
 const standstill = (tab, since) =>
   tab.evaluate((from) => {
-    const times = [from, ...globalThis.frames_.filter((at) => at > from), Date.now()];
-    return Math.max(...times.slice(1).map((at, index) => at - times[index]));
+    const shown = globalThis.frames_.filter(({ to }) => to > from);
+    if (shown.length === 0) return { ms: Date.now() - from, around: "none at all" };
+    const lasted = shown.map((each) => each.to - Math.max(from, each.from));
+    const ms = Math.max(...lasted);
+    const at = lasted.indexOf(ms);
+    const looks = shown.slice(1).map((each, index) => each.from - shown[index].to);
+    const around = shown.slice(Math.max(0, at - 2), at + 3).map((each, index, all) => {
+      const next = all[index + 1];
+      return `${each.shown}: ${each.from - from}…${each.to - from}${next ? "" : " ms"}`;
+    });
+    return { ms, around: `${around.join(", ")}; slowest look ${Math.max(0, ...looks)} ms` };
   }, since);
+
+/** Whether the picture stood still for longer than it may; what was seen is said in any case. */
+async function assertMoved(tabs, since, msMax, when) {
+  for (const [name, tab] of Object.entries(tabs)) {
+    const { ms, around } = await standstill(tab, since);
+    const what = `${name}: at most ${ms} ms without another picture ${when} (${around})`;
+    console.log(`# ${what}`);
+    assert.ok(ms <= msMax, what);
+  }
+}
 
 /** Where the direct connections of a tab's camera end. */
 const ends = (tab) =>
@@ -109,9 +135,9 @@ test("two browsers go directly, and the relay forwards nothing", { timeout: 120_
       document.querySelector("#state").textContent === "Connected directly",
     );
   }
-  assert.ok((await growth(bert, "anna", "camera", "framesDecoded", 3_000)) > 10);
-  assert.ok((await growth(anna, "bert", "camera", "framesDecoded", 3_000)) > 10);
-  assert.ok((await growth(anna, "bert", "microphone", "totalAudioEnergy", 3_000)) > 0);
+  await untilGrown(bert, ["anna", "camera", "framesDecoded"], 10, 20_000);
+  await untilGrown(anna, ["bert", "camera", "framesDecoded"], 10, 20_000);
+  await untilGrown(anna, ["bert", "microphone", "totalAudioEnergy"], 0, 20_000);
   for (const [tab, other] of [[anna, bert], [bert, anna]]) {
     const at = await ends(tab);
     assert.ok(at.remote > 0, JSON.stringify(at));
@@ -120,7 +146,7 @@ test("two browsers go directly, and the relay forwards nothing", { timeout: 120_
     await new Promise((resolve) => setTimeout(resolve, 3_000));
     const now = await relayed(tab);
     assert.equal(now.forwarded, before.forwarded, "the relay forwards nothing");
-    assert.ok(now.came - before.came < 5, "no media comes to it");
+    assert.ok(now.came - before.came < 5, `${now.came - before.came} packets came to it`);
     const rates = (await sent(other)).map(({ bitrateBps }) => bitrateBps);
     assert.ok(rates.every((bps) => bps > 0), `what goes directly is measured: ${rates}`);
   }
@@ -143,11 +169,7 @@ test("a third one brings it back to the relay without a standstill, and leaves a
   });
   // What was begun directly lasts for three seconds at most.
   await new Promise((resolve) => setTimeout(resolve, 4_000));
-  for (const [name, tab] of Object.entries({ anna, bert })) {
-    const ms = await standstill(tab, since);
-    console.log(`# ${name}: at most ${ms} ms without another picture when a third one came`);
-    assert.ok(ms <= 500 * SLACK, `${name} saw nothing new for ${ms} ms when a third one came`);
-  }
+  await assertMoved({ anna, bert }, since, 500 * SLACK, "when a third one came");
   since = Date.now();
   await carl.click("#leave");
   for (const tab of [anna, bert]) {
@@ -155,23 +177,26 @@ test("a third one brings it back to the relay without a standstill, and leaves a
     await untilWhole(tab);
   }
   await new Promise((resolve) => setTimeout(resolve, 1_000));
-  for (const [name, tab] of Object.entries({ anna, bert })) {
-    const ms = await standstill(tab, since);
-    console.log(`# ${name}: at most ${ms} ms without another picture when it left`);
-    assert.ok(ms <= 500 * SLACK, `${name} saw nothing new for ${ms} ms when it left`);
-  }
+  await assertMoved({ anna, bert }, since, 500 * SLACK, "when it left");
 });
 
 test("what is muted, ended and published anew while it goes directly", {
   timeout: 120_000,
 }, async () => {
-  const { anna, bert } = tabs;
+  const { anna, bert, carl } = tabs;
+  // Where the test before this one failed.
+  await carl?.page.close();
+  for (const tab of [anna, bert]) await untilWhole(tab);
   await anna.click("#microphone");
   await bert.until("anna shown as muted", () =>
     [...document.querySelectorAll(".tile.muted .who")].some((who) => who.textContent === "anna"),
   );
-  await new Promise((resolve) => setTimeout(resolve, 1_000));
-  assert.ok((await growth(bert, "anna", "microphone", "totalAudioEnergy", 2_000)) < 1e-6);
+  // What was said before that may wait in a jitter buffer.
+  const energies = [];
+  while (!(energies.at(-1) < 1e-6)) {
+    assert.ok(energies.length < 10, `sound of each second while it was muted: ${energies}`);
+    energies.push(await growth(bert, "anna", "microphone", "totalAudioEnergy", 1_000));
+  }
   await anna.click("#microphone");
   await anna.click("#screen");
   await bert.until("anna's screen, directly", () => {
@@ -185,7 +210,7 @@ test("what is muted, ended and published anew while it goes directly", {
     document.querySelector('.tile[data-source="screen"]') === null,
   );
   await untilWhole(bert);
-  assert.ok((await growth(bert, "anna", "camera", "framesDecoded", 3_000)) > 10);
+  await untilGrown(bert, ["anna", "camera", "framesDecoded"], 10, 20_000);
   await Promise.all([anna.click("#leave"), bert.click("#leave")]);
 });
 
@@ -203,13 +228,9 @@ test("a direct way that dies is left within three seconds", { timeout: 120_000 }
     const since = Date.now();
     for (const tab of [dora, emil]) await untilWay(tab, "udp-relay", 10_000);
     await new Promise((resolve) => setTimeout(resolve, 2_000));
-    for (const [name, tab] of Object.entries({ dora, emil })) {
-      const ms = await standstill(tab, since);
-      console.log(`# ${name}: at most ${ms} ms without another picture when the way died`);
-      assert.ok(ms <= 3_000 * SLACK, `${name} saw nothing new for ${ms} ms`);
-    }
-    assert.ok((await growth(emil, "dora", "camera", "framesDecoded", 2_000)) > 5);
-    assert.ok((await growth(dora, "emil", "microphone", "totalAudioEnergy", 2_000)) > 0);
+    await assertMoved({ dora, emil }, since, 3_000 * SLACK, "when the way died");
+    await untilGrown(emil, ["dora", "camera", "framesDecoded"], 5, 20_000);
+    await untilGrown(dora, ["emil", "microphone", "totalAudioEnergy"], 0, 20_000);
   } finally {
     crossing.close();
   }
