@@ -199,6 +199,11 @@ impl Cluster {
         Ok(nodes)
     }
 
+    /// Whether an operator wants this node to become empty.
+    pub fn is_drained(&self) -> bool {
+        self.is_drained.load(Ordering::Relaxed)
+    }
+
     /// Lets a node become empty, or fill again: it takes no new scopes, those that there are go on.
     ///
     /// # Errors

@@ -322,16 +322,26 @@ pub const SSRC_STRIDE: u32 = 1 << 16;
 /// was noted, also where the relay did not answer for minutes.
 pub const SSRC_LEAP: u32 = 1 << 20;
 const _: () = assert!(SSRC_LEAP > 8 * SSRC_STRIDE && SSRC_LEAP < SSRCS_END / 16);
-/// Bytes of what is noted of a client: what the relay keeps at most.
-pub const MEMO_BYTES: usize = 64 << 10;
-/// How long the start waits for what the relay noted: thousands of clients in some megabytes. A relay
-/// that is not there refuses at once.
-pub const RECALL_TIME: Duration = Duration::from_secs(3);
-/// Attempts to note a scope that was recalled, and the pause between them: a relay that is well answers
-/// the first one.
-pub const RECALL_NOTES: usize = 3;
-/// See [`RECALL_NOTES`].
+/// Bytes of what is noted of a client: one with all its streams, long names and [`MEMO_SENDERS_BYTES`].
+/// The relay keeps 64 KiB of one, and such ones of 6,000 clients.
+pub const MEMO_BYTES: usize = 40 << 10;
+/// Bytes of allowed senders that are noted of a client: 500 peers. Of longer lists those who are in the
+/// scope come first.
+pub const MEMO_SENDERS_BYTES: usize = 16 << 10;
+/// How long the start waits for what the relay noted: 10,000 clients are 40 MiB at most, and less than a
+/// second. Clients come back for longer than that. What came until then counts.
+pub const RECALL_TIME: Duration = Duration::from_secs(10);
+/// How long it waits for the next note. A relay that is not there refuses at once.
+pub const RECALL_SILENCE: Duration = Duration::from_secs(3);
+const _: () = assert!(RECALL_SILENCE.as_millis() < RECALL_TIME.as_millis());
+/// Attempts to tell the relay what a recalled scope is, and the pause between them: a relay that is well
+/// answers the first one.
+pub const RECALL_SAID: usize = 3;
+/// See [`RECALL_SAID`].
 pub const RECALL_PAUSE: Duration = Duration::from_millis(500);
+/// Recalled sessions that are told to the relay at once: it answers some thousand calls a second, each
+/// within [`RELAY_CALL`]. Whose client is back has its turn at once.
+pub const RECALLS_AT_ONCE: usize = 64;
 /// Between two changes of a scope's session key: those who leave together cost one. As long as all
 /// take what comes under the key before, so that a line that stood still for as long loses nothing.
 pub const KEY_CHANGE_PAUSE: Duration = strait_link::KEY_OVERLAP;

@@ -13,9 +13,10 @@ mod tunnel;
 pub mod wire;
 
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,12 @@ pub struct Links {
     /// Sessions without a link.
     waiting: AtomicUsize,
     counters: Counters,
+    /// Tells whether what is noted of a session is another than before.
+    hasher: RandomState,
+    /// When the process ends, sessions are left to the next one.
+    leaves: AtomicBool,
+    /// Those that are.
+    left: AtomicUsize,
     /// Turns true when the process ends.
     shutdown: watch::Receiver<bool>,
 }
@@ -150,6 +157,9 @@ impl Links {
             sessions: Mutex::default(),
             waiting: AtomicUsize::new(0),
             counters: Counters::default(),
+            hasher: RandomState::new(),
+            leaves: AtomicBool::default(),
+            left: AtomicUsize::default(),
             shutdown,
         })
     }
@@ -207,6 +217,21 @@ impl Links {
         let (sessions, waiting) = (self.lock().len(), self.waiting.load(Ordering::Relaxed));
         let open = sessions.saturating_sub(waiting);
         [("greeting", self.greetings.count()), ("open", open), ("waiting", waiting)]
+    }
+
+    /// Sessions.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// When the process ends from here on, sessions are left to the next one.
+    pub fn leave_sessions(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
+    }
+
+    /// Sessions that wait for the next process.
+    pub fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// What they did.

@@ -12,9 +12,10 @@ use hyper_util::rt::TokioIo;
 use strait_proto::v1::{self, candidate::Purpose, relay_client::RelayClient};
 use tokio::net::UnixStream;
 use tokio::sync::watch as latest;
+use tokio::time::{Instant, timeout_at};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::fault::{Class, Fault};
 use crate::limits;
@@ -29,6 +30,15 @@ pub struct Relay {
     outbox: Arc<channels::Outbox>,
     /// It keeps no notes: it is of an older version.
     is_forgetful: Arc<AtomicBool>,
+}
+
+/// Notes that the relay keeps.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// First that of the process, then of each scope its own before those of its peers.
+    pub told: Vec<v1::Note>,
+    /// It told all.
+    pub is_whole: bool,
 }
 
 /// The relay's side of a peer's transport.
@@ -75,6 +85,12 @@ impl Relay {
     /// Whether it serves TURN over TLS: one that is away or of an older version does not.
     pub fn serves_turn(&self) -> bool {
         self.info.borrow().as_ref().is_some_and(|info| info.turn)
+    }
+
+    /// Whether it goes on with what it has, and keeps notes of it.
+    pub fn is_lasting(&self) -> bool {
+        self.info.borrow().as_ref().is_some_and(|info| !info.draining)
+            && !self.is_forgetful.load(Ordering::Relaxed)
     }
 
     /// Creates a scope, of which so many audio streams are forwarded, the loudest; 0 is all.
@@ -316,23 +332,35 @@ impl Relay {
         }
     }
 
-    /// All notes that the relay keeps.
+    /// The notes that the relay keeps, as far as it tells them in time.
     ///
     /// # Errors
-    /// As [`Relay::create_scope`].
-    pub async fn notes(&self) -> Result<Vec<v1::Note>, Fault> {
-        let request = timed(v1::ListNotesRequest {});
-        let read = async {
-            let mut told = self.client.clone().list_notes(request).await?.into_inner();
-            let mut notes = Vec::new();
-            while let Some(note) = told.message().await? {
-                notes.push(note);
+    /// As [`Relay::create_scope`], when it tells none at all.
+    pub async fn notes(&self) -> Result<Notes, Fault> {
+        let end = Instant::now() + limits::RECALL_TIME;
+        let next = || end.min(Instant::now() + limits::RECALL_SILENCE);
+        let mut notes = Notes::default();
+        let mut client = self.client.clone();
+        // Without a deadline of its own, which would end the answer.
+        let asked = client.list_notes(Request::new(v1::ListNotesRequest {}));
+        let mut told = match timeout_at(next(), asked).await {
+            Ok(Ok(told)) => told.into_inner(),
+            Ok(Err(status)) if status.code() == Code::Unimplemented => {
+                return Ok(Notes { is_whole: true, ..notes });
             }
-            Ok(notes)
+            Ok(Err(status)) => return Err(self.fault(status)),
+            Err(_) => return Ok(notes),
         };
-        match read.await {
-            Err(status) if Status::code(&status) == Code::Unimplemented => Ok(Vec::new()),
-            outcome => outcome.map_err(|status| self.fault(status)),
+        loop {
+            match timeout_at(next(), told.message()).await {
+                Ok(Ok(Some(note))) => notes.told.push(note),
+                Ok(Ok(None)) => return Ok(Notes { is_whole: true, ..notes }),
+                Ok(Err(status)) => {
+                    debug!("the relay tells no further note: {}", status.message());
+                    return Ok(notes);
+                }
+                Err(_) => return Ok(notes),
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! places that call the relay.
 
 pub mod allowed;
+mod at_relay;
 pub mod channels;
 pub mod direct;
 pub mod key;
@@ -15,7 +16,6 @@ pub mod plan;
 pub mod quality;
 mod registry;
 mod roster;
-mod rotation;
 pub mod statistics;
 
 use std::collections::BTreeSet;

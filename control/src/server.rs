@@ -1,6 +1,7 @@
 //! The whole process: opens the store, finds the relay, listens, ends in order.
 
 pub mod certificate;
+mod recording;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -12,20 +13,18 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use strait_proto::notify::Notify;
-use strait_proto::v1;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use crate::admission::Admission;
-use crate::agent::{Agent, reader::Reader, release};
 use crate::api::Gate;
 use crate::auth::{Authenticator, Secret};
 use crate::cluster::announce::Listens;
-use crate::cluster::{Cluster, redis::Address};
+use crate::cluster::{Cluster, Owner};
 use crate::config::{Config, cluster::Role};
-use crate::events::{self, Courier, Notary, Sink, spool::Spool, stream::Stream};
+use crate::events::Moment;
 use crate::fault::Fault;
 use crate::http::{
     App, front_door::FrontDoor, handover::Handover, health, metrics::Metrics, page, router,
@@ -34,14 +33,17 @@ use crate::http::{
 use crate::keys::{Keys, push, replica::Redis};
 use crate::limits;
 use crate::link::{Links, door::LinkDoor, quic};
-use crate::relay::{Relay, channels, watch as relay_watch};
+use crate::relay::{Notes, Relay, channels, watch as relay_watch};
 use crate::scope::quality::Wish;
 use crate::scope::{Scopes, memo};
 use crate::signal::hub::Hub;
 use crate::store::{Cql, CqlAddress, Store};
+use recording::Recording;
 
 /// How long requests under way may take when the process ends.
 const GRACE: Duration = Duration::from_secs(5);
+/// And when another is about to come, to which clients want to come back.
+const PAUSE_GRACE: Duration = Duration::from_secs(1);
 
 /// A running control plane.
 pub struct Server {
@@ -69,10 +71,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, Fault> {
         check_ports(&config)?;
         let notes = recall(&config).await;
-        let mut own = notes.iter().filter(|note| note.scope_id.is_empty());
-        let before = own.next().and_then(|note| memo::read::<memo::Process>(&note.content));
-        let before = before.map(memo::Process::owner);
-        let cluster = Cluster::again(config.cluster.clone(), before.as_ref())?;
+        let cluster = Cluster::again(config.cluster.clone(), owner(&notes).as_ref())?;
         Self::start_with(cluster, config, notes).await
     }
 
@@ -88,7 +87,7 @@ impl Server {
     async fn start_with(
         cluster: Arc<Cluster>,
         config: Config,
-        notes: Vec<v1::Note>,
+        notes: Notes,
     ) -> Result<Self, Fault> {
         let mut store = Store::open(config.store.url.expose()).await?;
         if let Some(address) = CqlAddress::parse(config.statistics.url.expose()) {
@@ -103,26 +102,8 @@ impl Server {
         }
         let relay = Relay::new(&config.relay.rpc_socket);
         let (limits, media) = (config.limits.clone(), config.media.clone());
-        let (outlet, waiting) = events::outlet();
-        let counters = Arc::clone(outlet.counters());
-        let (tell_ended, ended) = release::channel();
-        let agent = Agent::new(&store, Arc::clone(&counters)).with_ended(tell_ended);
-        let stream = match config.events.redis.expose() {
-            "" => None,
-            url => Some(
-                Address::parse(url)
-                    .map_err(|why| Fault::internal(format!("events.redis: {why}")))?,
-            ),
-        };
-        let sink = match &stream {
-            Some(address) => {
-                Sink::Stream(Box::new(Stream::new(address.clone(), Arc::clone(&counters))))
-            }
-            None => Sink::Store(agent.clone()),
-        };
-        let spool = Spool::new(config.http.state_dir.join("events.db"), Arc::clone(&counters));
-        let courier = Courier::new(sink, spool, counters);
-        let notary = Arc::new(Notary::new(&cluster.me().node, outlet)?);
+        let recording = Recording::new(&config, &store, &cluster.me().node)?;
+        let notary = Arc::clone(&recording.notary);
         let speech = config.link.clone();
         let scopes = Arc::new(Scopes::new(
             relay.clone(),
@@ -167,12 +148,9 @@ impl Server {
         });
         let losing = Arc::clone(&scopes);
         let lose = move |scope| losing.give_up(&scope);
-        let keep_days = app.config.agent.keep_days;
-        let dated = Arc::clone(&notary);
-        let summed = move || dated.now();
+        let summed = move || notary.now();
         let watched = app.config.events.quality.then(|| scopes.quality_wishes().wish());
         let mut followers = vec![
-            tokio::spawn(courier.run(waiting)),
             tokio::spawn(health::tell(Arc::clone(&app))),
             tokio::spawn(app.store.checks().keep_summed(summed)),
             tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&scopes), ends, lose)),
@@ -187,15 +165,7 @@ impl Server {
                 tokio::spawn(Arc::clone(&cluster).watch_host(app.config.folder().to_path_buf())),
             ]);
         }
-        if cluster.config().has(Role::Agent) {
-            let forgetting = agent.clone().forget(keep_days, move || notary.now());
-            followers.push(tokio::spawn(forgetting));
-            if let Some(address) = stream {
-                let reader = Reader::new(address, &cluster.me().incarnation, agent);
-                followers.push(tokio::spawn(reader.run()));
-                followers.push(tokio::spawn(release::run(Arc::clone(&cluster), ended)));
-            }
-        }
+        followers.extend(recording.run(&cluster));
         if let Some(master) = redis(&app.config.keys.master) {
             followers.push(tokio::spawn(push::run(keys, master)));
         }
@@ -218,7 +188,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Runs until SIGTERM or SIGINT; a second one ends at once.
+    /// Runs until SIGTERM, as [`Server::pause`], or SIGINT, as [`Server::stop`]; a second one ends at
+    /// once.
     ///
     /// # Errors
     /// A listener broke, or signals cannot be had.
@@ -230,44 +201,76 @@ impl Server {
         let mut int = signals(SignalKind::interrupt())?;
         let notify = Notify::from_environment();
         notify.say("READY=1");
-        tokio::select! {
-            _ = term.recv() => info!("SIGTERM: ending"),
-            _ = int.recv() => info!("SIGINT: ending"),
+        let for_good = tokio::select! {
+            _ = term.recv() => {
+                info!("SIGTERM: ending");
+                false
+            }
+            _ = int.recv() => {
+                info!("SIGINT: ending for good");
+                true
+            }
             ended = self.tasks.join_next(), if !self.tasks.is_empty() => {
                 return Err(Fault::internal(format!("a listener ended: {ended:?}")));
             }
-            () = tell_alive(&notify, Arc::clone(&self.app)) => {}
-        }
+            () = tell_alive(&notify, Arc::clone(&self.app)) => false,
+        };
         notify.say("STOPPING=1");
+        let end = async move { if for_good { self.stop().await } else { self.pause().await } };
         tokio::select! {
-            () = self.stop() => {}
+            () = end => {}
             _ = term.recv() => warn!("second signal: ending now"),
             _ = int.recv() => warn!("second signal: ending now"),
         }
         Ok(())
     }
 
-    /// Ends in order: no new sessions, the present ones are told, requests finish.
-    pub async fn stop(mut self) {
+    /// Ends in order, for good: no new sessions, the present ones are told and end, requests finish.
+    pub async fn stop(self) {
+        self.end(GRACE).await;
+    }
+
+    /// Ends in order, and leaves sessions of native clients to the process that comes next, as one that
+    /// is killed does (decision 0012): their media flows meanwhile. A node that is drained, or without a
+    /// relay that goes on, ends for good.
+    pub async fn pause(self) {
+        let app = &self.app;
+        let lasts = app.cluster.config().has(Role::Node) && app.scopes.relay().is_lasting();
+        if !lasts || app.cluster.is_drained() || app.links.count() == 0 {
+            return self.stop().await;
+        }
+        app.links.leave_sessions();
+        self.end(PAUSE_GRACE).await;
+    }
+
+    async fn end(mut self, grace: Duration) {
         self.shutdown.send_replace(true);
         self.app.sessions.end_all();
         for handle in &self.handles {
-            handle.graceful_shutdown(Some(GRACE));
+            handle.graceful_shutdown(Some(grace));
         }
         let rest = async {
             while self.tasks.join_next().await.is_some() {}
-            // Sessions leave their scopes by themselves.
-            while self.app.scopes.counts().1 > 0 {
+            // Sessions leave their scopes by themselves, or wait.
+            while self.app.scopes.counts().1 > self.app.links.left() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            self.app.cluster.leave().await;
-            // The next start has nothing of this one.
-            if self.app.cluster.config().has(Role::Node) {
-                self.app.scopes.forget_process().await;
+            match self.app.links.left() {
+                0 => {
+                    self.app.cluster.leave().await;
+                    // The next start has nothing of this one.
+                    if self.app.cluster.config().has(Role::Node) {
+                        self.app.scopes.forget_process().await;
+                    }
+                }
+                sessions => {
+                    info!(sessions, "left to the process that comes next");
+                    self.app.notary.tell_presence(Moment::now());
+                }
             }
             self.app.notary.settle().await;
         };
-        if tokio::time::timeout(GRACE + limits::RELAY_CALL, rest).await.is_err() {
+        if tokio::time::timeout(grace + limits::RELAY_CALL, rest).await.is_err() {
             warn!("some sessions did not end in time");
         }
         self.followers.iter().for_each(tokio::task::JoinHandle::abort);
@@ -413,33 +416,32 @@ fn check_ports(config: &Config) -> Result<(), Fault> {
 
 /// What the relay keeps of a process of before; nothing where there is no relay yet, where this is no
 /// node, or where it was another one: its sessions are not ours.
-async fn recall(config: &Config) -> Vec<v1::Note> {
+async fn recall(config: &Config) -> Notes {
+    let nothing = Notes { is_whole: true, ..Notes::default() };
     if !config.cluster.has(Role::Node) {
-        return Vec::new();
+        return nothing;
     }
-    let relay = Relay::new(&config.relay.rpc_socket);
-    match tokio::time::timeout(limits::RECALL_TIME, relay.notes()).await {
-        Ok(Ok(notes)) => {
-            let mut own = notes.iter().filter(|note| note.scope_id.is_empty());
-            let before = own.next().and_then(|note| memo::read::<memo::Process>(&note.content));
-            match before.map(memo::Process::owner) {
-                Some(before) if before.node == config.cluster.node() => notes,
-                Some(before) => {
-                    warn!(node = before.node, "the relay has sessions of another node: left alone");
-                    Vec::new()
-                }
-                None => Vec::new(),
-            }
-        }
-        Ok(Err(fault)) => {
+    let notes = match Relay::new(&config.relay.rpc_socket).notes().await {
+        Ok(notes) => notes,
+        Err(fault) => {
             debug!("no notes: {fault}");
-            Vec::new()
+            return nothing;
         }
-        Err(_) => {
-            warn!("the relay does not say what it keeps: native clients begin anew");
-            Vec::new()
+    };
+    match owner(&notes) {
+        Some(before) if before.node == config.cluster.node() => notes,
+        Some(before) => {
+            warn!(node = before.node, "the relay has sessions of another node: left alone");
+            nothing
         }
+        None => Notes { told: Vec::new(), ..notes },
     }
+}
+
+/// The node, and the start of it, whose notes these are.
+fn owner(notes: &Notes) -> Option<Owner> {
+    let mut own = notes.told.iter().filter(|note| note.scope_id.is_empty());
+    memo::read::<memo::Process>(&own.next()?.content).map(memo::Process::owner)
 }
 
 /// Binds for TCP.

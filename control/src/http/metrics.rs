@@ -246,7 +246,14 @@ fn write_links(out: &mut String, links: &Links) {
     for (code, count) in counters.refusals() {
         line(out, name, &format!("code=\"{code}\""), count);
     }
+    let name = "control_links_unrecalled_total";
+    header(out, name, "counter", "Sessions of a process of before that ended, by reason.");
+    for (reason, count) in counters.unrecalled() {
+        line(out, name, &format!("reason=\"{reason}\""), count);
+    }
     let others = [
+        ("control_link_notes_total", "Notes given to the relay.", &counters.noted),
+        ("control_link_notes_cut_total", "Notes without what is too long.", &counters.notes_cut),
         ("control_links_opened_total", "Links opened.", &counters.opened),
         (
             "control_quic_retries_total",

@@ -26,6 +26,24 @@ const KINDS: [&str; 16] = [
     "pong",
 ];
 
+/// Why a session of a process of before is not gone on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unrecalled {
+    /// Its note, or that of its scope, is of another version, or did not come.
+    Unreadable,
+    /// Its scope ended, and another of the name began.
+    Older,
+    /// There is no place for it.
+    NoPlace,
+    /// What its note says does not fit together.
+    Misfit,
+    /// The relay did not tell it in time: counted once, however many they are.
+    Untold,
+}
+
+/// In their order.
+const UNRECALLED: [&str; 5] = ["unreadable", "older", "no_place", "misfit", "untold"];
+
 /// Codes are numbered without gaps, from 0.
 const CODES: usize = 21;
 
@@ -34,6 +52,7 @@ const CODES: usize = 21;
 pub struct Counters {
     kinds: [AtomicU64; KINDS.len()],
     refusals: [AtomicU64; CODES],
+    unrecalled: [AtomicU64; UNRECALLED.len()],
     /// Messages of clients that this version does not know.
     pub unknown: AtomicU64,
     /// Messages of clients after which they were read later, because they speak too fast.
@@ -46,6 +65,10 @@ pub struct Counters {
     pub resumed: AtomicU64,
     /// Sessions that were taken over from a process of before.
     pub recalled: AtomicU64,
+    /// Notes of sessions that were given to the relay.
+    pub noted: AtomicU64,
+    /// Those that left something out, or were too long.
+    pub notes_cut: AtomicU64,
     /// Messages handed to clients for the first time.
     pub messages: AtomicU64,
     /// Clients that were sent to another node.
@@ -93,6 +116,21 @@ impl Counters {
     pub fn refused(&self, code: ErrorCode) {
         let at = usize::try_from(i32::from(code)).unwrap_or_default();
         self.refusals.get(at).into_iter().for_each(count);
+    }
+
+    /// A session of a process of before ends here.
+    pub fn lost(&self, why: Unrecalled) {
+        self.unrecalled.get(why as usize).into_iter().for_each(count);
+    }
+
+    /// Sessions that were not gone on with, by reason.
+    pub fn unrecalled(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        UNRECALLED.into_iter().zip(self.unrecalled.iter().map(|n| n.load(Ordering::Relaxed)))
+    }
+
+    /// All of them.
+    pub fn all_unrecalled(&self) -> u64 {
+        self.unrecalled().map(|(_, count)| count).sum()
     }
 
     /// Messages by kind.

@@ -55,6 +55,8 @@ pub(super) struct Session {
     was_direct: bool,
     /// It began before this process, and the client did not come back yet.
     is_recalled: bool,
+    /// The hash of what the relay keeps of it.
+    noted: Option<u64>,
 }
 
 /// What happened while there was no link, and is not in the answer to `Auth`.
@@ -151,6 +153,7 @@ impl Session {
             missed: Missed::default(),
             was_direct: false,
             is_recalled: false,
+            noted: None,
         }
     }
 
@@ -163,6 +166,7 @@ impl Session {
         self.go_on().await;
     }
 
+    /// Serves the client until it is gone for good.
     async fn go_on(mut self: Box<Self>) {
         let mut shutdown = self.links().shutdown.clone();
         let ending = loop {
@@ -190,6 +194,9 @@ impl Session {
                 }
                 () = is_true(&mut shutdown) => {
                     let text = "the server is ending; come back in some seconds";
+                    if self.links().leaves.load(Ordering::Relaxed) {
+                        return Box::pin(self.wait_for_next_process(text)).await;
+                    }
                     break Ending::with("server is ending", ErrorCode::Unavailable, text);
                 }
             }

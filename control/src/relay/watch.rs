@@ -1,5 +1,6 @@
 //! Follows the relay's events, and reconciles when it comes back.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -106,12 +107,14 @@ fn on_event(relay: &Relay, scopes: &Arc<Scopes>, event: Event) {
         Event::Snapshot(snapshot) => {
             // Peers of the relay that are unknown here stay: they may belong to another control
             // plane, or to this one before a restart; their media flows on until they leave.
+            let named = |scope: &v1::ScopeState| {
+                let peers = scope.peers.iter().map(|peer| peer.peer_id.clone());
+                (scope.scope_id.clone(), peers.collect())
+            };
+            let there: HashMap<String, HashSet<String>> =
+                snapshot.scopes.iter().map(named).collect();
             let alive = |scope_id: &str, peer_id: &str| {
-                snapshot
-                    .scopes
-                    .iter()
-                    .filter(|scope| scope.scope_id == scope_id)
-                    .any(|scope| scope.peers.iter().any(|peer| peer.peer_id == peer_id))
+                there.get(scope_id).is_some_and(|peers| peers.contains(peer_id))
             };
             scopes.reconcile(alive);
             for scope in &snapshot.scopes {

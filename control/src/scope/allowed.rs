@@ -113,12 +113,35 @@ impl Allowed {
         Ok(())
     }
 
-    /// The rules for sound, pictures and screens, for a memo: `None` is everybody.
-    pub fn to_lists(&self) -> [Option<BTreeSet<String>>; 3] {
-        [&self.audio, &self.video, &self.screen].map(|senders| match senders {
+    /// The rules for sound, pictures and screens, for a memo: `None` is everybody. Also whether somebody
+    /// is missing, because all together would have more than so many bytes. Who `is_there` comes first;
+    /// who is missing is not allowed, rather than everybody.
+    pub fn to_lists(
+        &self,
+        is_there: impl Fn(&str) -> bool,
+        bytes_max: usize,
+    ) -> ([Option<BTreeSet<String>>; 3], bool) {
+        let rules = [&self.audio, &self.video, &self.screen];
+        let mut lists = rules.map(|rule| match rule {
             Senders::All => None,
-            Senders::Peers(peers) => Some(peers.clone()),
-        })
+            Senders::Peers(_) => Some(BTreeSet::new()),
+        });
+        let (mut bytes, mut is_cut) = (0, false);
+        for wanted in [true, false] {
+            for (rule, list) in rules.iter().zip(&mut lists) {
+                let (Senders::Peers(peers), Some(list)) = (rule, list) else { continue };
+                for peer in peers.iter().filter(|peer| is_there(peer) == wanted) {
+                    // Quotes and a comma; what is escaped takes six at most.
+                    let plain = peer.bytes().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(&b));
+                    bytes += 3 + peer.len() * if plain { 1 } else { 6 };
+                    match bytes <= bytes_max {
+                        true => drop(list.insert(peer.clone())),
+                        false => is_cut = true,
+                    }
+                }
+            }
+        }
+        (lists, is_cut)
     }
 
     /// The other way round.

@@ -2,28 +2,27 @@
 //! before it was killed. The relay keeps it (`KeepNote`), beside the media that flows on meanwhile:
 //! it is there as long as that, and nowhere on a disk.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use strait_proto::v1::candidate::Purpose;
-use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::debug;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::direct::Directly;
 use super::key::SessionKey;
 use super::native::{Encoding, Natives};
 use super::registry::{Scope, ScopeKey, Scopes};
-use super::rotation::AtRelay;
 use super::{PublicationView, Sink};
 use crate::auth::Noted;
 use crate::cluster::Owner;
 use crate::events::{self, Moment};
-use crate::limits::{MEMO_BYTES, RECALL_NOTES, RECALL_PAUSE, SSRC_LEAP, SSRC_STRIDE, SSRCS_END};
+use crate::limits::{MEMO_BYTES, SSRC_LEAP, SSRCS_END};
 use crate::relay::Transport;
 use crate::sdp::IceCredentials;
 
@@ -90,6 +89,37 @@ pub(super) struct Ends {
     udp: Vec<(i32, SocketAddr)>,
 }
 
+impl OfScope {
+    /// Of a scope, its key being this one.
+    pub(super) fn of(
+        scope: &Scope,
+        fence: Option<u64>,
+        key: Option<(i32, Zeroizing<Vec<u8>>)>,
+        ssrc: u32,
+    ) -> Self {
+        Self {
+            application: scope.key.application.clone(),
+            scope: scope.key.scope.clone(),
+            fence,
+            session: scope.life.session.clone(),
+            created: scope.life.began.wall,
+            key: key.map(|(profile, secret)| Key { profile, secret: secret.to_vec() }),
+            ssrc,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> ScopeKey {
+        ScopeKey { application: self.application.clone(), scope: self.scope.clone() }
+    }
+
+    /// Which of two scopes of one name began later. Fences ascend, also over restarts and nodes; under
+    /// one fence there can be one after the other, and then the clock tells.
+    pub fn age(&self, other: &Self) -> Ordering {
+        (self.fence, self.created).cmp(&(other.fence, other.created))
+    }
+}
+
 impl OfNative {
     /// Who the client is.
     pub fn identity(&self) -> &Noted {
@@ -129,14 +159,10 @@ pub(super) fn pair(encoding: &Encoding) -> (u32, u32) {
     (encoding.ssrc, encoding.rtx_ssrc)
 }
 
-/// A memo as it is kept. What is too long for the relay is no memo: one of before would be worse.
+/// A memo as it is kept. What is too long is no memo: one of before would be worse.
 pub fn write(memo: &impl Serialize) -> Vec<u8> {
     let text = serde_json::to_vec(&(VERSION, memo)).unwrap_or_default();
-    if text.len() > MEMO_BYTES {
-        warn!(bytes = text.len(), "too much for the relay to keep: lost, should this process die");
-        return Vec::new();
-    }
-    text
+    if text.len() > MEMO_BYTES { Vec::new() } else { text }
 }
 
 /// The other way round. None for one of another version, or of another control plane.
@@ -150,14 +176,6 @@ impl Process {
     pub fn owner(self) -> Owner {
         Owner { node: self.node, incarnation: self.incarnation }
     }
-}
-
-/// What of a scope was noted last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
-    key: u64,
-    ssrc: u32,
-    fence: Option<u64>,
 }
 
 impl Scopes {
@@ -177,75 +195,34 @@ impl Scopes {
         }
     }
 
-    /// Has the relay keep what a recalled scope is, before anything of it is given out again: were this
-    /// process killed too, the next one would give out the same SSRCs under the same key.
-    pub(crate) async fn note_again(self: &Arc<Self>, scope: &Arc<Scope>) {
-        for _ in 0..RECALL_NOTES {
-            let mut at_relay = scope.at_relay.lock().await;
-            self.note_scope(scope, &mut at_relay).await;
-            if at_relay.noted.is_some() {
-                return;
-            }
-            drop(at_relay);
-            sleep(RECALL_PAUSE).await;
-        }
-        // Under another key they may come again.
-        self.change_key_soon(scope);
-    }
-
-    /// Has the relay keep what a scope is, where that changed.
-    pub(super) async fn note_scope(&self, scope: &Scope, at_relay: &mut AtRelay) {
-        let fence = self.cluster().fence_of(&scope.key);
-        let (seen, key) = {
-            let natives = scope.natives();
-            let key = natives.key().map(SessionKey::for_memo);
-            (Seen { key: natives.keys(), ssrc: natives.last_ssrc(), fence }, key)
-        };
-        let is_known = at_relay.noted.is_some_and(|noted| {
-            let stride = seen.ssrc.saturating_sub(noted.ssrc);
-            noted.key == seen.key && noted.fence == seen.fence && stride < SSRC_STRIDE
-        });
-        if is_known {
-            return;
-        }
-        let memo = OfScope {
-            application: scope.key.application.clone(),
-            scope: scope.key.scope.clone(),
-            fence,
-            session: scope.life.session.clone(),
-            created: scope.life.began.wall,
-            key: key.map(|(profile, secret)| Key { profile, secret: secret.to_vec() }),
-            ssrc: seen.ssrc,
-        };
-        match self.relay.keep_note(&scope.relay_id, "", write(&memo)).await {
-            Ok(()) => at_relay.noted = Some(seen),
-            Err(fault) => debug!(scope = scope.key.scope, "not noted: {fault}"),
-        }
-    }
-
-    /// A scope of before this process was started, with nobody in it yet.
-    pub(crate) fn recall(&self, relay_id: &str, mut memo: OfScope) -> Arc<Scope> {
+    /// A scope of before this process was started, with nobody in it yet, and not to be found before
+    /// [`Scopes::insert`]. None when its key is none that is known here.
+    pub(crate) fn recall(&self, relay_id: &str, mut memo: OfScope) -> Option<Arc<Scope>> {
         let names = (memo.application.as_str(), memo.scope.as_str());
         let life = self.notary().life_again(names, &memo.session, memo.created, Moment::now());
-        let key = memo.key.as_mut().and_then(|key| {
-            let secret = Zeroizing::new(std::mem::take(&mut key.secret));
-            SessionKey::of_memo(key.profile, secret)
-        });
-        // Those that were given out since the memo was written are not known: none may come again.
-        let natives = match memo.ssrc {
-            0 => Natives::default(),
-            ssrc => Natives::recalled(key, ssrc.saturating_add(SSRC_LEAP).min(SSRCS_END - 1)),
+        let natives = match (memo.ssrc, memo.key.take()) {
+            (0, _) | (_, None) => Natives::default(),
+            (ssrc, Some(mut key)) => {
+                let secret = Zeroizing::new(std::mem::take(&mut key.secret));
+                let key = SessionKey::of_memo(key.profile, secret)?;
+                // Those that were given out since the memo was written are not known: none may come again.
+                Natives::recalled(key, ssrc.saturating_add(SSRC_LEAP).min(SSRCS_END - 1))
+            }
         };
-        let key = ScopeKey { application: memo.application, scope: memo.scope };
-        let scope = Arc::new(Scope::recalled(key, relay_id.to_owned(), life, natives));
-        self.insert(&scope);
-        scope
+        Some(Arc::new(Scope::recalled(memo.name(), relay_id.to_owned(), life, natives)))
+    }
+
+    /// Ends a scope of before that another one of its name came after, with the transports that it has.
+    pub(crate) async fn give_back(&self, relay_id: &str) {
+        if let Err(fault) = self.relay.dispose_scope(relay_id).await {
+            debug!(relay_id, "the relay keeps a scope that nobody is in: {fault}");
+        }
     }
 
     /// Names of transports from here on are new.
     pub(super) fn skip_transport(&self, relay_peer: &str) {
         let number = relay_peer.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
-        self.transports.fetch_max(number.unwrap_or_default(), Ordering::Relaxed);
+        self.transports.fetch_max(number.unwrap_or_default(), atomic::Ordering::Relaxed);
     }
 }
 

@@ -10,11 +10,11 @@ use strait_proto::v1;
 use tracing::warn;
 
 use super::allowed::{AllowSpec, Allowed};
+use super::at_relay::KeyChanges;
 use super::direct::Directly;
 use super::key::SessionKey;
 use super::memo::{self, OfNative};
 use super::registry::{Scope, ScopeKey, Scopes};
-use super::rotation::KeyChanges;
 use super::{Kind, PeerView, PublicationView, Sink, Source};
 use crate::auth::Identity;
 use crate::cluster::claims::Claim;
@@ -123,8 +123,8 @@ impl Natives {
     }
 
     /// Those of before this process was started: SSRCs go on after `ssrc`.
-    pub(super) fn recalled(key: Option<SessionKey>, ssrc: u32) -> Self {
-        Self { key, ssrc, ..Self::default() }
+    pub(super) fn recalled(key: SessionKey, ssrc: u32) -> Self {
+        Self { key: Some(key), ssrc, ..Self::default() }
     }
 
     /// A publication of before.
@@ -268,19 +268,21 @@ impl Native {
         })
     }
 
-    /// What [`Native::recall`] needs; none without a transport.
-    pub fn memo(&self) -> Option<OfNative> {
+    /// What [`Native::recall`] needs, and whether some of it is left out; none without a transport.
+    pub fn memo(&self) -> Option<(OfNative, bool)> {
         let media = self.media.as_ref()?;
         let stay = self.scopes.notary().told(self.stay)?;
-        let (view, goes_directly) = {
+        let (view, goes_directly, (allowed, is_cut)) = {
             let roster = self.scope.roster();
-            (roster.view(&self.peer)?, roster.goes_directly(&self.peer))
+            let is_there = |peer: &str| roster.sink(peer).is_some();
+            let allowed = self.allowed.to_lists(is_there, limits::MEMO_SENDERS_BYTES);
+            (roster.view(&self.peer)?, roster.goes_directly(&self.peer), allowed)
         };
         let natives = self.scope.natives();
         let encodings = |id: &str| natives.encodings.get(id).into_iter().flatten().map(memo::pair);
         let own =
             view.publications.into_iter().filter(|p| media.publications.contains(&p.publication));
-        Some(OfNative {
+        let memo = OfNative {
             identity: self.identity.noted(),
             peer: self.peer.clone(),
             name: view.name,
@@ -300,9 +302,10 @@ impl Native {
                 .iter()
                 .map(|one| (one.id.clone(), one.publication.clone()))
                 .collect(),
-            allowed: self.allowed.to_lists(),
+            allowed,
             goes_directly,
-        })
+        };
+        Some((memo, is_cut))
     }
 
     /// Ends subscriptions to what is not there any more.
@@ -417,7 +420,7 @@ impl Native {
             (0..spec.encodings.max(1)).map(|_| encoding()).collect::<Result<Vec<_>, Fault>>()?
         };
         // How far SSRCs are given out must be known to a process that is started again.
-        self.scopes.note_scope(&self.scope, &mut *self.scope.at_relay.lock().await).await;
+        self.scopes.note_scope(&self.scope).await?;
         let view = PublicationView {
             publication: id::random("pub")?,
             kind: spec.kind,

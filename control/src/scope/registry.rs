@@ -8,11 +8,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use strait_proto::v1;
 use tracing::warn;
 
+use super::at_relay::AtRelay;
 use super::channels::Channels;
 use super::direct::Directly;
 use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
-use super::rotation::AtRelay;
 use super::{Message, Notice, PeerView, PublicationView, Reached, Roster, Sink, direct};
 use crate::cluster::Cluster;
 use crate::cluster::claims::Claim;
@@ -165,7 +165,7 @@ impl Scopes {
     }
 
     /// A scope is there again.
-    pub(super) fn insert(&self, scope: &Arc<Scope>) {
+    pub(crate) fn insert(&self, scope: &Arc<Scope>) {
         self.lock().insert(scope.key.clone(), Arc::clone(scope));
     }
 
@@ -278,7 +278,7 @@ impl Scopes {
         if scope.roster().is_empty() {
             scope.natives().clear();
             let mut at_relay = scope.at_relay.lock().await;
-            if std::mem::take(&mut at_relay.is_created)
+            if at_relay.end()
                 && let Err(fault) = self.relay.dispose_scope(&scope.relay_id).await
                 && fault.class != Class::NotFound
             {
@@ -465,7 +465,7 @@ impl Scope {
         life: Arc<Life>,
         natives: Natives,
     ) -> Self {
-        Self::with(key, relay_id, life, natives, AtRelay::created())
+        Self::with(key, relay_id, life, natives, AtRelay::recalled())
     }
 
     fn with(

@@ -54,6 +54,10 @@ pub struct State {
     pub said: Vec<v1::MessageToChannels>,
     /// By scope and peer.
     pub notes: BTreeMap<(String, String), Vec<u8>>,
+    /// How often it was given one.
+    pub notes_taken: u32,
+    /// After so many it tells no further one, and does not say that these are all.
+    pub notes_told_max: Option<usize>,
 }
 
 #[derive(Default, Clone, Debug)]
@@ -62,6 +66,9 @@ pub struct Scope {
     pub publications: BTreeMap<String, v1::PublishRequest>,
     pub subscriptions: BTreeMap<String, v1::SubscribeRequest>,
     pub restarts: u32,
+    /// What native peers send under, and what it was before.
+    pub session_key: Option<v1::SessionKey>,
+    pub key_before: Option<v1::SessionKey>,
     /// Session keys that it was given in place of the one before.
     pub key_changes: Vec<v1::SessionKey>,
     /// Caps that are set, by peer.
@@ -202,6 +209,7 @@ impl Relay for FakeRelay {
         if !is_there {
             return Err(Status::not_found("scope or peer"));
         }
+        state.notes_taken += 1;
         state.notes.insert((scope_id, peer_id), content);
         Ok(Response::new(v1::KeepNoteResponse {}))
     }
@@ -212,14 +220,20 @@ impl Relay for FakeRelay {
     ) -> Result<Response<Self::ListNotesStream>, Status> {
         let state = self.state.lock().unwrap();
         let is_there = |(scope, peer): &(String, String)| {
-            let scope = state.scopes.get(scope);
-            peer.is_empty() || scope.is_some_and(|scope| scope.peers.contains_key(peer))
+            let at = state.scopes.get(scope);
+            let is_peer = || at.is_some_and(|at| at.peers.contains_key(peer));
+            scope.is_empty() || if peer.is_empty() { at.is_some() } else { is_peer() }
         };
         let notes = state.notes.clone().into_iter().filter(|(of, _)| is_there(of));
         let notes: Vec<_> = notes
             .map(|((scope_id, peer_id), content)| Ok(v1::Note { scope_id, peer_id, content }))
+            .take(state.notes_told_max.unwrap_or(usize::MAX))
             .collect();
-        Ok(Response::new(Box::pin(tokio_stream::iter(notes))))
+        let notes = tokio_stream::iter(notes);
+        Ok(Response::new(match state.notes_told_max {
+            Some(_) => Box::pin(notes.chain(tokio_stream::pending())),
+            None => Box::pin(notes),
+        }))
     }
 
     async fn exchange_messages(
@@ -298,6 +312,12 @@ impl Relay for FakeRelay {
         }
         self.with(&request.scope_id.clone(), |scope| {
             let number = scope.peers.len();
+            if let Some(key) = &request.session_key {
+                let known = scope.session_key.get_or_insert_with(|| key.clone());
+                if known != key && scope.key_before.as_ref() != Some(key) {
+                    return Err(Status::already_exists("scope's session key, and it is another"));
+                }
+            }
             if scope.peers.insert(request.peer_id.clone(), request).is_some() {
                 return Err(Status::already_exists("peer"));
             }
@@ -315,7 +335,16 @@ impl Relay for FakeRelay {
     ) -> Result<Response<v1::ChangeSessionKeyResponse>, Status> {
         let request = request.into_inner();
         self.with(&request.scope_id, |scope| {
-            scope.key_changes.extend(request.session_key);
+            let Some(held) = &scope.session_key else {
+                return Err(Status::not_found("session key"));
+            };
+            if Some(held) != request.session_key.as_ref() {
+                if scope.key_before == request.session_key {
+                    return Err(Status::invalid_argument("it was in use before"));
+                }
+                scope.key_before = std::mem::replace(&mut scope.session_key, request.session_key);
+                scope.key_changes.extend(scope.session_key.clone());
+            }
             Ok(v1::ChangeSessionKeyResponse {})
         })
     }

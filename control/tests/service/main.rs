@@ -20,6 +20,7 @@ mod load;
 mod log;
 mod messages;
 mod native;
+mod notes;
 mod quic;
 mod recall;
 mod reconnect;

@@ -7,7 +7,7 @@ use strait_control::server::Server;
 use strait_control::{Config, cluster::Owner, config::cluster::Role};
 use strait_link::ALPN;
 use strait_link::v1::{
-    Auth, Authenticated, Kind, Leave, SendMessage, Subscribe, Unsubscribe,
+    Auth, Authenticated, ErrorCode, Kind, Leave, SendMessage, Subscribe, Unsubscribe,
     client_message::Body as Request, server_message::Body, user_event::Body as Event,
 };
 use tokio::runtime::Runtime;
@@ -17,18 +17,18 @@ use crate::link::publish;
 use crate::native::{Native, auth, trusting};
 
 /// A process, so to say: what is left of it when it is killed are the connections that it had.
-struct Process {
-    runtime: Runtime,
-    server: Server,
+pub(crate) struct Process {
+    pub(crate) runtime: Runtime,
+    pub(crate) server: Server,
     certificate: std::path::PathBuf,
 }
 
 impl Process {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         Self::start_with(folder, |_| {})
     }
 
-    fn start_with(folder: &Path, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn start_with(folder: &Path, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
         config.http.http_listen = vec!["127.0.0.1:0".parse().unwrap()];
@@ -50,7 +50,7 @@ impl Process {
         process
     }
 
-    fn wait(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+    pub(crate) fn wait(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let end = Instant::now() + Duration::from_secs(30);
         while !is_so(self) {
             assert!(Instant::now() < end, "{what}");
@@ -58,13 +58,21 @@ impl Process {
         }
     }
 
-    fn kill(self) -> Owner {
+    pub(crate) fn kill(self) -> Owner {
         let owner = self.server.app.cluster.me().clone();
         self.runtime.shutdown_background();
         owner
     }
 
-    fn join(&self, auth: Auth) -> (Native, Authenticated) {
+    /// Ends it in order, as SIGTERM does.
+    pub(crate) fn pause(self) -> Owner {
+        let owner = self.server.app.cluster.me().clone();
+        self.runtime.block_on(self.server.pause());
+        self.runtime.shutdown_background();
+        owner
+    }
+
+    pub(crate) fn join(&self, auth: Auth) -> (Native, Authenticated) {
         let mut link = Native::open(self.server.https[0], trusting(&self.certificate, Some(ALPN)));
         let answer = link.authenticate(auth).unwrap();
         (link, answer)
@@ -72,18 +80,18 @@ impl Process {
 }
 
 /// The credential with which a client comes back.
-fn again(session: &Authenticated, name: &str) -> Auth {
+pub(crate) fn again(session: &Authenticated, name: &str) -> Auth {
     Auth { session_id: session.session_id.clone(), ..auth("lobby", name) }
 }
 
 /// Waits until the relay keeps what a client has: requests are answered one after the other.
-fn noted(link: &mut Native) {
+pub(crate) fn noted(link: &mut Native) {
     let none = Unsubscribe { subscription_id: "none".into() };
     assert!(link.ask(Request::Unsubscribe(none)).is_err());
 }
 
 /// Until this event; others are passed over.
-fn until<T>(link: &mut Native, wanted: impl Fn(Body) -> Option<T>) -> T {
+pub(crate) fn until<T>(link: &mut Native, wanted: impl Fn(Body) -> Option<T>) -> T {
     loop {
         if let Some(found) = wanted(link.next().expect("the link is open")) {
             return found;
@@ -188,6 +196,61 @@ fn sessions_outlive_a_process_that_is_killed() {
     }
     second.wait("the scope ends", |_| relay.is_empty());
     let _second = second.kill();
+}
+
+#[test]
+fn an_end_in_order_leaves_sessions_to_the_next_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let first = Process::start(folder.path());
+    let (mut ann, at_ann) = first.join(auth("lobby", "Ann"));
+    let Body::Published(voice) = ann.ask(Request::Publish(publish(Kind::Audio, "opus"))).unwrap()
+    else {
+        panic!()
+    };
+    let (mut bob, at_bob) = first.join(auth("lobby", "Bob"));
+    let before = relay.scope();
+    let me = first.pause();
+    for link in [&mut ann, &mut bob] {
+        let (code, why) = link.last_words();
+        assert_eq!(code, ErrorCode::Unavailable, "{why}");
+    }
+    assert_eq!(relay.scope().1.peers.len(), before.1.peers.len(), "their media flows");
+    assert_eq!(relay.scope().1.publications.len(), 1);
+
+    let second = Process::start(folder.path());
+    assert_eq!(*second.server.app.cluster.me(), me, "the same start, to all others");
+    let (mut ann, ann_again) = second.join(again(&at_ann, "Ann"));
+    let (mut bob, bob_again) = second.join(again(&at_bob, "Bob"));
+    assert!(ann_again.resumed && bob_again.resumed);
+    assert_eq!(ann_again.node_ice, at_ann.node_ice, "the transport that she has");
+    assert_eq!(ann_again.key.unwrap().key, at_ann.key.unwrap().key);
+    let of_ann = bob_again.peers.iter().find(|peer| peer.peer_id == at_ann.peer_id).unwrap();
+    assert_eq!(of_ann.publications[0].publication_id, voice.publication_id);
+    for link in [&mut ann, &mut bob] {
+        link.ask(Request::Leave(Leave::default())).unwrap();
+    }
+    second.wait("the scope ends", |_| relay.is_empty());
+    // With nobody to leave behind the end is one for good.
+    let third = Process::start(folder.path());
+    assert_eq!(third.pause(), me);
+    let fourth = Process::start(folder.path());
+    assert_ne!(*fourth.server.app.cluster.me(), me);
+    let _fourth = fourth.kill();
+}
+
+#[test]
+fn a_node_that_is_drained_ends_its_sessions_with_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let process = Process::start(folder.path());
+    let (mut ann, _) = process.join(auth("lobby", "Ann"));
+    let cluster = process.server.app.cluster.clone();
+    process.runtime.block_on(cluster.drain(&cluster.me().node, true)).unwrap();
+    process.wait("it knows", |_| cluster.is_drained());
+    let _paused = process.pause();
+    assert_eq!(ann.last_words().0, ErrorCode::Unavailable);
+    assert!(relay.is_empty());
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! A session that outlives its process.
 
+use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use strait_link::v1::{ErrorCode, ServerMessage, server_message::Body};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Session, Tagged};
+use crate::link::counters::count;
 use crate::link::mailbox::Inbox;
-use crate::link::{Attach, Registration};
+use crate::link::{Attach, Registration, convert};
 use crate::scope::memo::{self, OfNative};
 use crate::scope::{Native, Sink};
 
@@ -41,25 +45,67 @@ impl Session {
         session
     }
 
-    /// Serves a recalled one.
-    pub(in crate::link) async fn run_again(mut self: Box<Self>) {
-        // Its stay is another one from here on: told of twice it would count twice.
-        self.note().await;
-        self.native.end_orphans().await;
+    /// Serves a recalled one, when its turn or its client comes.
+    pub(in crate::link) async fn run_again(mut self: Box<Self>, turns: Arc<Semaphore>) {
+        let (turn, attach) = tokio::select! {
+            biased;
+            attach = self.attached.recv() => (None, attach),
+            turn = turns.acquire() => (Some(turn), None),
+        };
+        self.begin_again().await;
+        drop(turn);
+        if let Some(attach) = attach {
+            self.resume(attach).await;
+        }
         self.go_on().await;
     }
 
-    /// Has the relay keep what this session is.
+    /// Has the relay know what its scope and it are from here on.
+    async fn begin_again(&mut self) {
+        self.links().scopes.take_over(self.native.scope()).await;
+        // Its stay is another one from here on: told of twice it would count twice.
+        self.note().await;
+        self.native.end_orphans().await;
+    }
+
+    /// Stays as it is until the process ends: the next one goes on with it, and its client comes back to
+    /// that.
+    pub(super) async fn wait_for_next_process(mut self: Box<Self>, text: &str) {
+        self.note().await;
+        if let Some(mut wire) = self.wire.take() {
+            let error = convert::error(ErrorCode::Unavailable, text);
+            wire.send(&ServerMessage { request: 0, body: Some(Body::Error(error)) });
+            wire.close().await;
+        }
+        self.links().left.fetch_add(1, Ordering::Relaxed);
+        // Dropped, it would give its scope back.
+        std::future::pending().await
+    }
+
+    /// Has the relay keep what this session is, where that changed.
     pub(super) async fn note(&mut self) {
-        let Some(native) = self.native.memo() else { return };
+        let Some((native, is_cut)) = self.native.memo() else { return };
         let session = self.registration.session_id.clone();
         let address = self.registration.place.address();
         let relay_peer = native.relay_peer().to_owned();
         let memo = memo::write(&Memo { session, address, native });
-        let scope = self.native.scope();
-        let relay = self.links().scopes.relay();
-        if let Err(fault) = relay.keep_note(&scope.relay_id, &relay_peer, memo).await {
-            debug!(peer = self.native.peer(), "not noted: {fault}");
+        let links = Arc::clone(self.links());
+        let noted = links.hasher.hash_one(&memo);
+        if self.noted == Some(noted) {
+            return;
         }
+        count(&links.counters.noted);
+        if is_cut || memo.is_empty() {
+            count(&links.counters.notes_cut);
+            debug!(peer = self.native.peer(), bytes = memo.len(), "its note leaves something out");
+        }
+        let (scope, relay) = (self.native.scope(), links.scopes.relay());
+        self.noted = match relay.keep_note(&scope.relay_id, &relay_peer, memo).await {
+            Ok(()) => Some(noted),
+            Err(fault) => {
+                debug!(peer = self.native.peer(), "not noted: {fault}");
+                None
+            }
+        };
     }
 }
