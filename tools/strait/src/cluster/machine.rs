@@ -131,8 +131,9 @@ impl Machine {
         let servers = others.iter().filter(|process| !process.part.starts_with("relay"));
         let (relays, servers): (Vec<_>, Vec<_>) =
             (relays.copied().collect(), servers.copied().collect());
-        for group in [controls, relays, servers] {
-            group.iter().for_each(|process| process.signal(Signal::Term));
+        let ends = [Signal::Interrupt, Signal::Term, Signal::Term];
+        for (group, signal) in [controls, relays, servers].into_iter().zip(ends) {
+            group.iter().for_each(|process| process.signal(signal));
             group.iter().for_each(|process| process.wait_for_end());
         }
         let folder = &self.layout.folder;

@@ -33,6 +33,8 @@ pub struct Process {
 /// What to send.
 #[derive(Clone, Copy)]
 pub enum Signal {
+    /// End in order, for good: after SIGTERM a control plane expects to be started again.
+    Interrupt,
     /// End in order.
     Term,
     /// End now.
@@ -71,6 +73,7 @@ impl Process {
             return;
         }
         let name = match signal {
+            Signal::Interrupt => "-INT",
             Signal::Term => "-TERM",
             Signal::Kill => "-KILL",
         };

@@ -183,11 +183,12 @@ fn dies_with_us(program: &Path) -> Command {
     command
 }
 
-/// Sends SIGTERM, by the shell's own `kill`: the standard library can only send SIGKILL.
+/// Sends SIGINT, by the shell's own `kill`: the standard library can only send SIGKILL. After SIGTERM
+/// control leaves sessions to a process that comes next, and there is none.
 async fn terminate(process: &process::Child) {
     let Some(pid) = process.id() else { return };
     let mut kill = Command::new("sh");
-    kill.args(["-c", "kill -TERM \"$0\"", &pid.to_string()]).stderr(Stdio::null());
+    kill.args(["-c", "kill -INT \"$0\"", &pid.to_string()]).stderr(Stdio::null());
     // If it cannot be sent, the child is killed after the patience is over.
     let _ = timeout(END_GENTLY, kill.status()).await;
 }
