@@ -69,3 +69,25 @@ test("Chromium and Firefox that may use TURN alone are in a call over TLS", {
   assert.ok((await metric("relay_turn_allocations")) >= 2);
   assert.equal(await metric("relay_turn_unauthorized_total"), 0);
 });
+
+test("a test of the line says that TURN over TLS alone gets through", {
+  timeout: 120_000,
+}, async (t) => {
+  for (const browser of browsers) {
+    const tab = await browser.tab();
+    await tab.first(turnAlone);
+    await tab.goto(server.secureAddress.replace("127.0.0.1", "localhost"));
+    const seen = await tab.evaluate(
+      async (options) => {
+        const { Strait } = await import("./strait.js");
+        return Strait.testConnectivity(options);
+      },
+      { scope: "line", token: TOKEN },
+    );
+    const what = `${tab.kind}: ${JSON.stringify(seen)}`;
+    t.diagnostic(what);
+    assert.deepEqual(seen.transports, { udp: false, tcp: false, tls: true }, what);
+    assert.equal(seen.connectionType, "tcp-relay", what);
+    assert.ok(seen.up.packets > 20 && seen.down.packets > 20, what);
+  }
+});
