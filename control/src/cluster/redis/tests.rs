@@ -642,3 +642,52 @@ async fn an_older_copy_gives_nothing_away() {
     let ((), names) = tokio::join!(asserted, asked);
     assert_eq!(names, BTreeSet::from(["a".to_owned()]), "none was placed anew");
 }
+
+/// A partition of which only some keys are older, as whoever restores it by hand may make it.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_an_older_copy_leave_one_owner_to_each_scope() {
+    let server = Redis::start(&[]).await;
+    let world = World::new(&[server.url()]);
+    let (a, _b) = (world.node("a").await, world.node("b").await);
+    let cnc = world.cnc("cnc").await;
+    answered("the partition is no longer young", &cnc, &scope("first")).await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut fence = async |older: Option<u64>| {
+        let mut pipe = redis::pipe();
+        if let Some(older) = older {
+            pipe.cmd("SET").arg("{strait}:fence").arg(older).ignore();
+        } else {
+            pipe.cmd("GET").arg("{strait}:fence");
+        }
+        pipe.query_async::<Vec<u64>>(&mut redis).await.unwrap().first().copied()
+    };
+    let before = fence(None).await.unwrap();
+    let scopes: Vec<_> = (0..10).map(|at| scope(&at.to_string())).collect();
+    let mut claims = Vec::new();
+    for scope in &scopes {
+        claims.push(a.cluster.claim(scope).await.unwrap());
+    }
+    a.heart.abort();
+    // What it counts is older than its mappings: whoever was told of more says so.
+    fence(Some(before)).await;
+    assert!(a.cluster.assert_held(&|scope| panic!("{scope:?} is another's")).await);
+    assert!(fence(None).await.unwrap() >= before + 10, "a number is given twice");
+
+    // Its mappings are older than what it counts: nobody can tell that the others were never there.
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    sleep(Duration::from_millis(2_500)).await;
+    let del = redis::cmd("DEL").arg("{strait}:mappings").exec_async(&mut redis).await;
+    del.unwrap();
+    a.cluster.announce().await.unwrap();
+    let (asked, _) = answered("asked before its owner said so", &cnc, &scopes[0]).await;
+    let lost = Mutex::new(Vec::new());
+    let lose = |scope: ScopeKey| lost.lock().unwrap().push(scope);
+    assert!(a.cluster.assert_held(&lose).await);
+    let expected = if asked == "a" { &scopes[..0] } else { &scopes[..1] };
+    assert_eq!(*lost.lock().unwrap(), expected, "its clients go where it was placed");
+    let other = world.cnc("other").await;
+    for (scope, owner) in scopes.iter().zip([&*asked].into_iter().chain(["a"; 9])) {
+        assert_eq!(answered("afterwards", &other, scope).await.0, owner, "{scope:?}");
+    }
+}
