@@ -58,9 +58,10 @@ const watchFrames = (tab, name) =>
     const read = async () => {
       const peer = [...globalThis.strait.peers.values()].find((each) => each.name === wanted);
       const camera = peer?.find("camera");
+      const way = camera?.directly ? "direct" : "relay";
       const report = await camera?.receiver?.getStats();
       const entry = [...(report?.values() ?? [])].find(({ type }) => type === "inbound-rtp");
-      return entry && [camera.directly ? "direct" : "relay", entry.ssrc, entry.framesDecoded].join(" ");
+      return entry && `${way} ${entry.ssrc} ${entry.framesDecoded}`;
     };
     const look = async () => {
       const shown = await read().catch(() => undefined);
