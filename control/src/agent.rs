@@ -56,7 +56,7 @@ impl Agent {
                 self.counters.written.fetch_add(count, Ordering::Relaxed);
                 return Ok(());
             }
-            Err(fault) if fault.class == Class::Internal => return Err(fault),
+            Err(fault) if is_of_the_store(&fault) => return Err(fault),
             Err(_) => {}
         }
         // One of them is the cause.
@@ -65,7 +65,7 @@ impl Agent {
                 Ok(()) => {
                     self.counters.written.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(fault) if fault.class == Class::Internal => return Err(fault),
+                Err(fault) if is_of_the_store(&fault) => return Err(fault),
                 Err(fault) => {
                     self.counters.lost.fetch_add(1, Ordering::Relaxed);
                     warn!(event = event.id, "an event is dropped: {fault}");
@@ -107,4 +107,9 @@ impl Agent {
             tokio::time::sleep(limits::FORGET_PERIOD).await;
         }
     }
+}
+
+/// Whether the store is why, and not what it was to write.
+fn is_of_the_store(fault: &Fault) -> bool {
+    matches!(fault.class, Class::Internal | Class::Unavailable)
 }

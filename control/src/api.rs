@@ -22,6 +22,7 @@ use axum::routing::{MethodRouter, get, patch, post};
 
 use crate::fault::Fault;
 use crate::http::App;
+use crate::limits;
 use access::Refused;
 
 pub use gate::Gate;
@@ -70,7 +71,17 @@ fn calls() -> [(&'static str, MethodRouter<Arc<App>>); 25] {
 pub fn router(app: Arc<App>) -> Router<Arc<App>> {
     let routes = calls().into_iter();
     let router = routes.fold(Router::new(), |router, (path, call)| router.route(path, call));
-    router.layer(from_fn_with_state(app, gate::pass)).layer(from_fn(preflight))
+    let router = router.layer(from_fn(in_time)).layer(from_fn_with_state(app, gate::pass));
+    router.layer(from_fn(preflight))
+}
+
+/// Who asks is told when the store takes for ever: what changes something has no limit of its own
+/// there. What was done is undone, unless it had come to its end.
+async fn in_time(request: Request, next: Next) -> Response {
+    tokio::time::timeout(limits::API_TIME, next.run(request)).await.unwrap_or_else(|_| {
+        let text = "the store took too long; look whether it was done, and ask again in a moment";
+        Refused::from(Fault::unavailable(text)).into_response()
+    })
 }
 
 /// What browsers ask before they call from a page of another origin (Fetch standard).

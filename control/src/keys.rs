@@ -116,6 +116,11 @@ impl Keys {
         (copy.applications.len(), age)
     }
 
+    /// Whether all is known without the store.
+    pub fn are_copied(&self) -> bool {
+        self.copy.read().unwrap_or_else(PoisonError::into_inner).version.is_some()
+    }
+
     /// What happened.
     pub fn counters(&self) -> &Counters {
         &self.counters

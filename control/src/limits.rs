@@ -120,6 +120,12 @@ pub const STORE_CONNECT: Duration = Duration::from_secs(5);
 /// The store counts as full for so long after it had no room for something: events try again every
 /// two seconds.
 pub const STORE_FULL_TIME: Duration = Duration::from_secs(15);
+/// How long a call of the API may take: more than a question does, and less than clients wait for.
+pub const API_TIME: Duration = Duration::from_secs(10);
+const _: () = assert!(API_TIME.as_millis() > READ_TIME.as_millis() + READ_GRACE.as_millis());
+/// Pause between two looks for a store whose server did not answer at the start: soon enough for who
+/// waits for it, and nothing for a server that is just starting.
+pub const STORE_LOOK: Duration = Duration::from_secs(1);
 /// Connections for questions from outside. They are few so that these do not take the engine's whole
 /// time either, and not among [`STORE_CONNECTIONS`], so that logins never wait for them.
 pub const READ_CONNECTIONS: u32 = 3;

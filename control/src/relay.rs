@@ -93,6 +93,13 @@ impl Relay {
             && !self.is_forgetful.load(Ordering::Relaxed)
     }
 
+    /// Waits until it has said something of itself.
+    pub async fn found(&self) {
+        let mut info = self.info.subscribe();
+        // It cannot fail: the sender is here.
+        let _found = info.wait_for(Option::is_some).await;
+    }
+
     /// Creates a scope, of which so many audio streams are forwarded, the loudest; 0 is all.
     ///
     /// # Errors

@@ -64,7 +64,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts everything. A relay that is away is no obstacle: it is found when it comes.
+    /// Starts everything. A relay that is away is no obstacle, nor is a server of the store: they are
+    /// found when they come.
     ///
     /// # Errors
     /// The store, the certificate or an address cannot be had; the sentence says which and why.
@@ -89,7 +90,7 @@ impl Server {
         config: Config,
         notes: Notes,
     ) -> Result<Self, Fault> {
-        let mut store = Store::open(config.store.url.expose()).await?;
+        let mut store = Store::find(config.store.url.expose()).await?;
         if let Some(address) = CqlAddress::parse(config.statistics.url.expose()) {
             let cql = Cql::new(address, config.agent.keep_days);
             store = store.with_statistics(cql.clone());

@@ -20,6 +20,7 @@ use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::{OnceLock, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -27,6 +28,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlitePool};
+use tracing::{info, warn};
 
 pub use analytics::{Analytics, Session, Step, Wanted as WantedSessions};
 pub use applications::Applications;
@@ -36,7 +38,7 @@ pub use diagnostics::{Diagnostics, Entry, Wanted as WantedEntries};
 pub use record::{Records, UNITS, floor};
 pub use sums::{By, Span, Sums, Usage, month_of};
 
-use crate::fault::Fault;
+use crate::fault::{Class, Fault};
 use crate::limits;
 use invoices::{Invoices, Prices};
 use sql::{Engine, On, Pool};
@@ -58,26 +60,50 @@ impl Store {
     /// are made when absent; a database on a server is there already.
     ///
     /// # Errors
-    /// [`crate::fault::Class::Internal`] with the address, less what may be secret, and the cause.
+    /// [`Class::Internal`], and [`Class::Unavailable`] where no server answers, with the address, less
+    /// what may be secret, and the cause.
     pub async fn open(url: &str) -> Result<Self, Fault> {
         let fail = |cause: &dyn std::fmt::Display, remedy: &str| {
             let shown = address::shown(url);
             Fault::internal(format!("the store {shown} cannot be opened: {cause}; {remedy}"))
+        };
+        let failed = |error: sqlx::Error, remedy: &str| {
+            let class = if sql::is_away(&error) { Class::Unavailable } else { Class::Internal };
+            Fault { class, ..fail(&cause(error), remedy) }
         };
         // Before sqlx sees it, which logs parameters that it does not know.
         address::check(url).map_err(|why| fail(&"its address is wrong", &why))?;
         let remedy = "check that the server runs, that the database exists, and that its user may \
                       make tables in it";
         match url.split(':').next().unwrap_or_default() {
-            "mysql" => Self::open_mysql(url).await.map_err(|error| fail(&cause(error), remedy)),
-            "postgres" => {
-                Self::open_postgres(url).await.map_err(|error| fail(&cause(error), remedy))
-            }
+            "mysql" => Self::open_mysql(url).await.map_err(|error| failed(error, remedy)),
+            "postgres" => Self::open_postgres(url).await.map_err(|error| failed(error, remedy)),
             _ => {
                 let remedy = "check the path, its permissions and the free space";
                 Self::open_sqlite(url).await.map_err(|error| fail(&error, remedy))
             }
         }
+    }
+
+    /// As [`Store::open`], for who can do without it for a while: a server that does not answer is
+    /// looked for until it does. What is asked of the store meanwhile is refused at once.
+    ///
+    /// # Errors
+    /// As [`Store::open`], less servers that do not answer.
+    pub async fn find(url: &str) -> Result<Self, Fault> {
+        let fault = match Self::open(url).await {
+            Err(fault) if fault.class == Class::Unavailable => fault,
+            outcome => return outcome,
+        };
+        warn!("{fault}; what needs it is refused until it answers");
+        let engine = match url.starts_with("mysql") {
+            true => Engine::MySql,
+            false => Engine::Postgres,
+        };
+        let pool = Pool::to_come(engine, None);
+        let reads = Pool::to_come(engine, Some(limits::READ_TIME));
+        tokio::spawn(look_for(url.to_owned(), pool.place(), reads.place(), fault));
+        Ok(Self { pool, reads, cql: None })
     }
 
     async fn open_mysql(url: &str) -> Result<Self, sqlx::Error> {
@@ -304,6 +330,36 @@ impl Store {
             .max_lifetime(None)
             .connect_with(options)
             .await
+    }
+}
+
+/// Looks for a store's server until it answers, or nobody waits for it any more.
+async fn look_for(
+    url: String,
+    pool: Weak<OnceLock<On>>,
+    reads: Weak<OnceLock<On>>,
+    mut said: Fault,
+) {
+    while pool.strong_count() > 0 {
+        tokio::time::sleep(limits::STORE_LOOK).await;
+        match Store::open(&url).await {
+            Ok(found) => {
+                for (place, one) in [(&reads, &found.reads), (&pool, &found.pool)] {
+                    if let (Some(place), Some(on)) = (place.upgrade(), one.take()) {
+                        // Nobody else puts anything there.
+                        let _first = place.set(on);
+                    }
+                }
+                info!("the store {} is found", address::shown(&url));
+                return;
+            }
+            // It answers now, but not as it should.
+            Err(fault) if fault != said => {
+                warn!("{fault}");
+                said = fault;
+            }
+            Err(_) => {}
+        }
     }
 }
 

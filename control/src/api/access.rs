@@ -151,7 +151,15 @@ impl IntoResponse for Refused {
             (None, Class::Internal) => "internal",
             (None, Class::Unavailable | Class::Elsewhere) => "unavailable",
         };
-        let (reason, remedy) = fault.reason.rsplit_once("; ").unwrap_or((&fault.reason, ""));
+        let text = match (fault.credential, fault.class) {
+            // Tables and statements are the operators', and any client may post diagnostics.
+            (None, Class::Internal) => {
+                tracing::warn!("a call of the API failed: {fault}");
+                "something here failed; the log of strait-control says what"
+            }
+            _ => &fault.reason,
+        };
+        let (reason, remedy) = text.rsplit_once("; ").unwrap_or((text, ""));
         let body = json!({ "error": word, "reason": reason, "remedy": remedy });
         // Status and headers are those of any refusal.
         let (parts, _text) = refuse(&fault).into_parts();

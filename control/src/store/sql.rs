@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
@@ -196,7 +196,9 @@ impl Row {
 /// A pool of connections. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool {
-    on: On,
+    engine: Engine,
+    /// None while the server has not been found.
+    on: Arc<OnceLock<On>>,
     /// How long a question may take, for those who ask on behalf of strangers.
     patience: Option<Duration>,
     room: Arc<Room>,
@@ -212,7 +214,7 @@ pub struct Room {
 }
 
 /// Of which engine.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum On {
     /// Of SQLite.
     Sqlite(SqlitePool),
@@ -220,6 +222,16 @@ pub enum On {
     MySql(MySqlPool),
     /// Of PostgreSQL.
     Postgres(PgPool),
+}
+
+impl On {
+    fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite(_) => Engine::Sqlite,
+            Self::MySql(_) => Engine::MySql,
+            Self::Postgres(_) => Engine::Postgres,
+        }
+    }
 }
 
 /// A transaction; what was done is undone unless it is committed.
@@ -261,12 +273,12 @@ macro_rules! carry_out {
 impl Pool {
     /// One that waits for as long as it takes.
     pub fn new(on: On) -> Self {
-        Self { on, patience: None, room: Arc::default() }
+        Self { engine: on.engine(), on: Arc::new(on.into()), patience: None, room: Arc::default() }
     }
 
     /// One whose questions may take so long.
     pub fn patient(on: On, patience: Duration) -> Self {
-        Self { on, patience: Some(patience), room: Arc::default() }
+        Self { patience: Some(patience), ..Self::new(on) }
     }
 
     /// Whether it has room.
@@ -274,13 +286,28 @@ impl Pool {
         &self.room
     }
 
+    /// One whose server is yet to be found: nothing answers before that.
+    pub fn to_come(engine: Engine, patience: Option<Duration>) -> Self {
+        Self { engine, on: Arc::default(), patience, room: Arc::default() }
+    }
+
+    /// Where its connections are to be put. It keeps nothing alive.
+    pub fn place(&self) -> Weak<OnceLock<On>> {
+        Arc::downgrade(&self.on)
+    }
+
+    /// Its connections, for another one.
+    pub fn take(&self) -> Option<On> {
+        self.on.get().cloned()
+    }
+
     /// Which engine it speaks to.
     pub fn engine(&self) -> Engine {
-        match self.on {
-            On::Sqlite(_) => Engine::Sqlite,
-            On::MySql(_) => Engine::MySql,
-            On::Postgres(_) => Engine::Postgres,
-        }
+        self.engine
+    }
+
+    fn on(&self) -> Result<&On, Fault> {
+        self.on.get().ok_or_else(|| away(&"it was not found yet"))
     }
 
     /// What an answer comes to, within the time that it may take. The engines were told to end what
@@ -294,8 +321,10 @@ impl Pool {
         };
         let since = Instant::now();
         match timeout(patience + READ_GRACE, asked).await {
+            // There is no telling which: a pool says the same of both.
             Ok(Err(sqlx::Error::PoolTimedOut)) => Err(Fault::unavailable(
-                "too many questions are asked of the store at a time; ask again in a moment",
+                "the store does not answer, or too many questions are asked of it at a time; ask \
+                 again in a moment",
             )),
             Ok(Err(_)) if since.elapsed() >= patience => Err(too_long(patience)),
             Ok(outcome) => outcome.map_err(failed),
@@ -308,9 +337,9 @@ impl Pool {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn execute(&self, statement: &str, values: &[Value]) -> Result<u64, Fault> {
-        let statement = self.engine().translate(statement);
+        let (on, statement) = (self.on()?, self.engine().translate(statement));
         let asked = async {
-            match &self.on {
+            match on {
                 On::Sqlite(on) => {
                     carry_out!(statement, values, execute, on, |done| done.rows_affected())
                 }
@@ -330,9 +359,9 @@ impl Pool {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn rows(&self, statement: &str, values: &[Value]) -> Result<Vec<Row>, Fault> {
-        let statement = self.engine().translate(statement);
+        let (on, statement) = (self.on()?, self.engine().translate(statement));
         let asked = async {
-            match &self.on {
+            match on {
                 On::Sqlite(on) => carry_out!(statement, values, fetch_all, on, |rows| rows
                     .into_iter()
                     .map(Row::Sqlite)
@@ -360,10 +389,11 @@ impl Pool {
 
     /// Ends all connections.
     pub async fn close(&self) {
-        match &self.on {
-            On::Sqlite(pool) => pool.close().await,
-            On::MySql(pool) => pool.close().await,
-            On::Postgres(pool) => pool.close().await,
+        match self.on.get() {
+            Some(On::Sqlite(pool)) => pool.close().await,
+            Some(On::MySql(pool)) => pool.close().await,
+            Some(On::Postgres(pool)) => pool.close().await,
+            None => {}
         }
     }
 
@@ -372,7 +402,7 @@ impl Pool {
     /// # Errors
     /// [`crate::fault::Class::Internal`].
     pub async fn begin(&self) -> Result<Open, Fault> {
-        let outcome = match &self.on {
+        let outcome = match self.on()? {
             On::Sqlite(pool) => sqlite::begin(pool).await.map(Begun::Sqlite),
             On::MySql(pool) => pool.begin().await.map(Begun::MySql),
             On::Postgres(pool) => pool.begin().await.map(Begun::Postgres),
@@ -469,8 +499,22 @@ impl Room {
     }
 }
 
+/// Whether the server, not what it was asked, is why.
+pub fn is_away(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_))
+}
+
+fn away(why: &dyn std::fmt::Display) -> Fault {
+    Fault::unavailable(format!(
+        "the store does not answer ({why}): it is down, or has too much to do; ask again in a moment"
+    ))
+}
+
 /// A failure of the store, or ([`crate::fault::Class::NotAcceptable`]) of what it was given.
 fn failed(error: sqlx::Error) -> Fault {
+    if is_away(&error) {
+        return away(&error);
+    }
     if error.as_database_error().is_some_and(is_full) {
         return Fault::unavailable(format!(
             "the store has no room: {error}; free some on its disk. What happens in calls is told to \

@@ -178,6 +178,22 @@ async fn a_probe_that_failed_makes_its_minute_one_that_was_down() {
 }
 
 #[tokio::test]
+async fn a_start_makes_no_minute_one_that_was_down() {
+    let service = start().await;
+    let checks = service.server.app.store.checks();
+    for _ in 0..1000 {
+        let now = service.server.app.notary.now();
+        let told = checks.availability(now - 60_000, now + 120_000).await.unwrap();
+        if told.minutes > 0 {
+            assert_eq!(told.minutes_down, 0, "{:?}", told.incidents);
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("nothing was noted");
+}
+
+#[tokio::test]
 async fn a_node_is_drained_and_filled_again() {
     let service = start().await;
     let nodes = get(&service, "/nodes", OPERATOR).await;

@@ -8,6 +8,9 @@ use strait_control::auth::{Claims, Secret, Signer, mint};
 use crate::redis::Redis;
 use crate::{PUBLISH, Service, eventually};
 
+/// Of an operator.
+const TOKEN: &str = "an operator's token of 32 characters";
+
 /// Whether a token that this key signed opens a scope.
 async fn opens(service: &Service, key: &Secret) -> bool {
     let expires = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -79,6 +82,37 @@ async fn keys_reach_nodes_by_redis_and_outlive_it() {
     beside.start_again().await;
     tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
     assert!(opens(&node, &key).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_without_sql_and_knows_who_may_come_in() {
+    let master = Redis::start(&[]).await;
+    let beside = Redis::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]).await;
+    let office =
+        Service::start_with(|config| config.keys.master = master.url().as_str().into()).await;
+    // Bound, and nobody listens: no other test gets it.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let sql = format!("postgres://strait@{}/strait", nobody.local_addr().unwrap());
+    let replica = format!("redis+unix:{}", beside.socket().display());
+    let node = Service::start_with(|config| {
+        config.keys.replica = replica.as_str().into();
+        config.store.url = sql.as_str().into();
+        config.api.tokens = vec![TOKEN.into()];
+    })
+    .await;
+    let key = office.add_application("acme").await;
+    until(&node, &key, true).await;
+
+    let ask = async |path: &str| {
+        let client = reqwest::Client::new();
+        let answer = client.get(node.url(path)).bearer_auth(TOKEN).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let (status, text) = ask("/readyz").await;
+    assert!(status == 200 && text.contains("copy of the keys"), "{status}: {text}");
+    let (status, text) = ask("/api/v1/sessions").await;
+    assert!(status == 503 && text.contains("does not answer"), "{status}: {text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

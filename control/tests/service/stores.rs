@@ -50,6 +50,45 @@ async fn cassandra_holds_what_it_is_given() {
     keyspace.drop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_that_comes_later_is_found() {
+    let Some(database) = Database::mariadb("mariadb_that_comes_later_is_found") else { return };
+    is_found_later(&database.url, "socket=").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_that_comes_later_is_found() {
+    let Some(database) = Database::postgres("postgresql_that_comes_later_is_found") else { return };
+    is_found_later(&database.url, "host=").await;
+}
+
+/// A server that is to be had by another path, which is not there yet.
+async fn is_found_later(url: &str, parameter: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, socket) = url.split_once(parameter).unwrap();
+    let later = folder.path().join("later");
+    let url = format!("{before}{parameter}{}", later.display());
+    assert_eq!(Store::open(&url).await.err().unwrap().class, Class::Unavailable);
+    let store = Store::find(&url).await.unwrap();
+    assert!(!store.is_reachable().await);
+    let (applications, records) = (store.applications(), store.records());
+    assert_eq!(applications.add("acme", 0).await.unwrap_err().class, Class::Unavailable);
+    assert_eq!(applications.list().await.unwrap_err().class, Class::Unavailable);
+    let analytics = store.analytics();
+    std::os::unix::fs::symlink(socket, &later).unwrap();
+    let since = std::time::Instant::now();
+    while !store.is_reachable().await {
+        assert!(since.elapsed().as_secs() < 30, "not found");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    // What was made before has it as well, with its tables.
+    applications.add("acme", 0).await.unwrap();
+    assert_eq!(applications.list().await.unwrap().len(), 1);
+    assert!(
+        records.forget(0).await.is_ok() && analytics.session("nobody", 0).await.unwrap().is_none()
+    );
+}
+
 /// Events wait, and who asks is told so.
 #[tokio::test(flavor = "multi_thread")]
 async fn cassandra_that_is_away_is_told_of() {

@@ -130,7 +130,7 @@ impl Partition {
                     self.number, self.address
                 );
                 self.fail(&text);
-                Err(Fault::unavailable(text))
+                Err(self.refused("its Redis is of another version of Strait"))
             }
             Ok(words) => {
                 self.is_up.store(true, Ordering::Relaxed);
@@ -143,9 +143,18 @@ impl Partition {
                     self.number, self.address
                 );
                 self.fail(&text);
-                Err(Fault::unavailable(text))
+                Err(self.refused("its Redis is away, or full"))
             }
         }
+    }
+
+    /// What those hear who ask: anybody may, and addresses are in the log.
+    fn refused(&self, why: &str) -> Fault {
+        Fault::unavailable(format!(
+            "partition {} of the mappings does not do its work ({why}; the log of strait-control \
+             says more): try again in some seconds",
+            self.number
+        ))
     }
 
     async fn attempt(&self, call: &str, of: &[String], is_kept: bool) -> RedisResult<Vec<String>> {

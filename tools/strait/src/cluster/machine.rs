@@ -1,6 +1,7 @@
 //! The cluster as it runs: its layout, and which process each part is.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use crate::fault::Fault;
 const FILE: &str = "cluster.json";
 /// How long a part may take until it is ready: MariaDB, on a busy machine, is the slowest.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long others may still write there when all is to go.
+const REMOVED_WITHIN: Duration = Duration::from_secs(20);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(25);
 /// Lines of its log that are shown where a part does not start.
@@ -137,8 +140,10 @@ impl Machine {
             group.iter().for_each(|process| process.wait_for_end());
         }
         let folder = &self.layout.folder;
-        fs::remove_dir_all(folder)
-            .map_err(|e| Fault::new(format!("cannot remove {}: {e}", folder.display())))?;
+        remove(folder).map_err(|e| {
+            let folder = folder.display();
+            Fault::new(format!("cannot remove {folder}: {e}; remedy: `strait cluster down` again"))
+        })?;
         println!("ended; nothing is left of {}", folder.display());
         Ok(())
     }
@@ -184,6 +189,35 @@ impl Machine {
     }
 }
 
+/// Removes the folder, that which says what it is last. Who is still at work there, as what makes the
+/// tables of MariaDB goes on when `up` was stopped, ends by itself in a moment.
+fn remove(folder: &Path) -> io::Result<()> {
+    let until = Instant::now() + REMOVED_WITHIN;
+    loop {
+        let outcome = empty(folder).and_then(|()| fs::remove_dir_all(folder));
+        if outcome.is_ok() || Instant::now() > until {
+            return outcome;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn empty(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false if entry.file_name() == FILE => {}
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    // Nothing came meanwhile.
+    match fs::read_dir(folder)?.count() {
+        0 | 1 => Ok(()),
+        _ => Err(io::ErrorKind::DirectoryNotEmpty.into()),
+    }
+}
+
 fn is_ready(ready: &Ready) -> bool {
     match ready {
         Ready::Redis(at) => wire::redis_role(*at).is_ok(),
@@ -192,5 +226,30 @@ fn is_ready(ready: &Ready) -> bool {
             wire::http(*at, "GET", "/readyz", None).is_ok_and(|(status, _)| status == 200)
         }
         Ready::File(file) => file.exists(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_still_written_into_goes_as_well() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = place.path().join("cluster");
+        fs::create_dir_all(folder.join("mariadb")).expect("made");
+        fs::write(folder.join(FILE), "{}").expect("written");
+        let data = folder.join("mariadb");
+        let writer = std::thread::spawn(move || {
+            let until = Instant::now() + Duration::from_millis(300);
+            while Instant::now() < until {
+                // It may be there, or its folder may be gone.
+                let _outcome = fs::create_dir(&data);
+                let _outcome = fs::write(data.join("table"), "rows");
+            }
+        });
+        remove(&folder).expect("removed");
+        writer.join().expect("ended");
+        assert!(!folder.exists());
     }
 }

@@ -37,7 +37,11 @@ pub fn run(wanted: &Wanted, folder: &Path) -> Result<(), Fault> {
     std::fs::set_permissions(&folder, Permissions::from_mode(0o700))
         .map_err(|e| Fault::new(format!("cannot make {} private: {e}", folder.display())))?;
     state::socket(&folder.join("node-16"))?;
-    let layout = Layout::choose(wanted, &folder, [programs.relay, programs.control])?;
+    let layout = Layout::choose(wanted, &folder, [programs.relay, programs.control]);
+    let layout = layout.inspect_err(|_| {
+        // Nothing is in it yet.
+        let _others = std::fs::remove_dir(&folder);
+    })?;
     let began = Instant::now();
     let mut machine = Machine::new(layout.clone())?;
     let outcome = start(&mut machine, &layout);
