@@ -130,8 +130,10 @@ export const DIRECT_SIGNAL_CHARACTERS_MAX = 64 * 1024;
 export const DIRECT_ANSWER_CHARACTERS_MAX = 16 * 1024;
 /** M-lines of what it sends: each is a receiver. */
 export const DIRECT_LINES_MAX = 64;
-/** Candidates of one connection that are taken: each is an address that is asked for it. */
+/** Addresses that are taken as candidates of one connection, in descriptions and after them: each is asked for it. */
 export const DIRECT_CANDIDATES_MAX = 64;
+/** Offers are answered no faster: in the long run the server passes no more on, and there are candidates to tell. */
+export const DIRECT_ANSWER_MS = 500;
 /** Its attempts follow each other no faster: each is a connection. An honest one waits for twice as long. */
 export const DIRECT_ATTEMPT_MS = 1_000;
 /** Beats and answers that come faster than this say nothing new. */

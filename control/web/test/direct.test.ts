@@ -5,7 +5,7 @@ import { Publication, RemotePeer } from "../sdk/peers.js";
 import { Speakers } from "../sdk/speakers.js";
 import { LocalPublication, type PublicationHost } from "../sdk/publication.js";
 import { FakeTrack } from "./fakeconnection.js";
-import { FakeChannel, FakeNet, FakeReceiver } from "./fakepeers.js";
+import { FakeChannel, FakeNet, FakeReceiver, candidateLine } from "./fakepeers.js";
 import { FakeTimers } from "./faketimers.js";
 
 type Kind = "audio" | "video";
@@ -312,7 +312,7 @@ test("what the other one sends is held to its form and its bounds", async () => 
   const bad: unknown[] = [
     null, 7, "", [], {}, [[]], { toString: 1 }, { length: 9 }, -1, 1.5, 1e300, true,
     [null], [{ mid: 1, publication: "x" }], [{ mid: "0" }], Array(65).fill({ mid: "0", publication: "x" }),
-    "\nm=audio".repeat(65), "\na=candidate:1".repeat(65), "x".repeat(64 * 1024 + 1),
+    "\nm=audio".repeat(65), "\rm=audio".repeat(65), "\na=candidate:1".repeat(65), "x".repeat(64 * 1024 + 1),
   ];
   const good = { attempt: 1, offer: "{}", answer: "{}", publications: [], candidate: {}, receiver: true };
   for (const key of Object.keys(good)) {
@@ -324,10 +324,12 @@ test("what the other one sends is held to its form and its bounds", async () => 
     }
   }
   // Its candidates, before there is a description and after it.
-  const candidate = { candidate: "candidate:1", sdpMid: "0" };
   const feed = (receiver: boolean) => {
-    const text = JSON.stringify({ attempt: 2, candidate, receiver });
-    for (let n = 0; n < 500; n += 1) ann.direct.onNotice({ event: "signal", number: 1, text });
+    for (let n = 0; n < 500; n += 1) {
+      const candidate = { candidate: candidateLine(n), sdpMid: "0" };
+      const text = JSON.stringify({ attempt: 2, candidate, receiver });
+      ann.direct.onNotice({ event: "signal", number: 1, text });
+    }
   };
   await flow(1_500);
   const offer = JSON.stringify({ id: 0, kinds: ["video"] });
@@ -340,6 +342,73 @@ test("what the other one sends is held to its form and its bounds", async () => 
   assert.equal(most, 64);
   process.off("unhandledRejection", note);
   assert.deepEqual(rejected, []);
+});
+
+test("however often an attempt offers, its addresses and the answers are only so many", async () => {
+  const { ann, net, timers } = two();
+  const told: string[] = [];
+  ann.other = { direct: { onNotice: ({ text }: { text: string }) => told.push(text) } } as never;
+  ann.direct.onNotice({ event: "direct", number: 1 });
+  let port = 0;
+  const lines = (count: number) =>
+    Array.from({ length: count }, () => `a=${candidateLine((port += 1))}`);
+  const offer = (attempt: number, candidates: string[]) => {
+    const sdp = [JSON.stringify({ id: 0, kinds: ["video"] }), ...candidates].join("\r\n");
+    const text = JSON.stringify({ attempt, offer: sdp });
+    ann.direct.onNotice({ event: "signal", number: 1, text });
+  };
+  const own = lines(10);
+  for (let passed = 0; passed < 5_000; passed += 10) {
+    // What it named before, an honest one names again.
+    offer(1, passed < 2_500 ? own : [...own, ...lines(60)]);
+    const text = JSON.stringify({ attempt: 1, candidate: { candidate: own[0]?.slice(2) } });
+    ann.direct.onNotice({ event: "signal", number: 1, text });
+    await timers.pass(10);
+  }
+  const peer = net.peers.find(({ offers }) => offers > 0);
+  assert.ok(peer && peer.offers >= 9 && peer.offers <= 11, `${peer?.offers} offers in 5 s`);
+  assert.ok(own.every((line) => peer.named.has(line)));
+  assert.equal(peer.named.size, 64);
+  assert.equal(peer.candidates, 1, "once, and then it is known");
+  const answers = told.filter((text) => text.includes('"answer"')).length;
+  assert.equal(answers, peer.offers);
+  // As no browser writes them, or beyond the bound.
+  for (const bad of ["a=CANDIDATE:1\t1\t1 1 udp 1 192.0.2.1 9 typ host", "a= candidate:x", ...lines(1)]) {
+    await timers.pass(500);
+    offer(1, [bad]);
+  }
+  await timers.pass(500);
+  assert.equal(peer.named.size, 64);
+  // So with what is answered.
+  const sending = net.peers.find((each) => each.lines.some(({ sender }) => sender.track));
+  const answer = [JSON.stringify({ id: 0, kinds: [] }), ...lines(100)].join("\r\n");
+  const text = JSON.stringify({ attempt: 1, answer });
+  ann.direct.onNotice({ event: "signal", number: 1, text });
+  await timers.pass(10);
+  assert.equal(sending?.named.size, 64);
+  // Another connection has its own.
+  offer(2, lines(3));
+  await timers.pass(500);
+  assert.equal(net.peers.find(({ offers }) => offers > 0)?.named.size, 3);
+});
+
+test("what is measured when it is over says nothing of who speaks", async () => {
+  const { ann, tell, flow, net } = two();
+  tell("direct");
+  await flow(1_000);
+  const lines = net.peers.flatMap((peer) => peer.lines);
+  const ear = lines.find(({ kind, sender }) => kind === "audio" && !sender.track)?.receiver;
+  assert.ok(ear);
+  let release = () => {};
+  ear.held = new Promise((resolve) => (release = resolve));
+  await flow(300);
+  tell("direct-ended");
+  ear.held = undefined;
+  release();
+  await flow(100);
+  ann.said.length = 0;
+  ann.speakers.told("bob-mic", true);
+  assert.deepEqual(ann.said, ["bob-mic speaks"], "the server is believed at once");
 });
 
 test("what the other one says on its data channel is held to its form and its bounds", async () => {

@@ -37,12 +37,15 @@ export class FakeReceiver {
   /** Sound that came, and how loud it is from now on. */
   energy = 0;
   level = 0;
+  /** What is measured is told no earlier. */
+  held: Promise<void> | undefined;
 
   constructor(readonly kind: string) {
     this.track = new FakeTrack(kind);
   }
 
   async getStats(): Promise<Map<string, object>> {
+    await this.held;
     const { came, energy } = this;
     const counts = { framesDecoded: came, packetsReceived: came };
     const sound = { totalAudioEnergy: energy, totalSamplesDuration: came * 0.05 };
@@ -101,6 +104,11 @@ export class FakeChannel extends EventTarget {
   }
 }
 
+/** A candidate as browsers write it, each number another address. */
+export function candidateLine(number: number): string {
+  return `candidate:1 1 udp 2122260223 192.0.2.1 ${number} typ host generation 0`;
+}
+
 export class FakePeer extends EventTarget {
   signalingState = "stable";
   localDescription: { type: string; sdp: string } | null = null;
@@ -136,20 +144,28 @@ export class FakePeer extends EventTarget {
     this.candidates += 1;
   }
 
+  /** Offers that were taken, and addresses that these named. */
+  offers = 0;
+  readonly named = new Set<string>();
+
   async setLocalDescription(): Promise<void> {
     const type = this.signalingState === "have-remote-offer" ? "answer" : "offer";
     this.signalingState = type === "offer" ? "have-local-offer" : "stable";
     this.lines.forEach((line, index) => (line.mid ??= String(index)));
     const kinds = this.lines.map(({ kind }) => kind);
     this.localDescription = { type, sdp: JSON.stringify({ id: this.id, kinds }) };
-    const candidate = { toJSON: () => ({ candidate: "candidate:1", sdpMid: "0" }) };
+    const candidate = { toJSON: () => ({ candidate: candidateLine(this.id), sdpMid: "0" }) };
     this.dispatchEvent(Object.assign(new Event("icecandidate"), { candidate }));
   }
 
   async setRemoteDescription({ type, sdp }: { type: string; sdp: string }): Promise<void> {
-    const { id, kinds } = JSON.parse(sdp) as { id: number; kinds: string[] };
+    // Candidates may follow, each on a line of its own.
+    const [head = "", ...candidates] = sdp.split("\r\n");
+    const { id, kinds } = JSON.parse(head) as { id: number; kinds: string[] };
+    for (const each of candidates) this.named.add(each);
     this.other = this.net.peers.find((each) => each.id === id);
     if (type === "offer") {
+      this.offers += 1;
       this.signalingState = "have-remote-offer";
       for (const [index, kind] of kinds.entries()) {
         const line = (this.lines[index] ??= new Line(kind));

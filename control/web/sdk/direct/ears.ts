@@ -20,12 +20,16 @@ export class Ears {
     this.pace = new Pace(host.timers, limits.DIRECT_SPEECH_MS);
   }
 
-  /** Listens to what is shown, and tells. */
-  async listen(shown: ReadonlyMap<Publication, RTCRtpReceiver>): Promise<void> {
-    if (!this.pace.takes()) return;
+  /** Listens to what is shown, and tells, until it is over: the server tells again then. */
+  async listen(
+    shown: ReadonlyMap<Publication, RTCRtpReceiver>,
+    isOver: () => boolean,
+  ): Promise<void> {
+    if (isOver() || !this.pace.takes()) return;
     for (const [publication, receiver] of [...shown]) {
       if (publication.kind !== "audio") continue;
       const sound = await soundOf(receiver);
+      if (isOver()) return;
       // Hidden meanwhile.
       if (!shown.has(publication)) continue;
       const before = this.heard.get(publication);

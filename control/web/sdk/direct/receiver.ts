@@ -22,6 +22,7 @@ export class DirectReceiver {
   private answering = false;
   private looking = false;
   private readonly attempts: Pace;
+  private readonly answers: Pace;
   private readonly ears: Ears;
   /** Since when it is over, and what the relay had brought by then. */
   private ending: { at: number; before: Map<Publication, number> } | undefined;
@@ -31,6 +32,7 @@ export class DirectReceiver {
     private readonly tell: (signal: DirectSignal) => void,
   ) {
     this.attempts = new Pace(host.timers, limits.DIRECT_ATTEMPT_MS);
+    this.answers = new Pace(host.timers, limits.DIRECT_ANSWER_MS);
     this.ears = new Ears(host);
   }
 
@@ -43,8 +45,8 @@ export class DirectReceiver {
     }
     if (attempt > this.attempt && this.attempts.takes()) this.open(attempt);
     // Who sends waits for the answer before it offers something else.
-    if (attempt === this.attempt && this.connection && !this.answering) {
-      void this.answer(this.connection, offer, publications);
+    if (attempt === this.attempt && this.connection && this.candidates && !this.answering) {
+      void this.answer(this.connection, this.candidates, offer, publications);
     }
   }
 
@@ -103,13 +105,16 @@ export class DirectReceiver {
 
   private async answer(
     connection: RTCPeerConnection,
-    sdp: string,
+    candidates: Candidates,
+    offer: string,
     publications: { mid: string; publication: string }[],
   ): Promise<void> {
     const { attempt } = this;
     this.answering = true;
+    await this.answers.turn();
+    if (this.connection !== connection || this.ending) return;
     try {
-      await connection.setRemoteDescription({ type: "offer", sdp });
+      await connection.setRemoteDescription({ type: "offer", sdp: candidates.within(offer) });
       await connection.setLocalDescription();
     } catch {
       // It cannot be taken: the sender gives up after a while, and tries again.
@@ -118,7 +123,7 @@ export class DirectReceiver {
     }
     if (this.connection !== connection) return;
     this.answering = false;
-    this.candidates?.release();
+    candidates.release();
     this.offered.clear();
     for (const { mid, publication } of publications) this.offered.set(mid, publication);
     this.tell({ attempt, answer: connection.localDescription?.sdp ?? "" });
@@ -147,7 +152,7 @@ export class DirectReceiver {
       if (this.ending) await this.leave(this.ending);
       else {
         await this.show(connection);
-        if (!this.ending) await this.ears.listen(this.shown);
+        await this.ears.listen(this.shown, () => this.ending !== undefined);
       }
     } catch {
       // A connection that was closed meanwhile has nothing to say.

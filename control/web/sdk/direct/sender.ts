@@ -53,17 +53,17 @@ export class DirectSender {
 
   /** What the other one answers. */
   async signalled({ attempt, answer, candidate }: DirectSignal): Promise<void> {
-    const { connection } = this;
-    if (!connection || attempt !== this.attempt) return;
-    if (candidate) this.candidates?.add(candidate);
+    const { connection, candidates } = this;
+    if (!connection || !candidates || attempt !== this.attempt) return;
+    if (candidate) candidates.add(candidate);
     if (answer === undefined || connection.signalingState !== "have-local-offer") return;
     try {
-      await connection.setRemoteDescription({ type: "answer", sdp: answer });
+      await connection.setRemoteDescription({ type: "answer", sdp: candidates.within(answer) });
     } catch {
       if (this.connection === connection) this.fail();
       return;
     }
-    this.candidates?.release();
+    candidates.release();
     // What changed meanwhile.
     if (this.connection === connection) this.update();
   }

@@ -92,12 +92,7 @@ function candidateOf(value: unknown): RTCIceCandidateInit | undefined {
 
 /** Each line of it costs this browser something. */
 function isSdp(value: unknown): value is string {
-  if (typeof value !== "string") return false;
-  const count = (what: string) => value.split(`\n${what}`).length - 1;
-  return (
-    count("m=") <= limits.DIRECT_LINES_MAX &&
-    count("a=candidate:") <= limits.DIRECT_CANDIDATES_MAX
-  );
+  return typeof value === "string" && value.split(/[\r\n]m=/).length - 1 <= limits.DIRECT_LINES_MAX;
 }
 
 function isObject(value: unknown): value is Said {
@@ -121,18 +116,31 @@ export function opened(configuration: RTCConfiguration): RTCPeerConnection | und
   }
 }
 
-/** Candidates wait until there is a description that they belong to. */
+/** The address that a candidate names, by itself and in a description; as strict as browsers write it. */
+const CANDIDATE = /^(?:a=)?candidate:\S+ \d+ (\S+ \d+ \S+ \d+) typ /i;
+
+/**
+ * The other one's candidates for one connection, of which only so many addresses are taken, however
+ * it tells them. They wait until there is a description that they belong to.
+ */
 export class Candidates {
   private waiting: RTCIceCandidateInit[] | undefined = [];
-  private count = 0;
+  private readonly addresses = new Set<string>();
 
   constructor(private readonly connection: RTCPeerConnection) {}
 
   add(candidate: RTCIceCandidateInit): void {
-    this.count += 1;
-    if (this.count > limits.DIRECT_CANDIDATES_MAX) return;
+    const count = this.addresses.size;
+    // The browser has what is not new.
+    if (!this.takes(candidate.candidate ?? "") || this.addresses.size === count) return;
     if (this.waiting) this.waiting.push(candidate);
     else this.take(candidate);
+  }
+
+  /** A description without the candidates that are too many: a later one names again what is known. */
+  within(sdp: string): string {
+    const lines = sdp.split(/\r\n|\r|\n/);
+    return lines.filter((line) => !/^a=\s*candidate/i.test(line) || this.takes(line)).join("\r\n");
   }
 
   /** The description is there. */
@@ -142,13 +150,21 @@ export class Candidates {
     for (const each of waiting) this.take(each);
   }
 
+  private takes(text: string): boolean {
+    // The empty one tells that no more follow.
+    const address = text === "" ? text : CANDIDATE.exec(text)?.[1];
+    if (address === undefined) return false;
+    if (this.addresses.size < limits.DIRECT_CANDIDATES_MAX) this.addresses.add(address);
+    return this.addresses.has(address);
+  }
+
   private take(candidate: RTCIceCandidateInit): void {
     // One that this browser cannot use: there are others, or media stays with the relay.
     this.connection.addIceCandidate(candidate).catch(() => {});
   }
 }
 
-/** Lets a thing be done once every so often, however often it is asked for. */
+/** Lets a thing be done once every so often, however often it is asked for: it is not done, or waits. */
 export class Pace {
   private at: number | undefined;
 
@@ -162,6 +178,13 @@ export class Pace {
     if (this.at !== undefined && now - this.at < this.eachMs) return false;
     this.at = now;
     return true;
+  }
+
+  async turn(): Promise<void> {
+    const now = this.timers.now();
+    const at = this.at === undefined ? now : Math.max(now, this.at + this.eachMs);
+    this.at = at;
+    if (at > now) await new Promise<void>((done) => void this.timers.after(at - now, done));
   }
 }
 
