@@ -228,7 +228,10 @@ pub const MONEY_DECIMALS: usize = 4;
 pub const ISSUER_BYTES: usize = 400;
 /// Months before that of an invoice whose late minutes are on it: events wait for days, not for a year.
 pub const MONTHS_CORRECTED: i64 = 12;
-/// Applications told of that have no invoice of a month: 100 KiB.
+/// How often an invoice is begun anew as another one of the same application was issued meanwhile:
+/// one for each month that has to do with it.
+pub const ISSUE_TRIES: usize = 12;
+/// Months of applications told of that have no invoice: 100 KiB.
 pub const DUE_TOLD: usize = 1_000;
 /// Items of one page of a list.
 pub const PAGE_ITEMS: usize = 200;

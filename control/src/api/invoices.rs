@@ -61,7 +61,8 @@ pub struct DueAsked {
     month: Option<String>,
 }
 
-/// Months that were used and have no invoice: the one asked for, or that which runs and the one before.
+/// Months that an invoice is lacking of: the one asked for, or that which runs and those of a year
+/// before.
 pub async fn due(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -69,14 +70,8 @@ pub async fn due(
 ) -> Answer {
     let application = caller.application(asked.application)?;
     let now = app.notary.now();
-    let months = match asked.month {
-        Some(month) => vec![month.parse()?],
-        None => vec![Month::of(now), Month::of(now).back(1)],
-    };
-    let mut all: Vec<Due> = Vec::new();
-    for month in months {
-        all.extend(app.store.invoices().due(application.as_deref(), month).await?);
-    }
+    let month = asked.month.map(|month| month.parse()).transpose()?;
+    let mut all = app.store.invoices().due(application.as_deref(), month, now).await?;
     let truncated = all.len() > limits::DUE_TOLD;
     all.truncate(limits::DUE_TOLD);
     let due = |due: &Due| {

@@ -1,9 +1,10 @@
 //! Invoices: an application's minutes of a month, what they cost, and what came late of months before.
 //!
 //! While a month has no invoice it is drafted from the sums whenever somebody asks. One that was
-//! issued is never changed: minutes that come later are lines of the next one, so that all lines of
-//! a month together are the minutes that the API tells of it.
+//! issued is never changed: minutes that come later, or turn out to be none, are lines of the next
+//! one, so that all lines of a month together are the minutes that the API tells of it.
 
+mod due;
 mod money;
 mod month;
 mod prices;
@@ -16,6 +17,7 @@ use super::sums::{By, Span, Sums};
 use crate::fault::Fault;
 use crate::limits;
 
+pub use due::Due;
 pub use money::{read as read_money, write as write_money};
 pub use month::Month;
 pub use prices::{Price, Prices};
@@ -51,13 +53,13 @@ pub struct Invoice {
 /// Minutes that were used in one month.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// That of the invoice, or one before that was issued without these.
+    /// That of the invoice, or one before that was issued without these, or with more.
     pub month: Month,
-    /// How many.
+    /// How many; below zero: so many were on an invoice before and were none.
     pub minutes: i64,
     /// What 1,000 of them cost.
     pub price: i64,
-    /// What they cost, rounded half up.
+    /// What they cost, halves rounded away from zero.
     pub amount: i64,
 }
 
@@ -74,15 +76,13 @@ pub struct Wanted {
     pub count: usize,
 }
 
-/// Minutes that have no invoice yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    /// Whose.
-    pub application: String,
-    /// Of which month.
-    pub month: Month,
-    /// How many.
-    pub minutes: i64,
+/// A month that was issued, and how many of its minutes are on whichever invoice.
+#[derive(Debug, PartialEq, Eq)]
+struct Billed {
+    month: Month,
+    currency: String,
+    price: i64,
+    minutes: i64,
 }
 
 impl Invoices {
@@ -106,15 +106,16 @@ impl Invoices {
             )));
         }
         let price = self.prices.valid(application, month).await?;
-        let used = self.used(application, month).await?;
         let billed = self.reads.rows(BILLED, &before(application, month)).await?;
-        draft(application, month, price, &used, &billed)
+        let used = self.used(application, month).await?;
+        draft(application, month, price, &used, &read_billed(&billed)?)
     }
 
     /// Issues a month that is over, once: whoever asks again gets what was issued, and `false`.
     ///
     /// # Errors
-    /// As [`Invoices::find`]; [`crate::fault::Class::Conflict`] also when the month is not over.
+    /// As [`Invoices::find`]; [`crate::fault::Class::Conflict`] also when the month is not over;
+    /// [`crate::fault::Class::Unavailable`]: others issue for the same application all the while.
     pub async fn issue(
         &self,
         application: &str,
@@ -130,23 +131,35 @@ impl Invoices {
             )));
         }
         let price = self.prices.valid(application, month).await?;
-        let used = self.used(application, month).await?;
-        let mut open = self.pool.begin().await?;
-        // One issues at a time: so numbers have no gaps, and as sums only grow and what is billed is
-        // read after this, no minute is on two invoices.
-        let last = open.rows("SELECT last FROM invoice_numbers WHERE id = 1 {lock}", &[]).await?;
-        let none = || Fault::internal("invoice_numbers in the store is empty; restore its row");
-        let number = last.first().ok_or_else(none)?.int(0)? + 1;
-        let issued = open.rows(&of_month(), &values![application, month.begin()]).await?;
-        if let Some(row) = issued.first() {
-            let lines = open.rows(LINES, &values![row.int(0)?]).await?;
-            return Ok((whole(row, &lines)?, false));
+        for _ in 0..limits::ISSUE_TRIES {
+            let billed = self.reads.rows(BILLED, &before(application, month)).await?;
+            let billed = read_billed(&billed)?;
+            let used = self.used(application, month).await?;
+            let mut open = self.pool.begin().await?;
+            // One issues at a time: so numbers have no gaps.
+            let last = "SELECT last FROM invoice_numbers WHERE id = 1 {lock}";
+            let last = open.rows(last, &[]).await?;
+            let none = || Fault::internal("invoice_numbers in the store is empty; restore its row");
+            let number = last.first().ok_or_else(none)?.int(0)? + 1;
+            let issued = open.rows(&of_month(), &values![application, month.begin()]).await?;
+            if let Some(row) = issued.first() {
+                let lines = open.rows(LINES, &values![row.int(0)?]).await?;
+                return Ok((whole(row, &lines)?, false));
+            }
+            // What another one billed meanwhile may be of sums that are newer than these: minutes
+            // would be taken back that are there.
+            let now_billed = open.rows(BILLED, &before(application, month)).await?;
+            if read_billed(&now_billed)? != billed {
+                continue;
+            }
+            let draft = draft(application, month, price, &used, &billed)?;
+            write(&mut open, &draft, number, now).await?;
+            open.commit().await?;
+            return Ok((Invoice { issued: Some((number, now)), ..draft }, true));
         }
-        let billed = open.rows(BILLED, &before(application, month)).await?;
-        let draft = draft(application, month, price, &used, &billed)?;
-        write(&mut open, &draft, number, now).await?;
-        open.commit().await?;
-        Ok((Invoice { issued: Some((number, now)), ..draft }, true))
+        Err(Fault::unavailable(format!(
+            "others issue invoices of {application:?} at the same time; issue this one again"
+        )))
     }
 
     async fn issued(&self, application: &str, month: Month) -> Result<Option<Invoice>, Fault> {
@@ -173,27 +186,6 @@ impl Invoices {
         self.reads.rows(&statement, &filter.values).await?.iter().map(invoice).collect()
     }
 
-    /// Who used something in a month without an invoice of it, by name.
-    ///
-    /// # Errors
-    /// [`crate::fault::Class::Internal`].
-    pub async fn due(&self, application: Option<&str>, month: Month) -> Result<Vec<Due>, Fault> {
-        let span = span(application, month, month);
-        let statement = "SELECT application FROM invoices WHERE month_ms = ?";
-        let issued = self.reads.rows(statement, &values![month.begin()]).await?;
-        let issued = issued.iter().map(|row| row.text(0)).collect::<Result<Vec<_>, _>>()?;
-        let used = self.sums.usage(&span, By::Month, true).await?.into_iter();
-        let due = used.filter_map(|used| {
-            let application = used.application?;
-            (used.participant_minutes > 0).then_some(Due {
-                application,
-                month,
-                minutes: used.participant_minutes,
-            })
-        });
-        Ok(due.filter(|due| !issued.contains(&due.application)).collect())
-    }
-
     /// Whether an application used anything in a month or in those that are corrected with it: it
     /// may have been removed since.
     ///
@@ -215,27 +207,28 @@ fn span(application: Option<&str>, first: Month, last: Month) -> Span {
     Span { application: application.map(str::to_owned), from: first.begin(), to: last.end() }
 }
 
-/// What would be issued: the month's minutes, then those that came since months before were.
+/// What would be issued: the month's minutes, then by how many those of months before became more or
+/// fewer since these were.
 fn draft(
     application: &str,
     month: Month,
     price: Price,
     used: &BTreeMap<Month, i64>,
-    billed: &[Row],
+    billed: &[Billed],
 ) -> Result<Invoice, Fault> {
     let line = |month: Month, minutes: i64, micros: i64| {
         let amount = money::amount(minutes, micros, price.decimals)?;
         Ok::<_, Fault>(Line { month, minutes, price: micros, amount })
     };
-    let minutes_of = |month: &Month| used.get(month).copied().unwrap_or_default();
-    let mut lines = vec![line(month, minutes_of(&month), price.micros)?];
-    for row in billed {
-        let (before, currency) = (Month::of(row.int(0)?), row.text(1)?);
-        // Where that month was issued in another currency, this invoice's price is all there is.
-        let micros = if currency == price.currency { row.int(2)? } else { price.micros };
-        let late = minutes_of(&before) - row.int(3)?;
-        if late > 0 {
-            lines.push(line(before, late, micros)?);
+    let own = used.get(&month).copied().unwrap_or_default();
+    let mut lines = vec![line(month, own, price.micros)?];
+    for billed in billed {
+        let late = late(used.get(&billed.month), billed.minutes);
+        if late != 0 {
+            // Where that month was issued in another currency, this invoice's price is all there is.
+            let is_same = billed.currency == price.currency;
+            let micros = if is_same { billed.price } else { price.micros };
+            lines.push(line(billed.month, late, micros)?);
         }
     }
     Ok(Invoice {
@@ -247,6 +240,12 @@ fn draft(
         total: money::sum(lines.iter().map(|line| line.amount))?,
         lines,
     })
+}
+
+/// By how many minutes a month that was issued is corrected. Sums that know nothing of it at all are
+/// those of another store, as after statistics moved: they take nothing back.
+fn late(used: Option<&i64>, billed: i64) -> i64 {
+    used.map_or(0, |used| used - billed)
 }
 
 async fn write(open: &mut Open, draft: &Invoice, number: i64, now: i64) -> Result<(), Fault> {
@@ -297,7 +296,7 @@ fn of_month() -> String {
     format!("SELECT {COLUMNS} FROM invoices WHERE application = ? AND month_ms = ?")
 }
 
-/// Months that were issued, and how many minutes of each are on whichever invoice.
+/// See [`read_billed`].
 const BILLED: &str = "SELECT i.month_ms, i.currency, i.micros, CAST(SUM(l.minutes) AS {int})
     FROM invoices i
     JOIN invoice_lines l ON l.application = i.application AND l.month_ms = i.month_ms
@@ -307,6 +306,18 @@ const BILLED: &str = "SELECT i.month_ms, i.currency, i.micros, CAST(SUM(l.minute
 /// Which of [`BILLED`] are corrected with a month.
 fn before(application: &str, month: Month) -> [Value; 3] {
     values![application, month.back(limits::MONTHS_CORRECTED).begin(), month.begin()]
+}
+
+fn read_billed(rows: &[Row]) -> Result<Vec<Billed>, Fault> {
+    let billed = |row: &Row| {
+        Ok(Billed {
+            month: Month::of(row.int(0)?),
+            currency: row.text(1)?,
+            price: row.int(2)?,
+            minutes: row.int(3)?,
+        })
+    };
+    rows.iter().map(billed).collect()
 }
 
 fn invoice(row: &Row) -> Result<Invoice, Fault> {

@@ -96,15 +96,16 @@ impl Sums {
         }
         let unit = if let By::Unit(unit) = by { unit } else { "day" };
         let name = if each { "application" } else { "''" };
+        let at = if by == By::Month { span.months() } else { "at_ms".into() };
         let filter = span.filter(unit);
         let rows = self
             .pool
             .rows(
                 &format!(
-                "SELECT at_ms, {name}, CAST(SUM(total_ms) AS {{int}}), CAST(SUM(stays) AS {{int}}),
+                "SELECT {at}, {name}, CAST(SUM(total_ms) AS {{int}}), CAST(SUM(stays) AS {{int}}),
                  CAST(SUM(sessions) AS {{int}}), CAST(SUM(bytes_in) AS {{int}}),
                  CAST(SUM(bytes_out) AS {{int}}) FROM usage_sums WHERE unit = ?{}
-                 GROUP BY at_ms{} ORDER BY 1, 2",
+                 GROUP BY 1{} ORDER BY 1, 2",
                 filter.text,
                 if each { ", application" } else { "" }
             ),
@@ -253,6 +254,21 @@ impl Usage {
 }
 
 impl Span {
+    /// The month of a row, in SQL, where there are few: the store adds days up sooner than is done
+    /// here. Otherwise its day.
+    fn months(&self) -> String {
+        let (mut cases, mut begin) = (String::new(), month_of(self.from));
+        for _ in 0..=limits::MONTHS_CORRECTED {
+            let end = month_of(begin + 32 * DAY_MS);
+            cases += &format!(" WHEN at_ms < {end} THEN {begin}");
+            if self.to <= end {
+                return format!("CAST(CASE{cases} END AS {{int}})");
+            }
+            begin = end;
+        }
+        "at_ms".into()
+    }
+
     fn filter(&self, unit: &str) -> Filter {
         let mut filter = Filter { text: String::new(), values: vec![Value::from(unit)] };
         filter.and("application = ?", self.application.clone());

@@ -1,5 +1,6 @@
 //! Invoices: once each, whoever issues at the same time, on every engine; and who may see which.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use reqwest::{Client, Method, StatusCode};
@@ -7,8 +8,9 @@ use serde_json::{Value, json};
 use strait_control::auth::{Claims, Secret, Signer, mint};
 use strait_control::events::event::{Event, Stay, What};
 use strait_control::fault::Class;
+use strait_control::limits;
 use strait_control::store::Store;
-use strait_control::store::invoices::{Invoice, Month, Price, Wanted};
+use strait_control::store::invoices::{Due, Invoice, Month, Price, Wanted};
 
 use crate::Service;
 use crate::databases::Database;
@@ -36,26 +38,30 @@ async fn postgresql_issues_each_invoice_once() {
 
 /// A stay of so many minutes.
 async fn stay(store: &Store, name: &str, application: &str, joined: i64, minutes: i64) {
+    store.records().write(&[told(name, application, joined, minutes, true)]).await.unwrap();
+}
+
+/// What is told of a stay of so many minutes, or of one that goes on.
+fn told(name: &str, application: &str, joined: i64, minutes: i64, is_over: bool) -> Event {
     let stay = Stay {
         stay: name.into(),
         peer: "p".into(),
         client: "native".into(),
         joined,
         until: joined + minutes * MINUTE,
-        left: Some("left".into()),
+        left: is_over.then(|| "left".into()),
         ..Stay::default()
     };
-    let event = Event {
-        id: name.into(),
+    Event {
+        id: format!("{name}-{is_over}"),
         at: joined,
         node: "here".into(),
         application: application.into(),
         scope: "lobby".into(),
         session: format!("s-{name}"),
         created: joined,
-        what: What::Left { stay },
-    };
-    store.records().write(&[event]).await.unwrap();
+        what: if is_over { What::Left { stay } } else { What::Present { stays: vec![stay] } },
+    }
 }
 
 fn month(text: &str) -> Month {
@@ -149,10 +155,35 @@ async fn issues_once(url: &str) {
     let wanted = Wanted { application: Some("app-1".into()), count: 2, ..Wanted::default() };
     let list = again.invoices().list(&wanted).await.unwrap();
     assert!(list[0].issued > list[1].issued && list.len() == 2, "{list:?}");
-    let due = again.invoices().due(None, months[2]).await.unwrap();
+    let due = again.invoices().due(None, Some(months[2]), now).await.unwrap();
     let due: Vec<_> = due.iter().map(|due| (due.application.as_str(), due.minutes)).collect();
     assert_eq!(due.len(), 2);
     assert!(due.contains(&("app-0", 300)) && due.contains(&("App-0", 300)), "{due:?}");
+    gives_back(store, months, now).await;
+}
+
+/// Somebody was taken to be there for longer than they were, and for this alone there is an invoice.
+async fn gives_back(store: &Store, [first, second, _]: [Month; 3], now: i64) {
+    let (records, invoices) = (store.records(), store.invoices());
+    let tell = |minutes, is_over| told("short", "app-2", first.begin(), minutes, is_over);
+    records.write(&[tell(100, false)]).await.unwrap();
+    let (issued, _) = invoices.issue("app-2", first, now).await.unwrap();
+    assert_eq!((issued.minutes, issued.total), (100, 400_000));
+    records.write(&[tell(40, true)]).await.unwrap();
+    let due = invoices.due(Some("app-2"), None, now).await.unwrap();
+    let wanted = Due { application: "app-2".into(), month: second, minutes: -60 };
+    assert_eq!(due, std::slice::from_ref(&wanted));
+    let all = invoices.due(None, None, now).await.unwrap();
+    assert!(all.contains(&wanted) && all.is_sorted_by_key(|due| Reverse(due.month)), "{all:?}");
+    let (back, _) = invoices.issue("app-2", second, now).await.unwrap();
+    // 60 × 3.99 / 1,000 = 0.2394
+    assert_eq!((back.lines[1].month, back.minutes, back.total), (first, -60, -240_000));
+    assert_eq!(invoices.find("app-2", second, now).await.unwrap(), back);
+    assert_eq!(invoices.due(Some("app-2"), None, now).await.unwrap(), []);
+    // Nobody's name is everybody's.
+    let nobody = store.prices().remove(Some(""), month("2025-01")).await.unwrap_err();
+    assert_eq!(nobody.class, Class::Malformed, "{nobody}");
+    assert_eq!(store.prices().list().await.unwrap().len(), 1);
 }
 
 async fn call(
@@ -260,6 +291,15 @@ async fn a_month_is_drafted_issued_and_seen_by_whom_it_concerns() {
     );
     assert_eq!(call(&service, Method::DELETE, "/applications/acme", OPERATOR, None).await.0, 204);
     assert_eq!(get(&path, OPERATOR).await, (200, issued));
+    let (status, told) = call(
+        &service,
+        Method::DELETE,
+        &format!("/prices?application=&from={over}"),
+        OPERATOR,
+        None,
+    )
+    .await;
+    assert_eq!((status, &told["error"]), (400, &json!("malformed")), "{told}");
     let removed = format!("/prices?from={over}");
     assert_eq!(call(&service, Method::DELETE, &removed, OPERATOR, None).await.0, 204);
     assert_eq!(get("/prices", OPERATOR).await.1["items"], json!([]));
@@ -280,6 +320,30 @@ async fn a_month_is_drafted_issued_and_seen_by_whom_it_concerns() {
     let (_, page) = get("/invoices?limit=1&cursor=2", OPERATOR).await;
     assert_eq!((&page["items"][0]["number"], &page["next"]), (&json!(1), &Value::Null));
     assert_eq!(get("/invoices?cursor=x", OPERATOR).await.0, 400);
+}
+
+#[tokio::test]
+async fn what_can_be_issued_is_told_however_many_use_the_month_that_runs() {
+    let service = Service::start_with(|config| config.api.tokens = vec![OPERATOR.into()]).await;
+    let app = &service.server.app;
+    let running = Month::of(app.notary.now());
+    let use_now = |number: usize| {
+        let name = format!("app-{number}");
+        told(&name, &name, running.begin(), 1, true)
+    };
+    let many: Vec<Event> = (0..=limits::DUE_TOLD).map(use_now).collect();
+    app.store.records().write(&many).await.unwrap();
+    stay(&app.store, "forgotten", "zz", running.back(5).begin(), 5).await;
+    stay(&app.store, "over", "zz", running.back(1).begin(), 1).await;
+    let (_, due) = call(&service, Method::GET, "/invoices/due", OPERATOR, None).await;
+    let items = due["items"].as_array().unwrap();
+    assert_eq!((items.len(), &due["truncated"]), (limits::DUE_TOLD, &json!(true)));
+    let told = |back: i64, minutes: i64| {
+        let month = running.back(back).to_string();
+        json!({"application": "zz", "month": month, "minutes": minutes, "over": true})
+    };
+    assert_eq!(items[..2], [told(1, 1), told(5, 5)]);
+    assert_eq!(items[2]["over"], json!(false));
 }
 
 #[tokio::test]

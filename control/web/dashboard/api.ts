@@ -196,7 +196,7 @@ export interface Invoice extends InvoiceSummary {
   lines: InvoiceLine[];
 }
 
-/** A month that was used and has no invoice. */
+/** A month that an invoice is lacking of, with the minutes that are on none. */
 export interface Due {
   application: string;
   month: string;

@@ -41,7 +41,8 @@ pub fn write(micros: i64, decimals: usize) -> String {
     }
 }
 
-/// What minutes cost at so many millionths for 1,000, rounded half up to `decimals`.
+/// What minutes cost at so many millionths for 1,000, rounded to `decimals`, halves away from zero: what was
+/// billed and turns out to be none comes to the same below zero.
 ///
 /// # Errors
 /// [`crate::fault::Class::NotAcceptable`]: it is more than can be written down.
@@ -50,7 +51,8 @@ pub fn amount(minutes: i64, price: i64, decimals: usize) -> Result<i64, Fault> {
         i128::from(MICROS) / 10_i128.pow(u32::try_from(decimals.min(DECIMALS)).unwrap_or(0));
     let exact = i128::from(minutes) * i128::from(price);
     // Of a thousand minutes each: the half of what is rounded to is 500 of these.
-    let rounded = (exact + 500 * least).div_euclid(1_000 * least) * least;
+    let units = (exact.abs() + 500 * least) / (1_000 * least);
+    let rounded = units * exact.signum() * least;
     i64::try_from(rounded).map_err(|_| too_much())
 }
 
@@ -109,10 +111,11 @@ mod tests {
     }
 
     #[test]
-    fn halves_are_rounded_up() {
+    fn halves_are_rounded_away_from_zero() {
         // 0.004, 0.005, 0.006 of the currency.
         for (minutes, micros) in [(4, 0), (5, 10_000), (6, 10_000), (15, 20_000), (0, 0)] {
             assert_eq!(amount(minutes, 1_000_000, 2).unwrap(), micros, "{minutes}");
+            assert_eq!(amount(-minutes, 1_000_000, 2).unwrap(), -micros, "-{minutes}");
         }
         assert_eq!(amount(500, 1_000_000, 0).unwrap(), 1_000_000);
         assert_eq!(amount(499, 1_000_000, 0).unwrap(), 0);
@@ -126,7 +129,7 @@ mod tests {
             prop_assert_eq!(read(&write(micros, decimals)).unwrap(), micros);
         }
 
-        /// Less than half of what is rounded to away, or exactly that and above.
+        /// Less than half of what is rounded to away, or exactly that and farther from zero.
         #[test]
         fn nothing_is_lost_but_by_rounding(
             minutes in 0_i64..1_000_000_000, price in 0_i64..10_000_000, decimals in 0_usize..=4,
@@ -136,6 +139,7 @@ mod tests {
             let twice_off = 2 * (rounded * 1_000 - i128::from(minutes) * i128::from(price));
             prop_assert_eq!(rounded % least, 0);
             prop_assert!(-1_000 * least < twice_off && twice_off <= 1_000 * least);
+            prop_assert_eq!(i128::from(amount(-minutes, price, decimals).unwrap()), -rounded);
         }
     }
 }

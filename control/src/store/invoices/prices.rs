@@ -34,7 +34,7 @@ impl Price {
     /// [`crate::fault::Class::Malformed`].
     fn check(&self) -> Result<(), Fault> {
         if let Some(application) = &self.application {
-            id::check_name("the application's identifier", application, limits::APPLICATION_BYTES)?;
+            check_application(application)?;
         }
         let Self { currency, decimals, issuer, .. } = self;
         if currency.len() != 3 || !currency.bytes().all(|letter| letter.is_ascii_uppercase()) {
@@ -97,8 +97,11 @@ impl Prices {
     /// Removes a price.
     ///
     /// # Errors
-    /// [`crate::fault::Class::NotFound`], [`crate::fault::Class::Internal`].
+    /// [`crate::fault::Class::Malformed`], [`crate::fault::Class::NotFound`],
+    /// [`crate::fault::Class::Internal`].
     pub async fn remove(&self, application: Option<&str>, from: Month) -> Result<(), Fault> {
+        // An empty one is everybody's in the table, which nobody asked for who names one.
+        application.map_or(Ok(()), check_application)?;
         let statement = "DELETE FROM prices WHERE application = ? AND from_ms = ?";
         let values = values![application.unwrap_or_default(), from.begin()];
         match self.pool.execute(statement, &values).await? {
@@ -132,6 +135,10 @@ impl Prices {
             ))
         })
     }
+}
+
+fn check_application(name: &str) -> Result<(), Fault> {
+    id::check_name("the application's identifier", name, limits::APPLICATION_BYTES)
 }
 
 const COLUMNS: &str = "application, from_ms, currency, decimals, micros, issuer";

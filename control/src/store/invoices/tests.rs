@@ -32,24 +32,36 @@ fn price(currency: &str, micros: i64) -> Price {
 
 /// Somebody was there for so long.
 async fn stay(store: &Store, number: usize, application: &str, joined: i64, length_ms: i64) {
+    tell(store, number, application, joined, length_ms, true).await;
+}
+
+/// Somebody was there for so long, or is taken to be there yet.
+async fn tell(
+    store: &Store,
+    number: usize,
+    application: &str,
+    joined: i64,
+    length_ms: i64,
+    is_over: bool,
+) {
     let stay = Stay {
         stay: format!("n.{number}"),
         peer: "p".into(),
         client: "native".into(),
         joined,
         until: joined + length_ms,
-        left: Some("left".into()),
+        left: is_over.then(|| "left".into()),
         ..Stay::default()
     };
     let event = Event {
-        id: format!("n.{number}"),
+        id: format!("n.{number}.{is_over}"),
         at: joined,
         node: "here".into(),
         application: application.into(),
         scope: "lobby".into(),
         session: format!("s-{number}"),
         created: joined,
-        what: What::Left { stay },
+        what: if is_over { What::Left { stay } } else { What::Present { stays: vec![stay] } },
     };
     store.records().write(&[event]).await.unwrap();
 }
@@ -115,6 +127,72 @@ async fn late_minutes_are_on_the_next_invoice() {
 }
 
 #[tokio::test]
+async fn minutes_that_were_none_are_given_back() {
+    let store = Store::open_in_memory().await.unwrap();
+    let invoices = store.invoices();
+    store.prices().set(&price("EUR", 4_125_000)).await.unwrap();
+    // Present until 14:00, by the last that its node told; it left at 13:00.
+    tell(&store, 0, "acme", month(0).begin(), 7_200_000, false).await;
+    let (first, _) = invoices.issue("acme", month(0), later()).await.unwrap();
+    assert_eq!(lines(&first), [("2026-01".to_owned(), 120, 500_000)]);
+    tell(&store, 0, "acme", month(0).begin(), 3_600_000, true).await;
+    assert_eq!(minutes(&store, "acme", month(0)).await, 60);
+    let (second, _) = invoices.issue("acme", month(1), later()).await.unwrap();
+    let wanted = [("2026-02".to_owned(), 0, 0), ("2026-01".to_owned(), -60, -250_000)];
+    assert_eq!(lines(&second), wanted);
+    assert_eq!((second.minutes, second.total), (-60, -250_000));
+    let third = invoices.find("acme", month(2), later()).await.unwrap();
+    assert_eq!(third.lines.len(), 1, "given back once");
+    // Sums of which a month is gone are those of another store.
+    let statement = "DELETE FROM usage_sums WHERE at_ms < ?";
+    invoices.pool.execute(statement, &values![month(1).begin()]).await.unwrap();
+    assert_eq!(invoices.find("acme", month(2), later()).await.unwrap().lines.len(), 1);
+    assert_eq!(invoices.due(None, None, month(2).begin()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn whoever_has_minutes_without_an_invoice_is_due() {
+    let store = Store::open_in_memory().await.unwrap();
+    let invoices = store.invoices();
+    store.prices().set(&price("EUR", 4_000_000)).await.unwrap();
+    let now = month(3).begin() + 1;
+    let due = async |wanted: Option<i64>| {
+        let due = invoices.due(None, wanted.map(month), now).await.unwrap();
+        let told = |due: Due| (due.application, due.month.to_string(), due.minutes);
+        due.into_iter().map(told).collect::<Vec<_>>()
+    };
+    let of = |application: &str, month: &str, minutes| (application.into(), month.into(), minutes);
+    stay(&store, 0, "a", month(3).begin(), 60_000).await;
+    stay(&store, 1, "late", month(0).begin(), 60_000).await;
+    stay(&store, 2, "b", month(3).back(limits::MONTHS_CORRECTED).begin(), 120_000).await;
+    stay(&store, 3, "b", month(2).begin(), 180_000).await;
+    invoices.issue("late", month(0), now).await.unwrap();
+    let wanted = [of("b", "2026-03", 3), of("b", "2025-04", 2), of("a", "2026-04", 1)];
+    assert_eq!(due(None).await, wanted);
+
+    // Who used nothing since has an invoice to come all the same, once, and in the first month there is.
+    stay(&store, 4, "late", month(0).begin(), 7 * 60_000).await;
+    assert_eq!(due(Some(1)).await, [of("late", "2026-02", 7)]);
+    assert_eq!(due(Some(2)).await, [of("b", "2026-03", 3)]);
+    assert_eq!(due(None).await.len(), 4);
+    invoices.issue("late", month(1), now).await.unwrap();
+    assert_eq!(due(None).await, wanted);
+    // And so has who is owed something, in the month that runs where all others were issued.
+    invoices.issue("late", month(2), now).await.unwrap();
+    tell(&store, 5, "a", month(2).begin(), 600_000, false).await;
+    invoices.issue("a", month(2), now).await.unwrap();
+    tell(&store, 5, "a", month(2).begin(), 240_000, true).await;
+    stay(&store, 6, "late", month(1).begin(), 60_000).await;
+    let wanted = [
+        of("b", "2026-03", 3),
+        of("b", "2025-04", 2),
+        of("a", "2026-04", 1 - 6),
+        of("late", "2026-04", 1),
+    ];
+    assert_eq!(due(None).await, wanted);
+}
+
+#[tokio::test]
 async fn applications_have_prices_of_their_own() {
     let store = Store::open_in_memory().await.unwrap();
     let (prices, any) = (store.prices(), price("EUR", 1_000_000));
@@ -133,6 +211,9 @@ async fn applications_have_prices_of_their_own() {
     let gone = prices.remove(Some("acme"), month(1)).await.unwrap_err();
     assert_eq!(gone.class, Class::NotFound);
     assert_eq!(prices.valid("acme", month(2)).await.unwrap(), newer);
+    let nobody = prices.remove(Some(""), newer.from).await.unwrap_err();
+    assert_eq!(nobody.class, Class::Malformed);
+    assert_eq!(prices.valid("acme", month(2)).await.unwrap(), newer, "everybody's is there");
     for wrong in [
         Price { currency: "eur".into(), ..any.clone() },
         Price { decimals: 5, ..any.clone() },
@@ -149,6 +230,10 @@ async fn applications_have_prices_of_their_own() {
 enum Step {
     /// Somebody is there: from so many milliseconds of a month on, for so long.
     Stay(i64, i64, i64),
+    /// Likewise, and nothing tells of its end.
+    Present(i64, i64, i64),
+    /// All who are there left, and were there for so many hundredths of what was told.
+    Left(i64),
     Issue(i64),
     Price(i64, i64),
 }
@@ -157,9 +242,12 @@ fn step() -> impl Strategy<Value = Step> {
     let day = 86_400_000_i64;
     // Months are of 28 to 31 days: some stays go on into the next one.
     let at = prop_oneof![0..31 * day, 28 * day - 3_600_000..31 * day];
+    let there = (0..MONTHS, at.clone(), 1..7_200_000_i64);
     prop_oneof![
         4 => (0..MONTHS, at, 1..7_200_000_i64).prop_map(|(m, at, long)| Step::Stay(m, at, long)),
-        2 => (0..MONTHS).prop_map(Step::Issue),
+        3 => there.prop_map(|(m, at, long)| Step::Present(m, at, long)),
+        2 => (0..101_i64).prop_map(Step::Left),
+        3 => (0..MONTHS).prop_map(Step::Issue),
         1 => (0..MONTHS, 0..9_000_000_i64).prop_map(|(m, micros)| Step::Price(m, micros)),
     ]
 }
@@ -177,11 +265,23 @@ proptest! {
             let invoices = store.invoices();
             store.prices().set(&price("EUR", 3_990_000)).await.unwrap();
             let mut issued: Vec<Invoice> = Vec::new();
+            let mut there = Vec::new();
             for (number, step) in steps.iter().enumerate() {
                 match *step {
                     Step::Stay(m, at, long) => {
                         stay(&store, number, "acme", month(m).begin() + at, long).await;
                         stay(&store, 1_000 + number, "other", month(m).begin(), long).await;
+                    }
+                    Step::Present(m, at, long) => {
+                        let joined = month(m).begin() + at;
+                        tell(&store, number, "acme", joined, long, false).await;
+                        there.push((number, joined, long));
+                    }
+                    Step::Left(part) => {
+                        for (number, joined, long) in there.drain(..) {
+                            let was = long * part / 100;
+                            tell(&store, number, "acme", joined, was, true).await;
+                        }
                     }
                     Step::Price(m, micros) => {
                         let price = Price { from: month(m), ..price("EUR", micros) };

@@ -36,7 +36,7 @@ export async function invoice(context: Context, id: string): Promise<View> {
         rows: told.lines,
         columns: [
           { name: "Month", cell: (line) => line.month },
-          { name: "What", cell: ({ kind }) => WHAT[kind] },
+          { name: "What", cell: what },
           { name: "Minutes", cell: (line) => count(line.minutes), isNumber: true },
           {
             name: "1,000 minutes",
@@ -55,7 +55,7 @@ export async function invoice(context: Context, id: string): Promise<View> {
       h(
         "p",
         { class: "quiet" },
-        `Each line is rounded half up to ${told.decimals} decimals. Taxes are not in it.`,
+        `Each line is rounded to ${told.decimals} decimals, halves away from zero. Taxes are not in it.`,
       ),
       h(
         "p",
@@ -68,10 +68,10 @@ export async function invoice(context: Context, id: string): Promise<View> {
   };
 }
 
-const WHAT: Record<InvoiceLine["kind"], string> = {
-  usage: "Participant minutes",
-  correction: "Minutes that came late",
-};
+function what({ kind, minutes }: InvoiceLine): string {
+  if (kind === "usage") return "Participant minutes";
+  return minutes < 0 ? "Minutes billed before that were none" : "Minutes that came late";
+}
 
 function issueButton({ api, me, act }: Context, path: string, told: Invoice): Child {
   if (told.state === "issued" || me.role !== "operator") return undefined;
@@ -81,7 +81,7 @@ function issueButton({ api, me, act }: Context, path: string, told: Invoice): Ch
   const issue = async (): Promise<void> => {
     const title = `Issue ${told.month} of ${told.application}?`;
     const text =
-      "It gets the next number and is never changed again. Minutes that come later are on the next one.";
+      "It gets the next number and is never changed again. What changes later is on the next one.";
     if (await confirmed({ title, text, action: "Issue it" })) {
       await act(async () => void (await api.send("POST", path)));
     }
