@@ -188,6 +188,10 @@ pub const EVENTS_READ_AT_ONCE: usize = 256;
 pub const EVENTS_ASIDE: usize = 10_000;
 /// How long one call of the Redis of the events may take.
 pub const EVENTS_CALL: Duration = Duration::from_secs(3);
+/// How long an end in order waits, when all else is done or has had its time, until what happened is
+/// told: for a Redis that does not answer, and then for the disk.
+pub const EVENTS_END: Duration = Duration::from_secs(5);
+const _: () = assert!(EVENTS_CALL.as_millis() + 1_000 < EVENTS_END.as_millis());
 /// How long an agent waits for events in one call.
 pub const EVENTS_BLOCK: Duration = Duration::from_secs(1);
 const _: () = assert!(EVENTS_BLOCK.as_millis() + 1_000 < EVENTS_CALL.as_millis());
@@ -337,8 +341,9 @@ pub const MEMO_BYTES: usize = 40 << 10;
 /// Bytes of allowed senders that are noted of a client: 500 peers. Of longer lists those who are in the
 /// scope come first.
 pub const MEMO_SENDERS_BYTES: usize = 16 << 10;
-/// How long the start waits for what the relay noted: 10,000 clients are 40 MiB at most, and less than a
-/// second. Clients come back for longer than that. What came until then counts.
+/// How long the start waits for what the relay noted: 10,000 clients at 4 KiB each are 40 MiB. At
+/// [`MEMO_BYTES`] each they were 390 MiB, of which the relay keeps 256 MiB. Clients come back for longer
+/// than that. What came until then counts.
 pub const RECALL_TIME: Duration = Duration::from_secs(10);
 /// How long it waits for the next note. A relay that is not there refuses at once.
 pub const RECALL_SILENCE: Duration = Duration::from_secs(3);

@@ -75,6 +75,8 @@ pub struct Links {
     leaves: AtomicBool,
     /// Those that are.
     left: AtomicUsize,
+    /// Of them those whose client is being told so.
+    parting: AtomicUsize,
     /// Turns true when the process ends.
     shutdown: watch::Receiver<bool>,
 }
@@ -160,6 +162,7 @@ impl Links {
             hasher: RandomState::new(),
             leaves: AtomicBool::default(),
             left: AtomicUsize::default(),
+            parting: AtomicUsize::default(),
             shutdown,
         })
     }
@@ -231,7 +234,12 @@ impl Links {
 
     /// Sessions that wait for the next process.
     pub fn left(&self) -> usize {
-        self.left.load(Ordering::Relaxed)
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Those of them whose client is being told so.
+    pub fn parting(&self) -> usize {
+        self.parting.load(Ordering::Relaxed)
     }
 
     /// What they did.

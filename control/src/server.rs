@@ -264,15 +264,24 @@ impl Server {
                         self.app.scopes.forget_process().await;
                     }
                 }
-                sessions => {
-                    info!(sessions, "left to the process that comes next");
-                    self.app.notary.tell_presence(Moment::now());
-                }
+                sessions => info!(sessions, "left to the process that comes next"),
             }
-            self.app.notary.settle().await;
         };
         if tokio::time::timeout(grace + limits::RELAY_CALL, rest).await.is_err() {
             warn!("some sessions did not end in time");
+        }
+        // Also then: who takes events ends with the followers.
+        self.app.notary.tell_presence(Moment::now());
+        let parted = async {
+            while self.app.links.parting() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let told = async { tokio::join!(self.app.notary.settle(), parted) };
+        if tokio::time::timeout(limits::EVENTS_END, told).await.is_err() {
+            warn!(
+                "what happened last is not told: the store or Redis does not answer, or the disk"
+            );
         }
         self.followers.iter().for_each(tokio::task::JoinHandle::abort);
     }

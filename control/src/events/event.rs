@@ -109,6 +109,11 @@ pub struct Stay {
 }
 
 impl Stay {
+    /// What of it is so from its beginning to its end.
+    pub fn as_begun(&self) -> Self {
+        Self { until: self.joined, left: None, bytes_in: 0, bytes_out: 0, ..self.clone() }
+    }
+
     /// Takes over what another telling of the same stay knows better. Until when it was, the one that
     /// it is over knows best.
     pub fn merge(&mut self, other: &Self) {

@@ -133,9 +133,9 @@ impl Notary {
         })
     }
 
-    /// What was told of a stay last.
-    pub fn told(&self, stay: Stay) -> Option<event::Stay> {
-        self.book().stays.get(&stay).map(|entry| entry.told.clone())
+    /// A stay as it began.
+    pub fn begun(&self, stay: Stay) -> Option<event::Stay> {
+        self.book().stays.get(&stay).map(|entry| entry.told.as_begun())
     }
 
     /// A peer whose stay an earlier process noted is there still. That stay ends now and another

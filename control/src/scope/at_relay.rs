@@ -298,12 +298,13 @@ impl Scopes {
         let memo = memo::write(&OfScope::of(scope, fence, key, seen.ssrc));
         at_relay.noted = match self.relay.keep_note(&scope.relay_id, "", memo).await {
             Ok(()) => Some(seen),
-            Err(fault) if fault.class == Class::Unavailable => return Err(fault),
-            // It keeps none then, nor one of before: nobody will go on with this scope.
-            Err(fault) => {
+            // It has no room, or no such scope, and keeps none of before: nobody goes on with this one.
+            Err(fault) if matches!(fault.class, Class::TooMany | Class::NotFound) => {
                 debug!(scope = scope.key.scope, "not noted: {fault}");
                 None
             }
+            // It may have the one of before, by which a key that comes now would be forgotten.
+            Err(fault) => return Err(fault),
         };
         Ok(())
     }

@@ -271,7 +271,8 @@ impl Native {
     /// What [`Native::recall`] needs, and whether some of it is left out; none without a transport.
     pub fn memo(&self) -> Option<(OfNative, bool)> {
         let media = self.media.as_ref()?;
-        let stay = self.scopes.notary().told(self.stay)?;
+        // As it is now it would be another one every ten seconds.
+        let stay = self.scopes.notary().begun(self.stay)?;
         let (view, goes_directly, (allowed, is_cut)) = {
             let roster = self.scope.roster();
             let is_there = |peer: &str| roster.sink(peer).is_some();

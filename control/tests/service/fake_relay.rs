@@ -56,6 +56,12 @@ pub struct State {
     pub notes: BTreeMap<(String, String), Vec<u8>>,
     /// How often it was given one.
     pub notes_taken: u32,
+    /// Those of scopes are refused so, and how often they were.
+    pub refuse_notes: Option<Status>,
+    pub notes_refused: u32,
+    /// It does not answer to them, and how often it did not.
+    pub hangs_at_notes: bool,
+    pub notes_hung: u32,
     /// After so many it tells no further one, and does not say that these are all.
     pub notes_told_max: Option<usize>,
 }
@@ -199,6 +205,14 @@ impl Relay for FakeRelay {
     ) -> Result<Response<v1::KeepNoteResponse>, Status> {
         let v1::Note { scope_id, peer_id, content } = request.into_inner().note.unwrap();
         assert!(content.len() <= 64 << 10);
+        let hangs = {
+            let mut state = self.state.lock().unwrap();
+            state.notes_hung += u32::from(state.hangs_at_notes);
+            state.hangs_at_notes
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let mut state = self.state.lock().unwrap();
         let scope = state.scopes.get(&scope_id);
         let is_there = match (scope_id.as_str(), peer_id.as_str()) {
@@ -208,6 +222,13 @@ impl Relay for FakeRelay {
         };
         if !is_there {
             return Err(Status::not_found("scope or peer"));
+        }
+        if let Some(status) = state.refuse_notes.clone().filter(|_| peer_id.is_empty()) {
+            state.notes_refused += 1;
+            if status.code() == tonic::Code::ResourceExhausted {
+                state.notes.insert((scope_id, peer_id), Vec::new());
+            }
+            return Err(status);
         }
         state.notes_taken += 1;
         state.notes.insert((scope_id, peer_id), content);

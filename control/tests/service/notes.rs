@@ -1,14 +1,16 @@
 //! What a process that is started again makes of notes that are not as it would like them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use strait_control::auth::{Claims, Signer, mint};
+use strait_control::events::Moment;
 use strait_control::limits;
 use strait_link::v1::{
     AllowSenders, Auth, Authenticated, Kind, Leave, SetMuted, Subscribe, Unsubscribe,
     auth::Credential, client_message::Body as Request, server_message::Body,
 };
+use tonic::Status;
 
 use crate::fake_relay::{FakeRelay, Running};
 use crate::link::publish;
@@ -288,19 +290,83 @@ fn a_key_that_was_noted_reaches_the_relay_though_the_process_was_killed_before()
 }
 
 #[test]
+fn a_key_that_cannot_be_noted_is_told_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (relay, _running) = relay(&folder);
+    let process = Process::start(folder.path());
+    let join = with_changing_keys(&process);
+    let (mut ann, at_ann) = join(&process, "Ann", "");
+    let (mut bob, _) = join(&process, "Bob", "");
+    let (mut eve, _) = join(&process, "Eve", "");
+    let (scope, _) = relay.scope();
+    let note = || relay.state.lock().unwrap().notes[&(scope.clone(), String::new())].clone();
+    let noted_first = note();
+    relay.state.lock().unwrap().refuse_notes = Some(Status::internal("it lost its thread"));
+    bob.ask(Request::Leave(Leave::default())).unwrap();
+    process.wait("it is tried again", |_| relay.state.lock().unwrap().notes_refused >= 2);
+    assert_eq!(relay.scope().1.key_changes, [], "the next process would know the first one");
+    assert_eq!(note(), noted_first);
+    relay.state.lock().unwrap().refuse_notes = None;
+    let second = ann.key().key;
+    assert_ne!(second, at_ann.key.unwrap().key);
+    assert_ne!(note(), noted_first);
+    // Where there is no room, none of before is kept: nobody goes on with that.
+    relay.state.lock().unwrap().refuse_notes = Some(Status::resource_exhausted("full"));
+    eve.ask(Request::Leave(Leave::default())).unwrap();
+    let third = ann.key().key;
+    assert_ne!(third, second);
+    assert_eq!(relay.scope().1.session_key.unwrap().key, third);
+    assert!(note().is_empty());
+    let _killed = process.kill();
+}
+
+#[test]
+fn what_happened_is_told_though_an_end_in_order_runs_out_of_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (relay, _running) = relay(&folder);
+    let Process { runtime, server, .. } = {
+        let process = Process::start(folder.path());
+        let (mut ann, _) = process.join(auth("lobby", "Ann"));
+        let Ok(Body::Published(voice)) = ann.ask(Request::Publish(publish(Kind::Audio, "opus")))
+        else {
+            panic!()
+        };
+        relay.state.lock().unwrap().hangs_at_notes = true;
+        let publication_id = voice.publication_id;
+        ann.tell(Request::SetMuted(SetMuted { publication_id, muted: true }));
+        process.wait("she is being noted", |_| relay.state.lock().unwrap().notes_hung > 0);
+        process
+    };
+    let note = note_of(&relay, &(relay.scope().0, String::new()));
+    let session = note[1]["session"].as_str().unwrap();
+    let app = server.app.clone();
+    let began = app.notary.now();
+    runtime.block_on(server.pause());
+    assert_eq!(app.links.left(), 0, "she is noted once more, which takes as long again");
+    let stays = runtime.block_on(app.store.analytics().stays(session, 10)).unwrap();
+    assert!(stays[0].until >= began + 5_000, "{stays:?}, from {began}");
+    runtime.shutdown_background();
+}
+
+#[test]
 fn what_is_noted_already_is_not_noted_again() {
     let folder = tempfile::tempdir().unwrap();
     let (relay, _running) = relay(&folder);
     let process = Process::start(folder.path());
     let (mut ann, _) = process.join(auth("lobby", "Ann"));
+    noted(&mut ann);
     let taken = || relay.state.lock().unwrap().notes_taken;
     let before = taken();
     for number in 0..100 {
         let none = Unsubscribe { subscription_id: format!("none-{number}") };
         assert!(ann.ask(Request::Unsubscribe(none)).is_err());
     }
-    // How long she is there is told anew every 10 s.
-    assert!(taken() <= before + 1, "{before}, then {}", taken());
+    // As it is told every ten seconds how long she is there.
+    let now = Moment::now();
+    let later = Moment { even: now.even + Duration::from_secs(10), ..now };
+    process.server.app.notary.tell_presence(later);
+    noted(&mut ann);
+    assert_eq!(taken(), before);
     let Body::Published(voice) = ann.ask(Request::Publish(publish(Kind::Audio, "opus"))).unwrap()
     else {
         panic!()
@@ -310,8 +376,11 @@ fn what_is_noted_already_is_not_noted_again() {
         let publication_id = voice.publication_id.clone();
         ann.ask(Request::SetMuted(SetMuted { publication_id, muted })).unwrap();
     }
-    assert!((3..=4).contains(&(taken() - before)), "what is another is noted");
-    let _killed = process.kill();
+    noted(&mut ann);
+    assert_eq!(taken(), before + 3, "what is another is noted");
+    process.server.app.notary.tell_presence(Moment::now());
+    let _paused = process.pause();
+    assert_eq!(taken(), before + 3, "nor at an end in order");
 }
 
 #[test]

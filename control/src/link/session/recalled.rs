@@ -72,12 +72,17 @@ impl Session {
     /// that.
     pub(super) async fn wait_for_next_process(mut self: Box<Self>, text: &str) {
         self.note().await;
-        if let Some(mut wire) = self.wire.take() {
+        let links = Arc::clone(self.links());
+        let wire = self.wire.take();
+        // Who does not read holds up no more than its own last words.
+        links.parting.fetch_add(usize::from(wire.is_some()), Ordering::Relaxed);
+        links.left.fetch_add(1, Ordering::Release);
+        if let Some(mut wire) = wire {
             let error = convert::error(ErrorCode::Unavailable, text);
             wire.send(&ServerMessage { request: 0, body: Some(Body::Error(error)) });
             wire.close().await;
+            links.parting.fetch_sub(1, Ordering::Relaxed);
         }
-        self.links().left.fetch_add(1, Ordering::Relaxed);
         // Dropped, it would give its scope back.
         std::future::pending().await
     }
