@@ -61,7 +61,8 @@ pub fn link(data: &[u8]) {
         match message.body {
             Some(Request::Auth(auth)) => {
                 if let Some(Credential::Signed(signed)) = &auth.credential {
-                    let _ = convert::signed(signed, &auth.scope_id).check();
+                    let _ =
+                        convert::signed(signed, &auth.scope_id).and_then(|signed| signed.check());
                 }
             }
             Some(Request::Publish(publish)) => drop(convert::publish(publish)),

@@ -54,7 +54,6 @@ pub struct Links {
     admission: Arc<Admission>,
     reconnect_time: Duration,
     ping_time: Duration,
-    /// Whether two may send to one another, and of which applications they may not.
     /// Where clients are sent that have no session here.
     redirect: Option<(String, u16)>,
     /// How fast a client may speak.
@@ -102,8 +101,8 @@ struct Attach {
 /// A link that authenticated.
 struct Link {
     wire: Wire,
-    /// The port that it was made to.
-    port: u16,
+    /// Where the client opens connections for framed media; none where nothing is served over TLS.
+    port: Option<u16>,
     /// To be told of the session.
     pass: Pass,
 }
@@ -167,9 +166,14 @@ impl Links {
         })
     }
 
-    /// Takes a new link of a client at `address`, made to `port`, until it has a session, of its own
-    /// or of before, or is refused.
-    pub async fn serve(self: Arc<Self>, stream: Box<dyn Stream>, address: IpAddr, port: u16) {
+    /// Takes a new link of a client at `address` until it has a session, of its own or of before, or
+    /// is refused. At `port` the client finds TLS.
+    pub async fn serve(
+        self: Arc<Self>,
+        stream: Box<dyn Stream>,
+        address: IpAddr,
+        port: Option<u16>,
+    ) {
         count(&self.counters.opened);
         let mut wire = Wire::new(stream);
         let greeting = match self.greetings.enter(address) {
@@ -277,7 +281,7 @@ impl Links {
     async fn join(
         self: &Arc<Self>,
         wire: Wire,
-        (request, port): (u32, u16),
+        (request, port): (u32, Option<u16>),
         address: IpAddr,
         auth: Box<Auth>,
     ) -> Option<(Box<Session>, Link)> {
@@ -342,18 +346,18 @@ impl Links {
         }
         let now = u64::try_from(scope::unix_now()).unwrap_or_default();
         let session = Some(auth.session_id.as_str()).filter(|session| !session.is_empty());
+        let refused = |refusal: auth::Refusal| Refusal {
+            code: convert::credential_code(refusal.reason),
+            reason: refusal.text,
+        };
         let signed;
         let credential = match &auth.credential {
             Some(link::auth::Credential::Token(token)) => Some(Credential::Bearer(token)),
             Some(link::auth::Credential::Signed(given)) => {
-                signed = convert::signed(given, &auth.scope_id);
+                signed = convert::signed(given, &auth.scope_id).map_err(refused)?;
                 Some(Credential::Signed(&signed))
             }
             None => None,
-        };
-        let refused = |refusal: auth::Refusal| Refusal {
-            code: convert::credential_code(refusal.reason),
-            reason: refusal.text,
         };
         let admitted = self.auth.identify(credential, session, now).await.map_err(refused)?;
         let wrong_scope =
@@ -364,7 +368,7 @@ impl Links {
 
     async fn open(
         self: &Arc<Self>,
-        reached: (u32, u16),
+        reached: (u32, Option<u16>),
         address: IpAddr,
         auth: &Auth,
         identity: Identity,

@@ -294,9 +294,8 @@ impl Server {
                 false => Some(certificate::load(&config.http)?),
             };
         if let Some(certificate) = &certificate {
-            let tls = certificate.tls()?;
-            self.listen_quic(&tls)?;
-            let tls = RustlsConfig::from_config(tls);
+            let config_of_tls = certificate.tls()?;
+            let tls = RustlsConfig::from_config(config_of_tls.clone());
             let places = Arc::clone(self.app.links.media_places());
             let mut door = FrontDoor::new(config.relay.ice_tcp, places);
             if config.relay.ice_tcp.is_some() {
@@ -325,6 +324,7 @@ impl Server {
                 set_timers(server.http_builder());
                 self.tasks.spawn(server.serve(service));
             }
+            self.listen_quic(&config_of_tls)?;
         }
         for address in &config.http.http_listen {
             let Some((listener, address)) = bind(*address, "http.http_listen")? else { continue };
@@ -355,7 +355,8 @@ impl Server {
             info!("links over QUIC at {address}");
             self.quic.push(address);
             let (links, ends) = (Arc::clone(&self.app.links), self.app.shutdown.clone());
-            self.tasks.spawn(quic::serve(endpoint, links, ends));
+            let https = self.https.first().map(SocketAddr::port);
+            self.tasks.spawn(quic::serve(endpoint, links, https, ends));
         }
         Ok(())
     }

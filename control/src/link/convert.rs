@@ -7,7 +7,7 @@ use strait_link::v1::endpoint::{Protocol, Purpose};
 use strait_link::v1::{self as link, ErrorCode, server_message::Body, user_event};
 use strait_proto::v1 as relay;
 
-use crate::auth::{Reason, Scheme, Signed};
+use crate::auth::{Reason, Refusal, Scheme, Signed};
 use crate::fault::{Class, Fault};
 use crate::scope::allowed::{AllowSpec, Senders};
 use crate::scope::direct::{Offer, Way};
@@ -63,16 +63,27 @@ pub fn credential_code(reason: Reason) -> ErrorCode {
 }
 
 /// A signed credential for a scope. Its signature comes as 32 bytes, or as their 64 digits.
-pub fn signed(given: &link::SignedCredential, scope: &str) -> Signed {
-    let scheme = match given.scheme() {
-        link::signed_credential::Scheme::HmacSha256 => Scheme::HmacSha256,
-        link::signed_credential::Scheme::Sha256Concatenated => Scheme::Concatenated,
+///
+/// # Errors
+/// [`Reason::Malformed`] for a scheme that is not known here.
+pub fn signed(given: &link::SignedCredential, scope: &str) -> Result<Signed, Refusal> {
+    let scheme = match link::signed_credential::Scheme::try_from(given.scheme) {
+        Ok(link::signed_credential::Scheme::HmacSha256) => Scheme::HmacSha256,
+        Ok(link::signed_credential::Scheme::Sha256Concatenated) => Scheme::Concatenated,
+        Err(_) => {
+            let text = format!(
+                "credential malformed: scheme {} is not known here; the node is older than the \
+                 client, or it is no scheme",
+                given.scheme
+            );
+            return Err(Refusal::new(Reason::Malformed, text));
+        }
     };
     let digits = match given.signature.len() {
         32 => id::hex(&given.signature),
         _ => String::from_utf8_lossy(&given.signature).into_owned(),
     };
-    Signed {
+    Ok(Signed {
         scheme,
         application: given.application_id.clone(),
         scope: scope.into(),
@@ -83,7 +94,7 @@ pub fn signed(given: &link::SignedCredential, scope: &str) -> Signed {
             Scheme::HmacSha256 => digits.to_ascii_lowercase(),
             Scheme::Concatenated => digits.to_ascii_uppercase(),
         },
-    }
+    })
 }
 
 /// A code as metrics know it.
@@ -337,6 +348,25 @@ pub fn user(event: user_event::Body) -> Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_credential_has_the_code_that_its_page_names() {
+        let page = include_str!("../../../docs/authentication.md");
+        for reason in Reason::ALL {
+            let name = reason.name();
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` | ")));
+            let code = label(credential_code(*reason)).to_ascii_uppercase();
+            assert!(row.is_some_and(|row| row.contains(&format!(" | `{code}` | "))), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_scheme_of_a_later_version_is_not_taken_for_another() {
+        let given = link::SignedCredential { scheme: 7, ..Default::default() };
+        let Err(refusal) = signed(&given, "lobby") else { panic!("it is taken") };
+        assert_eq!(refusal.reason, Reason::Malformed);
+        assert!(refusal.text.contains("scheme 7"), "{}", refusal.text);
+    }
 
     #[test]
     fn who_does_not_fit_into_the_answer_comes_after_it() {

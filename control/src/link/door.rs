@@ -117,7 +117,7 @@ impl LinkDoor {
         if let Some(deadline) = deadline {
             return Ok((stream, deadline));
         }
-        tokio::spawn(self.links.serve(Box::new(stream), address, port));
+        tokio::spawn(self.links.serve(Box::new(stream), address, Some(port)));
         Err(refused("a link"))
     }
 }

@@ -73,16 +73,17 @@ fn window(bytes: usize) -> VarInt {
     VarInt::try_from(bytes as u64).unwrap_or(VarInt::MAX)
 }
 
-/// Takes links until the process ends, then waits until the last ones were told so.
+/// Takes links until the process ends, then waits until the last ones were told so. Framed media of
+/// their clients comes to `port`, that of HTTPS: there is no TLS over TCP at this one.
 ///
 /// # Errors
 /// The socket broke.
 pub async fn serve(
     endpoint: Endpoint,
     links: Arc<Links>,
+    port: Option<u16>,
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let port = endpoint.local_addr()?.port();
     let half_open = Arc::new(Semaphore::new(limits::QUIC_HALF_OPEN));
     loop {
         let incoming = tokio::select! {
@@ -103,7 +104,7 @@ pub async fn serve(
 
 /// Decides about a connection of which only the first datagram came. Its address may be forged:
 /// where many are half open, whoever comes has to show first that it gets what is sent there.
-fn take(links: &Arc<Links>, half_open: &Arc<Semaphore>, incoming: Incoming, port: u16) {
+fn take(links: &Arc<Links>, half_open: &Arc<Semaphore>, incoming: Incoming, port: Option<u16>) {
     // What it holds, until it is a link.
     let place: Box<dyn Send> = if incoming.remote_address_validated() {
         match links.opens(incoming.remote_address().ip().to_canonical()) {

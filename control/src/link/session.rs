@@ -37,7 +37,7 @@ pub(super) struct Session {
     notices: mpsc::Receiver<Tagged>,
     attached: mpsc::Receiver<Box<Attach>>,
     wire: Option<Wire>,
-    port: u16,
+    port: Option<u16>,
     /// Since when there is no link.
     lost: Option<Instant>,
     /// A ping went out since something came last.
@@ -92,7 +92,7 @@ impl Session {
     pub(super) async fn begin(
         registration: Registration,
         identity: Identity,
-        (request, port): (u32, u16),
+        (request, port): (u32, Option<u16>),
         auth: &Auth,
         attached: mpsc::Receiver<Box<Attach>>,
     ) -> Result<Self, Refusal> {
@@ -141,7 +141,7 @@ impl Session {
             notices,
             attached,
             wire: None,
-            port: 0,
+            port: None,
             lost: None,
             is_pinged: false,
             pings: 0,

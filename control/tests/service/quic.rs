@@ -9,7 +9,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use strait_link::v1::{
     Auth, Authenticated, ClientMessage, Error, ErrorCode, Ping, ServerMessage,
-    client_message::Body as Request, server_message::Body,
+    client_message::Body as Request, endpoint::Protocol, server_message::Body,
 };
 use strait_link::{ALPN, Frames, MESSAGE_BYTES, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -124,6 +124,28 @@ async fn a_link_over_quic_carries_messages_on_a_stream_and_media_as_datagrams() 
         }
     };
     assert_eq!(large, [8; 2000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn framed_media_is_where_https_is_not_at_the_port_of_quic() {
+    let relay = Some("127.0.0.1:9".parse().unwrap());
+    let tls = |at: &Authenticated| -> Vec<u32> {
+        let endpoints = at.endpoints.iter();
+        let tls = endpoints.filter(|endpoint| endpoint.protocol() == Protocol::Tls);
+        tls.map(|endpoint| endpoint.port).collect()
+    };
+    let service = Service::start_with(|config| {
+        config.http.https_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.link.quic_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.relay.ice_tcp = relay;
+    })
+    .await;
+    let at_ann = service.quic().await.authenticate(auth("lobby", "Ann")).await;
+    assert_eq!(tls(&at_ann), [u32::from(service.server.https[0].port())]);
+
+    let without = Service::start_quic(relay).await;
+    let at_bob = without.quic().await.authenticate(auth("lobby", "Bob")).await;
+    assert_eq!(tls(&at_bob), [0; 0], "nothing takes it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

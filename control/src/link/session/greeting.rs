@@ -75,11 +75,11 @@ impl Session {
     pub(super) fn media_path(&self) -> link::MediaPath {
         let transport = self.native.transport();
         let udp = transport.iter().flat_map(|(local, _)| local.udp.iter().map(convert::endpoint));
-        let tls = self.links().relay_tcp.map(|_| link::Endpoint {
+        let tls = self.links().relay_tcp.and(self.port).map(|port| link::Endpoint {
             protocol: Protocol::Tls.into(),
             purpose: link::endpoint::Purpose::Any.into(),
             address: String::new(),
-            port: self.port.into(),
+            port: port.into(),
         });
         link::MediaPath {
             endpoints: udp.chain(tls).collect(),
