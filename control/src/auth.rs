@@ -80,7 +80,7 @@ impl Authenticator {
             }
             _ => Err(Refusal::new(
                 Reason::Missing,
-                "token missing: send Authorization: Bearer TOKEN",
+                "token missing: show one, by `Authorization: Bearer TOKEN` or in `Auth` of a link",
             )),
         };
         match outcome {

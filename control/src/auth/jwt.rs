@@ -153,8 +153,8 @@ impl Unverified {
         let mut claims = Err(Refusal::new(
             Reason::BadSignature,
             format!(
-                "token with a bad signature: its kid names no key of {name:?} that is enabled; \
-                 was it removed?"
+                "token with a bad signature: its kid names no key of {name:?} that is enabled and \
+                 of its algorithm; was it removed?"
             ),
         ));
         for key in of_kind().filter(is_named) {

@@ -107,7 +107,9 @@ impl Handshake for Connect {
             }
             200..=299 => Ok(Step::Done(rest)),
             407 => self.authorize(&head),
-            403 => Err(Error::Proxy(format!("its rules do not allow it ({status})"))),
+            403 => Err(Error::Proxy(format!(
+                "its rules do not allow it ({status}); many let CONNECT through to port 443 alone"
+            ))),
             _ => Err(Error::Proxy(format!("it answers: {status}"))),
         }
     }
