@@ -40,7 +40,7 @@ pub struct Config {
     pub port: u16,
     /// How the application lets the user in.
     pub credential: Credential,
-    /// At most 128 bytes.
+    /// 1 to 64 bytes.
     pub scope_id: String,
     /// Display name.
     pub name: String,

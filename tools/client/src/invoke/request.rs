@@ -19,7 +19,7 @@ records! { Deserialize:
         application_id: Option<String>,
         /// For `resolvers`: where the client is, if it knows.
         region: Option<String>,
-        /// At most 128 bytes.
+        /// 1 to 64 bytes.
         scope_id: String,
         /// A JSON Web Token, or a development token.
         token: Option<String>,
