@@ -316,6 +316,12 @@ async fn what_is_wrong_later_ends_no_link_that_can_go_on() {
     assert_eq!(refused(&mut link, Request::Publish(many)), ErrorCode::TooMany);
     let none = Subscribe { publication_id: "pub-none".into(), ..Subscribe::default() };
     assert_eq!(refused(&mut link, Request::Subscribe(none)), ErrorCode::NotFound);
+    // Errors repeat an identifier, but neither a long one nor what a terminal obeys.
+    for publication_id in ["x".repeat(100_000), "\u{1b}[31m".into()] {
+        let error = link.ask(Request::Unpublish(Unpublish { publication_id })).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Malformed);
+        assert!(error.reason.len() < 200 && !error.reason.contains('\u{1b}'), "{error:?}");
+    }
     assert_eq!(refused(&mut link, Request::Publish(Publish::default())), ErrorCode::Malformed);
     // Nothing is answered that asks for no answer, and nothing breaks.
     link.tell(Request::Publish(Publish::default()));

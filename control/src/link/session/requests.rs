@@ -10,7 +10,6 @@ use tracing::debug;
 
 use super::{Ending, Session};
 use crate::fault::{Class, Fault};
-use crate::limits;
 use crate::link::convert;
 use crate::link::counters::count;
 use crate::link::mailbox::Number;
@@ -18,6 +17,7 @@ use crate::link::tunnel::Tunnel;
 use crate::link::wire::Wire;
 use crate::scope;
 use crate::scope::native::Subscribed;
+use crate::{id, limits};
 
 impl Session {
     /// Takes a message and those that came with it.
@@ -116,6 +116,9 @@ impl Session {
 
     async fn on_request(&mut self, body: Request) -> Result<Body, Fault> {
         let done = Body::Done(link::Done {});
+        if let Some((what, name)) = named(&body) {
+            id::check_name(what, name, limits::NAME_BYTES)?;
+        }
         match body {
             Request::Auth(_) => Err(Fault::conflict("this link has a session already")),
             Request::Publish(publish) => {
@@ -248,6 +251,21 @@ impl Session {
         if request > 0 {
             self.send(request, Body::Error(error));
         }
+    }
+}
+
+/// What a request is about, and what that is. Errors repeat it.
+fn named(body: &Request) -> Option<(&'static str, &str)> {
+    let publication = "the publication's identifier";
+    let subscription = "the subscription's identifier";
+    match body {
+        Request::Publish(request) => Some(("the codec", &request.codec)),
+        Request::Unpublish(request) => Some((publication, &request.publication_id)),
+        Request::SetMuted(request) => Some((publication, &request.publication_id)),
+        Request::Subscribe(request) => Some((publication, &request.publication_id)),
+        Request::Unsubscribe(request) => Some((subscription, &request.subscription_id)),
+        Request::SetPreferences(request) => Some((subscription, &request.subscription_id)),
+        _ => None,
     }
 }
 
