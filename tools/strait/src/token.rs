@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use strait_control::auth::{self, Application, Claims, PrivateKey, Secret, Signed, Signer};
-use strait_control::id;
 use strait_control::store::Store;
+use strait_control::{Config, id, limits};
 
 use crate::app::{self, StoreOptions, said};
 use crate::fault::Fault;
@@ -77,6 +77,9 @@ enum Scheme {
 /// Prints the token alone, so that a script can take it.
 pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     let (url, now) = (options.store.url()?, app::unix_now()?);
+    if let Some(note) = options.note() {
+        eprintln!("{note}");
+    }
     println!("{}", app::block_on(token(options, &url, now))??);
     Ok(ExitCode::SUCCESS)
 }
@@ -101,6 +104,7 @@ async fn token(options: &Options, store: &str, now: u64) -> Result<String, Fault
             if known.is_empty() { "none" } else { &known }
         )));
     };
+    options.check()?;
     match options.scheme {
         Scheme::JwtHs256 => {
             let (key, secret) = options.secret(&application)?;
@@ -123,6 +127,27 @@ async fn token(options: &Options, store: &str, now: u64) -> Result<String, Fault
 }
 
 impl Options {
+    /// What no server takes is not signed.
+    fn check(&self) -> Result<(), Fault> {
+        id::check_name("--scope", &self.scope, limits::SCOPE_NAME_BYTES).map_err(said)?;
+        match self.subject.as_str() {
+            "" => Ok(()),
+            subject => id::check_name("--subject", subject, limits::USER_BYTES).map_err(said),
+        }
+    }
+
+    /// What may be wrong with the credential, and only the server that is asked knows.
+    fn note(&self) -> Option<String> {
+        let most = Config::default().auth.expires_ahead_seconds_max;
+        let is_signed = matches!(self.scheme, Scheme::HmacSha256 | Scheme::Sha256);
+        (is_signed && self.ttl.as_secs() > most).then(|| {
+            format!(
+                "servers take signed fields that expire at most {most} s ahead, unless \
+                 auth.expires_ahead_seconds_max says otherwise: this one does for longer"
+            )
+        })
+    }
+
     fn claims(&self, now: u64) -> Claims {
         let exp = now.saturating_add(self.ttl.as_secs());
         Claims {
@@ -229,6 +254,20 @@ mod tests {
         for wrong in ["", "h", "12", "1y", "0s", "-1h", "99999999999999999d", "1é"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_no_server_takes_is_said_here() {
+        let long = "x".repeat(200);
+        let of = |more: &[&str]| options(&[&["--application", "acme"], more].concat());
+        assert!(of(&["--scope", "lobby"]).check().is_ok());
+        for wrong in ["--scope", "--subject"] {
+            let fault = of(&[wrong, &long]).check().expect_err(wrong);
+            assert!(fault.message.contains(wrong), "{fault:?}");
+        }
+        let noted = |scheme, ttl| of(&["--scheme", scheme, "--ttl", ttl]).note().is_some();
+        assert!(noted("hmac-sha256", "2d") && noted("sha256", "25h"));
+        assert!(!noted("hmac-sha256", "1d") && !noted("jwt-hs256", "30d"));
     }
 
     #[tokio::test]
