@@ -379,11 +379,10 @@ impl Relay {
             Code::ResourceExhausted => Class::TooMany,
             Code::FailedPrecondition => Class::UnsupportedCodec,
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-                return Fault::unavailable(format!(
-                    "the relay at {} does not answer or drains ({}); try again in some seconds",
-                    self.socket.display(),
-                    status.message()
-                ));
+                debug!("the relay at {} does not answer: {status}", self.socket.display());
+                return Fault::unavailable(
+                    "this node's relay does not answer or drains; try again in some seconds",
+                );
             }
             _ => Class::Internal,
         };

@@ -142,7 +142,9 @@ impl Store {
 
     async fn open_postgres(url: &str) -> Result<Self, sqlx::Error> {
         let mut to = PgConnectOptions::from_str(url)?;
-        if let Some(roots) = address::roots(url)? {
+        // What PostgreSQL's own variable names sqlx has taken.
+        let is_named = std::env::var_os("PGSSLROOTCERT").is_some();
+        if let Some(roots) = address::roots(url)?.filter(|_| !is_named) {
             to = to.ssl_root_cert(roots);
         }
         let options = || PgPoolOptions::new().acquire_timeout(limits::STORE_CONNECT);
@@ -370,9 +372,7 @@ fn cause(error: sqlx::Error) -> String {
                                           as a parameter, or a character that is not written as %XX"
             .into(),
         sqlx::Error::Tls(error) => format!("TLS failed: {error}"),
-        sqlx::Error::Io(error)
-            if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) =>
-        {
+        sqlx::Error::Io(error) if sql::is_untrusted(&error) => {
             format!(
                 "TLS failed: {error}: the server's certificate is for another name, is out of date, \
                  or is signed by a root that is not in the file that ssl-ca (MariaDB) or \

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Cluster;
-use crate::host::{self, now::Watch};
+use crate::host;
+use crate::host::now::{Now, Watch};
 use crate::limits::HOST_INTERVAL;
 
 impl Cluster {
@@ -22,9 +23,21 @@ impl Cluster {
             let folder = folder.clone();
             // Apart: a disk that hangs must not hold up the lease.
             let read = move || host::figures(Path::new("/proc"), &folder);
-            let Ok(figures) = tokio::task::spawn_blocking(read).await else { continue };
-            let now = watch.look(Instant::now(), figures);
-            *self.host.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            let mut read = tokio::task::spawn_blocking(read);
+            let figures = match timeout(HOST_INTERVAL, &mut read).await {
+                Ok(figures) => figures,
+                Err(_) => {
+                    // What is old would look as if all were well.
+                    self.tell_host(None);
+                    read.await
+                }
+            };
+            let Ok(figures) = figures else { continue };
+            self.tell_host(Some(watch.look(Instant::now(), figures)));
         }
+    }
+
+    fn tell_host(&self, now: Option<Now>) {
+        *self.host.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 }

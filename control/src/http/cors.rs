@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -13,7 +13,12 @@ use crate::config::IceServer;
 /// Adds what a browser needs to let a page of another origin read the answer.
 pub async fn add_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
+    let is_preflight = request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = next.run(request).await;
+    if is_preflight && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response = preflight(response.headers().get(header::ALLOW).cloned());
+    }
     let allowed = &app.config.http.cors_origins;
     let value = match origin {
         _ if allowed.iter().any(|origin| origin == "*") => Some(HeaderValue::from_static("*")),
@@ -37,9 +42,16 @@ pub async fn add_headers(State(app): State<Arc<App>>, request: Request, next: Ne
     response
 }
 
+/// The question of a browser whether a page may ask, of what has no OPTIONS of its own. `methods` are
+/// those that there are.
+fn preflight(methods: Option<HeaderValue>) -> Response {
+    let methods = methods.unwrap_or(HeaderValue::from_static("GET, HEAD"));
+    (StatusCode::NO_CONTENT, allow(methods)).into_response()
+}
+
 /// OPTIONS of `/whip/{scope}` and `/whep/{scope}`.
 pub async fn endpoint(State(app): Shared) -> Response {
-    let mut headers = allow("POST, OPTIONS");
+    let mut headers = allow(HeaderValue::from_static("POST, OPTIONS"));
     headers.insert("accept-post", HeaderValue::from_static("application/sdp"));
     add_ice_servers(&app, &mut headers);
     (StatusCode::NO_CONTENT, headers).into_response()
@@ -47,7 +59,7 @@ pub async fn endpoint(State(app): Shared) -> Response {
 
 /// OPTIONS of a session.
 pub async fn session() -> Response {
-    let mut headers = allow("PATCH, DELETE, OPTIONS");
+    let mut headers = allow(HeaderValue::from_static("PATCH, DELETE, OPTIONS"));
     headers.insert("accept-patch", HeaderValue::from_static("application/trickle-ice-sdpfrag"));
     (StatusCode::NO_CONTENT, headers).into_response()
 }
@@ -74,10 +86,10 @@ pub(super) fn ice_server_link(server: &IceServer) -> String {
     link
 }
 
-fn allow(methods: &'static str) -> HeaderMap {
+fn allow(methods: HeaderValue) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(header::ALLOW, HeaderValue::from_static(methods));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    headers.insert(header::ALLOW, methods.clone());
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     let names = HeaderValue::from_static("Authorization, Content-Type, If-Match");
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));

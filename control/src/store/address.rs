@@ -98,16 +98,22 @@ const SYSTEM_ROOTS: [&str; 3] = [
 /// The system's roots, for an address that wants certificates checked and names none.
 ///
 /// # Errors
-/// There are none where they are usually kept.
+/// There are none where they are usually kept, or the file that is named cannot be read.
 pub fn roots(url: &str) -> Result<Option<&'static str>, sqlx::Error> {
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
-    let mut parameters = parameters.split('&').filter_map(|part| part.split_once('='));
+    let parameters = parameters.split('&').filter_map(|part| part.split_once('='));
     let modes = ["sslmode", "ssl-mode"];
     let files = ["sslca", "ssl-ca", "sslrootcert", "ssl-root-cert"];
     let is_checked = parameters.clone().any(|(key, value)| {
         modes.contains(&key) && value.to_ascii_lowercase().starts_with("verify")
     });
-    if !is_checked || parameters.any(|(key, _)| files.contains(&key)) {
+    let named = parameters.clone().find(|(key, _)| files.contains(key));
+    if let Some((_, file)) = named.filter(|(_, file)| !file.contains('%')) {
+        // sqlx tells of it as of a server that is away.
+        let wrong = |error| sqlx::Error::Tls(format!("{file} cannot be read: {error}").into());
+        std::fs::File::open(file).map_err(wrong)?;
+    }
+    if !is_checked || named.is_some() {
         return Ok(None);
     }
     let found = SYSTEM_ROOTS.into_iter().find(|path| std::path::Path::new(path).exists());

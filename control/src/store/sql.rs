@@ -501,7 +501,16 @@ impl Room {
 
 /// Whether the server, not what it was asked, is why.
 pub fn is_away(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_))
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+        sqlx::Error::Io(error) => !is_untrusted(error),
+        _ => false,
+    }
+}
+
+/// Whether TLS was refused, which sqlx tells as it does a lost connection: waiting does not help.
+pub fn is_untrusted(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 fn away(why: &dyn std::fmt::Display) -> Fault {
@@ -516,10 +525,10 @@ fn failed(error: sqlx::Error) -> Fault {
         return away(&error);
     }
     if error.as_database_error().is_some_and(is_full) {
-        return Fault::unavailable(format!(
-            "the store has no room: {error}; free some on its disk. What happens in calls is told to \
-             it when there is, anything else has to be asked for again"
-        ));
+        return Fault::unavailable(
+            "the store has no room; free some on its disk. What happens in calls is told to it when \
+             there is, anything else has to be asked for again",
+        );
     }
     let code = error.as_database_error().and_then(|error| error.code());
     // SQLSTATE classes 22 and 23 (ISO 9075), and what SQLite has instead.

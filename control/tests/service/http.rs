@@ -181,6 +181,20 @@ async fn options_tell_browsers_what_is_allowed() {
     let response = request(&service, Method::GET, "/whip/a").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert!(header(&response, "allow").contains("POST"));
+    // What has no OPTIONS of its own: a page elsewhere asks with headers, too.
+    for (path, method) in [("/resolve", "GET"), ("/api/v1/diagnostics", "POST")] {
+        let response = request(&service, Method::OPTIONS, path)
+            .header("origin", "https://example.org")
+            .header("access-control-request-method", method)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::NO_CONTENT, "{path}");
+        assert_eq!(header(&response, "access-control-allow-origin"), "*");
+        assert!(header(&response, "access-control-allow-methods").contains(method), "{path}");
+    }
+    let response = request(&service, Method::OPTIONS, "/resolve").send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! Databases that are reached by TLS: certificates are checked, and what is wrong with one is said.
 
+use strait_control::fault::Class;
 use strait_control::store::Store;
 
 use crate::databases::{Certificates, Database};
 
 /// Why a store is not opened.
 async fn refused(url: &str) -> String {
-    Store::open(url).await.err().unwrap_or_else(|| panic!("{url} was opened")).reason
+    let fault = Store::open(url).await.err().unwrap_or_else(|| panic!("{url} was opened"));
+    assert_eq!(fault.class, Class::Internal, "waiting does not help: {fault}");
+    fault.reason
 }
 
 /// With the certificate checked, and the name as well; or the certificate alone. `file` is the
