@@ -13,6 +13,8 @@ mod signed;
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 pub use identity::{Identity, Noted};
 pub use jwt::{Claims, Signer, Unverified, mint};
 pub use key::{Application, Key, Material, PrivateKey, PublicKey, Secret};
@@ -236,7 +238,12 @@ impl Authenticator {
 
     async fn application(&self, name: &str) -> Result<Application, Refusal> {
         let found = self.keys.find(name).await;
-        let found = found.map_err(|fault| Refusal::new(Reason::StoreFailed, fault.reason))?;
+        let found = found.map_err(|fault| {
+            warn!("who may come in is not known: {fault}");
+            let text = "who may come in is not known, the store does not answer; try again in some \
+                        seconds";
+            Refusal::new(Reason::StoreFailed, text)
+        })?;
         found.ok_or_else(|| {
             let text = format!(
                 "token of unknown application {name:?}: it was removed, or the token is for \

@@ -111,6 +111,9 @@ pub const SPLICE_BYTES: usize = 16 << 10;
 /// How long one who opens the store waits for others who do: they bring its tables up to date, which
 /// is done in milliseconds.
 pub const STORE_OPEN_TIME: Duration = Duration::from_secs(10);
+/// How long a process that starts waits for the store's server to take a connection: clients give a
+/// node up that is away for two seconds.
+pub const STORE_FIRST_LOOK: Duration = Duration::from_millis(500);
 /// Pause before it looks again.
 pub const STORE_OPEN_PAUSE: Duration = Duration::from_millis(5);
 /// Connections to a database on a server: one writes, the others answer questions.
@@ -232,6 +235,9 @@ pub const MONEY_DECIMALS: usize = 4;
 pub const ISSUER_BYTES: usize = 400;
 /// Months before that of an invoice whose late minutes are on it: events wait for days, not for a year.
 pub const MONTHS_CORRECTED: i64 = 12;
+/// Minutes of a month that are given back unasked though they are more than half of it. Stays turn out
+/// shorter by seconds; where most of a large month is gone, the sums are those of another store.
+pub const MINUTES_GIVEN_BACK: i64 = 1_000;
 /// How often an invoice is begun anew as another one of the same application was issued meanwhile:
 /// one for each month that has to do with it.
 pub const ISSUE_TRIES: usize = 12;
@@ -306,6 +312,8 @@ pub const CHANNEL_FRAME_BYTES: usize = 65 << 10;
 pub const PROFILES: usize = 16;
 /// How long the rest of what was said to a link that ends may take.
 pub const LINK_CLOSE_TIME: Duration = Duration::from_secs(2);
+/// And where the next process is what clients wait for.
+pub const LINK_PARTING_TIME: Duration = Duration::from_millis(300);
 /// Media over a link ends after so long without any from the client: it has another way by then.
 pub const LINK_MEDIA_IDLE: Duration = Duration::from_secs(30);
 /// Pause before media over a link is begun again that the relay ended.

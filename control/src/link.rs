@@ -236,6 +236,11 @@ impl Links {
         self.leaves.store(true, Ordering::Relaxed);
     }
 
+    /// Whether they are.
+    pub fn leaves_sessions(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
+    }
+
     /// Sessions that wait for the next process.
     pub fn left(&self) -> usize {
         self.left.load(Ordering::Acquire)

@@ -28,6 +28,8 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlitePool};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub use analytics::{Analytics, Session, Step, Wanted as WantedSessions};
@@ -91,7 +93,15 @@ impl Store {
     /// # Errors
     /// As [`Store::open`], less servers that do not answer.
     pub async fn find(url: &str) -> Result<Self, Fault> {
-        let fault = match Self::open(url).await {
+        // Clients of a node that starts again do not wait as long as a pool does.
+        let opened = match is_deaf(url).await {
+            true => Err(Fault::unavailable(format!(
+                "the store {} does not answer; check that its server runs",
+                address::shown(url)
+            ))),
+            false => Self::open(url).await,
+        };
+        let fault = match opened {
             Err(fault) if fault.class == Class::Unavailable => fault,
             outcome => return outcome,
         };
@@ -335,6 +345,30 @@ impl Store {
     }
 }
 
+/// Whether nobody takes a connection where the store's server should be.
+async fn is_deaf(url: &str) -> bool {
+    let place = match url.split(':').next() {
+        Some("mysql") => MySqlConnectOptions::from_str(url)
+            .ok()
+            .map(|to| (to.get_host().to_owned(), to.get_port(), to.get_socket().cloned())),
+        Some("postgres") => PgConnectOptions::from_str(url).ok().map(|to| {
+            let file = format!(".s.PGSQL.{}", to.get_port());
+            let socket = to.get_socket().map(|folder| folder.join(file));
+            (to.get_host().to_owned(), to.get_port(), socket)
+        }),
+        _ => None,
+    };
+    // What is wrong with the address is said by whoever opens it.
+    let Some((host, port, socket)) = place else { return false };
+    let attempt = async {
+        match socket {
+            Some(socket) => UnixStream::connect(socket).await.map(drop),
+            None => TcpStream::connect((host, port)).await.map(drop),
+        }
+    };
+    !matches!(timeout(limits::STORE_FIRST_LOOK, attempt).await, Ok(Ok(())))
+}
+
 /// Looks for a store's server until it answers, or nobody waits for it any more.
 async fn look_for(
     url: String,
@@ -356,11 +390,12 @@ async fn look_for(
                 return;
             }
             // It answers now, but not as it should.
-            Err(fault) if fault != said => {
-                warn!("{fault}");
+            Err(fault) => {
+                if fault.class != said.class {
+                    warn!("{fault}");
+                }
                 said = fault;
             }
-            Err(_) => {}
         }
     }
 }

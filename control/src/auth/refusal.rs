@@ -92,7 +92,7 @@ impl From<Refusal> for Fault {
         let class = match refusal.reason {
             Reason::WrongScope | Reason::NotGranted => Class::Forbidden,
             Reason::SaltsFull => Class::TooMany,
-            Reason::StoreFailed => Class::Internal,
+            Reason::StoreFailed => Class::Unavailable,
             _ => Class::Unauthorized,
         };
         Self { credential: Some(refusal.reason), ..Self::new(class, refusal.text) }

@@ -13,11 +13,11 @@ use crate::config::IceServer;
 /// Adds what a browser needs to let a page of another origin read the answer.
 pub async fn add_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let is_preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let is_options = request.method() == Method::OPTIONS;
+    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
     let mut response = next.run(request).await;
-    if is_preflight && response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        response = preflight(response.headers().get(header::ALLOW).cloned());
+    if is_options && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response = asked.map_or(response, |asked| preflight(&asked));
     }
     let allowed = &app.config.http.cors_origins;
     let value = match origin {
@@ -42,10 +42,12 @@ pub async fn add_headers(State(app): State<Arc<App>>, request: Request, next: Ne
     response
 }
 
-/// The question of a browser whether a page may ask, of what has no OPTIONS of its own. `methods` are
-/// those that there are.
-fn preflight(methods: Option<HeaderValue>) -> Response {
-    let methods = methods.unwrap_or(HeaderValue::from_static("GET, HEAD"));
+/// The question of a browser whether a page may ask in this way, of what has no OPTIONS of its own.
+/// Whether there is such a method is said by the answer to what is asked then.
+fn preflight(asked: &HeaderValue) -> Response {
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+    let methods = known.into_iter().find(|known| known.as_bytes() == asked.as_bytes());
+    let methods = HeaderValue::from_static(methods.unwrap_or("GET, HEAD"));
     (StatusCode::NO_CONTENT, allow(methods)).into_response()
 }
 

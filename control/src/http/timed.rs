@@ -332,13 +332,13 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_read_is_sent_away_and_who_reads_slowly_is_not() {
-        let (mut client, mut server, ended) = timed(patience(LONG, LONG, 3 * SHORT));
+        let (mut client, mut server, ended) = timed(patience(LONG, LONG, 20 * SHORT));
         let writing = tokio::spawn(async move {
-            let outcome = server.write_all(&[7; 640]).await;
+            let outcome = server.write_all(&[7; 1600]).await;
             outcome.and(server.write_all(&[7; 65]).await)
         });
-        // Ten times what fits, for longer than its patience: something goes all the time.
-        for _ in 0..10 {
+        // For longer than its patience something goes all the time.
+        for _ in 0..25 {
             sleep(SHORT).await;
             client.read_exact(&mut [0; 64]).await.unwrap();
         }
@@ -376,7 +376,7 @@ mod tests {
 
     #[tokio::test]
     async fn http2_without_requests_ends_though_it_answers_pings() {
-        const IDLE: Duration = Duration::from_millis(300);
+        const IDLE: Duration = Duration::from_secs(2);
         let slow = get(async || sleep(4 * IDLE).await);
         let router = Router::new().route("/", slow);
         let (mut client, server) = duplex(4096);
@@ -400,7 +400,7 @@ mod tests {
         assert!(answered.1, "a request that takes long is none of the idle");
         assert!(start.elapsed() >= 4 * IDLE && count(&ended, "idle") == 0);
         let (pings, is_answer) = timeout(MOST, answer_pings(&mut client)).await.unwrap();
-        assert!(!is_answer && pings > 2, "{pings}");
+        assert!(!is_answer && pings > 0, "{pings}");
         assert!(timeout(MOST, serving).await.unwrap().unwrap());
         assert_eq!(count(&ended, "idle"), 1);
     }

@@ -58,7 +58,7 @@ pub fn credential_code(reason: Reason) -> ErrorCode {
         Reason::SaltsFull => ErrorCode::TooMany,
         Reason::WrongScope => ErrorCode::WrongScope,
         Reason::NotGranted => ErrorCode::Forbidden,
-        Reason::StoreFailed => ErrorCode::Internal,
+        Reason::StoreFailed => ErrorCode::Unavailable,
     }
 }
 

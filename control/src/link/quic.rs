@@ -96,9 +96,14 @@ pub async fn serve(
         take(&links, &half_open, incoming, port);
     }
     endpoint.set_server_config(None);
-    let _late = timeout(limits::LINK_CLOSE_TIME, endpoint.wait_idle()).await;
+    let patience = match links.leaves_sessions() {
+        true => limits::LINK_PARTING_TIME,
+        false => limits::LINK_CLOSE_TIME,
+    };
+    let _late = timeout(patience, endpoint.wait_idle()).await;
     endpoint.close(DONE, b"the server is ending");
-    endpoint.wait_idle().await;
+    // Whoever is out of reach does not hold up the rest.
+    let _late = timeout(patience, endpoint.wait_idle()).await;
     Ok(())
 }
 

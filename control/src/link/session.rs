@@ -194,7 +194,7 @@ impl Session {
                 }
                 () = is_true(&mut shutdown) => {
                     let text = "the server is ending; come back in some seconds";
-                    if self.links().leaves.load(Ordering::Relaxed) {
+                    if self.links().leaves_sessions() {
                         return Box::pin(self.wait_for_next_process(text)).await;
                     }
                     break Ending::with("server is ending", ErrorCode::Unavailable, text);

@@ -107,13 +107,14 @@ pub fn roots(url: &str) -> Result<Option<&'static str>, sqlx::Error> {
     let is_checked = parameters.clone().any(|(key, value)| {
         modes.contains(&key) && value.to_ascii_lowercase().starts_with("verify")
     });
-    let named = parameters.clone().find(|(key, _)| files.contains(key));
-    if let Some((_, file)) = named.filter(|(_, file)| !file.contains('%')) {
+    let own = ["sslcert", "ssl-cert", "sslkey", "ssl-key"];
+    let named = parameters.clone().filter(|(key, _)| files.contains(key) || own.contains(key));
+    for (_, file) in named.filter(|(_, file)| !file.contains('%')) {
         // sqlx tells of it as of a server that is away.
         let wrong = |error| sqlx::Error::Tls(format!("{file} cannot be read: {error}").into());
         std::fs::File::open(file).map_err(wrong)?;
     }
-    if !is_checked || named.is_some() {
+    if !is_checked || parameters.clone().any(|(key, _)| files.contains(&key)) {
         return Ok(None);
     }
     let found = SYSTEM_ROOTS.into_iter().find(|path| std::path::Path::new(path).exists());

@@ -224,6 +224,13 @@ fn draft(
     let mut lines = vec![line(month, own, price.micros)?];
     for billed in billed {
         let late = late(used.get(&billed.month), billed.minutes);
+        if late < -limits::MINUTES_GIVEN_BACK && late < -billed.minutes / 2 {
+            return Err(Fault::conflict(format!(
+                "{} minutes of {} were billed, and the statistics know of {} less: were they moved, or \
+                 restored in part? Bring them back, then ask again",
+                billed.minutes, billed.month, -late
+            )));
+        }
         if late != 0 {
             // Where that month was issued in another currency, this invoice's price is all there is.
             let is_same = billed.currency == price.currency;

@@ -182,7 +182,7 @@ async fn options_tell_browsers_what_is_allowed() {
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert!(header(&response, "allow").contains("POST"));
     // What has no OPTIONS of its own: a page elsewhere asks with headers, too.
-    for (path, method) in [("/resolve", "GET"), ("/api/v1/diagnostics", "POST")] {
+    for (path, method) in [("/resolve", "GET"), ("/metrics", "POST")] {
         let response = request(&service, Method::OPTIONS, path)
             .header("origin", "https://example.org")
             .header("access-control-request-method", method)

@@ -11,19 +11,24 @@ use crate::{PUBLISH, Service, eventually};
 /// Of an operator.
 const TOKEN: &str = "an operator's token of 32 characters";
 
-/// Whether a token that this key signed opens a scope.
-async fn opens(service: &Service, key: &Secret) -> bool {
+/// What a token that this key signed is answered.
+async fn shown(service: &Service, key: &Secret) -> reqwest::Response {
     let expires = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let claims = Claims::new("acme", "alice", "lobby", expires.as_secs() + 600);
     let token = mint(&claims, None, &Signer::Hs256(key)).unwrap();
-    let answer = reqwest::Client::new()
+    reqwest::Client::new()
         .post(service.url("/whip/lobby"))
         .bearer_auth(token)
         .header("content-type", "application/sdp")
         .body(PUBLISH)
         .send()
         .await
-        .unwrap();
+        .unwrap()
+}
+
+/// Whether it opens a scope.
+async fn opens(service: &Service, key: &Secret) -> bool {
+    let answer = shown(service, key).await;
     match answer.status() {
         StatusCode::CREATED => true,
         StatusCode::UNAUTHORIZED => false,
@@ -95,14 +100,24 @@ async fn a_node_starts_without_sql_and_knows_who_may_come_in() {
     nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let sql = format!("postgres://strait@{}/strait", nobody.local_addr().unwrap());
     let replica = format!("redis+unix:{}", beside.socket().display());
+    let since = Instant::now();
     let node = Service::start_with(|config| {
         config.keys.replica = replica.as_str().into();
         config.store.url = sql.as_str().into();
         config.api.tokens = vec![TOKEN.into()];
     })
     .await;
+    let took = since.elapsed();
+    assert!(took < std::time::Duration::from_secs(4), "clients went elsewhere: {took:?}");
     let key = office.add_application("acme").await;
     until(&node, &key, true).await;
+
+    let alone = Service::start_with(|config| config.store.url = sql.as_str().into()).await;
+    let answer = shown(&alone, &key).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("store_failed") || text.contains("the store"), "{text}");
+    assert!(!text.contains("postgres") && !text.contains("127.0.0.1"), "{text}");
 
     let ask = async |path: &str| {
         let client = reqwest::Client::new();

@@ -151,6 +151,19 @@ async fn minutes_that_were_none_are_given_back() {
 }
 
 #[tokio::test]
+async fn most_of_a_month_is_not_given_back_unasked() {
+    let store = Store::open_in_memory().await.unwrap();
+    let invoices = store.invoices();
+    store.prices().set(&price("EUR", 4_000_000)).await.unwrap();
+    tell(&store, 0, "acme", month(0).begin(), 2_000 * 60_000, false).await;
+    invoices.issue("acme", month(0), later()).await.unwrap();
+    tell(&store, 0, "acme", month(0).begin(), 60_000, true).await;
+    let fault = invoices.issue("acme", month(1), later()).await.unwrap_err();
+    assert_eq!(fault.class, crate::fault::Class::Conflict, "{fault}");
+    assert!(fault.reason.contains("moved, or restored in part"), "{fault}");
+}
+
+#[tokio::test]
 async fn whoever_has_minutes_without_an_invoice_is_due() {
     let store = Store::open_in_memory().await.unwrap();
     let invoices = store.invoices();
