@@ -110,6 +110,12 @@ async fn a_node_starts_without_sql_and_knows_who_may_come_in() {
     let took = since.elapsed();
     assert!(took < std::time::Duration::from_secs(4), "clients went elsewhere: {took:?}");
     let key = office.add_application("acme").await;
+    // Until it has its copy nobody is let in, and nobody is refused for good.
+    let since = Instant::now();
+    while shown(&node, &key).await.status() == StatusCode::SERVICE_UNAVAILABLE {
+        assert!(since.elapsed().as_secs() < 15, "no copy in 15 s");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     until(&node, &key, true).await;
 
     let alone = Service::start_with(|config| config.store.url = sql.as_str().into()).await;

@@ -60,7 +60,8 @@ impl Process {
 
     pub(crate) fn kill(self) -> Owner {
         let owner = self.server.app.cluster.me().clone();
-        self.runtime.shutdown_background();
+        // Before the server is dropped: whatever still ran would take that for an end in order.
+        self.runtime.shutdown_timeout(Duration::from_secs(5));
         owner
     }
 
