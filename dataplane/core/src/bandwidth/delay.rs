@@ -17,7 +17,46 @@ pub(crate) struct Delay {
     /// How far the luckiest of a slot is from that of the slot before, on average.
     jitter_us: f64,
     before_us: Option<i64>,
+    train: Train,
     queue_us: i64,
+}
+
+/// Packets that arrive together after nothing did for a while: whoever reads them slept, or the line did.
+///
+/// They waited for that and for nothing else, so that the last of them tells of the queue. But it waited too, for up to
+/// as long as packets leave apart.
+#[derive(Clone, Copy, Debug)]
+struct Train {
+    first_us: i64,
+    last_us: i64,
+    /// The longest that any of them took; `None` of those before which nobody slept.
+    most_us: Option<i64>,
+    /// When the last one left, and how far they left apart.
+    sent_us: i64,
+    apart_us: i64,
+}
+
+impl Train {
+    const NONE: Self =
+        Self { first_us: i64::MIN, last_us: i64::MIN, most_us: None, sent_us: 0, apart_us: 0 };
+
+    /// How long a packet may have waited for nothing but that somebody woke up.
+    fn waited_us(&mut self, sent_us: i64, arrived_us: i64) -> i64 {
+        let took_us = arrived_us.saturating_sub(sent_us);
+        let silent_us = arrived_us.saturating_sub(self.last_us);
+        let lasts_us = arrived_us.saturating_sub(self.first_us);
+        if silent_us > TOGETHER_US || lasts_us > TRAIN_US_MAX {
+            let slept = silent_us >= SLEPT_US && self.last_us != i64::MIN;
+            (self.first_us, self.most_us) = (arrived_us, slept.then_some(took_us));
+            self.apart_us = 0;
+        } else {
+            self.apart_us = sent_us.saturating_sub(self.sent_us).max(self.apart_us);
+        }
+        (self.last_us, self.sent_us) = (self.last_us.max(arrived_us), sent_us);
+        let Some(most_us) = &mut self.most_us else { return 0 };
+        *most_us = took_us.max(*most_us);
+        most_us.saturating_sub(took_us).min(self.apart_us).min(APART_US_MAX)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +64,8 @@ struct Slot {
     /// Which one, counted since the epoch of the subscriber's clock.
     number: i64,
     least_us: i64,
+    /// The same, less what was waited for in a train.
+    left_us: i64,
     packets: u16,
     /// Of all of them, and of the one that arrived first; when that was, and when the last did.
     bytes: u32,
@@ -37,6 +78,7 @@ impl Slot {
     const NONE: Self = Self {
         number: i64::MIN,
         least_us: 0,
+        left_us: 0,
         packets: 0,
         bytes: 0,
         first_bytes: 0,
@@ -58,6 +100,13 @@ const THRESHOLD_US: i64 = 25_000;
 /// Where packets vary by themselves, more is one, up to this much.
 const SPREAD_US_MAX: i64 = 25_000;
 
+/// Nothing arrives for so long before a train, its packets come within this of each other, and it is over after so long.
+const SLEPT_US: i64 = 30_000;
+const TOGETHER_US: i64 = 2_000;
+const TRAIN_US_MAX: i64 = 10_000;
+/// Pictures and sound do not leave further apart: what does is no stream.
+const APART_US_MAX: i64 = 100_000;
+
 /// What arrives while packets wait is taken over this long, at least and at most, and of so many bytes.
 const BUSY_US: i64 = 60_000;
 const BUSY_US_MAX: i64 = 250_000;
@@ -73,6 +122,7 @@ impl Default for Delay {
             spread_us: 0.0,
             jitter_us: 0.0,
             before_us: None,
+            train: Train::NONE,
             queue_us: 0,
         }
     }
@@ -91,6 +141,7 @@ impl Delay {
         let [this, _] = &mut self.base_us;
         *this = took_us.min(*this);
 
+        let left_us = took_us.saturating_sub(self.train.waited_us(sent_us, arrived_us));
         let number = arrived_us.div_euclid(SLOT_US);
         if number > self.newest {
             self.vary();
@@ -103,6 +154,7 @@ impl Delay {
             let behind = took_us.saturating_sub(slot.least_us).max(0) as f64;
             self.spread_us += (behind.min(100_000.0) - self.spread_us) / 64.0;
             slot.least_us = slot.least_us.min(took_us);
+            slot.left_us = slot.left_us.min(left_us);
             slot.packets = slot.packets.saturating_add(1);
             slot.bytes = slot.bytes.saturating_add(bytes.into());
             if arrived_us < slot.first_us {
@@ -113,6 +165,7 @@ impl Delay {
             *slot = Slot {
                 number,
                 least_us: took_us,
+                left_us,
                 packets: 1,
                 bytes: bytes.into(),
                 first_bytes: bytes,
@@ -124,9 +177,9 @@ impl Delay {
 
     /// The feedback ends: what is to be made of it.
     pub(crate) fn close(&mut self) {
-        let Some(least_us) = self.luckiest() else { return };
-        let base_us = self.base_us.into_iter().min().unwrap_or(least_us);
-        self.queue_us = least_us.saturating_sub(base_us).max(0);
+        let Some(left_us) = self.luckiest(|slot| slot.left_us) else { return };
+        let base_us = self.base_us.into_iter().min().unwrap_or(left_us);
+        self.queue_us = left_us.saturating_sub(base_us).max(0);
     }
 
     /// How long packets wait at the moment.
@@ -147,7 +200,7 @@ impl Delay {
 
     /// What seems to be a queue is the way: it got longer.
     pub(crate) fn rebase(&mut self) {
-        let Some(least_us) = self.luckiest() else { return };
+        let Some(least_us) = self.luckiest(|slot| slot.least_us) else { return };
         self.base_us = [least_us; 2];
         self.queue_us = 0;
     }
@@ -195,7 +248,7 @@ impl Delay {
     }
 
     /// The smallest delay of the last packets.
-    fn luckiest(&self) -> Option<i64> {
+    fn luckiest(&self, of: impl Fn(&Slot) -> i64) -> Option<i64> {
         let (mut least_us, mut packets) = (None, 0_u16);
         for back in 0..LUCK_US_MAX / SLOT_US {
             if packets >= LUCK_PACKETS && back * SLOT_US >= LUCK_US {
@@ -204,8 +257,8 @@ impl Delay {
             let number = self.newest.saturating_sub(back);
             let slot = self.slots.get(number.rem_euclid(SLOTS as i64) as usize)?;
             if slot.number == number {
-                let least = least_us.unwrap_or(slot.least_us);
-                least_us = Some(slot.least_us.min(least));
+                let least = least_us.unwrap_or(of(slot));
+                least_us = Some(of(slot).min(least));
                 packets = packets.saturating_add(slot.packets);
             }
         }
@@ -274,6 +327,30 @@ mod tests {
     #[test]
     fn jitter_is_no_queue() {
         assert!(queue_us(|n| (n * 7919) % 30_000, 1000) < 10_000);
+    }
+
+    /// The queue that is seen when a reader wakes up that read nothing of the last 400 ms; what waits besides.
+    fn woken_us(queue_us: i64) -> i64 {
+        let mut delay = Delay::default();
+        let (woke_us, mut read_us) = (1_320_000, 0);
+        for n in 0..=40 {
+            let sent_us = n * 33_000;
+            let took_us = if n < 20 { 20_000 } else { 20_000 + queue_us };
+            let arrived_us = sent_us + took_us;
+            let slept = (woke_us - 400_000..woke_us).contains(&arrived_us);
+            read_us = if slept { woke_us.max(read_us + 200) } else { arrived_us };
+            if arrived_us < woke_us {
+                delay.on_packet(sent_us, read_us, 600);
+            }
+        }
+        delay.close();
+        delay.queue_us()
+    }
+
+    #[test]
+    fn what_waits_for_a_reader_that_slept_is_no_queue() {
+        assert!(woken_us(0) < 5_000, "{}", woken_us(0));
+        assert!((60_000..=110_000).contains(&woken_us(100_000)), "{}", woken_us(100_000));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Line {
     pub(crate) jitter_ms: f64,
     /// Whether packets overtake each other for that.
     pub(crate) reorders: bool,
+    /// The subscriber reads nothing for up to this long, up to a tenth of it in between: too much else runs there.
+    pub(crate) sleeps_ms: f64,
     /// What waits longer is dropped.
     pub(crate) queue_ms: f64,
     pub(crate) feedback_ms: u64,
@@ -45,6 +47,7 @@ impl Default for Line {
             loss: 0.0,
             jitter_ms: 0.0,
             reorders: false,
+            sleeps_ms: 0.0,
             queue_ms: 200.0,
             feedback_ms: 100,
             source: Source::Elastic,
@@ -131,6 +134,8 @@ struct Sim {
     /// On their way to the subscriber: when they arrive.
     flying: Vec<(f64, u16)>,
     last_arrival_us: f64,
+    /// Between when the subscriber sleeps next.
+    sleeps_us: (f64, f64),
     /// On its way back: when it arrives.
     feedback: VecDeque<(u64, Vec<u8>)>,
     feedback_count: u8,
@@ -150,13 +155,14 @@ impl Line {
             free_us: 0.0,
             flying: Vec::new(),
             last_arrival_us: 0.0,
+            sleeps_us: (0.0, 0.0),
             feedback: VecDeque::new(),
             feedback_count: 0,
             layer: 0,
             raised_ms: 0,
             run: Run::default(),
         };
-        let (mut frame_us, mut others_us) = (0, 0.0);
+        let (mut frame_us, mut others_us, mut report_ms) = (0, 0.0, 0);
         for now_ms in 0..ms {
             let now_us = now_ms * 1000;
             while sim.feedback.front().is_some_and(|(at, _)| *at <= now_ms) {
@@ -177,7 +183,9 @@ impl Line {
                 }
             }
             sim.serve(now_us + 1000);
-            if now_ms.is_multiple_of(self.feedback_ms) {
+            let awake = !(sim.sleeps_us.0..sim.sleeps_us.1).contains(&(now_us as f64));
+            if now_ms >= report_ms && (awake || self.sleeps_ms == 0.0) {
+                report_ms = now_ms + self.feedback_ms;
                 sim.report(now_ms);
             }
             if now_ms.is_multiple_of(10) {
@@ -292,8 +300,20 @@ impl Sim {
                 arrives_us = arrives_us.max(self.last_arrival_us);
                 self.last_arrival_us = arrives_us;
             }
-            self.flying.push((arrives_us, seq));
+            let read_us = self.read_us(arrives_us);
+            self.flying.push((read_us, seq));
         }
+    }
+
+    /// When the subscriber reads what arrives then.
+    fn read_us(&mut self, arrives_us: f64) -> f64 {
+        while self.line.sleeps_ms > 0.0 && self.sleeps_us.1 < arrives_us {
+            let longest_us = self.line.sleeps_ms * 1000.0;
+            let from_us = self.sleeps_us.1 + self.chance.next() * longest_us / 10.0;
+            self.sleeps_us = (from_us, from_us + self.chance.next() * longest_us);
+        }
+        let (from_us, to_us) = self.sleeps_us;
+        if self.line.sleeps_ms > 0.0 && arrives_us >= from_us { to_us } else { arrives_us }
     }
 
     /// The subscriber says what arrived.
