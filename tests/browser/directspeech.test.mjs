@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import { Browser } from "./lib/browsers.mjs";
 import { join } from "./lib/page.mjs";
 import { Server, TOKEN } from "./lib/server.mjs";
-import { publishVoice, speak } from "./lib/voice.mjs";
+import { book, keepBook, publishVoice, read, speak } from "./lib/voice.mjs";
 
 let server;
 const browsers = [];
@@ -32,27 +32,7 @@ after(async () => {
   await server?.stop();
 });
 
-/** Writes what is told of speech down. */
-function keepBook() {
-  globalThis.book = [];
-  const { strait } = globalThis;
-  const who = ({ peer }) => peer?.name ?? "self";
-  strait.on("speaking", ({ publication, speaking }) => {
-    globalThis.book.push(`${who(publication)} ${speaking ? "speaks" : "silent"}`);
-  });
-  strait.on("dominantspeaker", ({ publication }) => {
-    globalThis.book.push(`${who(publication)} dominates`);
-  });
-}
-
-const book = (name) => tabs[name].evaluate(() => globalThis.book);
 const forget = (name) => tabs[name].evaluate(() => void globalThis.book.splice(0));
-const read = (name, line) =>
-  tabs[name].until(`${name} reads ${line}`, (wanted) => globalThis.book.includes(wanted), {
-    timeoutMs: 10_000,
-    argument: line,
-  });
-
 const untilDirect = (tab) =>
   tab.until("all sound going directly", () => {
     const { publications, peers } = globalThis.strait;
@@ -64,7 +44,7 @@ const untilDirect = (tab) =>
 test("each hears the other speak, and oneself, without the server", { timeout: 120_000 }, async () => {
   for (const tab of Object.values(tabs)) {
     await untilDirect(tab);
-    await tab.evaluate(keepBook);
+    await keepBook(tab);
   }
   await tabs.bert.evaluate(() => globalThis.strait.publications[0].mute());
   for (const tab of Object.values(tabs)) {
@@ -76,27 +56,27 @@ test("each hears the other speak, and oneself, without the server", { timeout: 1
   }
   for (const name of Object.keys(tabs)) await forget(name);
   await speak(tabs.anna, true);
-  await read("bert", "anna speaks");
-  await read("anna", "self speaks");
+  await read(tabs.bert, "anna speaks");
+  await read(tabs.anna, "self speaks");
   await tabs.bert.until("anna marked", () =>
     [...document.querySelectorAll(".tile.speaking .who")].some((who) => who.textContent === "anna"),
   );
   await speak(tabs.anna, false);
-  await read("bert", "anna silent");
-  await read("anna", "self silent");
+  await read(tabs.bert, "anna silent");
+  await read(tabs.anna, "self silent");
   await tabs.bert.evaluate(() => globalThis.strait.publications[0].unmute());
-  await read("anna", "bert speaks");
-  await read("bert", "self speaks");
+  await read(tabs.anna, "bert speaks");
+  await read(tabs.bert, "self speaks");
   for (const [name, who] of [["anna", "bert"], ["bert", "self"]]) {
-    await read(name, `${who} dominates`);
+    await read(tabs[name], `${who} dominates`);
     await forget(name);
   }
   await tabs.bert.evaluate(() => globalThis.strait.publications[0].mute());
-  await read("bert", "self silent");
-  await read("anna", "bert silent");
+  await read(tabs.bert, "self silent");
+  await read(tabs.anna, "bert silent");
   // A tone is one word: what is told is told once.
   for (const [name, who] of [["anna", "bert"], ["bert", "self"]]) {
-    assert.deepEqual(await book(name), [`${who} silent`]);
+    assert.deepEqual(await book(tabs[name]), [`${who} silent`]);
   }
 });
 

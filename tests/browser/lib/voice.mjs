@@ -21,3 +21,27 @@ export function publishVoice(tab, options = {}) {
 
 /** Begins or stops to speak. */
 export const speak = (tab, loud) => tab.evaluate((on) => globalThis.speak(on), loud);
+
+/** Writes down from now on what the page is told of speech: `anna speaks`, `self silent`, `anna dominates`. */
+export const keepBook = (tab) =>
+  tab.evaluate(() => {
+    globalThis.book = [];
+    const { strait } = globalThis;
+    const who = ({ peer }) => peer?.name ?? "self";
+    strait.on("speaking", ({ publication, speaking }) => {
+      globalThis.book.push(`${who(publication)} ${speaking ? "speaks" : "silent"}`);
+    });
+    strait.on("dominantspeaker", ({ publication }) => {
+      globalThis.book.push(`${who(publication)} dominates`);
+    });
+  });
+
+/** What was written down. */
+export const book = (tab) => tab.evaluate(() => globalThis.book);
+
+/** Waits until this line is written down. */
+export const read = (tab, line) =>
+  tab.until(`reading ${line}`, (wanted) => globalThis.book.includes(wanted), {
+    timeoutMs: 10_000,
+    argument: line,
+  });
