@@ -1,6 +1,7 @@
 //! The client against a fake node, in virtual time and over real sockets, and against a real one.
 
 mod cluster;
+mod encoder;
 mod failover;
 mod fake_node;
 mod hosts;

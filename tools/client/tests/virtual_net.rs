@@ -1,11 +1,13 @@
 //! Clients and a fake node on a network in virtual time, with lines that lose, and that are cut.
 
+use crate::encoder::Encoder;
 use crate::fake_node::{FakeNode, Out, VP8};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use strait_client::Error;
 use strait_client::core::client::{Client, Config, Event, Handle, Output};
+use strait_client::core::media::Payload;
 use strait_client::core::path::Random;
 use strait_client::core::resolver::{Cluster, Place, Resolver};
 use strait_client::core::sending::Frame;
@@ -53,6 +55,13 @@ pub struct Member {
     camera: Option<Handle>,
     /// What its encoder of pictures is to keep to.
     pub target: Option<Target>,
+    /// A real one; by itself a member sends as many bits as it may.
+    pub encoder: Option<Encoder>,
+    key_wanted: bool,
+    shown_at: Duration,
+    /// Pictures that came, packet by packet, where they are to be kept.
+    pub keeps: bool,
+    pub seen: Vec<(Duration, Payload)>,
     counter: u32,
     /// Counters of others' frames, in the order in which they came.
     pub heard: Vec<(Duration, u32)>,
@@ -249,6 +258,11 @@ impl World {
             voice: None,
             camera: None,
             target: None,
+            encoder: None,
+            key_wanted: true,
+            shown_at: Duration::ZERO,
+            keeps: false,
+            seen: Vec::new(),
             counter: 0,
             heard: Vec::new(),
             direct: Vec::new(),
@@ -320,13 +334,25 @@ impl World {
         let Some((camera, target)) = self.members[at].camera.zip(self.members[at].target) else {
             return;
         };
-        let mut left = (target.bitrate_bps as u128 * PICTURE.as_millis() / 8000) as usize;
+        let member = &mut self.members[at];
+        let passed = self.now - member.shown_at;
+        let picture = match &mut member.encoder {
+            None => vec![0; (target.bitrate_bps as u128 * PICTURE.as_millis() / 8000) as usize],
+            // 24 a second are every 40 ms here, 15 every 80 ms.
+            Some(_) if passed + PICTURE / 2 < Duration::from_secs(1) / target.frames_per_second => {
+                return;
+            }
+            Some(encoder) => {
+                member.shown_at = self.now;
+                let key = std::mem::take(&mut member.key_wanted);
+                encoder.encode(target, passed.as_millis().min(1000) as u32, key)
+            }
+        };
         let timestamp = (self.now.as_millis() * 90) as u32;
-        while left > 0 {
-            let bytes = left.min(1100);
-            left -= bytes;
-            let payload = vec![0; bytes];
-            let frame = Frame { payload: &payload, timestamp, marker: left == 0, level: None };
+        let mut parts = picture.chunks(1100).peekable();
+        while let Some(payload) = parts.next() {
+            let marker = parts.peek().is_none();
+            let frame = Frame { payload, timestamp, marker, level: None };
             let _away = self.members[at].client.send(self.now, camera, 0, &frame);
         }
         self.outputs(at);
@@ -500,7 +526,13 @@ impl World {
             Event::Scope(user_event::Body::Started(started)) => {
                 wanted.extend(started.publication.iter().map(|one| one.publication_id.clone()));
             }
-            Event::Payload(payload) if u32::from(payload.payload_type) == VP8 => return,
+            Event::KeyFrameWanted { .. } => member.key_wanted = true,
+            Event::Payload(payload) if u32::from(payload.payload_type) == VP8 => {
+                if member.keeps {
+                    member.seen.push((self.now, payload.clone()));
+                }
+                return;
+            }
             Event::Payload(payload) => {
                 let counter = payload.payload.as_slice().try_into().map(u32::from_be_bytes);
                 member.heard.push((self.now, counter.unwrap()));

@@ -364,6 +364,80 @@ fn who_sends_directly_keeps_to_what_the_line_of_the_other_carries() {
     }
 }
 
+/// Pictures that came whole since then: when, and their bytes.
+fn pictures(world: &World, at: usize, since: Duration) -> Vec<(Duration, Vec<u8>)> {
+    let (mut whole, mut parts, mut last) = (Vec::new(), Some(Vec::new()), None);
+    for (came, payload) in &world.members[at].seen {
+        let follows = last == Some((payload.ssrc, payload.seq.wrapping_sub(1)));
+        last = Some((payload.ssrc, payload.seq));
+        // Something of this one is missing.
+        parts = parts.filter(|parts: &Vec<u8>| follows || parts.is_empty());
+        if let Some(parts) = &mut parts {
+            parts.extend_from_slice(&payload.payload);
+        }
+        if payload.marker {
+            whole.extend(parts.take().map(|picture| (*came, picture)));
+            parts = Some(Vec::new());
+        }
+    }
+    whole.retain(|(came, _)| *came >= since);
+    whole
+}
+
+#[test]
+fn a_real_encoder_keeps_to_what_the_line_of_the_other_carries() {
+    let test = "a_real_encoder_keeps_to_what_the_line_of_the_other_carries";
+    let Some(programs) = crate::encoder::Programs::build(test) else { return };
+    let mut world = two(0);
+    world.members[0].encoder = Some(programs.encoder());
+    world.members[1].keeps = true;
+    world.film(0);
+    world.run(ms(3000));
+    world.narrow(4_000_000);
+    world.node.offer_direct();
+    world.run(ms(12_000));
+    assert_eq!(world.members[0].transport(), State::P2p);
+    let height = |world: &World| world.members[0].target.unwrap().height;
+    assert_eq!(height(&world), 720, "where nothing waits");
+    world.narrow(400_000);
+    let cut = world.now;
+    world.run(ms(20_000));
+    let waited: Vec<_> =
+        world.waited.iter().filter(|(at, _)| *at > cut + ms(5000)).map(|(_, w)| *w).collect();
+    let settled = waited.iter().filter(|waited| **waited < ms(150)).count();
+    let most = waited.iter().max().unwrap();
+    println!("{settled} of {} within 150 ms, {most:?} at most", waited.len());
+    assert!(settled * 100 >= waited.len() * 99, "{settled} of {}, {most:?}", waited.len());
+    assert_eq!(world.members[1].lost_since(cut + ms(5000)), 0);
+    let bps = world.members[0].target.unwrap().bitrate_bps;
+    assert!((150_000..=400_000).contains(&bps), "{bps}");
+    assert!(height(&world) <= 360, "{}", height(&world));
+    let narrow = world.now;
+    world.narrow(4_000_000);
+    world.run(ms(25_000));
+    assert_eq!(height(&world), 720, "when it is wide again");
+    // What came can be decoded, and is as large as was said.
+    let mut decoder = programs.decoder();
+    let came = pictures(&world, 1, Duration::ZERO);
+    let heights: Vec<_> = came.iter().map(|(at, picture)| (*at, decoder.decode(picture))).collect();
+    let between = |from: Duration, to: Duration| {
+        heights.iter().filter(move |(at, _)| (from..to).contains(at)).map(|(_, height)| *height)
+    };
+    let low = between(cut + ms(5000), narrow);
+    assert!(low.clone().count() > 150, "{} pictures in 15 s", low.count());
+    assert!(
+        low.clone().all(|height| (240..=360).contains(&height)),
+        "{:?}",
+        low.collect::<Vec<_>>()
+    );
+    let high = between(world.now - ms(1000), world.now);
+    assert!(
+        high.clone().count() > 20 && high.clone().all(|height| height == 720),
+        "{:?}",
+        high.collect::<Vec<_>>()
+    );
+}
+
 #[test]
 fn where_no_direct_way_works_the_relay_goes_on() {
     let mut world = two(3);
