@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use strait_core::command::{Command, PeerId};
+use strait_core::limits::HEARD_INTERVAL;
+use strait_core::port::Path;
+use strait_core::worker::HandshakeInput;
 use strait_crypt::dtls::{Certificate, Fingerprint, Handshake, Output, Role};
 
 /// The thread looks around at least so often, in case a wake-up came too early.
@@ -48,7 +51,7 @@ pub struct Handshakes {
 #[derive(Debug)]
 struct Shared {
     orders: ArrayQueue<Order>,
-    inputs: ArrayQueue<Input>,
+    inputs: ArrayQueue<HandshakeInput>,
     half_open: AtomicUsize,
     dropped: AtomicU64,
     stop: AtomicBool,
@@ -72,12 +75,6 @@ enum Order {
     },
     /// Only tests ask for it.
     Die,
-}
-
-#[derive(Debug)]
-struct Input {
-    peer: PeerId,
-    datagram: Vec<u8>,
 }
 
 /// Starts the thread, which holds `last` until it ends.
@@ -165,8 +162,8 @@ impl Handshakes {
     }
 
     /// Passes in a datagram; drops and counts it when there is no room.
-    pub fn input(&self, peer: PeerId, datagram: Vec<u8>) {
-        if self.shared.inputs.push(Input { peer, datagram }).is_err() {
+    pub fn input(&self, input: HandshakeInput) {
+        if self.shared.inputs.push(input).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.thread.unpark();
@@ -236,6 +233,8 @@ struct Peer {
     permission: Option<Permission>,
     /// Made with its first packet, or by a client of DTLS.
     channels: Option<Box<Channels>>,
+    /// By which path data came that authenticated, as that was told last, and when.
+    heard: Option<(Path, Instant)>,
 }
 
 /// What came out of a peer's handshake.
@@ -256,13 +255,15 @@ impl Helper {
                 self.obey(order, now);
             }
             for _ in 0..INPUTS_PER_TURN {
-                let Some(Input { peer, datagram }) = self.shared.inputs.pop() else { break };
+                let Some(HandshakeInput { peer, path, bytes }) = self.shared.inputs.pop() else {
+                    break;
+                };
                 // An order that was pushed before this datagram is seen before it.
                 while let Some(order) = self.shared.orders.pop() {
                     self.obey(order, now);
                 }
                 if !self.is_over_budget(peer, now) {
-                    self.work(peer, now, |handshake| handshake.handle(now, &datagram));
+                    self.work(peer, now, Some(path), |handshake| handshake.handle(now, &bytes));
                 }
             }
             self.take_messages(now);
@@ -284,10 +285,11 @@ impl Helper {
                     half_open: true,
                     permission: channels,
                     channels: None,
+                    heard: None,
                 };
                 self.peers.insert(peer, entry);
                 if role == Role::Client {
-                    self.work(peer, now, |_| {});
+                    self.work(peer, now, None, |_| {});
                 }
             }
             Order::Die => fault::die(),
@@ -304,8 +306,14 @@ impl Helper {
         }
     }
 
-    /// Does something to a peer's handshake and sees to what comes out.
-    fn work(&mut self, id: PeerId, now: Instant, work: impl FnOnce(&mut Handshake)) {
+    /// Does something to a peer's handshake, for what came by a path or without, and sees to what comes out.
+    fn work(
+        &mut self,
+        id: PeerId,
+        now: Instant,
+        path: Option<Path>,
+        work: impl FnOnce(&mut Handshake),
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let handshake = peer.handshake.get_or_insert_with(|| {
             let print = peer.fingerprint.clone();
@@ -320,6 +328,7 @@ impl Helper {
         outcome.take(id, handshake);
         let over = outcome.wake.is_none();
         let connected = handshake.is_connected();
+        let heard = path.filter(|path| !outcome.received.is_empty() && peer.hears(now, *path));
         let settled = peer.half_open && (connected || over);
         peer.half_open &= !settled;
         if let Some(permission) = peer.permission.as_ref().filter(|_| !over && connected) {
@@ -352,6 +361,9 @@ impl Helper {
             self.arm(id, wake);
         }
         self.settle(settled);
+        if let Some(path) = heard {
+            self.post(worker, Command::Heard { peer: id, path });
+        }
         // The last flight goes out before the keys: the peer's media comes only after it.
         for (at, datagrams) in datagrams.chunks(CHANNEL_DATAGRAMS).enumerate() {
             let datagrams = datagrams.to_vec();
@@ -372,13 +384,13 @@ impl Helper {
                     let said = channels.map(|each| each.send(channel, is_text, &payload));
                     self.post.count_sent(said.unwrap_or(Err(Refusal::NoChannel)));
                     if said.is_some() {
-                        self.work(peer, now, |_| {});
+                        self.work(peer, now, None, |_| {});
                     }
                 }
                 Outgoing::Close { peer, channel } => {
                     if let Some(channels) = self.channels(peer) {
                         channels.close(channel, "the control plane closed it");
-                        self.work(peer, now, |_| {});
+                        self.work(peer, now, None, |_| {});
                     }
                 }
                 Outgoing::Tell => {
@@ -394,7 +406,7 @@ impl Helper {
         while self.post.has_room()
             && let Some(peer) = self.held_up.pop_first()
         {
-            self.work(peer, now, |_| {});
+            self.work(peer, now, None, |_| {});
         }
     }
 
@@ -437,15 +449,17 @@ impl Helper {
                 if let Some(entry) = self.peers.get_mut(&peer) {
                     entry.wake = None;
                 }
-                self.work(peer, now, |handshake| handshake.handle_timeout(now));
+                self.work(peer, now, None, |handshake| handshake.handle_timeout(now));
             }
         }
     }
 
     fn post(&mut self, worker: usize, command: Command) {
         if let Some(waiting) = self.waiting.get_mut(worker) {
-            // Datagrams may be lost, keys and ends may not; of these each peer has one.
-            if !waiting.is_empty() && matches!(command, Command::SendHandshake { .. }) {
+            // Datagrams and word of them may be lost, keys and ends may not; of these each peer has one.
+            let comes_again =
+                matches!(command, Command::SendHandshake { .. } | Command::Heard { .. });
+            if !waiting.is_empty() && comes_again {
                 self.shared.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -512,6 +526,16 @@ impl Outcome {
 }
 
 impl Peer {
+    /// Whether to tell that data came by a path: by another one than before, or when it is time again.
+    fn hears(&mut self, now: Instant, path: Path) -> bool {
+        let is_told =
+            self.heard.is_some_and(|(told, at)| told == path && now < at + HEARD_INTERVAL);
+        if !is_told {
+            self.heard = Some((path, now));
+        }
+        !is_told
+    }
+
     /// Gives its channels what came, and takes what they have. `true`: somebody has to read before there is more.
     fn exchange(
         &mut self,

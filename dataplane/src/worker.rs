@@ -353,7 +353,7 @@ impl Turner {
             place.send(quality);
         }
         while let Some(input) = self.core.poll_handshake() {
-            self.handshakes.input(input.peer, input.bytes);
+            self.handshakes.input(input);
         }
     }
 

@@ -166,6 +166,39 @@ async fn peers_say_and_hear_what_the_caller_carries() {
     setup.relay.stop();
 }
 
+/// What its channels carry is all that the relay hears of such a peer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_has_channels_alone_is_where_they_come_from() {
+    let mut setup = start(1).await;
+    let client = &mut setup.client;
+    client.create_scope(scope("room")).await.unwrap();
+    let (say, mut events) = exchange(client).await;
+    let mut ann = Talker::join(client, "ann").await;
+    ann.browser.open(0, "strait", "");
+    let mut ann = ann.until(|ann| ann.browser.acknowledged == [0]).await;
+    assert_eq!(next(&mut events).await.2, opened("strait", ""));
+    let copier = ann.peer.check_is_copied([127, 0, 0, 2].into());
+    for (moves, text) in [(false, &b"it stays"[..]), (true, b"it moved")] {
+        if moves {
+            ann.peer.send_from([127, 0, 0, 3].into());
+            ann = tokio::task::spawn_blocking(move || {
+                ann.peer.check();
+                ann
+            })
+            .await
+            .unwrap();
+            ann.browser.say(0, true, b"from elsewhere");
+        }
+        say.send(to(&["ann"], text)).await.unwrap();
+        ann = ann.until(|ann| !ann.browser.heard.is_empty()).await;
+        assert_eq!(std::mem::take(&mut ann.browser.heard), [(0, false, text.to_vec())]);
+    }
+    assert_eq!(next(&mut events).await.2, message(true, b"from elsewhere"));
+    let came = copier.recv(&mut [0; 2048]);
+    assert!(came.is_err(), "nothing goes where nobody proved to be: {came:?}");
+    setup.relay.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_nobody_carries_waits() {
     let mut setup = start(1).await;

@@ -209,6 +209,13 @@ pub enum Command {
         /// Whole datagrams, in order.
         datagrams: Vec<Vec<u8>>,
     },
+    /// A DTLS record of a peer's authenticated, and was no replay.
+    Heard {
+        /// Whose.
+        peer: PeerId,
+        /// By which way it came.
+        path: Path,
+    },
     /// The handshake is done: the media keys.
     SetKeys {
         /// Whose.

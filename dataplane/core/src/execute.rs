@@ -80,6 +80,14 @@ impl Worker {
             Command::SendHandshake { peer, datagrams } => {
                 self.send_handshake(peer, &datagrams, egress)
             }
+            Command::Heard { peer, path } => {
+                let slot = self.peer_slot(peer)?;
+                let peer = self.peers.get_mut(slot).ok_or(CommandError::NotFound("peer"))?;
+                if peer.ice.hear(now.at, path) {
+                    self.arm(slot, now.at);
+                }
+                Ok(())
+            }
             Command::SetKeys { peer, keys } => {
                 let slot = self.peer_slot(peer)?;
                 let keys = Keys::own(&keys).map_err(wrong_key)?;

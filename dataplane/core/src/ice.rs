@@ -2,12 +2,17 @@
 //!
 //! A check that authenticates makes its path valid and renews consent to send there (RFC 7675): the peer proves with each
 //! that it still wants our packets. Nothing is answered to anyone else.
+//!
+//! Whoever sees a check can send it again from any address, and a lite agent cannot ask who is there. So a nomination alone
+//! takes the peer's media to another IP address only while nothing authentic comes from the one that it has
+//! (docs/decisions/0015-media-follows-what-is-authentic.md).
 
 use crate::command::{IceCredentials, Kind};
 use crate::drop::DropReason;
-use crate::limits::{CONSENT, PATHS_PER_PEER};
+use crate::limits::{CONSENT, HEARD, HEARD_INTERVAL, PATHS_PER_PEER, UNHEARD};
 use crate::port::{LocalPort, Path};
 use crate::time::Instant;
+use std::net::IpAddr;
 use strait_crypt::StunKey;
 use strait_wire::stun;
 
@@ -28,6 +33,8 @@ struct Valid {
     checked_at: Instant,
     /// When something authentic was noted to come by it.
     heard_at: Option<Instant>,
+    /// Which of all nominations was its last one, the peer's or a copy.
+    nominated: Option<u64>,
 }
 
 /// The ICE state of a peer.
@@ -37,14 +44,29 @@ pub(crate) struct Agent {
     /// The credentials before a restart, until a check with the new ones passes.
     old: Option<Local>,
     valid: Vec<Valid>,
-    /// The path that the peer nominated last.
-    nominated: Option<Path>,
-    /// The same for pictures: another one while the peer nominates one at the port for them.
-    pictures: Option<Path>,
+    /// How many there were.
+    nominations: u64,
+    /// Where media goes.
+    chosen: Chosen,
+    /// Since when.
+    chosen_at: Instant,
+    /// Where it would go, did nothing come from where it goes.
+    wanted: Chosen,
+    /// What comes before need not be noted.
+    hear_at: Instant,
     /// When a check passed last. It outlives the path, which another peer may take with a forged source address.
     checked_at: Option<Instant>,
     /// The one path was told, not checked: it needs no consent.
     fixed: bool,
+}
+
+/// Where to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Chosen {
+    /// All but pictures.
+    path: Option<Path>,
+    /// Pictures: another one while the peer nominates one at the port for them.
+    pictures: Option<Path>,
 }
 
 /// What a check that passed changed.
@@ -63,8 +85,11 @@ impl Agent {
             local: Local::new(local),
             old: None,
             valid: Vec::new(),
-            nominated: None,
-            pictures: None,
+            nominations: 0,
+            chosen: Chosen::default(),
+            chosen_at: Instant::default(),
+            wanted: Chosen::default(),
+            hear_at: Instant::default(),
             checked_at: None,
             fixed: false,
         }
@@ -73,14 +98,9 @@ impl Agent {
     /// Of a peer without ICE, that is where it was said to be.
     pub(crate) fn fixed(now: Instant, path: Path) -> Self {
         let nobody = IceCredentials { ufrag: String::new(), pwd: String::new() };
-        let valid = vec![Valid { path, checked_at: now, heard_at: None }];
-        Self {
-            valid,
-            nominated: Some(path),
-            pictures: Some(path),
-            fixed: true,
-            ..Self::new(&nobody)
-        }
+        let chosen = Chosen { path: Some(path), pictures: Some(path) };
+        let valid = vec![Valid::new(now, path)];
+        Self { valid, chosen, wanted: chosen, fixed: true, ..Self::new(&nobody) }
     }
 
     /// Whether it has no ICE.
@@ -136,51 +156,132 @@ impl Agent {
             // The restart is complete: the path nominated before it stays until the peer nominates anew.
             change.retired = self.old.take().map(|old| old.ufrag);
         }
-        match self.valid.iter_mut().find(|valid| valid.path == path) {
-            Some(valid) => valid.checked_at = now,
-            None => {
-                if self.valid.len() >= PATHS_PER_PEER {
-                    change.evicted = self.evict();
-                }
-                self.valid.push(Valid { path, checked_at: now, heard_at: None });
+        if self.find(path).is_none() {
+            if self.valid.len() >= PATHS_PER_PEER {
+                change.evicted = self.evict();
             }
+            self.valid.push(Valid::new(now, path));
         }
-        match path.port {
-            _ if !nominates => {}
-            LocalPort::VIDEO => self.pictures = Some(path),
-            LocalPort::AUDIO if self.pictures.is_some_and(|path| path.port == LocalPort::VIDEO) => {
-                self.nominated = Some(path);
-            }
-            _ => (self.nominated, self.pictures) = (Some(path), Some(path)),
+        if let Some(valid) = self.find(path) {
+            valid.checked_at = now;
         }
+        if nominates {
+            self.nominate(path);
+        }
+        self.settle(now);
+        self.hear_at = now;
         change
     }
 
-    /// Notes that something came by a path that nobody else could send, or send again.
-    pub(crate) fn hear(&mut self, now: Instant, path: Path) {
-        if let Some(valid) = self.valid.iter_mut().find(|valid| valid.path == path) {
-            valid.heard_at = Some(now);
+    /// Whether it is time to [`Agent::hear`] again: often enough to know which paths are used, and whatever comes while it
+    /// decides where media goes.
+    #[inline]
+    pub(crate) fn listens(&self, now: Instant) -> bool {
+        self.hear_at <= now
+    }
+
+    /// Notes that something came by a path that nobody else could send, or send again. Whether media goes elsewhere now.
+    pub(crate) fn hear(&mut self, now: Instant, path: Path) -> bool {
+        let Some(valid) = self.find(path) else { return false };
+        valid.heard_at = Some(now);
+        let before = self.chosen;
+        if ![before.path, before.pictures].contains(&Some(path)) {
+            self.doubt(now, path);
+            self.settle(now);
         }
+        self.hear_at = if self.is_settled() { now + HEARD_INTERVAL } else { now };
+        self.chosen != before
+    }
+
+    /// Something came by another path than the chosen one. If nothing did by that since it was chosen, the peer is not there:
+    /// what it nominated before holds, as if it had done so again.
+    fn doubt(&mut self, now: Instant, path: Path) {
+        let is_for_pictures = path.port == LocalPort::VIDEO;
+        let chosen = if is_for_pictures { self.chosen.pictures } else { self.chosen.path };
+        let chosen_at = self.chosen_at;
+        let is_there = chosen_at + UNHEARD > now
+            || chosen.and_then(|path| self.find(path)?.heard_at).is_some_and(|at| at >= chosen_at);
+        if !is_there && self.find(path).is_some_and(|valid| valid.nominated.is_some()) {
+            self.nominate(path);
+        }
+    }
+
+    fn nominate(&mut self, path: Path) {
+        self.nominations += 1;
+        let nominations = self.nominations;
+        if let Some(valid) = self.find(path) {
+            valid.nominated = Some(nominations);
+        }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn look(&mut self, now: Instant) {
+        if !self.is_settled() {
+            self.settle(now);
+        }
+    }
+
+    /// Decides where media goes.
+    fn settle(&mut self, now: Instant) {
+        let chosen = self.choose(|valid| self.is_heard_from(now, valid.path.remote.ip()));
+        self.wanted = self.choose(|_| true);
+        if self.chosen != chosen {
+            (self.chosen, self.chosen_at) = (chosen, now);
+        }
+    }
+
+    /// Whether nothing is nominated that only awaits a proof.
+    fn is_settled(&self) -> bool {
+        self.chosen == self.wanted
+    }
+
+    /// The path nominated last of those from whose addresses something came lately, or else of all; without any the one
+    /// checked last.
+    fn choose(&self, is_heard: impl Fn(&Valid) -> bool) -> Chosen {
+        let rank = |valid: &Valid| (is_heard(valid), valid.nominated, valid.checked_at);
+        let best = |is_one: &dyn Fn(LocalPort) -> bool| {
+            let some = self.valid.iter().filter(|valid| is_one(valid.path.port));
+            some.max_by_key(|valid| (valid.nominated.is_some(), rank(valid)))
+        };
+        let path = best(&|port| port != LocalPort::VIDEO).or_else(|| best(&|_| true));
+        let pictures = best(&|port| port == LocalPort::VIDEO);
+        let both = best(&|port| ![LocalPort::VIDEO, LocalPort::AUDIO].contains(&port));
+        let pictures = pictures.filter(|pictures| {
+            let nominated = both.filter(|both| both.nominated.is_some());
+            pictures.nominated.is_some() && nominated.map(rank) <= Some(rank(pictures))
+        });
+        let path_of = |valid: Option<&Valid>| valid.map(|valid| valid.path);
+        Chosen { path: path_of(path), pictures: path_of(pictures.or(path)) }
+    }
+
+    /// Whether something authentic came lately from this address, by whichever path: who only receives pictures sends
+    /// nothing by theirs.
+    fn is_heard_from(&self, now: Instant, ip: IpAddr) -> bool {
+        let mut heard = self.valid.iter().filter(|valid| valid.path.remote.ip() == ip);
+        heard.any(|valid| valid.heard_at.is_some_and(|at| at + HEARD > now))
+    }
+
+    /// Whether media goes to this address.
+    pub(crate) fn is_at(&self, ip: IpAddr) -> bool {
+        self.chosen.path.is_some_and(|path| path.remote.ip() == ip)
+    }
+
+    fn find(&mut self, path: Path) -> Option<&mut Valid> {
+        self.valid.iter_mut().find(|valid| valid.path == path)
     }
 
     /// Where to send what is of this kind.
     #[inline]
     pub(crate) fn path_of(&self, kind: Kind) -> Option<Path> {
-        let nominated = match kind {
-            Kind::Audio => &self.nominated,
-            Kind::Video => &self.pictures,
-        };
-        nominated.or_else(|| self.checked_last())
+        match kind {
+            Kind::Audio => self.chosen.path,
+            Kind::Video => self.chosen.pictures,
+        }
     }
 
-    /// Where to send, but for pictures that have a path of their own: the path that the peer nominated last, or else the one
-    /// that it checked last.
+    /// Where to send, but for pictures that have a path of their own.
     pub(crate) fn path(&self) -> Option<Path> {
-        self.nominated.or_else(|| self.checked_last())
-    }
-
-    fn checked_last(&self) -> Option<Path> {
-        self.valid.iter().max_by_key(|valid| valid.checked_at).map(|valid| valid.path)
+        self.chosen.path
     }
 
     /// All valid paths.
@@ -189,28 +290,26 @@ impl Agent {
     }
 
     /// Forgets a path: it expired, or another peer proved to be behind it.
-    pub(crate) fn forget(&mut self, path: Path) {
+    pub(crate) fn forget(&mut self, now: Instant, path: Path) {
         self.valid.retain(|valid| valid.path != path);
-        if self.nominated == Some(path) {
-            self.nominated = None;
-        }
-        if self.pictures == Some(path) {
-            self.pictures = self.nominated;
-        }
+        self.settle(now);
     }
 
     /// Removes and returns a path whose consent has expired.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Path> {
         let mut checked = self.valid.iter().filter(|_| !self.fixed);
         let path = checked.find(|v| v.checked_at + CONSENT <= now)?.path;
-        self.forget(path);
+        self.forget(now, path);
         Some(path)
     }
 
-    /// When the next path expires without another check, or all of it without a path.
+    /// When the next path expires without another check, or all of it without a path; or where media goes is to be
+    /// decided anew, because nothing comes from where it goes.
     pub(crate) fn due(&self) -> Option<Instant> {
         let checked = self.valid.iter().filter(|_| !self.fixed).map(|valid| valid.checked_at);
-        checked.min().or(self.checked_at).map(|at| at + CONSENT)
+        let expires = checked.min().or(self.checked_at).map(|at| at + CONSENT);
+        let heard = self.valid.iter().filter(|_| !self.is_settled()).filter_map(|v| v.heard_at);
+        expires.into_iter().chain(heard.max().map(|at| at + HEARD)).min()
     }
 
     /// Whether the peer does not want our packets any more.
@@ -218,17 +317,21 @@ impl Agent {
         !self.fixed && self.checked_at.is_none_or(|at| at + CONSENT <= now)
     }
 
-    /// Removes a path, but no nominated one: one by which nothing came, as whoever saw a check can send it again from any
-    /// address; or else the one that was silent for longest.
+    /// Removes a path, but none that media goes by: one by which nothing came, and of these one that was not nominated, as
+    /// whoever saw a check can send it again from any address; or else the one that was silent for longest.
     fn evict(&mut self) -> Option<Path> {
-        let path = self
-            .valid
-            .iter()
-            .filter(|valid| ![self.nominated, self.pictures].contains(&Some(valid.path)))
-            .min_by_key(|valid| (valid.heard_at, valid.checked_at))?
-            .path;
-        self.forget(path);
+        let chosen = [self.chosen.path, self.chosen.pictures];
+        let others = self.valid.iter().filter(|valid| !chosen.contains(&Some(valid.path)));
+        let rank = |valid: &&Valid| (valid.heard_at, valid.nominated.is_some(), valid.checked_at);
+        let path = others.min_by_key(rank)?.path;
+        self.valid.retain(|valid| valid.path != path);
         Some(path)
+    }
+}
+
+impl Valid {
+    fn new(now: Instant, path: Path) -> Self {
+        Self { path, checked_at: now, heard_at: None, nominated: None }
     }
 }
 
@@ -293,7 +396,7 @@ mod tests {
         agent.accept(at(3), path(1), b"a", true);
         agent.accept(at(4), path(2), b"a", false);
         assert_eq!(agent.path(), Some(path(1)));
-        agent.forget(path(1));
+        agent.forget(at(5), path(1));
         assert_eq!(agent.path(), Some(path(2)));
     }
 
@@ -317,8 +420,8 @@ mod tests {
         let moved = Path { port: pictures, ..path(2) };
         agent.accept(at(3), moved, b"a", true);
         assert_eq!((agent.path_of(Kind::Video), agent.path()), (Some(moved), Some(at_port(sound))));
-        agent.forget(moved);
-        assert_eq!(ways(&agent), [Some(sound); 2], "by what is left");
+        agent.forget(at(3), moved);
+        assert_eq!(ways(&agent), [Some(sound), Some(pictures)], "by what is left");
         agent.accept(at(4), at_port(pictures), b"a", true);
         agent.accept(at(5), at_port(LocalPort::further(0)), b"a", true);
         assert_eq!(ways(&agent), [Some(LocalPort::further(0)); 2], "one for both again");

@@ -271,6 +271,16 @@ pub const REPORTS_BYTES: usize = 1000;
 
 /// How long a path lives without an ICE check (RFC 7675 section 5.1).
 pub const CONSENT: Duration = Duration::from_secs(30);
+/// So long after something authentic came from an IP address of a peer's, its media does not go to another one for a check
+/// alone, which somebody may have sent again. Whoever listens reports every second or so, or feeds back more often; a peer
+/// that moved and says nothing waits for it.
+pub const HEARD: Duration = Duration::from_secs(5);
+/// What comes is noted so often.
+pub const HEARD_INTERVAL: Duration = Duration::from_millis(250);
+const _: () = assert!(HEARD.as_millis() >= 4 * HEARD_INTERVAL.as_millis());
+/// By a path that a peer is at, something comes within this, if anything still comes by the one before. Longer than a client
+/// sends by both.
+pub const UNHEARD: Duration = Duration::from_secs(1);
 /// Where a peer is reached is told at most so often: who has its credentials may nominate a path with each check, and
 /// whoever reads events must not drown in that.
 pub const PATH_TOLD_INTERVAL: Duration = Duration::from_millis(500);

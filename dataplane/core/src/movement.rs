@@ -150,7 +150,7 @@ impl Worker {
                 if let Some(before) = self.flows.insert(path, slot)
                     && let Some(peer) = self.peers.get_mut(before)
                 {
-                    peer.ice.forget(path);
+                    peer.ice.forget(now.at, path);
                 }
             }
             self.scopes.entry(scope).or_default().push(slot);

@@ -7,6 +7,7 @@ use crate::egress::Egress;
 use crate::fan_out::FanOut;
 use crate::gather::{Gather, Held, Packets, bit};
 use crate::limits::{EGRESS_DATAGRAMS, EGRESS_FLUSH_BYTES, GATHERED_PACKETS};
+use crate::peer::ssrc_at;
 use crate::port::Meta;
 use crate::publication::{Carries, Stream, recognise};
 use crate::red::Red;
@@ -47,9 +48,8 @@ impl Worker {
             opened => opened?,
         };
         peer.received.count(bytes.len());
-        // Often enough to know which path is used.
-        if bytes.get(3).is_some_and(|number| number % 32 == 0) {
-            peer.ice.hear(now.at, meta.path);
+        if peer.ice.listens(now.at) && peer.hear(now.at, meta.path, ssrc_at(bytes, 8), false) {
+            self.timers.arm(&mut peer.alarm, sender, now.at);
         }
 
         if meta.ecn != 0 {

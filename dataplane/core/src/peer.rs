@@ -36,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) publications: Vec<u32>,
     pub(crate) subscriptions: Vec<u32>,
     pub(crate) streams: Streams,
+    /// From which SSRC it reports, under a session key.
+    reporter: u32,
     /// SSRCs that were routed, the one that ended last at the back.
     past: VecDeque<u32>,
     pub(crate) ended: Ended,
@@ -78,6 +80,7 @@ impl Peer {
             publications: Vec::new(),
             subscriptions: Vec::new(),
             streams: Streams::default(),
+            reporter: 0,
             past: VecDeque::new(),
             ended: Ended::default(),
             clock: ClockOffset::default(),
@@ -121,6 +124,23 @@ impl Peer {
         let len = keys.unprotect_rtcp(now, bytes);
         let len = len.map_err(|e| reason(e, DropReason::RtcpMalformed))?;
         bytes.get(..len).ok_or(DropReason::RtcpMalformed)
+    }
+
+    /// Notes that RTP from this SSRC, or RTCP, came by a path and was no replay. Whether media for the peer goes elsewhere
+    /// now.
+    pub(crate) fn hear(&mut self, now: Instant, path: Path, ssrc: u32, is_report: bool) -> bool {
+        // Others have a session key as well: whoever sees what goes to the peer could send it back as if it were from there.
+        let is_common = self.keys.as_ref().is_some_and(Keys::is_common);
+        if is_common && self.streams.find(ssrc).is_none() {
+            if !self.ice.is_at(path.remote.ip()) {
+                if self.reporter != ssrc {
+                    return false;
+                }
+            } else if is_report {
+                self.reporter = ssrc;
+            }
+        }
+        self.ice.hear(now, path)
     }
 
     /// SSRCs are not routed any more. Their rollover counters and replay state go when [`PAST_SSRCS`] others followed:
@@ -189,6 +209,12 @@ impl Peer {
         self.sent.count(len);
         Ok(())
     }
+}
+
+/// The SSRC that a packet has in this place.
+pub(crate) fn ssrc_at(bytes: &[u8], place: usize) -> u32 {
+    let bytes = bytes.get(place..).and_then(|bytes| bytes.first_chunk());
+    bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 /// What went wrong in SRTP, as a reason to drop.

@@ -6,6 +6,7 @@ use crate::egress::Egress;
 use crate::limits::{DATAGRAM_BYTES, FEEDBACK_STATUSES, NACKED_PACKETS};
 use crate::measure::SenderInfo;
 use crate::packet::Packet;
+use crate::peer::ssrc_at;
 use crate::port::Meta;
 use crate::publication::Carries;
 use crate::statistics::HeldBack;
@@ -34,7 +35,9 @@ impl Worker {
         });
         let bytes = peer.unprotect_rtcp(now.at, bytes)?;
         peer.received.count(bytes.len());
-        peer.ice.hear(now.at, meta.path);
+        if peer.hear(now.at, meta.path, ssrc_at(bytes, 4), true) {
+            self.timers.arm(&mut peer.alarm, slot, now.at);
+        }
         if let Some(sealed) = sealed {
             self.hand_reports_on(slot, sealed, bytes, egress);
         }

@@ -49,6 +49,8 @@ pub struct WorkerConfig {
 pub struct HandshakeInput {
     /// From whom: the path has passed an ICE check of this peer.
     pub peer: PeerId,
+    /// By which way: what authenticates is told with [`crate::command::Command::Heard`].
+    pub path: Path,
     /// The whole datagram.
     pub bytes: Vec<u8>,
 }
@@ -265,11 +267,11 @@ impl Worker {
         if let Some(before) = self.flows.insert(meta.path, slot).filter(|before| *before != slot) {
             // Who has the credentials is behind the path now: a NAT gave it to somebody else.
             if let Some(peer) = self.peers.get_mut(before) {
-                peer.ice.forget(meta.path);
+                peer.ice.forget(now.at, meta.path);
             }
         }
         self.checked = Some(meta.path);
-        self.arm(slot, now.at + CONSENT);
+        self.arm_ice(now, slot);
         self.check_connected(now, slot, egress);
         self.tell_path(now, slot);
         Ok(())
@@ -283,7 +285,8 @@ impl Worker {
             return Err(DropReason::HandshakeQueueFull);
         }
         peer.received.count(bytes.len());
-        self.handshakes.push_back(HandshakeInput { peer: peer.id, bytes: bytes.to_vec() });
+        let (peer, path) = (peer.id, meta.path);
+        self.handshakes.push_back(HandshakeInput { peer, path, bytes: bytes.to_vec() });
         Ok(())
     }
 
@@ -324,6 +327,7 @@ impl Worker {
         while let Some(path) = peer.ice.expire(now.at) {
             self.flows.remove(&path);
         }
+        peer.ice.look(now.at);
         self.tell_path(now, slot);
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let setup_ends = peer.created_at + SETUP;
@@ -356,6 +360,12 @@ impl Worker {
         if let Some(peer) = self.peers.get_mut(slot) {
             self.timers.arm(&mut peer.alarm, slot, at);
         }
+    }
+
+    /// Asks for it when its paths need that.
+    fn arm_ice(&mut self, now: Now, slot: u32) {
+        let due = self.peers.get(slot).and_then(|peer| peer.ice.due());
+        self.arm(slot, due.unwrap_or(now.at + CONSENT));
     }
 
     /// Queues an event; the oldest goes when nobody fetches them.

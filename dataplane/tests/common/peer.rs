@@ -3,7 +3,7 @@
 use super::Client;
 use rustls::{ClientConnection, StreamOwned};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 use strait_crypt::StunKey;
 use strait_crypt::dtls::{Certificate, Fingerprint, Handshake, Output, Role};
@@ -129,6 +129,27 @@ impl Peer {
     /// Sends there from now on, by UDP.
     pub fn send_to(&mut self, to: SocketAddr) {
         self.wire = Wire::Udp(UdpSocket::bind((to.ip(), 0)).unwrap(), to);
+    }
+
+    /// Sends from this address from now on, by UDP.
+    pub fn send_from(&mut self, ip: IpAddr) {
+        let to = self.node().expect("by UDP");
+        self.wire = Wire::Udp(UdpSocket::bind((ip, 0)).unwrap(), to);
+    }
+
+    /// Somebody at this address saw a check of this peer's that nominates, and sends it again from there until it is answered.
+    pub fn check_is_copied(&self, ip: IpAddr) -> UdpSocket {
+        let copier = UdpSocket::bind((ip, 0)).unwrap();
+        copier.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let (check, to) = (self.request(), self.node().expect("by UDP"));
+        let start = Instant::now();
+        loop {
+            assert!(start.elapsed() < PATIENCE, "the copy is not answered");
+            copier.send_to(&check, to).unwrap();
+            if copier.recv(&mut [0; 2048]).is_ok() {
+                return copier;
+            }
+        }
     }
 
     /// Marks what it sends from now on with an ECN code point.

@@ -30,7 +30,8 @@ fn a_check_is_answered_and_makes_the_path() {
 
     bench.receive(client.path, &DTLS);
     assert_eq!(bench.worker.checked(), None, "only of the last datagram");
-    let input = HandshakeInput { peer: client.id, bytes: DTLS.to_vec() };
+    let (peer, path) = (client.id, client.path);
+    let input = HandshakeInput { peer, path, bytes: DTLS.to_vec() };
     assert_eq!(bench.worker.poll_handshake(), Some(input));
     bench.command(Command::SendHandshake { peer: client.id, datagrams: vec![vec![1], vec![2]] });
     assert_eq!(bench.sent().iter().map(|sent| sent.bytes[0]).collect::<Vec<_>>(), [1, 2]);

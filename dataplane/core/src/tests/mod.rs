@@ -18,6 +18,7 @@ mod limits;
 mod mirror;
 mod movement;
 mod pacer;
+mod paths;
 mod quality;
 mod red;
 mod repair;
