@@ -70,7 +70,7 @@ impl Call {
     #[must_use]
     pub fn new(profile: Option<Profile>, subscribers: u32) -> Self {
         let mut call = Self {
-            worker: Worker::new(WorkerConfig { hash_seed: [3, 5], gather: GATHER }),
+            worker: Worker::new(WorkerConfig { hash_seed: [3, 5], gather: GATHER, stun: false }),
             egress: Egress::default(),
             now: Now::default(),
             publisher: profile.map(|profile| {

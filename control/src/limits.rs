@@ -77,6 +77,8 @@ pub const WRITE_TIME: Duration = Duration::from_secs(10);
 pub const RELAY_CALL: Duration = Duration::from_secs(5);
 /// How long a connection may take to say what it is (TLS or framed STUN).
 pub const FRONT_DOOR_TIME: Duration = Duration::from_secs(10);
+/// STUN servers that a browser is told of: the port for everything in each family, and two more. From five on Firefox complains.
+pub const STUN_SERVERS: usize = 4;
 /// How long credentials of TURN open something: a day's call, and what is allocated by then goes on.
 pub const TURN_CREDENTIALS: Duration = Duration::from_secs(12 * 3600);
 /// Connections of framed media whose peers the relay does not know yet: it takes 5 s for that at most,

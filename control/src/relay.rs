@@ -87,6 +87,11 @@ impl Relay {
         self.info.borrow().as_ref().is_some_and(|info| info.turn)
     }
 
+    /// URLs of the STUN server that it is: none while it is away, of an older version, or told to be none.
+    pub fn stun_servers(&self) -> Vec<String> {
+        self.info.borrow().as_ref().map(stun_servers).unwrap_or_default()
+    }
+
     /// Whether it goes on with what it has, and keeps notes of it.
     pub fn is_lasting(&self) -> bool {
         self.info.borrow().as_ref().is_some_and(|info| !info.draining)
@@ -439,6 +444,20 @@ fn candidate_line(index: usize, candidate: &v1::Candidate) -> Option<String> {
     Some(format!("{foundation} 1 {protocol} {priority} {address} {port} typ host{tail}"))
 }
 
+/// Where it takes datagrams, and of what.
+fn udp_of(candidates: &[v1::Candidate]) -> impl Iterator<Item = (Purpose, SocketAddr)> {
+    let udp = candidates.iter().filter(|c| c.protocol() == v1::candidate::Protocol::Udp);
+    udp.filter_map(|c| {
+        let port = u16::try_from(c.port).ok()?;
+        Some((c.purpose(), SocketAddr::new(c.address.parse().ok()?, port)))
+    })
+}
+
+fn stun_servers(info: &v1::GetInfoResponse) -> Vec<String> {
+    let udp = udp_of(&info.candidates).filter(|(purpose, _)| *purpose == Purpose::Any && info.stun);
+    udp.take(limits::STUN_SERVERS).map(|(_, place)| format!("stun:{place}")).collect()
+}
+
 fn transport(
     ice: Option<v1::IceCredentials>,
     candidates: &[v1::Candidate],
@@ -446,12 +465,7 @@ fn transport(
     let ice = ice
         .and_then(|ice| IceCredentials::new(&ice.ufrag, &ice.pwd))
         .ok_or_else(|| Fault::internal("the relay answered without usable ICE credentials"))?;
-    let udp = candidates.iter().filter(|c| c.protocol() == v1::candidate::Protocol::Udp);
-    let address = |c: &v1::Candidate| {
-        let port = u16::try_from(c.port).ok()?;
-        Some((c.purpose(), SocketAddr::new(c.address.parse().ok()?, port)))
-    };
-    let mut udp: Vec<_> = udp.filter_map(address).collect();
+    let mut udp: Vec<_> = udp_of(candidates).collect();
     // Where sound and pictures are told apart is tried first.
     udp.sort_by_key(|(purpose, _)| *purpose == Purpose::Any);
     let candidates = candidates.iter().filter(|c| c.purpose() == Purpose::Any).enumerate();
@@ -490,6 +504,31 @@ mod tests {
             "2 1 tcp 2130706431 192.0.2.1 8443 typ host tcptype passive"
         );
         assert_eq!(candidate_line(0, &candidate(v1::candidate::Protocol::Unspecified)), None);
+    }
+
+    #[test]
+    fn a_relay_that_says_where_one_is_seen_is_named_at_its_best_places() {
+        let of = |purpose: Purpose, address: &str, port| v1::Candidate {
+            protocol: v1::candidate::Protocol::Udp.into(),
+            address: address.into(),
+            port,
+            priority: 1,
+            purpose: purpose.into(),
+        };
+        let mut candidates = vec![
+            of(Purpose::Any, "2001:db8::1", 8443),
+            of(Purpose::Any, "192.0.2.1", 8443),
+            of(Purpose::Audio, "192.0.2.1", 5000),
+        ];
+        let tcp = v1::candidate::Protocol::TcpPassive.into();
+        candidates.push(v1::Candidate { protocol: tcp, ..candidates[1].clone() });
+        let mut info = v1::GetInfoResponse { candidates, stun: true, ..Default::default() };
+        assert_eq!(stun_servers(&info), ["stun:[2001:db8::1]:8443", "stun:192.0.2.1:8443"]);
+        let further = (1..9).map(|port| of(Purpose::Any, "192.0.2.1", port));
+        info.candidates.extend(further);
+        assert_eq!(stun_servers(&info).len(), limits::STUN_SERVERS);
+        info.stun = false;
+        assert!(stun_servers(&info).is_empty(), "it does not answer");
     }
 
     #[test]

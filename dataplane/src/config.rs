@@ -35,6 +35,9 @@ pub struct Config {
     pub further_ports: Vec<u16>,
     /// Addresses to tell peers instead of those listened on, for a host behind a one-to-one NAT.
     pub announced: Vec<IpAddr>,
+    /// Whether plain STUN requests (RFC 8489) at these ports are answered: each browser that goes directly to another one learns
+    /// so where its NAT lets it be seen. An answer is hardly larger than its question, and there are few a second.
+    pub stun: bool,
     /// Whether to take peers over TCP as well, for networks that let no UDP through: ICE-TCP, and framed media over TLS that a
     /// control plane hands over (at `rpc_socket` with ".tcp" at its end).
     pub ice_tcp: bool,
@@ -146,6 +149,7 @@ impl Default for Config {
             video_port: 0,
             further_ports: Vec::new(),
             announced: Vec::new(),
+            stun: true,
             ice_tcp: true,
             ice_tcp_listen: None,
             ice_tcp_announced_port: 0,

@@ -162,6 +162,7 @@ const METRICS: &[(&str, &str, &str)] = &[
         "counter",
         "How long these packets waited all together, by worker.",
     ),
+    ("relay_stun_answered_total", "counter", "Plain STUN requests that were answered, by worker."),
     ("relay_tcp_connections", "gauge", "ICE-TCP connections that are open, by worker."),
     ("relay_tcp_accepted_total", "counter", "ICE-TCP connections accepted, by worker."),
     ("relay_tcp_refused_total", "counter", "ICE-TCP connections refused for a limit, by worker."),
@@ -349,6 +350,7 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     page.each("relay_pacing_delay_seconds_total", |report| {
         report.worker.pacing.delay.as_secs_f64()
     });
+    page.each("relay_stun_answered_total", |report| report.worker.bindings);
     page.each("relay_tcp_connections", |report| report.sockets.tcp_open);
     page.each("relay_tcp_accepted_total", |report| report.sockets.tcp_accepted);
     page.each("relay_tcp_refused_total", |report| report.sockets.tcp_refused);

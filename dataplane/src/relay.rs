@@ -148,6 +148,7 @@ impl Relay {
             fingerprint: certificate.fingerprint_sha256_hex(),
             candidates,
             udp: bound.udp.clone(),
+            stun: config.stun,
             degradations,
         };
         for why in &identity.degradations {
@@ -179,6 +180,7 @@ impl Relay {
                 core: Worker::new(WorkerConfig {
                     hash_seed: [word(low), word(high)],
                     gather: Duration::from_micros(config.gather_us.into()),
+                    stun: config.stun,
                 }),
                 port,
                 inbox,

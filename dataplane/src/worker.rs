@@ -415,6 +415,7 @@ mod tests {
             core: Worker::new(WorkerConfig {
                 hash_seed: [1, 2],
                 gather: std::time::Duration::ZERO,
+                stun: false,
             }),
             port,
             inbox,

@@ -14,4 +14,5 @@ mod rpc;
 mod session;
 mod speech;
 mod spread;
+mod stun;
 mod turn;

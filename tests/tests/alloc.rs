@@ -150,7 +150,7 @@ impl Away {
     const HERE: WorkerId = WorkerId(1);
 
     fn new(bench: &mut Bench, gather: Duration) -> Self {
-        let mut worker = Worker::new(WorkerConfig { hash_seed: [3, 4], gather });
+        let mut worker = Worker::new(WorkerConfig { hash_seed: [3, 4], gather, stun: true });
         let mut egress = Egress::default();
         let mut command = |command| {
             worker.on_command(bench.now, command, &mut egress).unwrap();
@@ -207,7 +207,7 @@ impl Away {
 impl Bench {
     fn new(gather: Duration) -> Self {
         let mut bench = Self {
-            worker: Worker::new(WorkerConfig { hash_seed: [1, 2], gather }),
+            worker: Worker::new(WorkerConfig { hash_seed: [1, 2], gather, stun: true }),
             egress: Egress::default(),
             now: Now::default(),
             publisher: theirs(0),

@@ -116,6 +116,11 @@ impl Scopes {
         self.direct_offers.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Where browsers can ask how they are seen from outside.
+    pub fn stun_servers(&self) -> Vec<String> {
+        self.relay.stun_servers()
+    }
+
     /// What a peer whose data channels the relay takes may do there.
     pub(super) fn data_channels(&self, message_bytes_max: u32) -> v1::DataChannels {
         let (messages_per_second, kibibytes_per_second) = self.speech;

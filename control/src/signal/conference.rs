@@ -617,8 +617,9 @@ impl Session {
             Notice::ChannelEnded => return self.tell_unanswered(index),
             Notice::Connected { .. } => json!({"event": "connected"}),
             Notice::Direct(offer) => {
-                self.registration.hub.scopes.count_direct_offer();
-                direct::offered(offer)
+                let scopes = &self.registration.hub.scopes;
+                scopes.count_direct_offer();
+                direct::offered(offer, &scopes.stun_servers())
             }
             Notice::DirectEnded(reason) => direct::ended(reason),
             Notice::Signal(signal) => return self.pass_on(index, direct::told(signal)),

@@ -5,9 +5,11 @@ use serde_json::{Value, json};
 use crate::fault::Fault;
 use crate::scope::direct::{Offer, Signal};
 
-/// Media may go to the other of two.
-pub fn offered(offer: &Offer) -> Value {
-    json!({"event": "direct", "peer": offer.peer, "number": offer.number})
+/// Media may go to the other of two; these servers say where who is told is seen.
+pub fn offered(offer: &Offer, stun_servers: &[String]) -> Value {
+    let servers: Vec<_> = stun_servers.iter().map(|url| json!({"urls": url})).collect();
+    let Offer { peer, number, .. } = offer;
+    json!({"event": "direct", "peer": peer, "number": number, "iceServers": servers})
 }
 
 /// It may do so no longer.

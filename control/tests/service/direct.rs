@@ -99,6 +99,8 @@ async fn two_browsers_are_told_of_each_other_and_signal_through_the_node() {
     assert_eq!((&to_ann["peer"], &to_bob["peer"]), (&json!(bob.peer), &json!(ann.peer)));
     let number = &to_ann["number"];
     assert_eq!(number, &to_bob["number"]);
+    let relay = json!([{"urls": "stun:127.0.0.1:8443"}]);
+    assert_eq!((&to_ann["iceServers"], &to_bob["iceServers"]), (&relay, &relay));
     assert_eq!(service.metric("control_websocket_direct_offers_total").await, Some(2));
 
     let signal = |text: &str| json!({"event": "signal", "number": number, "text": text});

@@ -293,6 +293,8 @@ impl Relay for FakeRelay {
             instance_id: "1".into(),
             workers: 1,
             turn: !self.state.lock().unwrap().lacks_turn,
+            stun: true,
+            candidates: candidates(),
             ..Default::default()
         }))
     }

@@ -1,7 +1,7 @@
 import { Adaptation } from "./adaptation.js";
 import { Coalescer } from "./coalescer.js";
 import { type ConnectionType, ConnectionTypeWatch } from "./connectiontype.js";
-import { Direct, directConfiguration } from "./direct/direct.js";
+import { Direct } from "./direct/direct.js";
 import { StraitError, asStraitError } from "./errors.js";
 import * as limits from "./limits.js";
 import { CHANNEL_LABEL, CHANNEL_PROTOCOL } from "./messenger.js";
@@ -110,7 +110,7 @@ export class MediaSession {
     );
     this.direct = new Direct({
       timers,
-      configuration: directConfiguration(configuration),
+      configuration,
       signal: (number, text) => host.signal(number, text),
       sent: () => this.uplinks.flatMap(({ publication }) => publication ?? []),
       share: (publication) => this.shareOf(publication),

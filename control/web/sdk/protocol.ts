@@ -178,6 +178,8 @@ export interface ScopeNotice extends SpeakersInfo, QualityInfo {
   data?: string;
   /** Of one that went over a data channel, which may not have brought it. With `direct`, `signal`: of the pair. */
   number?: number;
+  /** With `direct`: where this client can ask how it is seen from outside. */
+  iceServers?: RTCIceServer[];
   /** With `layers`: rids of the own publication that anybody needs. */
   active?: string[];
 }

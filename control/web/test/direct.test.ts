@@ -462,6 +462,14 @@ test("without another connection media stays with the relay, and it is tried aga
   assert.deepEqual(isDirect(), all(true));
 });
 
+test("the node says whom to ask how one is seen from outside", async () => {
+  const { net, timers, ann, bob } = two();
+  const iceServers = [{ urls: "stun:192.0.2.1:8443" }];
+  for (const side of [ann, bob]) side.direct.onNotice({ event: "direct", number: 1, iceServers });
+  await timers.pass(1_000);
+  assert.deepEqual(net.configurations.map((each) => each?.iceServers), Array(4).fill(iceServers));
+});
+
 test("no server is on the direct way but those that say where one is", () => {
   const iceServers = [
     { urls: ["stun:one.example", "turn:two.example"], username: "a", credential: "b" },

@@ -12,19 +12,22 @@ export class FakeNet {
     return this.count;
   }
   attempts = 0;
+  /** What each that was made was told. */
+  readonly configurations: (RTCConfiguration | undefined)[] = [];
   private count = 0;
 
   /** Makes `new RTCPeerConnection` one of these. */
   install(): void {
-    const made = () => {
+    const made = (configuration?: RTCConfiguration) => {
       if (this.full) throw new Error("so many there are");
       const peer = new FakePeer(this, (this.count += 1));
       this.peers.push(peer);
+      this.configurations.push(configuration);
       return peer;
     };
     Object.assign(globalThis, {
-      RTCPeerConnection: function RTCPeerConnection() {
-        return made();
+      RTCPeerConnection: function RTCPeerConnection(configuration?: RTCConfiguration) {
+        return made(configuration);
       },
     });
   }

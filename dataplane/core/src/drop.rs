@@ -36,12 +36,14 @@ reasons! {
     UnknownProtocol = "unknown_protocol",
     /// STUN that cannot be read, or whose FINGERPRINT is wrong: a stranger or a broken peer.
     StunMalformed = "stun_malformed",
-    /// STUN, but not a Binding request: indications and responses ask nothing of an ICE-lite agent.
+    /// STUN, but not a Binding request, or one that asks for more than its address: an ICE-lite agent has no other answer.
     StunNotRequest = "stun_not_request",
     /// An ICE check for a user fragment that no peer has: a peer that was removed, a scan, or a packet for another relay.
     StunUnknownUser = "stun_unknown_user",
     /// An ICE check whose MESSAGE-INTEGRITY is missing or made with another password: a stranger, or mixed-up signalling.
     StunBadIntegrity = "stun_bad_integrity",
+    /// A plain Binding request beyond what one address, or all, may ask in a second: a flood, or somebody who forges addresses.
+    StunTooMany = "stun_too_many",
     /// The answer to an ICE check would be larger than the check: a padded-down request, used for amplification.
     StunAnswerTooLarge = "stun_answer_too_large",
     /// An ICE check from the address of a peer without ICE, who was told to be there: a forged source address, or one that a NAT

@@ -5,6 +5,7 @@ mod allocate;
 pub mod arrival;
 mod audio;
 mod bandwidth;
+mod binding;
 mod budget;
 mod cache;
 pub mod command;

@@ -65,6 +65,13 @@ pub const PARCEL_ITEMS: usize = 256;
 /// Parcels that wait to be fetched, of one turn; and empty ones that are kept, at most 6 MiB.
 pub const PARCELS: usize = 64;
 const _: () = assert!(PARCEL_BYTES >= 2 * DATAGRAM_BYTES);
+/// Plain STUN requests of one address (of one /64) that a worker answers in a second: a browser asks a few times for each of its
+/// connections, and many may be behind one NAT. Whoever is asked about by a forger gets 3 KiB a second at most.
+pub const BINDINGS_PER_SECOND_OF_ADDRESS: u8 = 50;
+/// And of all: 1 % of a core.
+pub const BINDINGS_PER_SECOND: u32 = 5_000;
+/// Places that addresses are counted in: so many that few share one among those that the limit above lets in.
+pub const BINDING_ADDRESSES: usize = 4096;
 /// Network paths that a peer can hold at a time: each is an address that passed an ICE check. Beyond, those go first by
 /// which nothing else came.
 pub const PATHS_PER_PEER: usize = 8;

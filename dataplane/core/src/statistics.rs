@@ -104,6 +104,8 @@ pub struct WorkerStatistics {
     pub ecn: EcnCounts,
     /// Forward error correction of all its publishers, those that left too.
     pub fec: FecStatistics,
+    /// Strangers' STUN requests that were answered.
+    pub bindings: u64,
     /// Bytes of packets kept for retransmission.
     pub cache_bytes: u64,
     /// Over all its peers, those that left too.
@@ -353,6 +355,7 @@ impl Worker {
             sent: self.sent,
             ecn: self.ecn,
             fec: self.fec,
+            bindings: self.bindings.as_ref().map_or(0, |bindings| bindings.answered),
             cache_bytes: encodings.map(|encoding| encoding.cache.bytes() as u64).sum(),
             estimation: self.estimation,
             quality: self.quality.total,

@@ -58,7 +58,7 @@ impl Bench {
     /// With an empty scope, whose open frames are held for so long.
     pub(crate) fn gathering(gather: Duration) -> Self {
         let mut bench = Self {
-            worker: Worker::new(WorkerConfig { hash_seed: [3, 5], gather }),
+            worker: Worker::new(WorkerConfig { hash_seed: [3, 5], gather, stun: true }),
             egress: Egress::default(),
             now: Now::default(),
         };

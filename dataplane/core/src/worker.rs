@@ -1,6 +1,7 @@
 //! A worker: the scopes, peers and streams that one core serves, and the four ways in.
 
 use crate::allocate::Allocator;
+use crate::binding::{self, Bindings};
 use crate::command::{Event, LeaveReason, PeerId, PublicationId, ScopeId, SubscriptionId};
 use crate::drop::{DropReason, Drops};
 use crate::egress::Egress;
@@ -15,7 +16,7 @@ use crate::limits::{
 };
 use crate::parcel::Outbox;
 use crate::peer::Peer;
-use crate::port::{Meta, Path};
+use crate::port::{Meta, Path, Protocol};
 use crate::publication::Publication;
 use crate::quality::Quality;
 use crate::rewrite::Source;
@@ -42,6 +43,8 @@ pub struct WorkerConfig {
     /// How long the packets of a frame may wait for the others, to be sent together. Zero: every packet is forwarded by
     /// itself as it comes.
     pub gather: Duration,
+    /// Whether strangers that ask by STUN are told the address that they are seen at.
+    pub stun: bool,
 }
 
 /// A DTLS datagram for the handshake thread.
@@ -103,6 +106,8 @@ pub struct Worker {
     pub(crate) gather: Gather,
     pub(crate) fan_out: FanOut,
     checked: Option<Path>,
+    /// For strangers, where they are answered.
+    pub(crate) bindings: Option<Bindings>,
 }
 
 impl Worker {
@@ -145,6 +150,7 @@ impl Worker {
             gather: Gather::new(config.gather),
             fan_out: FanOut::default(),
             checked: None,
+            bindings: config.stun.then(|| Bindings::new(seed)),
         }
     }
 
@@ -222,7 +228,7 @@ impl Worker {
         self.drops.all()
     }
 
-    /// Answers an ICE check.
+    /// Answers an ICE check, or a stranger's question where it is seen.
     fn on_stun(
         &mut self,
         now: Now,
@@ -233,6 +239,15 @@ impl Worker {
         let request = stun::Message::parse(bytes).map_err(|_| DropReason::StunMalformed)?;
         if !request.is_binding_request() {
             return Err(DropReason::StunNotRequest);
+        }
+        if let Some(bindings) = &mut self.bindings
+            && request.username().is_none()
+            && meta.path.protocol == Protocol::Udp
+        {
+            let mut room = [0; binding::ANSWER_BYTES];
+            let len = bindings.answer(now.at, &request, meta.path, &mut room)?;
+            let is_queued = egress.push(meta.path, room.get(..len).unwrap_or_default());
+            return if is_queued { Ok(()) } else { Err(DropReason::EgressFull) };
         }
         if !request.is_fingerprint_valid() {
             return Err(DropReason::StunMalformed);

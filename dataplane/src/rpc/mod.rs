@@ -50,6 +50,8 @@ pub(crate) struct Identity {
     pub(crate) candidates: Vec<v1::Candidate>,
     /// Where UDP listens.
     pub(crate) udp: Vec<SocketAddr>,
+    /// Whether it answers plain STUN requests there.
+    pub(crate) stun: bool,
     pub(crate) degradations: Vec<String>,
 }
 
@@ -378,6 +380,7 @@ async fn get_info(state: Arc<State>, _: v1::GetInfoRequest) -> Result<v1::GetInf
         }),
         degradations: state.identity.degradations.clone(),
         turn: state.framed.serves_turn(),
+        stun: state.identity.stun,
     })
 }
 

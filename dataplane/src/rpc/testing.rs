@@ -22,6 +22,7 @@ pub(super) fn state_with(workers: Vec<Mailbox>, subscriptions_per_worker: u32) -
         fingerprint: String::new(),
         udp: vec!["127.0.0.1:8443".parse().unwrap()],
         candidates: Vec::new(),
+        stun: false,
         degradations: Vec::new(),
     };
     let health = Arc::new(Health::new(workers.len(), Timing::default()));

@@ -121,7 +121,7 @@ impl World {
         let moves = Rng::new(plan.seed).fork(3).pick(&[0, 0, 30, 700]);
         // It is the control plane that moves scopes.
         let moves = (moves > 0 && plan.alone.is_empty()).then(|| Duration::from_millis(moves));
-        let config = WorkerConfig { hash_seed: [rng.bits(), rng.bits()], gather };
+        let config = WorkerConfig { hash_seed: [rng.bits(), rng.bits()], gather, stun: true };
         let batch = rng.pick(&[1, 4, 64]);
         let members =
             plan.media.peers.iter().map(|spec| Member { spec: spec.clone(), life: None }).collect();

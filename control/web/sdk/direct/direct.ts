@@ -10,6 +10,7 @@ import { type DirectSignal, signalOf } from "./signals.js";
 /** What direct connections ask of the media session that owns them. */
 export interface DirectHost {
   readonly timers: Timers;
+  /** Of the connection to the relay. */
   readonly configuration: RTCConfiguration;
   /** To the other of the pair with this number, through the server. */
   signal(number: number, text: string): void;
@@ -48,8 +49,8 @@ export class Direct {
 
   constructor(private readonly host: DirectHost) {}
 
-  onNotice({ event, number = 0, text }: ScopeNotice): void {
-    if (event === "direct") return this.begin(number);
+  onNotice({ event, number = 0, text, iceServers }: ScopeNotice): void {
+    if (event === "direct") return this.begin(number, iceServers);
     if (event === "direct-ended") return this.end();
     const signal = signalOf(text);
     const { pair } = this;
@@ -68,13 +69,15 @@ export class Direct {
     this.drop();
   }
 
-  private begin(number: number): void {
+  private begin(number: number, iceServers: RTCIceServer[] = []): void {
     this.end();
+    const all = [...(this.host.configuration.iceServers ?? []), ...iceServers];
+    const host = { ...this.host, configuration: directConfiguration({ iceServers: all }) };
     const tell = (signal: DirectSignal) => {
       if (this.pair === pair) this.host.signal(number, JSON.stringify(signal));
     };
-    const sender = new DirectSender(this.host, tell);
-    const pair = { number, sender, receiver: new DirectReceiver(this.host, tell) };
+    const sender = new DirectSender(host, tell);
+    const pair = { number, sender, receiver: new DirectReceiver(host, tell) };
     this.pair = pair;
     sender.update();
   }

@@ -66,6 +66,48 @@ fn strangers_get_no_answer() {
 }
 
 #[test]
+fn who_asks_where_it_is_seen_is_told_that_and_nothing_else() {
+    let mut bench = Bench::new();
+    let question = |attribute: Option<(u16, &[u8])>| {
+        let mut out = [0; 100];
+        let mut builder = stun::Builder::binding_request(&mut out, [7; 12]);
+        if let Some((kind, value)) = attribute {
+            builder = builder.attribute(kind, value);
+        }
+        let length = builder.finish().unwrap();
+        out[..length].to_vec()
+    };
+    let ipv6 = "[2001:db8::5]:5".parse().unwrap();
+    let away = Path::udp("2001:db8::1".parse().unwrap(), ipv6);
+    let named = question(Some((stun::attribute::SOFTWARE, b"a browser")));
+    for (from, asked, length) in
+        [(path(9), question(None), 32), (path(9), named, 32), (away, question(None), 44)]
+    {
+        bench.receive(from, &asked);
+        let sent = bench.sent();
+        assert_eq!((sent.len(), sent[0].path, sent[0].bytes.len()), (1, from, length));
+        let answer = stun::Message::parse(&sent[0].bytes).unwrap();
+        assert_eq!((answer.class(), answer.transaction_id()), (stun::Class::Success, [7; 12]));
+        assert_eq!(answer.xor_mapped_address(), Some(from.remote));
+        assert_eq!(bench.worker.checked(), None, "it opens nothing");
+        bench.drops(DropReason::PathUnknown, |bench| bench.receive(from, &DTLS));
+    }
+    assert_eq!(bench.worker.statistics().bindings, 3);
+    // To answer elsewhere (CHANGE-REQUEST, RFC 5780).
+    let elsewhere = question(Some((3, &[0, 0, 0, 6])));
+    bench.drops(DropReason::StunNotRequest, |bench| bench.receive(path(9), &elsewhere));
+    let over_tcp = Path { protocol: Protocol::Tcp, ..path(9) };
+    bench.drops(DropReason::StunMalformed, |bench| bench.receive(over_tcp, &question(None)));
+    assert!(bench.sent().is_empty());
+    for _ in 0..200 {
+        bench.receive(path(9), &question(None));
+    }
+    let answered = bench.sent().len();
+    assert!((1..200).contains(&answered), "{answered}");
+    assert_eq!(bench.dropped(DropReason::StunTooMany), 200 - answered as u64);
+}
+
+#[test]
 fn checks_that_somebody_sends_again_shut_nobody_out() {
     let mut bench = Bench::new();
     let mut client = Client::connected(&mut bench, 1);

@@ -63,7 +63,7 @@ impl Node {
             address: String::new(),
             port: ADDRESS.port().into(),
         };
-        let config = WorkerConfig { hash_seed: [3, 5], gather: Duration::ZERO };
+        let config = WorkerConfig { hash_seed: [3, 5], gather: Duration::ZERO, stun: true };
         let mut relay = Relay::new(config, 32, moves);
         relay.ask(Command::CreateScope { scope: SCOPE });
         Self {
