@@ -6,6 +6,7 @@ import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 import puppeteer from "puppeteer-core";
+import { freePort } from "./server.mjs";
 
 /** Screenshots go here; the folder is not committed. */
 export const OUT = join(dirname(fileURLToPath(import.meta.url)), "..", "out");
@@ -87,13 +88,13 @@ export class Browser {
     this.handle = handle;
   }
 
-  /** Launches Chromium; `camera: false` refuses every device, `flags` are added. */
-  static async chromium({ dark = false, viewport, camera = true, flags = [] } = {}) {
+  /** Launches Chromium; `camera: false` refuses every device, `flags` are added, `host` is another than this one. */
+  static async chromium({ dark = false, viewport, camera = true, flags = [], host } = {}) {
     if (!CHROMIUM) throw new Error("no Chromium: install it or set CHROMIUM_PATH");
     const profile = await mkdtemp(join(tmpdir(), "strait-chromium-"));
     const args = [...CHROMIUM_FLAGS, ...flags, `${FAKE_DEVICES}=fps=15,display-media-type=monitor`];
     const context = await chromium.launchPersistentContext(profile, {
-      executablePath: CHROMIUM,
+      executablePath: host ? await host.wrapped(CHROMIUM) : CHROMIUM,
       headless: true,
       args: camera ? args : args.filter((each) => each !== "--use-fake-ui-for-media-stream"),
       colorScheme: dark ? "dark" : "light",
@@ -105,11 +106,15 @@ export class Browser {
     return browser;
   }
 
-  static async firefox({ viewport } = {}) {
+  static async firefox({ viewport, host } = {}) {
     if (!FIREFOX) throw new Error("no Firefox: install it or set FIREFOX_PATH");
+    // It is driven by a port of its loopback.
+    const port = host ? await freePort() : 0;
+    await host?.forward(port);
     const handle = await puppeteer.launch({
       browser: "firefox",
-      executablePath: FIREFOX,
+      executablePath: host ? await host.wrapped(FIREFOX) : FIREFOX,
+      args: [`--remote-debugging-port=${port}`],
       headless: true,
       extraPrefsFirefox: FIREFOX_PREFS,
       acceptInsecureCerts: true,

@@ -27,18 +27,21 @@ export class Server {
   /**
    * Starts and waits until `/readyz` says so. `metricsPort` is that of the relay's own metrics, 0 for none;
    * `operatorToken` one of the API; `before` is given the address of the store, which is not there yet. Media goes by the
-   * relay, which most tests are about, unless two may go directly.
+   * relay, which most tests are about, unless two may go directly. It is at 127.0.0.1, or at another `ip` on another `host`.
    */
-  static async start({ metricsPort = 0, operatorToken, before, direct = false } = {}) {
+  static async start({
+    metricsPort = 0, operatorToken, before, direct = false, host, ip = "127.0.0.1",
+  } = {}) {
     const server = new Server();
     server.state = await mkdtemp(join(tmpdir(), "strait-browser-"));
     server.httpPort = await freePort();
     server.mediaPort = await freePort();
+    server.ip = ip;
     server.output = "";
     await before?.(`sqlite:${join(server.state, "control.db")}`);
     const options = {
       "--bin-dir": programs,
-      "--address": "127.0.0.1",
+      "--address": ip,
       "--http-port": server.httpPort,
       "--https-port": server.mediaPort,
       "--media-port": server.mediaPort,
@@ -50,7 +53,12 @@ export class Server {
     };
     const list = Object.entries(options).flatMap(([name, value]) => [name, String(value)]);
     if (!direct) list.push("--relayed");
-    server.process = spawn(program("strait"), ["dev", ...list], {
+    const words = [program("strait"), "dev", ...list];
+    const [first, ...rest] = host ? host.command(...words) : words;
+    for (const port of host ? [server.httpPort, metricsPort] : []) {
+      if (port) await host.forward(port);
+    }
+    server.process = spawn(first, rest, {
       stdio: ["ignore", "pipe", "pipe"],
     });
     server.ended = new Promise((resolve) => {
@@ -75,7 +83,7 @@ export class Server {
   }
 
   get secureAddress() {
-    return `https://127.0.0.1:${this.mediaPort}`;
+    return `https://${this.ip}:${this.mediaPort}`;
   }
 
   async ready(withinMs) {
