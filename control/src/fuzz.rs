@@ -1,9 +1,15 @@
 //! Bodies of the fuzz targets, so that ordinary builds compile them and tests run their corpora.
 
+mod auth;
+mod choices;
+
+pub use auth::auth;
+pub use choices::Choices;
+
 use std::sync::Arc;
 
 use strait_link::v1::{ClientMessage, auth::Credential, client_message::Body as Request};
-use strait_link::{Frames, STRANGER_BYTES};
+use strait_link::{Frames, MESSAGE_BYTES};
 
 use crate::auth::{Application, Key, Material, PublicKey, Secret, Signed, Unverified};
 use crate::link::convert;
@@ -39,25 +45,12 @@ pub fn envelope(data: &[u8]) {
     assert_eq!(written.len(), data.len());
 }
 
-/// Target `link`: what a native client sends. Frames come the same however they are cut.
+/// Target `link`: what a native client says, each message by itself. How they are cut is the target
+/// `frames`, what they do to a session the target `session`.
 pub fn link(data: &[u8]) {
-    let read = |step: usize| {
-        let (mut frames, mut messages) = (Frames::new(), Vec::new());
-        for part in data.chunks(step) {
-            frames.push(part);
-            loop {
-                match frames.next::<ClientMessage>(STRANGER_BYTES) {
-                    Ok(Some(message)) => messages.push(message),
-                    Ok(None) => break,
-                    Err(_) => return messages,
-                }
-            }
-        }
-        messages
-    };
-    let messages = read(usize::MAX);
-    assert_eq!(messages, read(3));
-    for message in messages {
+    let mut frames = Frames::new();
+    frames.push(data);
+    while let Ok(Some(message)) = frames.next::<ClientMessage>(MESSAGE_BYTES) {
         match message.body {
             Some(Request::Auth(auth)) => {
                 if let Some(Credential::Signed(signed)) = &auth.credential {

@@ -5,12 +5,13 @@ use std::path::Path;
 #[test]
 fn corpora_do_not_break_the_parsers() {
     type Target = fn(&[u8]);
-    let targets: [(&str, Target); 7] = [
+    let targets: [(&str, Target); 8] = [
         ("sdp", strait_control::fuzz::sdp),
         ("jsonrtc", strait_control::fuzz::jsonrtc),
         ("link", strait_control::fuzz::link),
         ("envelope", strait_control::fuzz::envelope),
         ("token", strait_control::fuzz::token),
+        ("auth", strait_control::fuzz::auth),
         ("credential", strait_control::fuzz::credential),
         ("sdpfrag", strait_control::fuzz::sdpfrag),
     ];

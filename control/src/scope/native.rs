@@ -470,6 +470,8 @@ impl Native {
         }
         self.scope.natives().encodings.remove(publication);
         self.scope.unpublish(&self.peer, publication);
+        // The others are told of it.
+        self.on_unpublished(publication).await;
         self.scopes.relay.unpublish(&self.scope.relay_id, publication).await
     }
 

@@ -27,6 +27,7 @@ mod reconnect;
 mod redis;
 mod rules;
 mod secrets;
+mod sequence;
 mod socket;
 mod stores;
 mod stream;
