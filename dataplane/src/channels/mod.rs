@@ -5,6 +5,7 @@
 
 mod association;
 mod budget;
+pub mod fuzz;
 mod post;
 #[cfg(test)]
 mod tests;

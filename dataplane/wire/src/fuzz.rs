@@ -8,7 +8,7 @@ use crate::rtcp::{
     self, Arrival, CongestionControl, Metric, Outcome, Packet as Rtcp, TransportCc, Writer, XrBlock,
 };
 use crate::stun::{self, Builder, Message};
-use crate::{dcep, demux, ext, rtp, turn};
+use crate::{dcep, demux, ext, framing, rtp, turn};
 
 /// Classification names a protocol only where its header fits, and the parsers agree with it.
 pub fn demux(bytes: &[u8]) {
@@ -373,6 +373,20 @@ pub fn turn(bytes: &[u8]) {
         }
         return;
     }
+}
+
+/// Frames of a stream are the whole of it, each as it is written; what is left is the beginning of one.
+pub fn framing(bytes: &[u8]) {
+    let (mut rest, mut written) = (bytes, Vec::new());
+    while let Some((frame, after)) = framing::split(rest) {
+        let packet = framing::packet(frame);
+        assert_eq!(Some(packet.len()), framing::announced(rest));
+        written.extend(framing::prefix(packet.len()).expect("a length that came in two bytes"));
+        written.extend(packet);
+        rest = after;
+    }
+    assert_eq!([&written, rest].concat(), bytes);
+    assert!(framing::announced(rest).is_none_or(|len| len + framing::LENGTH_BYTES > rest.len()));
 }
 
 /// Not a message authentication code, but it depends on every byte and its place.

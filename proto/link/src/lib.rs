@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod frame;
+pub mod fuzz;
 
 pub use frame::{FrameError, Frames, LENGTH_BYTES, encode};
 

@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz dtls`
+//! `./dev fuzz dtls`; the body is `strait_crypt::fuzz::dtls_handle`.
 #![no_main]
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz srtp`
+//! `./dev fuzz srtp`; the body is `strait_crypt::fuzz::srtp_unprotect`.
 #![no_main]
 #![forbid(unsafe_code)]
 

@@ -14,6 +14,7 @@ fn run(target: &str, bytes: &[u8]) {
         "demux" => fuzz::demux(bytes),
         "dcep" => fuzz::dcep(bytes),
         "turn" => fuzz::turn(bytes),
+        "framing" => fuzz::framing(bytes),
         _ => panic!("no such target: {target}"),
     }
 }

@@ -29,12 +29,20 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         }
         "dcep" => dcep(),
         "turn" => turn(),
+        "framing" => framing(),
         _ => Vec::new(),
     }
 }
 
 /// The targets that [`of`] knows.
-pub const TARGETS: [&str; 7] = ["rtp", "rtcp", "stun", "codec", "demux", "dcep", "turn"];
+pub const TARGETS: [&str; 8] = ["rtp", "rtcp", "stun", "codec", "demux", "dcep", "turn", "framing"];
+
+fn framing() -> Vec<(&'static str, Vec<u8>)> {
+    let frame = |packet: &[u8]| [&(packet.len() as u16).to_be_bytes(), packet].concat();
+    let (packet, check) = (rtp().remove(0).1, stun().remove(0).1);
+    let all = [frame(&check), frame(&packet), frame(&[])].concat();
+    vec![("cut", all[..all.len() - 3].to_vec()), ("check", frame(&check)), ("all", all)]
+}
 
 fn dcep() -> Vec<(&'static str, Vec<u8>)> {
     let open = |is_ordered, reliability, label, protocol| {
