@@ -47,6 +47,9 @@ pub struct Config {
     pub ice_tcp_listen: Option<SocketAddr>,
     /// TCP port to tell peers instead, when a front door accepts for us. 0: the one listened on.
     pub ice_tcp_announced_port: u16,
+    /// Who encrypts media that goes by TLS (framed media, TURN): "auto" has the kernel do it where it can (its `tls` module is
+    /// loaded; TLS 1.3), once a worker knows the peer, or "off". Otherwise it is done on a thread of the relay.
+    pub kernel_tls: KernelTls,
     /// How many workers, each on a core of its own. 0: one for each core.
     pub workers: usize,
     /// Cores to pin the workers to, in order. Empty: the cores of the process.
@@ -137,6 +140,17 @@ pub enum Steering {
     Off,
 }
 
+/// Whether the kernel does TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelTls {
+    /// Where it can.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -153,6 +167,7 @@ impl Default for Config {
             ice_tcp: true,
             ice_tcp_listen: None,
             ice_tcp_announced_port: 0,
+            kernel_tls: KernelTls::Auto,
             workers: 0,
             cpus: Vec::new(),
             steering: Steering::Auto,

@@ -173,6 +173,7 @@ const METRICS: &[(&str, &str, &str)] = &[
     ),
     ("relay_framed_connections", "gauge", "Connections of framed media over TLS that are open."),
     ("relay_framed_strangers", "gauge", "Of these, those whose peer no worker knows yet."),
+    ("relay_framed_kernel_tls", "gauge", "Of these, those whose TLS the kernel does."),
     (
         "relay_framed_accepted_total",
         "counter",
@@ -358,6 +359,7 @@ fn render(state: &State, health: &Health, reports: &[(usize, Report)]) -> String
     for (name, count) in [
         ("relay_framed_connections", &state.framed.open),
         ("relay_framed_strangers", &state.framed.strangers),
+        ("relay_framed_kernel_tls", &state.framed.kernel.open),
         ("relay_framed_accepted_total", &state.framed.accepted),
         ("relay_framed_refused_total", &state.framed.refused),
         ("relay_framed_failed_total", &state.framed.failed),

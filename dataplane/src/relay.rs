@@ -205,8 +205,9 @@ impl Relay {
                 let incoming = socket.incoming(allowed(config), most);
                 let (end, last) = (end.clone(), last("the TLS thread"));
                 let turn = Arc::new(turn::Server::new(&identity.candidates, framed_most));
+                let behind = (turn, framed::Kernel::new(config.kernel_tls));
                 let (carried, thread, taking) =
-                    framed::start(incoming, letterboxes, (framed_most, turn), end, last)
+                    framed::start(incoming, letterboxes, framed_most, behind, end, last)
                         .map_err(RelayError::Thread)?;
                 threads.push(thread);
                 tokio::spawn(taking);

@@ -130,11 +130,15 @@ async fn a_peer_gets_media_by_a_connection_that_was_handed_over() {
     let (ann, bob) = talk(&mut setup.client, ann, bob.await.unwrap()).await;
     assert_eq!(metric(&setup, "relay_framed_connections").await, 1);
     assert_eq!(metric(&setup, "relay_framed_accepted_total").await, 1);
+    if std::env::var_os("STRAIT_EXPECT_KTLS").is_some() {
+        wait_for(&setup, "relay_framed_kernel_tls", 1).await;
+    }
     // Its end is told to who handed it over, and is no failure.
     drop(bob);
     control.read_exact(&mut [0]).unwrap();
     assert!(tokio::task::spawn_blocking(move || is_closed(&mut control)).await.unwrap());
     wait_for(&setup, "relay_framed_connections", 0).await;
+    assert_eq!(metric(&setup, "relay_framed_kernel_tls").await, 0);
     assert_eq!(metric(&setup, "relay_framed_failed_total").await, 0);
     drop(ann);
 }

@@ -11,6 +11,7 @@ pub mod counters;
 mod cutting;
 mod epoll;
 pub mod interfaces;
+pub mod ktls;
 pub mod limits;
 mod mmsg;
 mod outgoing;

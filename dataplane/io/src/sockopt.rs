@@ -215,6 +215,6 @@ fn get(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<libc::c_int> {
     Ok(value)
 }
 
-fn check(result: libc::c_int) -> io::Result<()> {
+pub(crate) fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -9,6 +9,7 @@
 mod back;
 mod carrier;
 mod certificate;
+mod kernel;
 mod queue;
 mod relayed;
 mod tls;
@@ -23,6 +24,7 @@ use crate::steer::Letterbox;
 use crate::turn;
 use carrier::Carrier;
 use certificate::{Certificates, Served};
+pub(crate) use kernel::Kernel;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -65,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) back: [AtomicU64; 2],
     /// What is behind those of TURN.
     pub(crate) turn: Arc<turn::Server>,
+    /// Who does TLS for those that are carried, where it can.
+    pub(crate) kernel: Kernel,
 }
 
 impl Shared {
@@ -126,18 +130,20 @@ impl Drop for Counted {
 }
 
 /// Starts the threads, of which the one that carries holds `last` until it ends; and gives the task that takes connections
-/// over from those who come by `incoming`, at most `connections` at a time. `turn` is what is behind those of TURN.
+/// over from those who come by `incoming`, at most `connections` at a time. `turn` is what is behind those of TURN, `kernel`
+/// what may do TLS.
 ///
 /// # Errors
 /// No thread, or nothing to wait with, is to be had.
 pub(crate) fn start(
     incoming: impl Stream<Item = io::Result<Connection>> + Send + Unpin + 'static,
     letterboxes: Vec<Letterbox>,
-    (connections, turn): (usize, Arc<turn::Server>),
+    connections: usize,
+    (turn, kernel): (Arc<turn::Server>, Kernel),
     end: watch::Receiver<bool>,
     last: impl Send + 'static,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>, impl Future<Output = ()> + Send)> {
-    let shared = Arc::new(Shared { turn, ..Shared::default() });
+    let shared = Arc::new(Shared { turn, kernel, ..Shared::default() });
     let (to_meet, handed) = mpsc::channel(FRAMED_STRANGERS);
     let (to_carry, known) = mpsc::channel(connections.max(1));
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -352,7 +358,7 @@ async fn meet(
     patience: Duration,
 ) -> io::Result<Met> {
     let deadline = Instant::now() + patience;
-    let mut peer = Tls::new(peer, served.tls)?;
+    let mut peer = Tls::new(peer, served.tls, &common.shared)?;
     let mut inward = Vec::new();
     let greeting = poll_fn(|cx| peer.poll_greeting(cx, scratch, &mut inward));
     timeout_at(deadline, greeting).await.map_err(|_| late("TLS was not finished"))??;

@@ -1,13 +1,17 @@
 //! TLS on a connection that was taken over. Nothing waits: who asks is woken when there is more.
 
+use super::Shared;
+use super::kernel::{Records, Stream};
 use crate::limits::{FRAMED_READ_BYTES, FRAMED_UNSENT_BYTES};
 use rustls::{ServerConfig, ServerConnection};
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use strait_io::ktls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -22,29 +26,61 @@ pub(super) fn scratch() -> Scratch {
 /// The peer's side of a connection.
 pub(super) struct Tls {
     peer: TcpStream,
-    tls: ServerConnection,
+    by: By,
     /// Bytes that the socket took.
     gone: u64,
 }
 
+/// Who has the keys.
+enum By {
+    Process(Box<ServerConnection>, Option<Offer>),
+    Kernel(Stream),
+    /// They were lost on the way.
+    Nobody,
+}
+
+/// What it takes to give them to the kernel.
+struct Offer {
+    shared: Arc<Shared>,
+    records: Records,
+    /// Strangers' connections stay with rustls: what strangers send is nothing for a kernel.
+    is_known: bool,
+}
+
 /// The same on its way to another thread.
-pub(super) struct Moving(std::net::TcpStream, ServerConnection);
+pub(super) struct Moving(std::net::TcpStream, By);
 
 impl Tls {
     /// For a connection that does not block.
-    pub(super) fn new(peer: std::net::TcpStream, tls: Arc<ServerConfig>) -> io::Result<Self> {
+    pub(super) fn new(
+        peer: std::net::TcpStream,
+        tls: Arc<ServerConfig>,
+        shared: &Arc<Shared>,
+    ) -> io::Result<Self> {
         peer.set_nodelay(true)?;
         strait_io::limit_unsent(&peer, FRAMED_UNSENT_BYTES)?;
-        let peer = TcpStream::from_std(peer)?;
-        Ok(Self { peer, tls: ServerConnection::new(tls).map_err(io::Error::other)?, gone: 0 })
+        let tls = ServerConnection::new(tls).map_err(io::Error::other)?;
+        let offer = shared.kernel.is_there().then(|| Offer {
+            shared: Arc::clone(shared),
+            records: Records::default(),
+            is_known: false,
+        });
+        let by = By::Process(Box::new(tls), offer);
+        Ok(Self { peer: TcpStream::from_std(peer)?, by, gone: 0 })
     }
 
     pub(super) fn leave(self) -> io::Result<Moving> {
-        Ok(Moving(self.peer.into_std()?, self.tls))
+        Ok(Moving(self.peer.into_std()?, self.by))
     }
 
-    pub(super) fn arrive(Moving(peer, tls): Moving) -> io::Result<Self> {
-        Ok(Self { peer: TcpStream::from_std(peer)?, tls, gone: 0 })
+    /// It is no stranger's any more.
+    pub(super) fn arrive(Moving(peer, mut by): Moving) -> io::Result<Self> {
+        if let By::Process(tls, offer) = &mut by {
+            let suite = tls.negotiated_cipher_suite();
+            *offer = offer.take().filter(|offer| offer.shared.kernel.takes(suite));
+            offer.iter_mut().for_each(|offer| offer.is_known = true);
+        }
+        Ok(Self { peer: TcpStream::from_std(peer)?, by, gone: 0 })
     }
 
     /// The peer's address.
@@ -58,9 +94,12 @@ impl Tls {
         Ok(self.peer.local_addr()?.ip().to_canonical())
     }
 
-    /// The protocol that was agreed on (RFC 7301).
+    /// The protocol that was agreed on (RFC 7301), while rustls knows it.
     pub(super) fn protocol(&self) -> Option<&[u8]> {
-        self.tls.alpn_protocol()
+        match &self.by {
+            By::Process(tls, _) => tls.alpn_protocol(),
+            By::Kernel(_) | By::Nobody => None,
+        }
     }
 
     /// Finishes the handshake. What came behind it is in `inward`.
@@ -72,7 +111,8 @@ impl Tls {
     ) -> Poll<io::Result<()>> {
         loop {
             let is_flushed = self.flush(cx)?;
-            match (self.tls.is_handshaking(), is_flushed) {
+            let is_handshaking = matches!(&self.by, By::Process(tls, _) if tls.is_handshaking());
+            match (is_handshaking, is_flushed) {
                 (false, true) => return Poll::Ready(Ok(())),
                 (false, false) => return Poll::Pending,
                 (true, _) => ready!(self.poll_read(cx, scratch, inward))?,
@@ -88,12 +128,23 @@ impl Tls {
         inward: &mut Vec<u8>,
     ) -> Poll<io::Result<()>> {
         let mut scratch = scratch.borrow_mut();
-        let mut bytes = ReadBuf::new(&mut scratch);
+        let (tls, offer) = match &mut self.by {
+            By::Process(tls, offer) => (tls, offer),
+            By::Kernel(stream) => return stream.poll_read(&self.peer, cx, &mut scratch, inward),
+            By::Nobody => return Poll::Ready(Err(ErrorKind::NotConnected.into())),
+        };
+        // What rustls has read of a record that is not whole, the kernel would miss.
+        let most = offer.as_ref().map_or(usize::MAX, |offer| offer.records.wanted());
+        let room = most.min(scratch.len());
+        let mut bytes = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
         ready!(Pin::new(&mut self.peer).poll_read(cx, &mut bytes))?;
         if bytes.filled().is_empty() {
             return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
         }
-        let opened = self.open(bytes.filled(), inward);
+        if let Some(offer) = offer {
+            offer.records.took(bytes.filled());
+        }
+        let opened = open(tls, bytes.filled(), inward);
         if opened.is_err() {
             // An alert says why; it may not arrive.
             let _ = self.flush(cx);
@@ -101,52 +152,86 @@ impl Tls {
         Poll::Ready(opened)
     }
 
-    fn open(&mut self, mut bytes: &[u8], inward: &mut Vec<u8>) -> io::Result<()> {
-        while !bytes.is_empty() {
-            self.tls.read_tls(&mut bytes)?;
-            let state = self.tls.process_new_packets().map_err(io::Error::other)?;
-            let start = inward.len();
-            inward.resize(start + state.plaintext_bytes_to_read(), 0);
-            let room = inward.get_mut(start..).unwrap_or_default();
-            self.tls.reader().read_exact(room)?;
-            if state.peer_has_closed() {
-                return Err(ErrorKind::UnexpectedEof.into());
+    /// Writes records for as long as the socket takes them. Whether it took all.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        match &mut self.by {
+            By::Process(tls, _) => {
+                while tls.wants_write() {
+                    match tls.write_tls(&mut Socket(&mut self.peer, cx)) {
+                        Ok(written) => self.gone += written as u64,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                        Err(error) => return Err(error),
+                    }
+                }
+                self.give_to_kernel()?;
+                Ok(true)
             }
+            By::Kernel(stream) => stream.flush(&self.peer, cx),
+            By::Nobody => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Gives the keys to the kernel if it takes them now, when nothing of rustls' waits to be sent: at the end of a record, of
+    /// which all was read.
+    fn give_to_kernel(&mut self) -> io::Result<()> {
+        let By::Process(tls, offer) = &mut self.by else { return Ok(()) };
+        let is_now = |offer: &mut Offer| offer.is_known && offer.records.is_between();
+        let Some(Offer { shared, .. }) = offer.take_if(is_now) else { return Ok(()) };
+        if tls.is_handshaking() || ktls::attach(&self.peer).is_err() {
+            return Ok(());
+        }
+        if let By::Process(tls, _) = mem::replace(&mut self.by, By::Nobody) {
+            self.by = By::Kernel(Stream::new(&self.peer, *tls, &shared)?);
         }
         Ok(())
     }
 
-    /// Writes records for as long as the socket takes them. Whether it took all.
-    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Socket(&mut self.peer, cx)) {
-                Ok(written) => self.gone += written as u64,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-
     /// Whether there are records that the socket did not take yet.
     pub(super) fn is_waiting(&self) -> bool {
-        self.tls.wants_write()
+        match &self.by {
+            By::Process(tls, _) => tls.wants_write(),
+            By::Kernel(stream) => stream.is_waiting(),
+            By::Nobody => false,
+        }
     }
 
-    /// How many bytes it took.
+    /// How many bytes it took, of those that rustls encrypted.
     pub(super) fn gone(&self) -> u64 {
         self.gone
     }
 
     /// Takes a record's worth of bytes, after [`Tls::flush`] took all.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.tls.writer().write_all(bytes)
+        match &mut self.by {
+            By::Process(tls, _) => tls.writer().write_all(bytes),
+            By::Kernel(stream) => stream.write(&self.peer, bytes),
+            By::Nobody => Err(ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Says that no more follows.
     pub(super) fn close(&mut self) {
-        self.tls.send_close_notify();
+        match &mut self.by {
+            By::Process(tls, _) => tls.send_close_notify(),
+            By::Kernel(stream) => stream.close(&self.peer),
+            By::Nobody => {}
+        }
     }
+}
+
+fn open(tls: &mut ServerConnection, mut bytes: &[u8], inward: &mut Vec<u8>) -> io::Result<()> {
+    while !bytes.is_empty() {
+        tls.read_tls(&mut bytes)?;
+        let state = tls.process_new_packets().map_err(io::Error::other)?;
+        let start = inward.len();
+        inward.resize(start + state.plaintext_bytes_to_read(), 0);
+        let room = inward.get_mut(start..).unwrap_or_default();
+        tls.reader().read_exact(room)?;
+        if state.peer_has_closed() {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
 }
 
 /// Writes without waiting; the task is woken when there is room.
