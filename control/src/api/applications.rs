@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::access::{Caller, Refused, Told};
+use super::access::{Asked, Caller, Refused, Told};
+use super::analytics::page;
 use crate::auth::{Application, Key, Material, PublicKey, Secret};
 use crate::fault::Fault;
 use crate::http::{self, App};
@@ -19,20 +20,30 @@ type Made = Result<(StatusCode, Json<Value>), Refused>;
 /// The key that an application begins with.
 const FIRST_KEY: &str = "first";
 
-/// All that the caller sees.
-pub async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// All that the caller sees, page by page.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Asked(asked): Asked<Page>,
+) -> Answer {
+    let count = page(asked.limit)?;
     let applications = app.store.applications_read();
-    let names = match &caller {
-        Caller::Operator => applications.list().await?,
-        Caller::Application(own) => vec![own.clone()],
+    let mut found = match &caller {
+        Caller::Operator => applications.page(&asked.cursor.unwrap_or_default(), count + 1).await?,
+        Caller::Application(own) => applications.find(own).await?.into_iter().collect(),
     };
-    let mut items = Vec::new();
-    for name in names {
-        if let Some(found) = applications.find(&name).await? {
-            items.push(shown(&found));
-        }
-    }
-    Ok(Json(json!({ "items": items })))
+    let has_more = found.len() > count;
+    found.truncate(count);
+    let next = found.last().filter(|_| has_more).map(|last| &last.id);
+    let items: Vec<Value> = found.iter().map(shown).collect();
+    Ok(Json(json!({ "items": items, "next": next })))
 }
 
 #[derive(Deserialize)]
@@ -49,9 +60,8 @@ pub async fn add(
 ) -> Made {
     caller.check_operator()?;
     let name = told.application;
-    app.store.applications().add(&name, http::now()).await?;
     let key = Key::new(FIRST_KEY, Material::Secret(Secret::random()?), http::now());
-    app.store.applications().add_key(&name, &key).await?;
+    app.store.applications().add_with(&name, &key).await?;
     let answer = json!({ "application": of(&app, &caller, &name).await?, "key": new_key(&key) });
     Ok((StatusCode::CREATED, Json(answer)))
 }

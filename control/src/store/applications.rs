@@ -1,10 +1,15 @@
 //! Applications and their API keys: who may sign.
 
 use super::broken;
-use super::sql::{Pool, Row, values};
+use super::sql::{Pool, Row, Value, values};
 use crate::auth::{Application, Key, Material, PublicKey, Secret};
 use crate::fault::Fault;
 use crate::{id, limits};
+
+const INSERT: &str = "{insert} applications (id, created) VALUES (?, ?) {unless there}";
+const INSERT_KEY: &str = "
+    {insert} application_keys (application, id, kind, material, enabled, created)
+    VALUES (?, ?, ?, ?, ?, ?) {unless there}";
 
 /// The tables of applications and their keys.
 #[derive(Clone)]
@@ -45,12 +50,27 @@ impl Applications {
     /// [`crate::fault::Class::Malformed`] for a bad identifier, [`crate::fault::Class::Conflict`]
     /// when it exists, [`crate::fault::Class::Internal`].
     pub async fn add(&self, id: &str, created: u64) -> Result<(), Fault> {
-        id::check_name("the application's identifier", id, limits::APPLICATION_BYTES)?;
-        let statement = "{insert} applications (id, created) VALUES (?, ?) {unless there}";
-        match self.pool.execute(statement, &values![id, created]).await? {
-            0 => Err(Fault::conflict(format!("there is an application {id:?} already"))),
+        check(id)?;
+        match self.pool.execute(INSERT, &values![id, created]).await? {
+            0 => Err(there_is(id)),
             _ => Ok(()),
         }
+    }
+
+    /// Adds an application with its first key: both or none.
+    ///
+    /// # Errors
+    /// As [`Applications::add`] and [`Applications::add_key`].
+    pub async fn add_with(&self, id: &str, key: &Key) -> Result<(), Fault> {
+        check(id)?;
+        key.check()?;
+        let mut open = self.pool.begin().await?;
+        let added = open.execute(INSERT, &values![id, key.created]).await?;
+        if added == 0 {
+            return Err(there_is(id));
+        }
+        open.execute(INSERT_KEY, &of(id, key)).await?;
+        open.commit().await
     }
 
     /// Switches signatures over concatenated fields on or off.
@@ -100,18 +120,20 @@ impl Applications {
         let rows = self.pool.rows("SELECT concatenated, changes_keys, k.id, k.kind, k.material, k.enabled, k.created, a.id
              FROM applications a LEFT JOIN application_keys k ON k.application = a.id
              ORDER BY a.id, k.created, k.id", &[]).await?;
-        let mut all: Vec<Application> = Vec::new();
-        for row in &rows {
-            let id = row.text(7)?;
-            if all.last().is_none_or(|last| last.id != id) {
-                let (concatenated, changes_keys) = (row.is(0)?, row.is(1)?);
-                all.push(Application { id, concatenated, changes_keys, keys: Vec::new() });
-            }
-            if let (Some(application), Some(key)) = (all.last_mut(), key(row)?) {
-                application.keys.push(key);
-            }
-        }
-        Ok(all)
+        applications(&rows)
+    }
+
+    /// So many of them, in the order of [`Applications::list`], from the one behind `after` on.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Internal`].
+    pub async fn page(&self, after: &str, count: usize) -> Result<Vec<Application>, Fault> {
+        let rows = self.pool.rows("SELECT concatenated, changes_keys, k.id, k.kind, k.material, k.enabled, k.created, a.id
+             FROM (SELECT id, concatenated, changes_keys FROM applications
+                   WHERE id > ? ORDER BY id LIMIT ?) a
+             LEFT JOIN application_keys k ON k.application = a.id
+             ORDER BY a.id, k.created, k.id", &values![after, count]).await?;
+        applications(&rows)
     }
 
     /// Gives an application one more key.
@@ -125,14 +147,14 @@ impl Applications {
         let present = self.find(application).await?;
         let present = present
             .ok_or_else(|| Fault::not_found(format!("there is no application {application:?}")))?;
-        let there_is = || {
+        let has_it = || {
             Fault::conflict(format!(
                 "{application:?} has a key {:?} already; give the new one another name",
                 key.id
             ))
         };
         if present.keys.iter().any(|other| other.id == key.id) {
-            return Err(there_is());
+            return Err(has_it());
         }
         if present.keys.len() >= limits::KEYS_PER_APPLICATION {
             return Err(Fault::too_many(format!(
@@ -140,22 +162,9 @@ impl Applications {
                 present.keys.len()
             )));
         }
-        let material = match &key.material {
-            Material::Secret(secret) => secret.expose(),
-            Material::Es256(public) => public.pem(),
-        };
-        let (kind, created) = (key.material.kind(), key.created);
-        let values = values![application, &key.id, kind, material, key.is_enabled, created];
-        let added = self
-            .pool
-            .execute(
-                "{insert} application_keys (application, id, kind, material, enabled, created)
-             VALUES (?, ?, ?, ?, ?, ?) {unless there}",
-                &values,
-            )
-            .await?;
+        let added = self.pool.execute(INSERT_KEY, &of(application, key)).await?;
         // None: another was quicker.
-        (added > 0).then_some(()).ok_or_else(there_is)
+        (added > 0).then_some(()).ok_or_else(has_it)
     }
 
     /// Switches a key on or off: what it signs is taken or refused from the next call on.
@@ -177,6 +186,39 @@ impl Applications {
         let rows = self.pool.execute(statement, &values![application, id]).await?;
         found(rows, || format!("key {id:?} of {application:?}"))
     }
+}
+
+/// The arguments of [`INSERT_KEY`].
+fn of(application: &str, key: &Key) -> [Value; 6] {
+    let material = match &key.material {
+        Material::Secret(secret) => secret.expose(),
+        Material::Es256(public) => public.pem(),
+    };
+    values![application, &key.id, key.material.kind(), material, key.is_enabled, key.created]
+}
+
+fn check(id: &str) -> Result<(), Fault> {
+    id::check_name("the application's identifier", id, limits::APPLICATION_BYTES)
+}
+
+fn there_is(id: &str) -> Fault {
+    Fault::conflict(format!("there is an application {id:?} already; give this one another name"))
+}
+
+/// The applications of rows that are in their order.
+fn applications(rows: &[Row]) -> Result<Vec<Application>, Fault> {
+    let mut all: Vec<Application> = Vec::new();
+    for row in rows {
+        let id = row.text(7)?;
+        if all.last().is_none_or(|last| last.id != id) {
+            let (concatenated, changes_keys) = (row.is(0)?, row.is(1)?);
+            all.push(Application { id, concatenated, changes_keys, keys: Vec::new() });
+        }
+        if let (Some(application), Some(key)) = (all.last_mut(), key(row)?) {
+            application.keys.push(key);
+        }
+    }
+    Ok(all)
 }
 
 /// The key of a row; none where the application has none.

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
 use strait_control::api::OPENAPI;
 use strait_control::auth::{Claims, Secret, Signer, mint};
 use strait_control::events::Moment;
@@ -152,6 +154,40 @@ async fn operators_manage_applications_and_keys() {
     assert_eq!(call(&service, Method::PATCH, "/applications/acme", OPERATOR, wrong).await.0, 400);
     assert_eq!(call(&service, Method::DELETE, "/applications/acme", OPERATOR, None).await.0, 204);
     assert_eq!(call(&service, Method::GET, "/applications/acme", OPERATOR, None).await.0, 404);
+}
+
+#[tokio::test]
+async fn thousands_of_applications_are_read_page_by_page() {
+    const MANY: usize = 5_000;
+    let service = start().await;
+    let file = service.folder.path().join("control.db");
+    let mut connection =
+        SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+    let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)";
+    for insert in [
+        "INSERT INTO applications (id, created) SELECT 'app-' || i, 1 FROM n",
+        "INSERT INTO application_keys (application, id, kind, material, enabled, created)
+         SELECT 'app-' || i, 'first', 'secret', 'of ' || i, 1, 1 FROM n",
+    ] {
+        let insert = insert.replacen("SELECT", &format!("{numbers} SELECT"), 1);
+        sqlx::query(AssertSqlSafe(insert)).execute(&mut connection).await.unwrap();
+    }
+    let (mut names, mut next) = (Vec::new(), String::new());
+    loop {
+        let since = Instant::now();
+        let path = format!("/applications?limit=200&cursor={next}");
+        let told = get(&service, &path, OPERATOR).await;
+        assert!(since.elapsed().as_secs() < 1, "{:?}", since.elapsed());
+        let items = told["items"].as_array().unwrap();
+        assert!(items.iter().all(|item| item["keys"][0]["key"] == "first"), "{told}");
+        names.extend(items.iter().map(|item| item["application"].as_str().unwrap().to_owned()));
+        let Some(more) = told["next"].as_str() else { break };
+        more.clone_into(&mut next);
+    }
+    assert_eq!(names.len(), MANY);
+    assert!(names.is_sorted() && names.windows(2).all(|pair| pair[0] != pair[1]));
+    let path = "/applications?limit=201";
+    assert_eq!(call(&service, Method::GET, path, OPERATOR, None).await.0, 400);
 }
 
 #[tokio::test]

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use strait_control::auth::{Key, Material, PrivateKey, Secret};
+use sqlx::Connection as _;
+use sqlx::mysql::MySqlConnection;
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqliteConnection;
+use strait_control::auth::{Application, Key, Material, PrivateKey, Secret};
 use strait_control::events::event::{Event, Stay, Stream, What};
 use strait_control::fault::Class;
 use strait_control::store::{
-    By, Cql, CqlAddress, Entry, Span, Step, Store, WantedEntries, WantedSessions, floor, month_of,
+    Applications, By, Cql, CqlAddress, Entry, Span, Step, Store, WantedEntries, WantedSessions,
+    floor, month_of,
 };
 
 use crate::cassandra::Keyspace;
@@ -181,6 +186,7 @@ async fn expires(store: &Store, keyspace: &Keyspace) {
 async fn holds(url: &str) {
     let store = Store::open(url).await.unwrap();
     keys(&store).await;
+    whole_or_not_at_all(&store, url).await;
     drop(store);
     // Tables that are there already.
     let store = Store::open(url).await.unwrap();
@@ -222,9 +228,60 @@ async fn keys(store: &Store) {
     assert!(acme.changes_keys && !acme.concatenated);
     assert_eq!(applications.find("Acme").await.unwrap().unwrap().keys, [], "case counts");
     assert_eq!(applications.all().await.unwrap().len(), 3);
+    pages(&applications).await;
     applications.remove_key("acme", "pair").await.unwrap();
     let gone = applications.remove_key("acme", "pair").await.unwrap_err();
     assert_eq!(gone.class, Class::NotFound);
+}
+
+/// Applications and their keys are read in pages.
+async fn pages(applications: &Applications) {
+    let all = applications.all().await.unwrap();
+    let mut read = Vec::new();
+    loop {
+        let after = read.last().map_or("", |last: &Application| last.id.as_str());
+        let page = applications.page(after, 2).await.unwrap();
+        assert!(page.len() <= 2);
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page);
+    }
+    assert_eq!(read, all);
+    assert_eq!(all.iter().map(|each| each.keys.len()).sum::<usize>(), 2);
+}
+
+/// An application whose first key the store does not take is none.
+async fn whole_or_not_at_all(store: &Store, url: &str) {
+    let key = Key::new("first", Material::Secret(Secret::random().unwrap()), 1);
+    let applications = store.applications();
+    alter(url, "ALTER TABLE application_keys RENAME TO aside").await;
+    assert!(applications.add_with("whole", &key).await.is_err());
+    alter(url, "ALTER TABLE aside RENAME TO application_keys").await;
+    assert_eq!(applications.find("whole").await.unwrap(), None);
+    applications.add_with("whole", &key).await.unwrap();
+    assert_eq!(applications.find("whole").await.unwrap().unwrap().keys, std::slice::from_ref(&key));
+    assert_eq!(applications.add_with("whole", &key).await.unwrap_err().class, Class::Conflict);
+    assert_eq!(applications.add_with("", &key).await.unwrap_err().class, Class::Malformed);
+    applications.remove("whole").await.unwrap();
+}
+
+/// Changes a table behind the store's back.
+async fn alter(url: &str, statement: &'static str) {
+    match url.split(':').next().unwrap() {
+        "mysql" => {
+            let mut connection = MySqlConnection::connect(url).await.unwrap();
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        }
+        "postgres" => {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        }
+        _ => {
+            let mut connection = SqliteConnection::connect(url).await.unwrap();
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        }
+    }
 }
 
 /// A stay as it is told at `until`.

@@ -273,6 +273,9 @@ export type Query = Record<string, string | number | boolean | null | undefined>
 /** Where the API is, seen from the dashboard's page: also behind a proxy that adds a prefix. */
 const BASE = "../api/v1";
 
+/** Most items of a page. */
+const PAGE_ITEMS = 200;
+
 /** The API with one token. */
 export class Api {
   constructor(
@@ -283,6 +286,18 @@ export class Api {
   /** `path` begins with a slash; what is variable in it is encoded. */
   async get<Answer>(path: string, query: Query = {}, signal?: AbortSignal): Promise<Answer> {
     return (await this.call("GET", path + search(query), undefined, signal)) as Answer;
+  }
+
+  /** All pages of a list. */
+  async all<Item>(path: string, signal?: AbortSignal): Promise<Item[]> {
+    const items: Item[] = [];
+    let cursor: string | null | undefined;
+    do {
+      const page: Paged<Item> = await this.get(path, { limit: PAGE_ITEMS, cursor }, signal);
+      items.push(...page.items);
+      cursor = page.next;
+    } while (cursor);
+    return items;
   }
 
   /** What is no JSON. */

@@ -1,4 +1,4 @@
-import { type Api, type Application, type List, type Me, type Query } from "./api.js";
+import { type Api, type Application, type Me, type Query } from "./api.js";
 import { type Child } from "./dom.js";
 import { address } from "./route.js";
 
@@ -30,7 +30,7 @@ export function go(page: string, query: Query): void {
 
 /** What an operator can choose of: `""` is all. */
 export async function choices({ api, signal }: Context): Promise<[string, string][]> {
-  const { items } = await api.get<List<Application>>("/applications", {}, signal);
+  const items = await api.all<Application>("/applications", signal);
   return [
     ["", "All"],
     ...items.map(({ application }): [string, string] => [application, application]),

@@ -40,6 +40,20 @@ test("a refusal says what to do", async () => {
   });
   // A server without the API answers with a page, or with something else.
   for (const [status, body] of [
+test("a list is read to its last page", async () => {
+  const pages = ['{"items":[1,2],"next":"b &"}', '{"items":[3],"next":null}'];
+  const asked: string[] = [];
+  const one = new Api("t", ((url: string) => {
+    asked.push(url);
+    return Promise.resolve(new Response(pages.shift()));
+  }) as typeof fetch);
+  assert.deepEqual(await one.all("/applications"), [1, 2, 3]);
+  assert.deepEqual(asked, [
+    "../api/v1/applications?limit=200",
+    "../api/v1/applications?limit=200&cursor=b+%26",
+  ]);
+});
+
     [404, "<p>not found"],
     [200, "<p>page"],
     [502, '{"error":3}'],

@@ -144,10 +144,9 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
 
 /// Adds an application with its first key, and returns that.
 pub async fn add(applications: &Applications, name: &str, now: u64) -> Result<Secret, Fault> {
-    applications.add(name, now).await.map_err(said)?;
     let secret = Secret::random().map_err(said)?;
     let key = Key::new(FIRST_KEY, Material::Secret(secret.clone()), now);
-    applications.add_key(name, &key).await.map_err(said)?;
+    applications.add_with(name, &key).await.map_err(said)?;
     Ok(secret)
 }
 
@@ -210,9 +209,8 @@ async fn act(verb: &Verb, url: &str, now: u64) -> Result<String, Fault> {
 
 async fn list(applications: &Applications) -> Result<String, Fault> {
     let mut text = String::new();
-    for id in applications.list().await.map_err(said)? {
-        let Some(application) = applications.find(&id).await.map_err(said)? else { continue };
-        text.push_str(&id);
+    for application in applications.all().await.map_err(said)? {
+        text.push_str(&application.id);
         let settings = [
             (application.concatenated, " (concatenated)"),
             (application.changes_keys, " (changes keys)"),

@@ -1,4 +1,4 @@
-import { type Application, type Key, type List, type NewKey } from "../api.js";
+import { type Application, type Key, type NewKey } from "../api.js";
 import { type Child, h } from "../dom.js";
 import { confirmed, showSecret } from "../form.js";
 import { empty, link, time } from "../parts.js";
@@ -9,7 +9,7 @@ import { type Context, type View } from "../view.js";
 /** Applications with their keys: operators add, switch and revoke them. */
 export async function applications(context: Context): Promise<View> {
   const { api, me, signal } = context;
-  const { items } = await api.get<List<Application>>("/applications", {}, signal);
+  const items = await api.all<Application>("/applications", signal);
   const isOperator = me.role === "operator";
   return {
     title: "Applications and keys",
