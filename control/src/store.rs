@@ -134,16 +134,9 @@ impl Store {
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     as_mysql(&mut *connection).await?;
-                    let time = limits::READ_TIME;
-                    // MariaDB has the one, MySQL the other.
-                    let statement = format!("SET SESSION max_statement_time = {}", time.as_secs());
-                    let set = sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection);
-                    if set.await.is_err() {
-                        let time = time.as_millis();
-                        let statement = format!("SET SESSION max_execution_time = {time}");
-                        sqlx::query(AssertSqlSafe(statement)).execute(connection).await?;
-                    }
-                    Ok(())
+                    let time = limits::READ_TIME.as_secs();
+                    let statement = format!("SET SESSION max_statement_time = {time}");
+                    sqlx::query(AssertSqlSafe(statement)).execute(connection).await.map(|_| ())
                 })
             })
             .connect_lazy_with(to);
