@@ -122,9 +122,12 @@ pub const STORE_OPEN_PAUSE: Duration = Duration::from_millis(5);
 pub const STORE_CONNECTIONS: u32 = 8;
 /// How long the store may take to give a connection.
 pub const STORE_CONNECT: Duration = Duration::from_secs(5);
-/// The store counts as full for so long after it had no room for something: events try again every
-/// two seconds.
+/// The store counts as full for so long after it had no room for something, and as refusing the account
+/// after it did: events try again every two seconds.
 pub const STORE_FULL_TIME: Duration = Duration::from_secs(15);
+/// What goes on to fail for the same reason is in the log as often as this: no sooner does anybody do
+/// something about it.
+pub const SAID_AGAIN: Duration = Duration::from_secs(60);
 /// How long a call of the API may take: more than a question does, and less than clients wait for.
 pub const API_TIME: Duration = Duration::from_secs(10);
 const _: () = assert!(API_TIME.as_millis() > READ_TIME.as_millis() + READ_GRACE.as_millis());

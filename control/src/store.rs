@@ -14,13 +14,14 @@ pub mod invoices;
 mod record;
 mod sql;
 pub(crate) mod sqlite;
+mod standing;
 mod sums;
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::{OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -38,12 +39,14 @@ pub use checks::{Availability, Checks};
 pub use cql::{Address as CqlAddress, Cql};
 pub use diagnostics::{Diagnostics, Entry, Wanted as WantedEntries};
 pub use record::{Records, UNITS, floor};
+pub use standing::Reach;
 pub use sums::{By, Span, Sums, Usage, month_of};
 
 use crate::fault::{Class, Fault};
 use crate::limits;
 use invoices::{Invoices, Prices};
 use sql::{Engine, On, Pool};
+use standing::Standing;
 
 /// The store. Cheap to clone.
 #[derive(Clone)]
@@ -110,9 +113,10 @@ impl Store {
             true => Engine::MySql,
             false => Engine::Postgres,
         };
-        let pool = Pool::to_come(engine, None);
-        let reads = Pool::to_come(engine, Some(limits::READ_TIME));
-        tokio::spawn(look_for(url.to_owned(), pool.place(), reads.place(), fault));
+        let pool = Pool::to_come(engine);
+        let reads = pool.patient_to_come(limits::READ_TIME);
+        let standing = Arc::clone(pool.standing());
+        tokio::spawn(look_for(url.to_owned(), pool.place(), reads.place(), standing));
         Ok(Self { pool, reads, cql: None })
     }
 
@@ -169,7 +173,9 @@ impl Store {
     }
 
     fn of(pool: On, reads: On) -> Self {
-        Self { pool: Pool::new(pool), reads: Pool::patient(reads, limits::READ_TIME), cql: None }
+        let pool = Pool::new(pool);
+        let reads = pool.patient(reads, limits::READ_TIME);
+        Self { pool, reads, cql: None }
     }
 
     async fn open_sqlite(url: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
@@ -244,15 +250,35 @@ impl Store {
     }
 
     /// Whether the store answers.
+    pub async fn reach(&self) -> Reach {
+        // An account without rights may still ask for what is in no table.
+        let asked = self.pool.row("SELECT 1 FROM applications WHERE id = ''", &[]);
+        let answer = timeout(limits::STORE_CONNECT, asked).await;
+        let is_refused = self.pool.standing().refused().0;
+        match (answer, is_refused) {
+            (Ok(Ok(_)), false) => Reach::Answers,
+            (Ok(Ok(_)), true) => Reach::Lacks,
+            (Ok(Err(fault)), true) if fault.class != Class::Unavailable => Reach::Refuses,
+            // Nothing is asked of one that was not found yet.
+            (Ok(Err(_)), true) if self.pool.take().is_none() => Reach::Refuses,
+            _ => Reach::Away,
+        }
+    }
+
+    /// Whether it does what it is asked.
     pub async fn is_reachable(&self) -> bool {
-        let asked = self.pool.execute("SELECT 1", &[]);
-        tokio::time::timeout(limits::STORE_CONNECT, asked).await.is_ok_and(|answer| answer.is_ok())
+        matches!(self.reach().await, Reach::Answers | Reach::Lacks)
     }
 
     /// Whether it has room for more: whether something was not written a moment ago as it had none,
     /// and how often that was so.
     pub fn is_full(&self) -> (bool, u64) {
-        (self.pool.room().is_full(), self.pool.room().refused())
+        self.pool.standing().full()
+    }
+
+    /// How often it refused this process's account something.
+    pub fn refused(&self) -> u64 {
+        self.pool.standing().refused().1
     }
 
     /// How far the clock of the store's server is ahead of this one, in seconds; none where both are
@@ -367,7 +393,7 @@ async fn look_for(
     url: String,
     pool: Weak<OnceLock<On>>,
     reads: Weak<OnceLock<On>>,
-    mut said: Fault,
+    standing: Arc<Standing>,
 ) {
     while pool.strong_count() > 0 {
         tokio::time::sleep(limits::STORE_LOOK).await;
@@ -382,13 +408,9 @@ async fn look_for(
                 info!("the store {} is found", address::shown(&url));
                 return;
             }
+            Err(fault) if fault.class == Class::Unavailable => {}
             // It answers now, but not as it should.
-            Err(fault) => {
-                if fault.class != said.class {
-                    warn!("{fault}");
-                }
-                said = fault;
-            }
+            Err(fault) => standing.refuse(&fault.reason),
         }
     }
 }

@@ -110,6 +110,9 @@ pub async fn write(app: &App) -> String {
     let name = "control_store_full_total";
     header(out, name, "counter", "What was not written to the store, as it had no room.");
     line(out, name, "", app.store.is_full().1);
+    let name = "control_store_refused_total";
+    header(out, name, "counter", "What the store refused this process's account.");
+    line(out, name, "", app.store.refused());
     write_events(out, app.notary.counters());
     let statistics = app.scopes.relay().statistics(Vec::new()).await;
     header(out, "control_relay_up", "gauge", "Whether the relay answers.");

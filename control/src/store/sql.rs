@@ -6,20 +6,19 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use sqlx::error::DatabaseError;
-use sqlx::mysql::{MySqlDatabaseError, MySqlPool, MySqlRow};
+use sqlx::mysql::{MySqlPool, MySqlRow};
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, MySql, Postgres, Row as _, Transaction};
 use tokio::time::{Instant, timeout};
 
+use super::standing::Standing;
 use super::{broken, sqlite};
 use crate::fault::Fault;
-use crate::limits::{READ_GRACE, STORE_FULL_TIME};
+use crate::limits::READ_GRACE;
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +162,7 @@ macro_rules! columns {
                 Self::MySql(row) => row.try_get(column),
                 Self::Postgres(row) => row.try_get(column),
             };
-            value.map_err(failed)
+            value.map_err(|error| broken(&error))
         }
     )* };
 }
@@ -201,16 +200,7 @@ pub struct Pool {
     on: Arc<OnceLock<On>>,
     /// How long a question may take, for those who ask on behalf of strangers.
     patience: Option<Duration>,
-    room: Arc<Room>,
-}
-
-/// Whether the store has room for more.
-#[derive(Default)]
-pub struct Room {
-    /// What was not written, as it had none.
-    refused: AtomicU64,
-    /// When that was so last.
-    last: Mutex<Option<Instant>>,
+    standing: Arc<Standing>,
 }
 
 /// Of which engine.
@@ -237,7 +227,7 @@ impl On {
 /// A transaction; what was done is undone unless it is committed.
 pub struct Open {
     on: Begun,
-    room: Arc<Room>,
+    standing: Arc<Standing>,
 }
 
 /// Of which engine.
@@ -273,22 +263,30 @@ macro_rules! carry_out {
 impl Pool {
     /// One that waits for as long as it takes.
     pub fn new(on: On) -> Self {
-        Self { engine: on.engine(), on: Arc::new(on.into()), patience: None, room: Arc::default() }
+        let standing = Arc::default();
+        Self { engine: on.engine(), on: Arc::new(on.into()), patience: None, standing }
     }
 
-    /// One whose questions may take so long.
-    pub fn patient(on: On, patience: Duration) -> Self {
-        Self { patience: Some(patience), ..Self::new(on) }
+    /// One of the same store, whose questions may take so long.
+    pub fn patient(&self, on: On, patience: Duration) -> Self {
+        let standing = Arc::clone(&self.standing);
+        Self { patience: Some(patience), standing, ..Self::new(on) }
     }
 
-    /// Whether it has room.
-    pub fn room(&self) -> &Room {
-        &self.room
+    /// How it stands with the store.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
     /// One whose server is yet to be found: nothing answers before that.
-    pub fn to_come(engine: Engine, patience: Option<Duration>) -> Self {
-        Self { engine, on: Arc::default(), patience, room: Arc::default() }
+    pub fn to_come(engine: Engine) -> Self {
+        Self { engine, on: Arc::default(), patience: None, standing: Arc::default() }
+    }
+
+    /// As [`Self::patient`], of a store whose server is yet to be found.
+    pub fn patient_to_come(&self, patience: Duration) -> Self {
+        let standing = Arc::clone(&self.standing);
+        Self { patience: Some(patience), standing, ..Self::to_come(self.engine) }
     }
 
     /// Where its connections are to be put. It keeps nothing alive.
@@ -317,7 +315,7 @@ impl Pool {
         asked: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, Fault> {
         let Some(patience) = self.patience else {
-            return asked.await.map_err(|error| self.room.failed(error));
+            return asked.await.map_err(|error| failed(error, &self.standing));
         };
         let since = Instant::now();
         match timeout(patience + READ_GRACE, asked).await {
@@ -327,7 +325,7 @@ impl Pool {
                  again in a moment",
             )),
             Ok(Err(_)) if since.elapsed() >= patience => Err(too_long(patience)),
-            Ok(outcome) => outcome.map_err(failed),
+            Ok(outcome) => outcome.map_err(|error| failed(error, &self.standing)),
             Err(_) => Err(too_long(patience)),
         }
     }
@@ -407,8 +405,8 @@ impl Pool {
             On::MySql(pool) => pool.begin().await.map(Begun::MySql),
             On::Postgres(pool) => pool.begin().await.map(Begun::Postgres),
         };
-        let room = Arc::clone(&self.room);
-        outcome.map(|on| Open { on, room }).map_err(|error| self.room.failed(error))
+        let standing = Arc::clone(&self.standing);
+        outcome.map(|on| Open { on, standing }).map_err(|error| failed(error, &self.standing))
     }
 }
 
@@ -438,7 +436,7 @@ impl Open {
                 carry_out!(statement, values, execute, &mut **on, |done| done.rows_affected())
             }
         };
-        outcome.map_err(|error| self.room.failed(error))
+        outcome.map_err(|error| failed(error, &self.standing))
     }
 
     /// As [`Pool::rows`], within the transaction.
@@ -461,7 +459,7 @@ impl Open {
                 .map(Row::Postgres)
                 .collect()),
         };
-        outcome.map_err(|error| self.room.failed(error))
+        outcome.map_err(|error| failed(error, &self.standing))
     }
 
     /// Makes what was done last.
@@ -474,28 +472,7 @@ impl Open {
             Begun::MySql(open) => open.commit().await,
             Begun::Postgres(open) => open.commit().await,
         };
-        outcome.map_err(|error| self.room.failed(error))
-    }
-}
-
-impl Room {
-    /// How often something was not written, as there was none.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Whether that was so a moment ago.
-    pub fn is_full(&self) -> bool {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|last| last.elapsed() < STORE_FULL_TIME)
-    }
-
-    fn failed(&self, error: sqlx::Error) -> Fault {
-        if error.as_database_error().is_some_and(is_full) {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        }
-        failed(error)
+        outcome.map_err(|error| failed(error, &self.standing))
     }
 }
 
@@ -519,16 +496,14 @@ fn away(why: &dyn std::fmt::Display) -> Fault {
     ))
 }
 
-/// A failure of the store, or ([`crate::fault::Class::NotAcceptable`]) of what it was given.
-fn failed(error: sqlx::Error) -> Fault {
+/// A failure of the store, which is looked at by `standing`, or
+/// ([`crate::fault::Class::NotAcceptable`]) of what it was given.
+fn failed(error: sqlx::Error, standing: &Standing) -> Fault {
     if is_away(&error) {
         return away(&error);
     }
-    if error.as_database_error().is_some_and(is_full) {
-        return Fault::unavailable(
-            "the store has no room; free some on its disk. What happens in calls is told to it when \
-             there is, anything else has to be asked for again",
-        );
+    if let Some(fault) = error.as_database_error().and_then(|error| standing.judge(error)) {
+        return fault;
     }
     let code = error.as_database_error().and_then(|error| error.code());
     // SQLSTATE classes 22 and 23 (ISO 9075), and what SQLite has instead.
@@ -541,16 +516,6 @@ fn failed(error: sqlx::Error) -> Fault {
         true => Fault::not_acceptable(format!("the store cannot hold this: {error}")),
         false => broken(&error),
     }
-}
-
-/// Whether a disk is full.
-fn is_full(error: &dyn DatabaseError) -> bool {
-    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
-        // ER_DISK_FULL, ER_RECORD_FILE_FULL.
-        return [1021, 1114].contains(&error.number());
-    }
-    // SQLITE_FULL, SQLITE_IOERR_SHMSIZE; disk_full of PostgreSQL.
-    error.code().is_some_and(|code| ["13", "4874", "53100"].contains(&&*code))
 }
 
 fn too_long(patience: Duration) -> Fault {

@@ -26,6 +26,7 @@ mod recall;
 mod reconnect;
 mod redis;
 mod rules;
+mod refused;
 mod secrets;
 mod sequence;
 mod socket;
