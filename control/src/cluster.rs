@@ -224,6 +224,11 @@ impl Cluster {
         self.mappings.partitions()
     }
 
+    /// Calls of partitions that failed.
+    pub fn partition_failures(&self) -> u64 {
+        self.mappings.failures()
+    }
+
     /// Whether a client at this address may ask again already.
     ///
     /// # Errors

@@ -67,6 +67,8 @@ pub struct Counters {
     pub spool_broken: AtomicU64,
     /// Events that wait in Redis, as was seen last.
     pub stream_events: AtomicU64,
+    /// Attempts to read the stream that failed.
+    pub read_failures: AtomicU64,
     /// Events of the stream that this process put aside, for a newer one.
     pub aside: AtomicU64,
 }

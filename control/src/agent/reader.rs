@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::streams::{
-    StreamAutoClaimReply, StreamId, StreamInfoConsumersReply, StreamRangeReply, StreamReadReply,
-};
+use redis::streams::{StreamAutoClaimReply, StreamId, StreamRangeReply, StreamReadReply};
 use redis::{RedisError, RedisResult};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -17,6 +15,7 @@ use crate::cluster::redis::Address;
 use crate::events::Event;
 use crate::events::stream::{ASIDE, GROUP, STREAM, open, read, unavailable};
 use crate::limits;
+use crate::rate::Rate;
 
 /// First pause after Redis or the store failed; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,9 +42,11 @@ impl Reader {
     /// Reads for as long as this process lives.
     pub async fn run(mut self) {
         let mut pause = PAUSE;
+        let said = Rate::new(1.0, 1.0 / limits::SAID_AGAIN.as_secs_f64(), 1);
         loop {
             let Err(error) = self.follow(&mut pause).await;
-            if pause == PAUSE {
+            self.agent.counters.read_failures.fetch_add(1, Ordering::Relaxed);
+            if said.admits((), Instant::now().into_std()) {
                 warn!("no events are read: {}", unavailable(&self.address, &error));
             }
             sleep(pause).await;
@@ -79,12 +80,12 @@ impl Reader {
             next.arg(limits::EVENTS_READ_AT_ONCE).arg("BLOCK");
             next.arg(limits::EVENTS_BLOCK.as_millis() as u64).arg("STREAMS").arg(STREAM).arg(">");
             let told: Option<StreamReadReply> = next.query_async(&mut redis).await?;
+            for key in told.into_iter().flat_map(|told| told.keys) {
+                self.take(&mut redis, key.ids).await?;
+            }
             if *pause > PAUSE {
                 info!("events are read again");
                 *pause = PAUSE;
-            }
-            for key in told.into_iter().flat_map(|told| told.keys) {
-                self.take(&mut redis, key.ids).await?;
             }
         }
     }
@@ -104,18 +105,7 @@ impl Reader {
             }
             from = told.next_stream_id;
         }
-        let mut asked = redis::cmd("XINFO");
-        let told: StreamInfoConsumersReply =
-            asked.arg("CONSUMERS").arg(STREAM).arg(GROUP).query_async(redis).await?;
-        let gone = limits::EVENTS_AGENT_GONE.as_millis();
-        for consumer in told.consumers {
-            if consumer.pending == 0 && consumer.idle as u128 > gone && consumer.name != self.name {
-                let mut forget = redis::cmd("XGROUP");
-                forget.arg("DELCONSUMER").arg(STREAM).arg(GROUP).arg(&consumer.name);
-                forget.query_async::<()>(redis).await?;
-            }
-        }
-        Ok(())
+        forget_gone(redis, &self.name, limits::EVENTS_AGENT_GONE).await
     }
 
     /// Looks again at what an agent before this one did not understand.
@@ -148,8 +138,7 @@ impl Reader {
         if entries.is_empty() {
             return Ok(());
         }
-        let mut done = redis::pipe();
-        done.atomic();
+        let mut put_aside = redis::pipe();
         let mut events = Vec::new();
         for entry in &entries {
             match read(entry) {
@@ -157,7 +146,7 @@ impl Reader {
                 Err(why) => {
                     warn!(entry = entry.id, "an event is put aside: {why}");
                     self.agent.counters.aside.fetch_add(1, Ordering::Relaxed);
-                    let aside = done.cmd("XADD").arg(ASIDE).arg("MAXLEN").arg("~");
+                    let aside = put_aside.cmd("XADD").arg(ASIDE).arg("MAXLEN").arg("~");
                     aside.arg(limits::EVENTS_ASIDE).arg("*");
                     for (field, value) in &entry.map {
                         aside.arg(field).arg(value_of(value));
@@ -170,6 +159,13 @@ impl Reader {
             }
         }
         self.write(&mut events).await;
+        // First, as Redis carries out the rest of a transaction where a part of it fails: better twice
+        // than not at all.
+        if !put_aside.is_empty() {
+            put_aside.query_async::<()>(redis).await?;
+        }
+        let mut done = redis::pipe();
+        done.atomic();
         let ids: Vec<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
         done.cmd("XACK").arg(STREAM).arg(GROUP).arg(&ids).ignore();
         done.cmd("XDEL").arg(STREAM).arg(&ids).ignore();
@@ -190,6 +186,29 @@ impl Reader {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+/// Forgets all agents but `own` that were not heard of for so long and have nothing any more. In one piece:
+/// what one of them is given meanwhile would go with it.
+///
+/// # Errors
+/// Redis fails.
+pub async fn forget_gone(
+    redis: &mut MultiplexedConnection,
+    own: &str,
+    gone: Duration,
+) -> RedisResult<()> {
+    const FORGET: &str = "
+        for _, told in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+            local agent = {}
+            for at = 1, #told, 2 do agent[told[at]] = told[at + 1] end
+            if agent.pending == 0 and agent.idle >= tonumber(ARGV[3]) and agent.name ~= ARGV[2] then
+                redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], agent.name)
+            end
+        end";
+    let mut script = redis::cmd("EVAL");
+    script.arg(FORGET).arg(1).arg(STREAM).arg(GROUP).arg(own).arg(gone.as_millis() as u64);
+    script.query_async(redis).await
 }
 
 fn value_of(value: &redis::Value) -> &[u8] {

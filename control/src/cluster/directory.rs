@@ -45,6 +45,10 @@ pub trait Mappings: Send + Sync {
     fn sweep(&self) -> Pending<'_, usize>;
     /// What goes on behind it, for metrics: partitions, and how many of them answer.
     fn partitions(&self) -> (usize, usize);
+    /// Calls of them that failed, for metrics.
+    fn failures(&self) -> u64 {
+        0
+    }
     /// Grows whenever what was said may have been lost: nodes then say again what they hold.
     fn losses(&self) -> u64;
 }

@@ -212,6 +212,10 @@ impl Mappings for Partitions {
         (self.all.len(), self.all.iter().filter(|partition| partition.is_up()).count())
     }
 
+    fn failures(&self) -> u64 {
+        self.all.iter().map(|partition| partition.failures()).sum()
+    }
+
     fn losses(&self) -> u64 {
         self.all.iter().map(|partition| partition.losses()).sum()
     }

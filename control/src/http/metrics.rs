@@ -183,6 +183,9 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
         header(out, name, "counter", help);
         line(out, name, "", value);
     }
+    let name = "control_cluster_partition_failures_total";
+    header(out, name, "counter", "Calls of partitions of the mappings that failed.");
+    line(out, name, "", cluster.partition_failures());
     header(out, "control_cluster_nodes", "gauge", "Nodes that are known, by state.");
     for (state, count) in cluster.states() {
         line(out, "control_cluster_nodes", &format!("state=\"{state}\""), count);
@@ -210,6 +213,11 @@ fn write_events(out: &mut String, counters: &Counters) {
             "control_events_aside_total",
             "Events of the stream that were not understood, and put aside.",
             &counters.aside,
+        ),
+        (
+            "control_events_read_failures_total",
+            "Attempts to read the stream of events that failed.",
+            &counters.read_failures,
         ),
         ("control_events_told_total", "Events of this node told.", &counters.told),
         ("control_events_lost_total", "Events that are nowhere.", &counters.lost),

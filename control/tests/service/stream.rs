@@ -1,13 +1,16 @@
 //! Events that go by Redis from nodes to agents, while either of them, Redis or the node dies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use redis::streams::StreamInfoConsumersReply;
+use strait_control::agent::reader::forget_gone;
 use strait_control::cluster::redis::Address;
 use strait_control::config::cluster::Role;
 use strait_control::events::Moment;
@@ -81,9 +84,13 @@ impl Drop for Agent {
     }
 }
 
+/// One that waits for as long as a busy machine takes.
 async fn connect(redis: &Redis) -> MultiplexedConnection {
     let client = redis::Client::open(redis.url()).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    let patience = Some(Duration::from_secs(60));
+    let config = AsyncConnectionConfig::new().set_connection_timeout(patience);
+    let config = config.set_response_timeout(patience);
+    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
 async fn length(redis: &mut MultiplexedConnection, stream: &str) -> u64 {
@@ -223,15 +230,72 @@ async fn agents_take_over_what_others_left_and_put_aside_what_they_do_not_know()
     until("it is aside no more", 3, async || length(&mut connection, ASIDE).await).await;
 }
 
+#[tokio::test]
+async fn agents_that_are_gone_are_forgotten_unless_something_is_theirs() {
+    let redis = Redis::start(&[]).await;
+    let mut connection = connect(&redis).await;
+    let mut make = redis::pipe();
+    make.cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg(0).arg("MKSTREAM").ignore();
+    for agent in ["own", "gone", "busy"] {
+        make.cmd("XGROUP").arg("CREATECONSUMER").arg(STREAM).arg(GROUP).arg(agent).ignore();
+    }
+    make.cmd("XADD").arg(STREAM).arg("*").arg("v").arg(99).ignore();
+    make.cmd("XREADGROUP").arg("GROUP").arg(GROUP).arg("busy").arg("STREAMS").arg(STREAM).arg(">");
+    make.query_async::<()>(&mut connection).await.unwrap();
+    let agents = async |connection: &mut MultiplexedConnection| {
+        let mut asked = redis::cmd("XINFO");
+        asked.arg("CONSUMERS").arg(STREAM).arg(GROUP);
+        let told: StreamInfoConsumersReply = asked.query_async(connection).await.unwrap();
+        told.consumers.into_iter().map(|agent| agent.name).collect::<BTreeSet<_>>()
+    };
+    let hour = Duration::from_secs(3_600);
+    forget_gone(&mut connection, "own", hour).await.unwrap();
+    assert_eq!(agents(&mut connection).await.len(), 3, "all were heard of lately");
+    forget_gone(&mut connection, "own", Duration::ZERO).await.unwrap();
+    let left = ["busy", "own"].map(str::to_owned).into();
+    assert_eq!(agents(&mut connection).await, left);
+}
+
+/// Somebody else's data is under Strait's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_is_told_of_now_and_then() {
+    let shared = tempfile::tempdir().unwrap();
+    let redis = Redis::start(&[]).await;
+    let mut connection = connect(&redis).await;
+    let url = redis.url();
+    let service = Service::start_with(|config| {
+        config.events.redis = url.as_str().into();
+        config.store.url = store_in(shared.path()).as_str().into();
+    })
+    .await;
+    let mut set = redis::pipe();
+    set.cmd("SET").arg(ASIDE).arg("theirs").ignore();
+    set.cmd("XADD").arg(STREAM).arg("*").arg("v").arg(99).ignore();
+    set.query_async::<()>(&mut connection).await.unwrap();
+    let since = Instant::now();
+    let failures = async || service.metric("control_events_read_failures_total").await.unwrap();
+    while failures().await < 2 {
+        assert!(since.elapsed().as_secs() < 60, "it goes on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let said = service._watch.text().matches("no events are read").count();
+    assert!(said >= 1 && said as u64 <= 1 + since.elapsed().as_secs() / 60, "{said}");
+    redis::cmd("DEL").arg(ASIDE).query_async::<()>(&mut connection).await.unwrap();
+    until("it is put aside", 1, async || length(&mut connection, ASIDE).await).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_cut_off_a_stream_that_is_full() {
     let shared = tempfile::tempdir().unwrap();
     let redis = Redis::start(&[]).await;
     let mut connection = connect(&redis).await;
     let fill = "for i = 1, tonumber(ARGV[1]) do redis.call('XADD', KEYS[1], '*', 'v', '0') end";
-    let mut eval = redis::cmd("EVAL");
-    eval.arg(fill).arg(1).arg(STREAM).arg(limits::EVENTS_STREAM);
-    eval.query_async::<()>(&mut connection).await.unwrap();
+    // In pieces, none of which holds it up for long.
+    for _ in 0..20 {
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(fill).arg(1).arg(STREAM).arg(limits::EVENTS_STREAM / 20);
+        eval.query_async::<()>(&mut connection).await.unwrap();
+    }
     let service = Service::start_with(node(&redis, shared.path())).await;
     // Only with it is known how much is there.
     stay(&service, "first", 5).await;

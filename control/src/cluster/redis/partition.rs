@@ -13,7 +13,9 @@ use super::address::{Address, open};
 use crate::fault::Fault;
 use crate::limits::{
     DIRECTORY_CALL, LEASE, MAPPINGS, PROMISE, REDIS_CONFIRM_AGE, REDIS_PAUSE, REDIS_WAIT,
+    SAID_AGAIN,
 };
+use crate::rate::Rate;
 
 const SCRIPT: &str = include_str!("partition.lua");
 const KEYS: [&str; 7] = [
@@ -33,6 +35,10 @@ pub(super) struct Partition {
     connection: tokio::sync::Mutex<Option<Connection>>,
     state: Mutex<State>,
     is_up: AtomicBool,
+    /// Calls that failed.
+    failures: AtomicU64,
+    /// How often the log has it that they do: some at once, as there are several things to say.
+    said: Rate<()>,
     losses: AtomicU64,
     /// The highest fence that it told of: one that does not know it has an older copy.
     highest: AtomicU64,
@@ -45,8 +51,8 @@ struct State {
     quiet_until: Option<Instant>,
     failed: Option<Instant>,
     cursor: String,
-    /// What was warned of last, so that it is said once.
-    warned: String,
+    /// Since it last did its work, when it was warned of that it does not.
+    warned: Option<Instant>,
 }
 
 /// A connection to the master, for as long as it works.
@@ -68,6 +74,8 @@ impl Partition {
             connection: tokio::sync::Mutex::default(),
             state: Mutex::new(State { cursor: "0".into(), ..State::default() }),
             is_up: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            said: Rate::new(3.0, 1.0 / SAID_AGAIN.as_secs_f64(), 1),
             losses: AtomicU64::new(0),
             highest: AtomicU64::new(0),
         }
@@ -80,6 +88,11 @@ impl Partition {
 
     pub(super) fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
+    }
+
+    /// Calls that failed.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// How often what was said may have been lost.
@@ -134,16 +147,23 @@ impl Partition {
             }
             Ok(words) => {
                 self.is_up.store(true, Ordering::Relaxed);
+                self.state().warned = None;
                 Ok(words)
             }
             Err(error) => {
+                let (remedy, why) = match is_of_another(&error) {
+                    true => (
+                        "something else writes to this Redis: give Strait a database of its own",
+                        "a key in its Redis is not Strait's",
+                    ),
+                    false => ("is Redis there, and has it room?", "its Redis is away, or full"),
+                };
                 let text = format!(
-                    "partition {} of the mappings ({}) does not do its work: {error}; is Redis \
-                     there, and has it room?",
+                    "partition {} of the mappings ({}) does not do its work: {error}; {remedy}",
                     self.number, self.address
                 );
                 self.fail(&text);
-                Err(self.refused("its Redis is away, or full"))
+                Err(self.refused(why))
             }
         }
     }
@@ -160,7 +180,8 @@ impl Partition {
     async fn attempt(&self, call: &str, of: &[String], is_kept: bool) -> RedisResult<Vec<String>> {
         let mut connection = self.connected().await?;
         let outcome = self.run(&mut connection, call, of, is_kept).await;
-        if outcome.is_err() {
+        // Another connection finds the same there.
+        if outcome.as_ref().is_err_and(|error| !is_of_another(error)) {
             self.drop_connection(connection.number).await;
         }
         outcome
@@ -260,7 +281,6 @@ impl Partition {
             self.losses.fetch_add(1, Ordering::Relaxed);
         }
         state.failed = None;
-        state.warned.clear();
         drop(state);
         self.is_up.store(true, Ordering::Relaxed);
         let number = self.losses();
@@ -277,16 +297,26 @@ impl Partition {
 
     fn fail(&self, text: &str) {
         self.is_up.store(false, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
         let mut state = self.state();
-        if state.warned.is_empty() {
+        let is_due = state.warned.is_none_or(|at| now.duration_since(at) >= SAID_AGAIN);
+        // What works and fails in turn is no news each time.
+        if is_due && self.said.admits((), now) {
             warn!("{text}");
-            text.clone_into(&mut state.warned);
+            state.warned = Some(now);
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a key holds something else: under Strait's names somebody else keeps what is his.
+fn is_of_another(error: &RedisError) -> bool {
+    // Within a script it is not the error's own code with every Redis.
+    error.to_string().contains("WRONGTYPE")
 }
 
 fn failure(text: &'static str) -> RedisError {
