@@ -121,6 +121,12 @@ impl Keys {
         self.copy.read().unwrap_or_else(PoisonError::into_inner).version.is_some()
     }
 
+    /// Whether it is known without asking anybody that there is no such application.
+    pub fn lack(&self, id: &str) -> bool {
+        let copy = self.copy.read().unwrap_or_else(PoisonError::into_inner);
+        copy.version.is_some() && !copy.applications.contains_key(id)
+    }
+
     /// What happened.
     pub fn counters(&self) -> &Counters {
         &self.counters

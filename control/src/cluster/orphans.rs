@@ -1,5 +1,6 @@
 //! Mappings of scopes that ended on nodes that are dead.
 
+use super::table::{Ask, Found};
 use super::{Cluster, Owner, counters};
 use crate::fault::Fault;
 use crate::scope::ScopeKey;
@@ -25,6 +26,25 @@ impl Cluster {
         self.mappings.release(scope, fence).await?;
         counters::count(&self.counters.released_for_others);
         Ok(true)
+    }
+
+    /// Forgets where a scope is that nobody may enter any more, and gives it back where clients were sent
+    /// and nobody came. One that is held ends with those who are in it.
+    pub async fn give_up(&self, scope: &ScopeKey) {
+        // Whoever makes names up costs the mappings nothing.
+        if self.places().remove(scope).is_none() {
+            return;
+        }
+        let quiet = Ask { is_quiet: true, ..Ask::default() };
+        let released = match self.mappings.locate(scope, quiet).await {
+            Ok(Found::Owned(mapping) | Found::Stale(mapping)) if !mapping.held => {
+                self.mappings.release(scope, mapping.fence).await
+            }
+            outcome => outcome.map(drop),
+        };
+        if let Err(fault) = released {
+            tracing::debug!(scope = scope.scope, "given back later: {fault}");
+        }
     }
 
     /// Under which fence this node holds a scope, if it does.

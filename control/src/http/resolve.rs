@@ -49,7 +49,9 @@ pub async fn resolve(
     cluster.admit(address)?;
     let scope = request.scope()?;
     let is_reconnect = request.reconnect.as_deref() == Some("true");
-    let known = if is_reconnect { None } else { cluster.known(&scope) };
+    let is_dev = scope.application == DEV_APPLICATION && !app.config.auth.dev_tokens.is_empty();
+    let is_gone = !is_dev && app.keys.lack(&scope.application);
+    let known = if is_reconnect || is_gone { None } else { cluster.known(&scope) };
     let node = match known {
         Some(node) => {
             counters::count(&cluster.counters().hits);
@@ -57,11 +59,13 @@ pub async fn resolve(
         }
         None => {
             counters::count(&cluster.counters().misses);
-            let is_dev = scope.application == DEV_APPLICATION;
-            if !is_dev || app.config.auth.dev_tokens.is_empty() {
+            if !is_dev {
                 match app.keys.find(&scope.application).await {
                     Ok(Some(_)) => {}
-                    Ok(None) => return Err(unknown(&scope.application).into()),
+                    Ok(None) => {
+                        cluster.give_up(&scope).await;
+                        return Err(unknown(&scope.application).into());
+                    }
                     // Without the store nobody can say; a credential is needed on the node anyway.
                     Err(fault) => tracing::debug!("the store does not answer: {fault}"),
                 }

@@ -2,17 +2,20 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use strait_control::cluster::Cluster;
-use strait_control::cluster::directory::Local;
+use strait_control::cluster::directory::{Local, Mappings as _};
 use strait_control::cluster::health::{Health, Probe};
 use strait_control::cluster::node::Node;
+use strait_control::cluster::table::{Ask, Found};
 use strait_control::scope::ScopeKey;
 use strait_link::v1::{ErrorCode, client_message::Body as Request, server_message::Body};
 use tokio_tungstenite::tungstenite;
 
 use crate::native::auth;
+use crate::redis::Redis;
 use crate::socket::Client;
 use crate::{PUBLISH, Service};
 
@@ -92,6 +95,55 @@ struct Nobody;
 impl Probe for Nobody {
     fn attempt(&self, _: Node) -> Pin<Box<dyn Future<Output = bool> + Send>> {
         Box::pin(std::future::ready(false))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_of_an_application_that_was_removed_are_nowhere() {
+    let local = Arc::new(Local::default());
+    let service = node(&local, "a").await;
+    service.add_application("acme").await;
+    let query = "applicationId=acme&scopeId=lobby";
+    assert_eq!(resolve(&service, query, None).await.status(), 200);
+    let scope = ScopeKey { application: "acme".into(), scope: "lobby".into() };
+    let quiet = || Ask { is_quiet: true, ..Ask::default() };
+    assert_ne!(local.locate(&scope, quiet()).await.unwrap(), Found::Free);
+    service.server.app.store.applications().remove("acme").await.unwrap();
+    let since = Instant::now();
+    while resolve(&service, query, None).await.status() != 404 {
+        assert!(since.elapsed().as_secs() < 30, "it is still found");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(local.locate(&scope, quiet()).await.unwrap(), Found::Free, "given back");
+}
+
+/// Somebody else's data is under Strait's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_not_ours_alone_is_told_of_now_and_then() {
+    let redis = Redis::start(&[]).await;
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut set = redis::cmd("SET");
+    set.arg("{strait}:mappings").arg("theirs").exec_async(&mut connection).await.unwrap();
+    let url = redis.url();
+    let service =
+        Service::start_with(|config| config.cluster.mappings = vec![url.as_str().into()]).await;
+    let query = "applicationId=dev&scopeId=lobby";
+    let since = Instant::now();
+    while service.metric("control_cluster_partition_failures_total").await < Some(10) {
+        // Announcements go well meanwhile.
+        assert_eq!(resolve(&service, query, None).await.status(), 503);
+        assert!(since.elapsed().as_secs() < 60);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let text = service._watch.text();
+    let said = text.matches("does not do its work: ").count();
+    assert!((1..=4).contains(&said) && text.contains("database of its own"), "{said}");
+    assert_eq!(text.matches("partition 0 is at").count(), 1, "one connection");
+    redis::cmd("DEL").arg("{strait}:mappings").exec_async(&mut connection).await.unwrap();
+    while resolve(&service, query, None).await.status() != 200 {
+        assert!(since.elapsed().as_secs() < 60);
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
