@@ -103,8 +103,20 @@ impl Checks {
     /// of the same minute.
     ///
     /// # Errors
+    /// [`crate::fault::Class::TooMany`]: of more names than a cluster has nodes;
     /// [`crate::fault::Class::Internal`].
     pub async fn probed(&self, node: &str, at: i64, failed: Option<&str>) -> Result<(), Fault> {
+        let others = "SELECT COUNT(*) FROM checks
+                      WHERE minute_ms = ? AND kind = 'probe' AND node <> ?";
+        let others = self.pool.row(others, &values![floor(at, 60_000), node]).await?;
+        let others = others.map_or(Ok(0), |row| row.int(0))?;
+        if usize::try_from(others).unwrap_or(usize::MAX) >= limits::NODES {
+            return Err(Fault::too_many(format!(
+                "probes of {others} other nodes were noted this minute, more than a cluster has; \
+                 call nodes by the names that /nodes lists"
+            ))
+            .passing());
+        }
         let reason: String = failed.unwrap_or_default().chars().take(255).collect();
         self.pool.execute(
             "INSERT INTO checks (node, kind, minute_ms, is_well, reason) VALUES (?, 'probe', ?, ?, ?)
@@ -306,5 +318,24 @@ impl Availability {
             Some(last) if last.to == from => last.to = to,
             _ => self.incidents.push(Incident { from, to, reason: reason.to_owned() }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fault::Class;
+    use crate::limits;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn a_minute_has_no_more_probed_names_than_a_cluster_has_nodes() {
+        let checks = Store::open_in_memory().await.unwrap().checks();
+        for number in 0..limits::NODES {
+            checks.probed(&format!("node-{number}"), 60_000, None).await.unwrap();
+        }
+        let fault = checks.probed("one more", 119_999, None).await.unwrap_err();
+        assert_eq!(fault.class, Class::TooMany);
+        checks.probed("node-7", 119_999, Some("no sound")).await.unwrap();
+        checks.probed("one more", 120_000, None).await.unwrap();
     }
 }
