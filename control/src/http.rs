@@ -7,6 +7,7 @@ pub mod handover;
 pub mod health;
 pub mod metrics;
 pub mod page;
+pub mod query;
 pub mod redirect;
 pub mod resolve;
 pub mod resource;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
@@ -13,6 +13,7 @@ use serde_json::json;
 use super::gate::Place;
 use crate::fault::{Class, Fault};
 use crate::http::answer::refuse;
+use crate::http::query::Query;
 use crate::http::{App, bearer, identify};
 
 /// Whom a request speaks for.
@@ -95,9 +96,9 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Asked<T> {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
-        let asked: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, app).await;
-        let wrong = |error: QueryRejection| {
-            let text = error.body_text();
+        let asked: Result<Query<T>, Fault> = Query::from_request_parts(parts, app).await;
+        let wrong = |fault: Fault| {
+            let text = fault.reason;
             Fault::malformed(format!("{text}; docs/reference/api.md lists what this call takes"))
         };
         Ok(Self(asked.map_err(wrong)?.0))

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Shared;
 use super::answer::{Refusal, accepts};
+use super::query::Query;
 use crate::auth::DEV_APPLICATION;
 use crate::cluster::{Cluster, Node, counters};
 use crate::config::cluster::Role;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::answer::{Refusal, accepts, encode_segment, has_content_type, refuse_with};
 use super::cors::add_ice_servers;
+use super::query::Query;
 use super::sessions::{self, Session, Wish, fill_slots};
 use super::{App, Shared, identify};
 use crate::auth::{Admitted, Identity, Pass};

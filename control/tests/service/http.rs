@@ -254,6 +254,21 @@ async fn a_transport_that_the_relay_lost_ends_the_session() {
 }
 
 #[tokio::test]
+async fn names_that_are_no_text_are_refused() {
+    let service = Service::start().await;
+    let whip = post(&service, "/whip/a?name=%ff", PUBLISH);
+    let resolve = request(&service, Method::GET, "/resolve?applicationId=dev&scopeId=%ff");
+    let path = post(&service, "/whip/%ff", PUBLISH);
+    let sessions = request(&service, Method::GET, "/api/v1/sessions?user=%ff").bearer_auth("dev");
+    for asked in [whip, resolve, path, sessions] {
+        let answer = asked.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{}", answer.url());
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("UTF-8"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_relay_and_an_absent_one() {
     let mut service = Service::start().await;
     service.relay.state.lock().unwrap().refuse_peers =
