@@ -42,7 +42,8 @@ impl Admission {
             return Err(Fault::too_many(format!(
                 "the server holds {} sessions, all it may (limits); try again later",
                 self.total_max
-            )));
+            ))
+            .passing());
         }
         let of_address = counts.by_address.entry(address).or_default();
         if *of_address >= self.per_address_max {

@@ -240,7 +240,8 @@ impl Cluster {
         Err(Fault::too_many(
             "your address asks too often (cluster.resolves_per_second); keep the answer, and ask \
              again when it no longer works",
-        ))
+        )
+        .passing())
     }
 
     /// Where a scope is, if that was known a moment ago and its node lives. Whoever comes there is

@@ -45,6 +45,8 @@ pub struct Fault {
     pub credential: Option<Reason>,
     /// Where the client is to go, where that is the answer.
     pub elsewhere: Option<Box<Elsewhere>>,
+    /// Whether it is over by itself: who asks for the same again in a moment may have it.
+    pub passes: bool,
 }
 
 /// Another node.
@@ -69,7 +71,14 @@ impl Elsewhere {
 impl Fault {
     /// A refusal of `class` with its sentence.
     pub fn new(class: Class, reason: impl Into<String>) -> Self {
-        Self { class, reason: reason.into(), credential: None, elsewhere: None }
+        let passes = class == Class::Unavailable;
+        Self { class, reason: reason.into(), credential: None, elsewhere: None, passes }
+    }
+
+    /// The same, of a limit that whoever asks need do nothing about: waiting helps.
+    #[must_use]
+    pub fn passing(self) -> Self {
+        Self { passes: true, ..self }
     }
 
     /// The scope is on another node.

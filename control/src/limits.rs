@@ -288,6 +288,9 @@ pub const SIGNAL_EACH: Duration = Duration::from_millis(500);
 pub const DIRECT_BEGINNINGS: u32 = 6;
 /// And then once every so often.
 pub const DIRECT_BEGINNING_EACH: Duration = Duration::from_secs(5);
+/// How long a client is told to wait before it asks again for what passes by itself: the time in which a
+/// node that died is found.
+pub const RETRY_MS: u32 = 2_000;
 /// How long a new link may take to send `Auth`.
 pub const AUTH_TIME: Duration = Duration::from_secs(5);
 /// Bytes that wait for a slow link; when it is full the link is closed, the session kept. A scope

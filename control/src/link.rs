@@ -36,7 +36,7 @@ use crate::config::Config;
 use crate::fault::Fault;
 use crate::scope::{ScopeKey, Scopes};
 use crate::{id, limits, scope};
-use convert::{code, error};
+use convert::error;
 use counters::{Counters, count};
 use session::Session;
 use wire::{End, Stream, Wire};
@@ -121,18 +121,6 @@ impl Drop for Registration {
     }
 }
 
-/// Why a link gets no session.
-struct Refusal {
-    code: ErrorCode,
-    reason: String,
-}
-
-impl From<Fault> for Refusal {
-    fn from(fault: Fault) -> Self {
-        Self { code: code(fault.class), reason: fault.reason }
-    }
-}
-
 impl Links {
     /// No links yet.
     pub fn new(
@@ -192,7 +180,7 @@ impl Links {
             Err(_) => {
                 let seconds = limits::AUTH_TIME.as_secs();
                 let reason = format!("no Auth within {seconds} s; send it first");
-                return self.refuse(wire, 0, Refusal { code: ErrorCode::TimedOut, reason }).await;
+                return self.refuse(wire, 0, error(ErrorCode::TimedOut, reason)).await;
             }
         };
         wire.set_most(strait_link::MESSAGE_BYTES);
@@ -257,9 +245,9 @@ impl Links {
     }
 
     /// The first message of a link: `Auth` of a version that is spoken here.
-    fn first(&self, message: ClientMessage) -> Result<(u32, Box<Auth>), (u32, Refusal)> {
+    fn first(&self, message: ClientMessage) -> Result<(u32, Box<Auth>), (u32, link::Error)> {
         let request = message.request;
-        let refuse = |code, reason: String| Err((request, Refusal { code, reason }));
+        let refuse = |code, reason: String| Err((request, error(code, reason)));
         let Some(body) = message.body else {
             count(&self.counters.unknown);
             return refuse(ErrorCode::Conflict, "the first message of a link is Auth".into());
@@ -345,16 +333,13 @@ impl Links {
         }
     }
 
-    async fn identify(&self, auth: &Auth) -> Result<Admitted, Refusal> {
+    async fn identify(&self, auth: &Auth) -> Result<Admitted, link::Error> {
         if *self.shutdown.borrow() {
             return Err(Fault::unavailable("the server is ending; connect to another").into());
         }
         let now = u64::try_from(scope::unix_now()).unwrap_or_default();
         let session = Some(auth.session_id.as_str()).filter(|session| !session.is_empty());
-        let refused = |refusal: auth::Refusal| Refusal {
-            code: convert::credential_code(refusal.reason),
-            reason: refusal.text,
-        };
+        let refused = |refusal: auth::Refusal| link::Error::from(Fault::from(refusal));
         let signed;
         let credential = match &auth.credential {
             Some(link::auth::Credential::Token(token)) => Some(Credential::Bearer(token)),
@@ -365,9 +350,7 @@ impl Links {
             None => None,
         };
         let admitted = self.auth.identify(credential, session, now).await.map_err(refused)?;
-        let wrong_scope =
-            |fault: Fault| Refusal { code: ErrorCode::WrongScope, reason: fault.reason };
-        admitted.identity.check_scope(&auth.scope_id).map_err(wrong_scope)?;
+        admitted.identity.check_scope(&auth.scope_id)?;
         Ok(admitted)
     }
 
@@ -377,7 +360,7 @@ impl Links {
         address: IpAddr,
         auth: &Auth,
         identity: Identity,
-    ) -> Result<Session, Refusal> {
+    ) -> Result<Session, link::Error> {
         if !auth.name.is_empty() {
             id::check_name("the name", &auth.name, limits::NAME_BYTES)?;
         }
@@ -414,10 +397,10 @@ impl Links {
     }
 
     /// Says why, and ends the link.
-    async fn refuse(&self, mut wire: Wire, request: u32, refusal: Refusal) {
-        debug!("link refused: {}", refusal.reason);
-        self.counters.refused(refusal.code);
-        let body = Some(Body::Error(error(refusal.code, refusal.reason)));
+    async fn refuse(&self, mut wire: Wire, request: u32, error: link::Error) {
+        debug!("link refused: {}", error.reason);
+        self.counters.refused(error.code());
+        let body = Some(Body::Error(error));
         wire.send(&ServerMessage { request, body });
         wire.close().await;
     }
@@ -427,10 +410,10 @@ impl Links {
     }
 }
 
-fn unreadable(error: &FrameError) -> Refusal {
+fn unreadable(error: &FrameError) -> link::Error {
     let code = match error {
         FrameError::TooLarge { .. } => ErrorCode::TooLarge,
         FrameError::Malformed(_) => ErrorCode::Malformed,
     };
-    Refusal { code, reason: error.to_string() }
+    convert::error(code, error.to_string())
 }

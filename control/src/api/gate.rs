@@ -80,6 +80,7 @@ impl Gate {
                 "{whose} calls more often than api.calls_per_second; wait a second, ask for more at \
                  a time"
             ))
+            .passing()
         };
         if !self.addresses.admits(network(address), now) {
             return Err(refuse("your address"));
@@ -102,7 +103,8 @@ impl Gate {
     /// [`crate::fault::Class::TooMany`].
     pub fn check_post(&self, address: IpAddr, now: Instant) -> Result<(), Fault> {
         self.posts_by_address.admits(network(address), now).then_some(()).ok_or_else(|| {
-            Fault::too_many("your address posts too often; wait some seconds, put more in one post")
+            let text = "your address posts too often; wait some seconds, put more in one post";
+            Fault::too_many(text).passing()
         })
     }
 
@@ -112,7 +114,10 @@ impl Gate {
     /// [`crate::fault::Class::TooMany`].
     pub fn check_posts_of(&self, application: &str, now: Instant) -> Result<(), Fault> {
         self.posts_by_application.admits(application.to_owned(), now).then_some(()).ok_or_else(
-            || Fault::too_many("the application's clients post too often; wait some seconds"),
+            || {
+                let text = "the application's clients post too often; wait some seconds";
+                Fault::too_many(text).passing()
+            },
         )
     }
 }

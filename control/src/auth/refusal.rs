@@ -95,7 +95,9 @@ impl From<Refusal> for Fault {
             Reason::StoreFailed => Class::Unavailable,
             _ => Class::Unauthorized,
         };
-        Self { credential: Some(refusal.reason), ..Self::new(class, refusal.text) }
+        // Room for salts is where others expire.
+        let passes = matches!(refusal.reason, Reason::SaltsFull | Reason::StoreFailed);
+        Self { credential: Some(refusal.reason), passes, ..Self::new(class, refusal.text) }
     }
 }
 

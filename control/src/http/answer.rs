@@ -40,11 +40,8 @@ pub fn refuse(fault: &Fault) -> Response {
     if let Some(challenge) = challenge(fault) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
-    match fault.class {
-        Class::Unavailable | Class::TooMany => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        }
-        _ => {}
+    if fault.passes {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
     response
 }

@@ -17,20 +17,26 @@ use crate::scope::{Kind, Notice, PeerView, PublicationView, Source};
 use crate::sdp::IceCredentials;
 use crate::{id, limits};
 
-/// How long a client should wait before it tries again what may work then, in milliseconds.
-const RETRY_MS: u32 = 2_000;
-
 /// An error of the link.
 pub fn error(code: ErrorCode, reason: impl Into<String>) -> link::Error {
-    let retry_ms = match code {
-        ErrorCode::TooMany | ErrorCode::Unavailable | ErrorCode::SlowReader => RETRY_MS,
-        _ => 0,
-    };
-    link::Error { code: code.into(), reason: reason.into(), retry_ms }
+    let passes = matches!(code, ErrorCode::Unavailable | ErrorCode::SlowReader);
+    link::Error { code: code.into(), reason: reason.into(), retry_ms: retry_ms(passes) }
+}
+
+impl From<Fault> for link::Error {
+    fn from(fault: Fault) -> Self {
+        let code = fault.credential.map_or_else(|| code(fault.class), credential_code);
+        Self { code: code.into(), reason: fault.reason, retry_ms: retry_ms(fault.passes) }
+    }
+}
+
+/// When to try again what `passes` by itself; 0: waiting does not help.
+fn retry_ms(passes: bool) -> u32 {
+    if passes { limits::RETRY_MS } else { 0 }
 }
 
 /// The code of a refusal.
-pub fn code(class: Class) -> ErrorCode {
+fn code(class: Class) -> ErrorCode {
     match class {
         Class::Malformed | Class::NotAcceptable => ErrorCode::Malformed,
         Class::Unauthorized => ErrorCode::Unauthorized,
@@ -46,7 +52,7 @@ pub fn code(class: Class) -> ErrorCode {
 }
 
 /// The code of a credential that is refused.
-pub fn credential_code(reason: Reason) -> ErrorCode {
+fn credential_code(reason: Reason) -> ErrorCode {
     match reason {
         Reason::Missing | Reason::SchemeNotEnabled => ErrorCode::Unauthorized,
         Reason::Malformed => ErrorCode::Malformed,

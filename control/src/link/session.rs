@@ -20,7 +20,7 @@ use super::counters::{Counters, count};
 use super::mailbox::{Inbox, Outbox};
 use super::tunnel::Tunnel;
 use super::wire::{End, Wire};
-use super::{Attach, Link, Links, Refusal, Registration, convert, unreadable};
+use super::{Attach, Link, Links, Registration, convert, unreadable};
 use crate::auth::Identity;
 use crate::scope::{Message, Native, Notice, PeerView, Sink};
 use crate::{id, limits};
@@ -95,7 +95,7 @@ impl Session {
         (request, port): (u32, Option<u16>),
         auth: &Auth,
         attached: mpsc::Receiver<Box<Attach>>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, link::Error> {
         let name = Some(auth.name.as_str()).filter(|name| !name.is_empty());
         // A name in the credential is the application's word and wins over what the client says.
         let name = identity.name.clone().or_else(|| name.map(str::to_owned));
@@ -268,8 +268,7 @@ impl Session {
                 self.lose_link(None);
             }
             End::Unreadable(error) => {
-                let Refusal { code, reason } = unreadable(&error);
-                self.lose_link(Some(convert::error(code, reason)));
+                self.lose_link(Some(unreadable(&error)));
             }
         }
     }

@@ -404,11 +404,12 @@ impl Native {
         let most = if spec.kind == Kind::Audio { 1 } else { limits::ENCODINGS_PER_MEDIA };
         if spec.encodings > most {
             return Err(Fault::too_many(format!(
-                "{} encodings of {:?}; at most {most}",
+                "{} encodings of {:?}, more than the {most} there may be; publish fewer",
                 spec.encodings, spec.kind
             )));
         }
-        self.check_count(|media| media.publications.len(), limits::PUBLICATIONS_PER_PEER)?;
+        let count = |media: &Media| media.publications.len();
+        self.check_count("publications", count, limits::PUBLICATIONS_PER_PEER)?;
         let encodings = {
             let mut natives = self.scope.natives();
             let mut encoding = || {
@@ -498,7 +499,8 @@ impl Native {
         as_sent: bool,
     ) -> Result<Subscribed, Fault> {
         self.identity.check_subscribe()?;
-        self.check_count(|media| media.subscriptions.len(), limits::SUBSCRIPTIONS_PER_PEER)?;
+        let count = |media: &Media| media.subscriptions.len();
+        self.check_count("subscriptions", count, limits::SUBSCRIPTIONS_PER_PEER)?;
         let (kind, codec) = {
             let roster = self.scope.roster();
             let (sender, view) = roster
@@ -667,10 +669,17 @@ impl Native {
         })
     }
 
-    fn check_count(&self, count: impl Fn(&Media) -> usize, most: usize) -> Result<(), Fault> {
+    fn check_count(
+        &self,
+        what: &str,
+        count: impl Fn(&Media) -> usize,
+        most: usize,
+    ) -> Result<(), Fault> {
         match self.media.as_ref().map_or(0, count) < most {
             true => Ok(()),
-            false => Err(Fault::too_many(format!("you have {most} of them, all there may be"))),
+            false => Err(Fault::too_many(format!(
+                "you have {most} {what}, all a client may; end one first"
+            ))),
         }
     }
 }

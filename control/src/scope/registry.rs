@@ -226,7 +226,8 @@ impl Scopes {
                 return Err(Fault::too_many(format!(
                     "there are {} scopes (limits.scopes); try again later",
                     scopes.len()
-                )));
+                ))
+                .passing());
             }
             None => {
                 let life = self.notary.life(&key.application, &key.scope, Moment::now())?;
@@ -581,7 +582,9 @@ impl Scope {
         })?;
         sink.send(&message);
         match sink.is_lagging() {
-            true => Err(Fault::too_many(format!("{to} reads too slowly and is cut off"))),
+            true => Err(Fault::too_many(format!(
+                "{to} reads too slowly and is cut off; send to it again when it has joined anew"
+            ))),
             false => Ok(()),
         }
     }

@@ -87,7 +87,8 @@ impl<S> Roster<S> {
         match self.members.len() < members_max {
             true => Ok(()),
             false => Err(Fault::too_many(format!(
-                "the scope is full: {members_max} peers (limits.peers_per_scope)"
+                "the scope is full: {members_max} peers (limits.peers_per_scope); somebody has to \
+                 leave it first"
             ))),
         }
     }
@@ -238,6 +239,7 @@ impl<S> Roster<S> {
                      them: media goes by the relay; try again later, and less often",
                     each.as_millis()
                 ))
+                .passing()
             })?;
         }
         Ok(self.members.get(to).map(|member| &member.sink))

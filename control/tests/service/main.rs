@@ -35,6 +35,7 @@ mod stream;
 mod tls;
 mod turn;
 mod watchdog;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -95,10 +95,7 @@ impl Session {
                     Ok(Body::Done(_)) => self.done(request),
                     Ok(answer) if request > 0 => self.send(request, answer),
                     Ok(_) => {}
-                    Err(fault) => {
-                        let code = convert::code(fault.class);
-                        self.refuse(request, convert::error(code, fault.reason));
-                    }
+                    Err(fault) => self.refuse(request, fault.into()),
                 }
             }
         }
@@ -200,8 +197,7 @@ impl Session {
                 if let Err(fault) = sent {
                     self.inbox.undelivered(number);
                     if !matches!(fault.class, Class::NotFound) {
-                        let code = convert::code(fault.class);
-                        return self.refuse(request, convert::error(code, fault.reason));
+                        return self.refuse(request, fault.into());
                     }
                 }
             }

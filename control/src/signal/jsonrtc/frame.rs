@@ -266,9 +266,13 @@ impl Outgoing {
             Some(elsewhere) => frame.header("location", elsewhere.origin()),
             None => frame,
         };
-        match fault.credential {
+        let frame = match fault.credential {
             Some(reason) => frame.header("credential_error", reason.name()),
             None => frame,
+        };
+        match fault.passes {
+            true => frame.header("retry_ms", limits::RETRY_MS),
+            false => frame,
         }
     }
 
