@@ -92,6 +92,8 @@ struct Handle {
 /// A link for a session that lost its own.
 struct Attach {
     link: Link,
+    /// As it authenticated.
+    identity: Identity,
     request: u32,
     messages_seen: u64,
     /// Gives the link back when the session is over.
@@ -300,7 +302,8 @@ impl Links {
             Some(attach) => {
                 let (refused, back) = oneshot::channel();
                 let messages_seen = auth.messages_seen;
-                let attempt = Box::new(Attach { link, request, messages_seen, refused });
+                let identity = identity.clone();
+                let attempt = Box::new(Attach { link, identity, request, messages_seen, refused });
                 match attach.send(attempt).await {
                     Err(mpsc::error::SendError(attempt)) => attempt.link,
                     Ok(()) => back.await.ok()?,

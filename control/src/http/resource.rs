@@ -210,7 +210,7 @@ pub async fn patch(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let session = find(&app, &scope, &session_id, &headers).await?;
+    let (session, identity) = find(&app, &scope, &session_id, &headers).await?;
     if !has_content_type(&headers, FRAGMENT) {
         let reason = "the body must be application/trickle-ice-sdpfrag; set Content-Type";
         let mut response = refuse_with(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
@@ -225,6 +225,10 @@ pub async fn patch(
     let condition = condition.trim().to_owned();
     let text = text(body, limits::FRAGMENT_BYTES).await?;
     let fragment = Fragment::parse(&text)?;
+    if let Err(fault) = session.go_on_as(identity).await {
+        app.sessions.end(&session_id);
+        return Err(fault.into());
+    }
     let outcome = tokio::spawn(async move { apply(&session, &condition, &fragment).await }).await;
     outcome.unwrap_or_else(|_| Err(Fault::internal("the request broke off").into()))
 }
@@ -273,13 +277,13 @@ pub async fn delete(
     Ok(StatusCode::OK.into_response())
 }
 
-/// The session, if the request may touch it.
+/// The session, if the request may touch it, and for whom it speaks.
 async fn find(
     app: &App,
     scope: &str,
     session_id: &str,
     headers: &HeaderMap,
-) -> Result<Arc<Session>, Refusal> {
+) -> Result<(Arc<Session>, Identity), Refusal> {
     let Admitted { identity, pass } = identify(app, headers, Some(session_id)).await?;
     let session = app.sessions.get(session_id).filter(|session| session.scope == scope);
     let session = session.ok_or_else(gone)?;
@@ -289,7 +293,7 @@ async fn find(
         return Err(fault.into());
     }
     pass.opened(session_id);
-    Ok(session)
+    Ok((session, identity))
 }
 
 fn gone() -> Fault {

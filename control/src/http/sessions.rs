@@ -132,6 +132,19 @@ impl Session {
         self.etag.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Goes on as a credential of the same subject says that came later.
+    ///
+    /// # Errors
+    /// It does not allow what goes on.
+    pub async fn go_on_as(&self, identity: Identity) -> Result<(), Fault> {
+        identity.check_scope(&self.scope)?;
+        if let Some(participant) = self.participant.lock().await.as_mut() {
+            participant.check_as(&identity)?;
+            participant.go_on_as(identity);
+        }
+        Ok(())
+    }
+
     /// A new entity tag, after an ICE restart.
     ///
     /// # Errors

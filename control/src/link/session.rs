@@ -72,15 +72,17 @@ struct Ending {
     reason: &'static str,
     /// As the client is told.
     error: Option<link::Error>,
+    /// The client is back, and begins anew.
+    anew: Option<Box<Attach>>,
 }
 
 impl Ending {
     fn silent(reason: &'static str) -> Self {
-        Self { reason, error: None }
+        Self { reason, error: None, anew: None }
     }
 
     fn with(reason: &'static str, code: ErrorCode, text: &str) -> Self {
-        Self { reason, error: Some(convert::error(code, text)) }
+        Self { error: Some(convert::error(code, text)), ..Self::silent(reason) }
     }
 }
 
@@ -186,7 +188,11 @@ impl Session {
                     }
                 }
                 packet = receive(&mut self.tunnel) => self.on_packet(packet),
-                Some(attach) = self.attached.recv() => Box::pin(self.resume(attach)).await,
+                Some(attach) = self.attached.recv() => {
+                    if let Some(ending) = Box::pin(self.resume(attach)).await {
+                        break ending;
+                    }
+                }
                 () = tokio::time::sleep_until(deadline) => {
                     if let Some(ending) = self.on_time() {
                         break ending;
@@ -221,7 +227,13 @@ impl Session {
         while let Ok(attach) = self.attached.try_recv() {
             let _ = attach.refused.send(attach.link);
         }
-        self.native.leave(ending.reason).await;
+        let Self { native, registration, .. } = *self;
+        native.leave(ending.reason).await;
+        // Its place is free as well.
+        drop(registration);
+        if let Some(attach) = ending.anew {
+            let _ = attach.refused.send(attach.link);
+        }
     }
 
     fn links(&self) -> &Arc<Links> {
@@ -334,19 +346,24 @@ impl Session {
 
     // ------------------------------------------------------------------------- what happens
 
-    /// Goes on with another link.
-    async fn resume(&mut self, attach: Box<Attach>) {
-        let Attach { link, request, messages_seen, refused: _ } = *attach;
+    /// Goes on with another link, under the credential that was shown there. One that does not allow
+    /// what goes on ends it: the client begins anew with what it may.
+    async fn resume(&mut self, attach: Box<Attach>) -> Option<Ending> {
+        if let Err(fault) = self.native.go_on_as(attach.identity.clone()) {
+            info!(peer = self.native.peer(), "link session not resumed: {fault}");
+            let text = "the client came back over another link, and may not go on with what it did";
+            let ending = Ending::with("its credential changed", ErrorCode::Conflict, text);
+            return Some(Ending { anew: Some(attach), ..ending });
+        }
+        let Attach { link, identity: _, request, messages_seen, refused: _ } = *attach;
         info!(peer = self.native.peer(), "link session resumed");
         count(&self.counters().resumed);
         if self.wire.is_some() {
             let text = "the client came back over another link";
             self.lose_link(Some(convert::error(ErrorCode::Conflict, text)));
         }
-        match self.native.connect().await {
-            Ok(true) => self.note().await,
-            Ok(false) => {}
-            Err(fault) => debug!(peer = self.native.peer(), "no transport for now: {fault}"),
+        if let Err(fault) = self.native.connect().await {
+            debug!(peer = self.native.peer(), "no transport for now: {fault}");
         }
         self.take_link(link);
         let peers = self.native.scope().roster().others(self.native.peer());
@@ -381,6 +398,9 @@ impl Session {
                 self.restate(received(number, message));
             }
         }
+        // With another credential its note is another.
+        self.note().await;
+        None
     }
 
     /// Takes a notice and those that wait behind it: what they say goes out in one piece.

@@ -363,6 +363,23 @@ impl Native {
         &self.scope
     }
 
+    /// Goes on as a credential of the same subject says that came later.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Forbidden`]: it does not allow what goes on; nothing changed.
+    pub fn go_on_as(&mut self, identity: Identity) -> Result<(), Fault> {
+        if let Some(media) = &self.media {
+            if !media.publications.is_empty() {
+                identity.check_publish()?;
+            }
+            if !media.subscriptions.is_empty() {
+                identity.check_subscribe()?;
+            }
+        }
+        self.identity = identity;
+        Ok(())
+    }
+
     /// Who the client is.
     pub fn identity(&self) -> &Identity {
         &self.identity

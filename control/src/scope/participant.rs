@@ -156,6 +156,34 @@ impl Participant {
         self.scopes.exit(&self.scope, &self.peer, reason).await;
     }
 
+    /// Whether a credential of the same subject that came later allows what goes on.
+    ///
+    /// # Errors
+    /// [`crate::fault::Class::Forbidden`].
+    pub fn check_as(&self, identity: &Identity) -> Result<(), Fault> {
+        if !self.publications().is_empty() {
+            identity.check_publish()?;
+        }
+        if self.slots().next().is_some() {
+            identity.check_subscribe()?;
+        }
+        Ok(())
+    }
+
+    /// Goes on as that one says.
+    pub fn go_on_as(&mut self, identity: Identity) {
+        if identity.message != self.identity.message {
+            self.scope.permit_channels(&self.peer, identity.check_message());
+        }
+        // Of one of its own, which nobody else can enter, its name is all it takes.
+        let scope = std::mem::take(&mut self.identity.scope);
+        self.identity = identity;
+        self.identity.scope = scope;
+        if !self.identity.subscribe {
+            self.go_directly(false);
+        }
+    }
+
     /// Says whether media may go directly to the other of two, and that one know the addresses: what
     /// comes so is no business of the relay's, so who may not subscribe does not.
     pub fn go_directly(&self, wanted: bool) {

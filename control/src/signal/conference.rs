@@ -147,6 +147,8 @@ impl Session {
         self.greet();
         let mut shutdown = self.hub().shutdown.clone();
         let mut expiry: Option<Instant> = None;
+        // The client is back, and begins anew.
+        let mut anew = None;
         let reason = loop {
             if self.wire.is_none() && expiry.is_none() {
                 expiry = Some(Instant::now() + self.hub().reconnect_time);
@@ -161,6 +163,11 @@ impl Session {
                 },
                 Some((tag, notice)) = self.notices.recv() => self.on_notice(tag, &notice).await,
                 Some(attach) = self.attached.recv() => {
+                    if let Err(fault) = self.check_as(&attach.identity) {
+                        info!(session = id::short(self.id()), "session not resumed: {fault}");
+                        anew = Some(attach);
+                        break "its credential changed";
+                    }
                     if self.resume(attach) {
                         expiry = None;
                     }
@@ -183,6 +190,27 @@ impl Session {
         for subsession in std::mem::take(&mut self.subsessions) {
             subsession.participant.leave(reason).await;
         }
+        if let Some(attach) = anew {
+            let _ = attach.refused.send(attach.wire);
+        }
+    }
+
+    /// Whether a credential that came later allows what goes on in all scopes.
+    fn check_as(&self, identity: &Identity) -> Result<(), Fault> {
+        for Subsession { participant, .. } in &self.subsessions {
+            // One of its own is open to nobody else whatever it is called.
+            let scope = &participant.scope().key.scope;
+            if *scope != self.alone() {
+                identity.check_scope(scope)?;
+            }
+            participant.check_as(identity)?;
+        }
+        Ok(())
+    }
+
+    /// The name of a scope that nobody else can enter.
+    fn alone(&self) -> String {
+        format!("alone {}", self.peer)
     }
 
     fn hub(&self) -> &Arc<Hub> {
@@ -213,6 +241,10 @@ impl Session {
             return false;
         };
         info!(session = id::short(self.id()), resent = resumed.resend.len(), "session resumed");
+        for subsession in &mut self.subsessions {
+            subsession.participant.go_on_as(attach.identity.clone());
+        }
+        self.identity = attach.identity;
         // Replacing the old wire closes the old WebSocket, if it was still there.
         self.wire = Some(attach.wire);
         let payload = self.greeting();
@@ -379,7 +411,7 @@ impl Session {
         let mut scope = frame.text("target").unwrap_or_default().to_owned();
         if change.alone {
             identity.check_scope(&scope)?;
-            scope = format!("alone {}", self.peer);
+            scope = self.alone();
             identity.scope.clone_from(&scope);
         }
         let sink = Sink::new(self.notices_in.clone(), self.tags).with_messages();

@@ -55,6 +55,8 @@ impl Wire {
 /// A WebSocket for a session that lost its own.
 pub(super) struct Attach {
     pub(super) wire: Wire,
+    /// As it authenticated.
+    pub(super) identity: Identity,
     pub(super) reconnect: Reconnect,
     /// Gives the WebSocket back when the session cannot go on with it.
     pub(super) refused: oneshot::Sender<Wire>,
@@ -110,9 +112,9 @@ impl Hub {
             match self.connect(&text, token.as_deref(), address).await {
                 Ok(Greeting::Pong) => say(&wire, Outgoing::pong()),
                 Ok(Greeting::New(session)) => return session.run(wire).await,
-                Ok(Greeting::Resume { attach, reconnect, fallback }) => {
+                Ok(Greeting::Resume { attach, identity, reconnect, fallback }) => {
                     let (refused, back) = oneshot::channel();
-                    let attempt = Attach { wire, reconnect, refused };
+                    let attempt = Attach { wire, identity, reconnect, refused };
                     wire = match attach.send(attempt).await {
                         Err(mpsc::error::SendError(attempt)) => attempt.wire,
                         Ok(()) => match back.await {
@@ -208,9 +210,9 @@ impl Hub {
         match (attach, received, retained_after, sent) {
             (Some(attach), Some(received), Some(retained_after), Some(sent)) => {
                 // What happens when the session cannot go on: a new one, made on demand.
-                let fallback = self.open(&frame, identity, pass, address);
+                let fallback = self.open(&frame, identity.clone(), pass, address);
                 let reconnect = Reconnect { received, retained_after, sent };
-                Ok(Greeting::Resume { attach, reconnect, fallback })
+                Ok(Greeting::Resume { attach, identity, reconnect, fallback })
             }
             _ => self.open(&frame, identity, pass, address).map(Greeting::New).map_err(refuse),
         }
@@ -257,7 +259,12 @@ impl Hub {
 enum Greeting {
     Pong,
     New(Session),
-    Resume { attach: mpsc::Sender<Attach>, reconnect: Reconnect, fallback: Result<Session, Fault> },
+    Resume {
+        attach: mpsc::Sender<Attach>,
+        identity: Identity,
+        reconnect: Reconnect,
+        fallback: Result<Session, Fault>,
+    },
 }
 
 /// A session's entry in the hub, removed when dropped.

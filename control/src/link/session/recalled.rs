@@ -54,10 +54,14 @@ impl Session {
         };
         self.begin_again().await;
         drop(turn);
-        if let Some(attach) = attach {
-            self.resume(attach).await;
+        let ending = match attach {
+            Some(attach) => self.resume(attach).await,
+            None => None,
+        };
+        match ending {
+            Some(ending) => self.end(ending).await,
+            None => self.go_on().await,
         }
-        self.go_on().await;
     }
 
     /// Has the relay know what its scope and it are from here on.

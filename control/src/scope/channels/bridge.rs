@@ -149,6 +149,11 @@ impl Scope {
         self.channels().admit(peer, may_send, has_socket);
     }
 
+    /// From now on a peer may send by its channels, if it has some, as `may_send` says.
+    pub(in crate::scope) fn permit_channels(&self, peer: &str, may_send: Result<(), Fault>) {
+        self.channels().permit(peer, may_send);
+    }
+
     /// A peer's transport is gone, and its channels with it.
     pub(in crate::scope) fn lose_channels(&self, peer: &str) {
         let was_on = self.channels().lost(peer);

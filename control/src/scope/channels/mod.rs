@@ -84,6 +84,13 @@ impl Channels {
         entry.has_no_socket = !has_socket;
     }
 
+    /// Whether one that may open channels may send is another matter from now on.
+    pub(super) fn permit(&mut self, peer: &str, may_send: Result<(), Fault>) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.refused = may_send.err();
+        }
+    }
+
     /// Whether a peer may send.
     pub(super) fn check_send(&self, peer: &str) -> Result<(), Fault> {
         let refused = self.peers.get(peer).and_then(|entry| entry.refused.clone());
