@@ -1,9 +1,9 @@
 //! `strait cluster`: real nodes, Redis, Sentinel and MariaDB, parts of which are killed.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The cluster of a test. It ends with it.
@@ -13,14 +13,18 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn strait(&self, words: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_strait"))
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strait"));
+        command
             .arg("cluster")
             .args(words)
             .env("STRAIT_CLUSTER_DIR", &self.folder)
-            .env("STRAIT_BIN_DIR", &self.programs)
-            .output()
-            .unwrap()
+            .env("STRAIT_BIN_DIR", &self.programs);
+        command
+    }
+
+    fn strait(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
     }
 
     fn good(&self, words: &[&str]) -> String {
@@ -58,26 +62,55 @@ fn get(node: u8, port: u16, path: &str) -> std::io::Result<(u16, String)> {
     Ok((status, body.to_owned()))
 }
 
-#[test]
-fn parts_die_and_scopes_are_found() {
-    let test = "a cluster of real processes";
+/// Where the programs are; none where one is lacking.
+fn programs(test: &str) -> Option<PathBuf> {
     for server in ["redis-server", "mariadbd"] {
         if Command::new(server).arg("--version").output().is_err() {
             strait_tests::skip(test, &format!("there is no {server}"));
-            return;
+            return None;
         }
     }
     let programs = Path::new(env!("CARGO_BIN_EXE_strait")).parent().unwrap().to_path_buf();
     if !["strait-relay", "strait-control"].iter().all(|name| programs.join(name).is_file()) {
         strait_tests::skip(test, "strait-relay and strait-control are not built beside the tests");
-        return;
+        return None;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = Cluster { folder: folder.path().join("c"), programs };
-    // No two ports are the same, and the second node has the next of the first.
+    Some(programs)
+}
+
+/// Of HTTPS and of HTTP. No two ports are the same, and the second node has the next of the first.
+fn free_ports() -> [u16; 2] {
     let free =
         |address: &str| TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port();
-    let (https, http) = (free("127.0.1.1"), free("127.0.1.2"));
+    ["127.0.1.1", "127.0.1.2"].map(free)
+}
+
+#[test]
+fn a_start_that_is_stopped_leaves_nothing() {
+    let Some(programs) = programs("a start of a cluster that is stopped") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster { folder: folder.path().join("c"), programs };
+    let [https, http] = free_ports();
+    let ports = ["--https-port", &https.to_string(), "--http-port", &http.to_string()];
+    let mut up = cluster.command(&[&["up", "--sql", "sqlite"], ports.as_slice()].concat());
+    let mut up = up.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(up.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let first = said.find(|line| line.contains("ready after"));
+    assert!(first.is_some(), "nothing was started");
+    let interrupt = Command::new("kill").args(["-INT", &up.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let rest: Vec<_> = said.collect();
+    assert!(!up.wait().unwrap().success(), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("stopped before all of it ran")), "{rest:?}");
+    assert!(!cluster.folder.exists());
+}
+
+#[test]
+fn parts_die_and_scopes_are_found() {
+    let Some(programs) = programs("a cluster of real processes") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster { folder: folder.path().join("c"), programs };
+    let [https, http] = free_ports();
     let ports = ["--https-port", &https.to_string(), "--http-port", &http.to_string()];
     let up = [&["up", "--nodes", "2", "--partitions", "1"], ports.as_slice()].concat();
     // What is somebody's is not touched, whatever goes wrong.

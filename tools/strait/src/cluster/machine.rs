@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -70,8 +71,8 @@ impl Machine {
         newest.filter(|process| process.is_alive())
     }
 
-    /// Starts a part and waits until it is ready. Says how long that took.
-    pub fn start(&mut self, part: &Part) -> Result<Duration, Fault> {
+    /// Starts a part and waits until it is ready, or nobody wants it any more. Says how long that took.
+    pub fn start(&mut self, part: &Part, stop: &AtomicBool) -> Result<Duration, Fault> {
         if let Ready::File(file) = &part.ready {
             // What another life of it left behind says nothing.
             let _absent = fs::remove_file(file);
@@ -82,6 +83,9 @@ impl Machine {
         self.processes.push(process.clone());
         self.save()?;
         while !is_ready(&part.ready) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Fault::new("stopped before all of it ran"));
+            }
             if !process.is_alive() {
                 return Err(self.failed(part, "ended at once"));
             }
@@ -117,7 +121,8 @@ impl Machine {
                 println!("{} runs", part.name);
                 continue;
             }
-            let took = self.start(&part)?;
+            // Ctrl-C ends this call, and leaves the part as it is.
+            let took = self.start(&part, &AtomicBool::new(false))?;
             println!("{} is ready after {:.1} s", part.name, took.as_secs_f32());
         }
         Ok(())

@@ -1,10 +1,14 @@
 //! `strait cluster up`: chooses, writes, starts, and says where everything is.
 
 use std::fs::Permissions;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::layout::Layout;
 use super::machine::Machine;
@@ -43,8 +47,9 @@ pub fn run(wanted: &Wanted, folder: &Path) -> Result<(), Fault> {
         let _others = std::fs::remove_dir(&folder);
     })?;
     let began = Instant::now();
+    let stop = stopped()?;
     let mut machine = Machine::new(layout.clone())?;
-    let outcome = start(&mut machine, &layout);
+    let outcome = start(&mut machine, &layout, &stop);
     if let Err(fault) = outcome {
         machine.down()?;
         return Err(fault);
@@ -54,7 +59,33 @@ pub fn run(wanted: &Wanted, folder: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-fn start(machine: &mut Machine, layout: &Layout) -> Result<(), Fault> {
+/// Turns true at Ctrl-C, or SIGTERM: half a cluster is of no use to anybody.
+fn stopped() -> Result<Arc<AtomicBool>, Fault> {
+    let fail = |e: io::Error| Fault::new(format!("cannot listen for signals: {e}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(fail)?;
+    let (mut interrupt, mut end) = {
+        let _within = runtime.enter();
+        (
+            signal(SignalKind::interrupt()).map_err(fail)?,
+            signal(SignalKind::terminate()).map_err(fail)?,
+        )
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = end.recv() => {}
+            }
+        });
+        told.store(true, Ordering::Relaxed);
+    });
+    Ok(stop)
+}
+
+fn start(machine: &mut Machine, layout: &Layout, stop: &AtomicBool) -> Result<(), Fault> {
     if layout.sql == Sql::Mariadb {
         eprintln!("making the tables of MariaDB (some seconds)");
     }
@@ -68,7 +99,7 @@ fn start(machine: &mut Machine, layout: &Layout) -> Result<(), Fault> {
             // It is a decoration: what cannot be written is not missed.
             let _decoration = std::io::stderr().flush();
         }
-        let took = machine.start(part).inspect_err(|_| eprintln!())?;
+        let took = machine.start(part, stop).inspect_err(|_| eprintln!())?;
         let again = if is_screen { "\r" } else { "" };
         eprintln!("{again}{place} ready after {:.1} s", took.as_secs_f32());
     }
