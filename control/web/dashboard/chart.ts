@@ -20,6 +20,8 @@ export interface Plot {
   /** The end of the scale when all is less. */
   least: number;
   text: (value: number) => string;
+  /** Of the scale's end and half, where `text` would round them. */
+  scale?: (value: number) => string;
   when: (at: number) => string;
 }
 
@@ -108,9 +110,7 @@ export function chart(plot: Plot): HTMLElement {
       h(
         "div",
         { class: "scale", "aria-hidden": "true" },
-        h("span", {}, text(most)),
-        h("span", {}, text(most / 2)),
-        h("span", {}, text(0)),
+        [most, most / 2, 0].map((value) => h("span", {}, (plot.scale ?? text)(value))),
       ),
       picture,
       h(

@@ -47,6 +47,13 @@ export function count(value: number): string {
   return NUMBERS.format(value);
 }
 
+const TICKS = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+
+/** The end or the half of a scale: `7.5`. */
+export function tick(value: number): string {
+  return TICKS.format(value);
+}
+
 /** Participant minutes of that many seconds; the last one begun counts. */
 export function minutes(seconds: number): string {
   return count(Math.ceil(seconds / 60));

@@ -1,7 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Api, Refused, type Stream, type UsageRow, search } from "../dashboard/api.js";
-import { bytes, duration, fromField, minutes, rate, toField, utcTime } from "../dashboard/format.js";
+import {
+  bytes,
+  duration,
+  fromField,
+  minutes,
+  rate,
+  tick,
+  toField,
+  utcTime,
+} from "../dashboard/format.js";
 import { stepsOf } from "../dashboard/pages/timeline.js";
 import { months } from "../dashboard/pages/invoices.js";
 import { byApplication, stacked, together } from "../dashboard/pages/usage.js";
@@ -31,15 +40,6 @@ test("the token goes in a header, what is asked for in the address", async () =>
   assert.equal(search({}), "");
 });
 
-test("a refusal says what to do", async () => {
-  const said = '{"error":"forbidden","reason":"No.","remedy":"Ask an operator."}';
-  await assert.rejects(api(403, said).api.get("/nodes"), (error: unknown) => {
-    assert.ok(error instanceof Refused);
-    assert.deepEqual([error.status, error.reason, error.remedy], [403, "No.", "Ask an operator."]);
-    return true;
-  });
-  // A server without the API answers with a page, or with something else.
-  for (const [status, body] of [
 test("a list is read to its last page", async () => {
   const pages = ['{"items":[1,2],"next":"b &"}', '{"items":[3],"next":null}'];
   const asked: string[] = [];
@@ -54,6 +54,15 @@ test("a list is read to its last page", async () => {
   ]);
 });
 
+test("a refusal says what to do", async () => {
+  const said = '{"error":"forbidden","reason":"No.","remedy":"Ask an operator."}';
+  await assert.rejects(api(403, said).api.get("/nodes"), (error: unknown) => {
+    assert.ok(error instanceof Refused);
+    assert.deepEqual([error.status, error.reason, error.remedy], [403, "No.", "Ask an operator."]);
+    return true;
+  });
+  // A server without the API answers with a page, or with something else.
+  for (const [status, body] of [
     [404, "<p>not found"],
     [200, "<p>page"],
     [502, '{"error":3}'],
@@ -118,6 +127,9 @@ test("scales end at round figures", () => {
     [0.3, 0.8, 1, 60_000, 80],
   );
   assert.equal(niceMost([1], 5), 6, "at least that");
+  // And so do their halves.
+  const halves = [1, 15, 20, 1_500].map((most) => tick(niceMost([most], 0) / 2));
+  assert.deepEqual(halves, ["0.5", "7.5", "10", "750"]);
   assert.equal(niceMost([], 0), 1);
 });
 

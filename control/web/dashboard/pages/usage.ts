@@ -2,7 +2,7 @@ import { type By, type Usage, type UsageRow } from "../api.js";
 import { chart, type Series } from "../chart.js";
 import { h } from "../dom.js";
 import { filters } from "../form.js";
-import { bytes, count, minutes, utcDay, utcMonth, utcTime } from "../format.js";
+import { bytes, count, minutes, tick, utcDay, utcMonth, utcTime } from "../format.js";
 import { empty, link, tiles } from "../parts.js";
 import { address, asked } from "../route.js";
 import { after, periods } from "../scale.js";
@@ -51,6 +51,7 @@ export async function usage(context: Context): Promise<View> {
         series: stacked(told.rows, times),
         least: 1,
         text: (value) => count(Math.ceil(value)),
+        scale: tick,
         when: (at) => name(by, at),
       }),
       isOfEach && [h("h2", {}, "By application"), applications(told.rows, chosen, by)],
