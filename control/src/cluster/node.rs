@@ -22,7 +22,8 @@ pub enum State {
     Ready,
     /// It is to become empty: scopes that there are go on.
     Draining,
-    /// It has no room.
+    /// It lives, and has no room for more scopes. One that is dead says nothing: see
+    /// [`Listed::is_alive`].
     Full,
 }
 
