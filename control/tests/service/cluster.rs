@@ -14,6 +14,7 @@ use strait_control::scope::ScopeKey;
 use strait_link::v1::{ErrorCode, client_message::Body as Request, server_message::Body};
 use tokio_tungstenite::tungstenite;
 
+use crate::log::Log;
 use crate::native::auth;
 use crate::redis::Redis;
 use crate::socket::Client;
@@ -136,7 +137,7 @@ async fn a_partition_that_is_not_ours_alone_is_told_of_now_and_then() {
         assert!(since.elapsed().as_secs() < 60);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let text = service._watch.text();
+    let text = Log::of_strait().text();
     let said = text.matches("does not do its work: ").count();
     assert!((1..=4).contains(&said) && text.contains("database of its own"), "{said}");
     assert_eq!(text.matches("partition 0 is at").count(), 1, "one connection");

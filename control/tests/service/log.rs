@@ -71,11 +71,6 @@ impl Watch {
     pub fn new(secrets: Arc<Mutex<Vec<String>>>) -> Self {
         Self { log: Log::of_strait(), secrets }
     }
-
-    /// What was logged.
-    pub fn text(&self) -> String {
-        self.log.text()
-    }
 }
 
 impl Drop for Watch {

@@ -10,6 +10,7 @@ use strait_control::store::Reach;
 
 use crate::Service;
 use crate::databases::Database;
+use crate::log::Log;
 
 /// Statements of whoever manages the server, each on its own.
 struct Change {
@@ -71,7 +72,7 @@ async fn is_told_of(database: &Database, url: &str, change: &Change) {
     let text = ready.text().await.unwrap();
     assert!(text.contains("FAIL store: refuses this process") && !text.contains("app"), "{text}");
     // However often it is asked.
-    let said = || service._watch.text().matches("refuses this process's account").count();
+    let said = || Log::of_strait().text().matches("refuses this process's account").count();
     let since = Instant::now();
     for _ in 0..20 {
         store.reach().await;

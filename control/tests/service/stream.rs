@@ -20,6 +20,7 @@ use strait_control::{Config, limits};
 use strait_link::v1::{Leave, client_message::Body as Request};
 
 use crate::databases::Database;
+use crate::log::Log;
 use crate::native::{Native, auth, trusting};
 use crate::redis::{Redis, Sentinel, replica_of};
 use crate::{Service, eventually};
@@ -278,7 +279,7 @@ async fn a_key_of_another_is_told_of_now_and_then() {
         assert!(since.elapsed().as_secs() < 60, "it goes on");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let said = service._watch.text().matches("no events are read").count();
+    let said = Log::of_strait().text().matches("no events are read").count();
     assert!(said >= 1 && said as u64 <= 1 + since.elapsed().as_secs() / 60, "{said}");
     redis::cmd("DEL").arg(ASIDE).query_async::<()>(&mut connection).await.unwrap();
     until("it is put aside", 1, async || length(&mut connection, ASIDE).await).await;
