@@ -20,6 +20,9 @@ const APPLICATION_DATA: u8 = 23;
 const ACK: u8 = 26;
 
 const CLIENT_HELLO: u8 = 1;
+const SERVER_HELLO: u8 = 2;
+/// The extension that tells DTLS 1.3 from 1.2 (RFC 8446 section 4.2.1).
+const SUPPORTED_VERSIONS: u16 = 43;
 
 /// Where the association stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +167,9 @@ fn messages_may_pass(mut fragment: &[u8], phase: Phase, filtered: &mut Filtered<
             }
             filtered.hello_random = Some(*random);
         }
+        if kind == SERVER_HELLO && !version_ends_within(body) {
+            return false;
+        }
         fragment = after;
     }
     true
@@ -188,6 +194,25 @@ fn hello_is_whole(body: &[u8]) -> bool {
         Some(suites >= 2 && suites.is_multiple_of(2))
     };
     parse() == Some(true)
+}
+
+/// Whether the version in a ServerHello lies within it. dimpl looks for it in whatever piece of one comes first, takes the
+/// length before it at its word, and panics where that is too much.
+fn version_ends_within(body: &[u8]) -> bool {
+    let parse = || {
+        let rest = body.get(34..)?;
+        // Session, cipher suite, compression method.
+        let rest = rest.get(1 + usize::from(*rest.first()?) + 3..)?;
+        let mut extensions = rest.get(2..)?.get(..usize::from(be16(rest, 0)?))?;
+        loop {
+            let kind = be16(extensions, 0)?;
+            match extensions.get(4 + usize::from(be16(extensions, 2)?)..) {
+                Some(after) => extensions = after,
+                None => return Some(kind != SUPPORTED_VERSIONS),
+            }
+        }
+    };
+    parse().unwrap_or(true)
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -265,6 +290,22 @@ mod tests {
             "a ClientHello of two bytes"
         );
         assert!(!passes(&record(HANDSHAKE, 0, &[]), SERVER));
+    }
+
+    #[test]
+    fn a_version_beyond_the_end_of_its_server_hello_is_held_back() {
+        let client = Phase { we_are_client: true, ..SERVER };
+        let hello = |extensions: &[u8]| {
+            let fixed = [&[0xfe, 0xfd][..], &[7; 32], &[0, 0xc0, 0x2b, 0]].concat();
+            let len = (extensions.len() as u16).to_be_bytes();
+            let body = [&fixed, &len[..], extensions].concat();
+            let size = body.len() as u8;
+            record(HANDSHAKE, 0, &[&[2, 0, 0, size, 0, 0, 0, 0, 0, 0, 0, size], &body[..]].concat())
+        };
+        assert!(passes(&hello(&[]), client));
+        assert!(passes(&hello(&[0, 23, 0, 0, 0, 43, 0, 2, 0xfe, 0xfc]), client));
+        assert!(!passes(&hello(&[0, 23, 0, 0, 0, 43, 0, 2]), client));
+        assert!(!passes(&hello(&[0, 43, 0x24, 0, 0xfe]), client));
     }
 
     proptest! {
