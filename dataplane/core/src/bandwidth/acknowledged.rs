@@ -12,6 +12,8 @@ const SLOT_US: i64 = 25_000;
 const SLOTS: usize = 64;
 /// Fewer whole slots than this say nothing.
 const SLOTS_MIN: i64 = 4;
+/// So many empty slots are a pause.
+const PAUSE_SLOTS: i64 = 4;
 
 impl Default for Acknowledged {
     fn default() -> Self {
@@ -58,6 +60,18 @@ impl Acknowledged {
         let bytes: u64 = slots.map(|bytes| u64::from(*bytes)).sum();
         Some((bytes as f64 * 8e6 / (count * SLOT_US) as f64, bytes))
     }
+
+    /// Whether nothing at all arrived for a while of the last `window_us`: then how much did says little.
+    pub(crate) fn paused(&self, window_us: i64) -> bool {
+        let Some((newest, first)) = self.range else { return false };
+        let count = (window_us / SLOT_US).min(newest - first).min(SLOTS as i64 - 1);
+        let slots = (newest - count..newest).filter_map(|slot| self.slots.get(index(slot)));
+        let mut empty = 0;
+        slots.into_iter().any(|bytes| {
+            empty = if *bytes == 0 { empty + 1 } else { 0 };
+            empty >= PAUSE_SLOTS
+        })
+    }
 }
 
 fn index(slot: i64) -> usize {
@@ -96,10 +110,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_is_seen_until_it_is_long_ago() {
+        let mut acknowledged = Acknowledged::default();
+        (0..50).for_each(|n| acknowledged.add(n * 10_000, 1250));
+        assert!(!acknowledged.paused(500_000));
+        (0..50).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
+        assert!(acknowledged.paused(500_000));
+        (50..60).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
+        assert!(!acknowledged.paused(500_000));
+    }
+
+    #[test]
     fn times_that_lie_do_no_harm() {
         let mut acknowledged = Acknowledged::default();
         for at in [0, i64::MAX / 4, i64::MIN / 4, -1, i64::MAX / 4 + 1] {
             acknowledged.add(at, u16::MAX);
+            let _ = acknowledged.paused(500_000);
             let _ = acknowledged.bps(500_000);
         }
     }

@@ -103,7 +103,7 @@ const SPREAD_US_MAX: i64 = 25_000;
 /// Nothing arrives for so long before a train, its packets come within this of each other, and it is over after so long.
 const SLEPT_US: i64 = 30_000;
 const TOGETHER_US: i64 = 2_000;
-const TRAIN_US_MAX: i64 = 10_000;
+const TRAIN_US_MAX: i64 = 100_000;
 /// Pictures and sound do not leave further apart: what does is no stream.
 const APART_US_MAX: i64 = 100_000;
 

@@ -22,6 +22,8 @@ pub(crate) struct Line {
     pub(crate) reorders: bool,
     /// The subscriber reads nothing for up to this long, up to a tenth of it in between: too much else runs there.
     pub(crate) sleeps_ms: f64,
+    /// And once nothing between these.
+    pub(crate) sleeps_once: (u64, u64),
     /// What waits longer is dropped.
     pub(crate) queue_ms: f64,
     pub(crate) feedback_ms: u64,
@@ -48,6 +50,7 @@ impl Default for Line {
             jitter_ms: 0.0,
             reorders: false,
             sleeps_ms: 0.0,
+            sleeps_once: (0, 0),
             queue_ms: 200.0,
             feedback_ms: 100,
             source: Source::Elastic,
@@ -116,6 +119,8 @@ impl Chance {
 
 const PACKET_BYTES: usize = 1200;
 const FRAME_US: u64 = 33_333;
+/// What a subscriber that slept takes to read a packet.
+const READ_US: f64 = 500.0;
 
 struct Waiting {
     /// `None`: somebody else's.
@@ -136,6 +141,7 @@ struct Sim {
     last_arrival_us: f64,
     /// Between when the subscriber sleeps next.
     sleeps_us: (f64, f64),
+    read_us: f64,
     /// On its way back: when it arrives.
     feedback: VecDeque<(u64, Vec<u8>)>,
     feedback_count: u8,
@@ -156,6 +162,7 @@ impl Line {
             flying: Vec::new(),
             last_arrival_us: 0.0,
             sleeps_us: (0.0, 0.0),
+            read_us: f64::NEG_INFINITY,
             feedback: VecDeque::new(),
             feedback_count: 0,
             layer: 0,
@@ -184,7 +191,7 @@ impl Line {
             }
             sim.serve(now_us + 1000);
             let awake = !(sim.sleeps_us.0..sim.sleeps_us.1).contains(&(now_us as f64));
-            if now_ms >= report_ms && (awake || self.sleeps_ms == 0.0) {
+            if now_ms >= report_ms && awake {
                 report_ms = now_ms + self.feedback_ms;
                 sim.report(now_ms);
             }
@@ -305,15 +312,23 @@ impl Sim {
         }
     }
 
-    /// When the subscriber reads what arrives then.
+    /// When the subscriber reads what arrives then: after it slept one packet after the other.
     fn read_us(&mut self, arrives_us: f64) -> f64 {
-        while self.line.sleeps_ms > 0.0 && self.sleeps_us.1 < arrives_us {
-            let longest_us = self.line.sleeps_ms * 1000.0;
+        let Line { sleeps_ms, sleeps_once: (from, to), .. } = self.line;
+        if to > from {
+            self.sleeps_us = ((from * 1000) as f64, (to * 1000) as f64);
+        }
+        while sleeps_ms > 0.0 && self.sleeps_us.1 < arrives_us {
+            let longest_us = sleeps_ms * 1000.0;
             let from_us = self.sleeps_us.1 + self.chance.next() * longest_us / 10.0;
             self.sleeps_us = (from_us, from_us + self.chance.next() * longest_us);
         }
         let (from_us, to_us) = self.sleeps_us;
-        if self.line.sleeps_ms > 0.0 && arrives_us >= from_us { to_us } else { arrives_us }
+        if !(from_us..to_us).contains(&arrives_us) && arrives_us > self.read_us + READ_US {
+            return arrives_us;
+        }
+        self.read_us = to_us.max(self.read_us + READ_US);
+        self.read_us
     }
 
     /// The subscriber says what arrived.
