@@ -31,6 +31,8 @@ before(async () => {
 }, { timeout: 120_000 });
 
 after(async () => {
+  // A browser that hangs must not hold the others' tests up.
+  setTimeout(() => process.exit(1), 30_000).unref();
   await Promise.all(browsers.map((browser) => browser.close()));
   await server?.stop();
   await hosts?.close();

@@ -6,6 +6,8 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+/** A program on another host begins within this time, or is begun again, so often altogether. */
+const [READY_MS, TRIES] = [10_000, 3];
 const SIDES = ["left", "right"];
 
 /**
@@ -87,12 +89,19 @@ export class Host {
     await this.makeFolder();
     const path = join(this.folder, String(port));
     const [program, ...args] = this.command(process.execPath, "-e", FORWARD, path, port);
-    const child = spawn(program, args.map(String), { stdio: ["pipe", "pipe", "inherit"] });
-    this.children.push(child);
-    await new Promise((resolve, reject) => {
-      child.stdout.once("data", resolve);
-      child.once("exit", () => reject(new Error(`nothing forwards port ${port} of ${this.name}`)));
-    });
+    for (let number = 1; ; number += 1) {
+      const child = spawn(program, args.map(String), { stdio: ["pipe", "pipe", "inherit"] });
+      this.children.push(child);
+      const isReady = await new Promise((resolve) => {
+        child.stdout.once("data", () => resolve(true));
+        child.once("exit", () => resolve(false));
+        setTimeout(() => resolve(false), READY_MS).unref();
+      });
+      if (isReady) break;
+      child.kill("SIGKILL");
+      if (number === TRIES) throw new Error(`nothing forwards port ${port} of ${this.name}`);
+      await rm(path, { force: true });
+    }
     const listener = net.createServer((near) => couple(near, net.connect(path)));
     await new Promise((resolve) => listener.listen(port, "127.0.0.1", resolve));
     listener.unref();
@@ -103,7 +112,7 @@ export class Host {
   }
 
   async close() {
-    for (const child of this.children) child.stdin.end();
+    for (const child of this.children) child.kill("SIGKILL");
     if (this.folder) await rm(this.folder, { recursive: true, force: true });
     // With it go its links and the other ends of them.
     spawnSync("ip", ["netns", "delete", this.name]);
