@@ -114,9 +114,9 @@ mod tests {
         let mut acknowledged = Acknowledged::default();
         (0..50).for_each(|n| acknowledged.add(n * 10_000, 1250));
         assert!(!acknowledged.paused(500_000));
-        (0..50).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
+        (0..30).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
         assert!(acknowledged.paused(500_000));
-        (50..60).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
+        (30..60).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
         assert!(!acknowledged.paused(500_000));
     }
 
