@@ -323,7 +323,7 @@ mod tests {
 
         let first = hmac("a", 1_000);
         let Admitted { identity, pass } = identify(&first, None, 900).await.unwrap();
-        pass.opened("s-1");
+        pass.opened("s-1", || ());
         assert_eq!((identity.subject.as_str(), identity.scope.as_str()), ("alice", "lobby"));
         assert!(identity.check_publish().is_ok() && identity.check_message().is_ok());
         assert!(identity.check_scope("other").is_err() && identity.check_admin().is_err());
@@ -344,7 +344,7 @@ mod tests {
         let concatenated = signed(Scheme::Concatenated, "f", 1_000);
         assert_eq!(refusal(&concatenated, 900).await, Reason::SchemeNotEnabled);
         store.applications().set_concatenated("acme", true).await.unwrap();
-        identify(&concatenated, None, 900).await.unwrap().pass.opened("s-2");
+        identify(&concatenated, None, 900).await.unwrap().pass.opened("s-2", || ());
         assert_eq!(refusal(&concatenated, 900).await, Reason::Replayed);
 
         // A key that is disabled or removed stops at once.
@@ -364,7 +364,7 @@ mod tests {
         let one = signed(Scheme::HmacSha256, "a", 1_000);
         let text = one.to_text();
         let admitted = auth.identify(Some(Credential::Bearer(&text)), None, 900).await.unwrap();
-        admitted.pass.opened("s-1");
+        admitted.pass.opened("s-1", || ());
         let again = auth.identify_signed(&one, None, 900).await.err().unwrap();
         assert_eq!(again.reason, Reason::Replayed);
         assert_eq!(auth.salts(), 1);

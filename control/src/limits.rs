@@ -20,7 +20,7 @@ pub const SALT_BYTES: usize = 64;
 pub const KEY_ID_BYTES: usize = 48;
 /// API keys of one application: each that is enabled may be tried for a credential.
 pub const KEYS_PER_APPLICATION: usize = 8;
-/// Salts of signed credentials remembered until these expire, about 300 bytes each: 500 joins a
+/// Salts of signed credentials remembered until these expire, about 400 bytes each: 500 joins a
 /// second for almost nine minutes, or three a second all day.
 pub const SALTS: usize = 1 << 18;
 /// Those of one application: none shuts out the others.

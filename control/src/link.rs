@@ -117,6 +117,14 @@ struct Registration {
     place: Permit,
 }
 
+impl Registration {
+    /// What ends the session later: one that nobody can come back to is over.
+    fn end(&self) -> impl FnOnce() + Send + 'static {
+        let (links, session_id) = (Arc::downgrade(&self.links), self.session_id.clone());
+        move || drop(links.upgrade().map(|links| links.lock().remove(&session_id)))
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         self.links.lock().remove(&self.session_id);

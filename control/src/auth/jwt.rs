@@ -1,10 +1,13 @@
 //! JSON Web Tokens (RFC 7519): HS256 with a secret, ES256 with a key pair (RFC 7518 section 3.1).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Number;
 
 use super::LEEWAY_SECONDS;
 use super::identity::Identity;
@@ -38,14 +41,29 @@ pub struct Claims {
     #[serde(default)]
     pub admin: bool,
     /// End of validity, seconds since 1970.
+    #[serde(deserialize_with = "date")]
     pub exp: u64,
     /// Start of validity, seconds since 1970.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_date")]
     pub nbf: Option<u64>,
 }
 
 fn yes() -> bool {
     true
+}
+
+/// A NumericDate (RFC 7519 section 2), without its fraction.
+fn date<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let date = Number::deserialize(from)?;
+    let whole = |seconds| Duration::try_from_secs_f64(seconds).ok().map(|time| time.as_secs());
+    let seconds = date.as_u64().or_else(|| date.as_f64().and_then(whole));
+    seconds.ok_or_else(|| D::Error::custom(format!("{date} is no time in seconds since 1970")))
+}
+
+fn some_date<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Date(#[serde(deserialize_with = "date")] u64);
+    Ok(Option::<Date>::deserialize(from)?.map(|date| date.0))
 }
 
 impl Claims {
@@ -207,14 +225,20 @@ fn admit(claims: Claims, counters: &Arc<Counters>, now: u64) -> Result<Identity,
         let text = format!("token not yet valid: it starts in {} s; check the clocks", nbf - now);
         return Err(Refusal::new(Reason::ClockSkewed, text));
     }
-    if !claims.sub.is_empty() {
-        id::check_name("token malformed: claim sub", &claims.sub, limits::USER_BYTES)
-            .map_err(|fault| Refusal::malformed(fault.reason))?;
+    let check = |claim, text: &str, bytes_max| {
+        id::check_name(&format!("token malformed: claim {claim}"), text, bytes_max)
+            .map_err(|fault| Refusal::malformed(fault.reason))
+    };
+    check("sub", &claims.sub, limits::USER_BYTES)?;
+    // One that is empty says nothing.
+    let name = claims.name.filter(|name| !name.is_empty());
+    if let Some(name) = &name {
+        check("name", name, limits::NAME_BYTES)?;
     }
     Ok(Identity {
         application: claims.iss,
         subject: claims.sub,
-        name: claims.name.filter(|name| id::check_name("name", name, limits::NAME_BYTES).is_ok()),
+        name,
         scope: claims.scope,
         publish: claims.publish,
         subscribe: claims.subscribe,
@@ -310,9 +334,40 @@ mod tests {
         // {"alg":"HS256","crit":["exp"]} (RFC 7515 section 4.1.11).
         let critical = "eyJhbGciOiJIUzI1NiIsImNyaXQiOlsiZXhwIl19.eyJpc3MiOiJhY21lIn0.AAAA";
         assert!(Unverified::parse(critical).unwrap_err().text.contains("crit"));
-        let long = Claims { sub: "x".repeat(200), ..claims() };
-        let long = mint(&long, None, &Signer::Hs256(&"one".into())).unwrap();
-        assert_eq!(refusal(&long, "one", 700).0, Reason::Malformed);
+        let malformed = |claims: Claims| {
+            let token = mint(&claims, None, &Signer::Hs256(&"one".into())).unwrap();
+            let (reason, text) = refusal(&token, "one", 700);
+            assert_eq!(reason, Reason::Malformed, "{text}");
+            text
+        };
+        for sub in ["x".repeat(200), String::new()] {
+            assert!(malformed(Claims { sub, ..claims() }).contains("claim sub"));
+        }
+        for name in ["x".repeat(200), "a\nb".into()] {
+            assert!(malformed(Claims { name: Some(name), ..claims() }).contains("claim name"));
+        }
+    }
+
+    #[test]
+    fn times_may_have_fractions() {
+        let verify = |exp: serde_json::Value, nbf: serde_json::Value, now| {
+            let claims = serde_json::json!({
+                "iss": "acme", "sub": "alice", "name": "", "scope": "lobby", "exp": exp, "nbf": nbf,
+                "iat": 499.75,
+            });
+            let key = EncodingKey::from_secret(b"one");
+            let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key);
+            let identity = verify(&token.unwrap(), vec![secret("k", "one")], now);
+            identity.map(|identity| identity.name).map_err(|refusal| refusal.reason)
+        };
+        let absent = serde_json::Value::Null;
+        assert_eq!(verify(1_000.5.into(), 500.5.into(), 700), Ok(None));
+        assert_eq!(verify(1_000.5.into(), 500.5.into(), 1_031), Err(Reason::Expired));
+        assert_eq!(verify(1_000.5.into(), 500.5.into(), 469), Err(Reason::ClockSkewed));
+        assert_eq!(verify(u64::MAX.into(), absent.clone(), 700), Ok(None));
+        for wrong in [serde_json::json!(-1), serde_json::json!(-0.5), serde_json::json!("1000")] {
+            assert_eq!(verify(wrong, absent.clone(), 0), Err(Reason::Malformed));
+        }
     }
 
     #[test]

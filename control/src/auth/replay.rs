@@ -5,7 +5,8 @@
 //! credential that they have, and the identifier of a session (130 random bits) is known to the
 //! one who was answered with it. Two identifiers are kept for each salt, the one that the client
 //! showed last and the one that it was answered with: an answer that never arrived shuts nobody
-//! out, and an older identifier opens nothing.
+//! out, and an older identifier opens nothing. Where the session that was named does not go on and
+//! the salt opens another in its place, the former ends: a salt never has two.
 //!
 //! Kept in memory until the credential expires. When there is no room, new salts are refused:
 //! forgetting others early would let someone use those again unseen. No application fills more
@@ -48,6 +49,8 @@ struct Entry {
     ends: u64,
     /// Shown last, answered last.
     sessions: [Option<Digest>; 2],
+    /// What ends the session that was answered last.
+    end: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// What a credential that was taken may open. Dropped without a session, its salt is unused again.
@@ -65,13 +68,20 @@ struct Used {
 }
 
 impl Pass {
-    /// The credential opened a session, whose identifier the client is answered with.
-    pub fn opened(mut self, session: &str) {
-        if let Some(used) = self.salt.take() {
-            let mut table = lock(&used.table);
-            if let Some(entry) = table.entries.get_mut(&used.key) {
-                entry.sessions = [used.shown, Some(sha256(session.as_bytes()))];
-            }
+    /// The credential opened a session, whose identifier the client is answered with, or went on
+    /// with it. `end` ends the session when the credential opens another; the one that it opened
+    /// before ends now.
+    pub fn opened(mut self, session: &str, end: impl FnOnce() + Send + 'static) {
+        let Some(used) = self.salt.take() else { return };
+        let session = Some(sha256(session.as_bytes()));
+        let mut former = None;
+        if let Some(entry) = lock(&used.table).entries.get_mut(&used.key) {
+            let is_another = entry.sessions[1] != session;
+            entry.sessions = [used.shown, session];
+            former = entry.end.replace(Box::new(end)).filter(|_| is_another);
+        }
+        if let Some(end_former) = former {
+            end_former();
         }
     }
 }
@@ -171,7 +181,8 @@ impl Table {
         }
         self.of_application.insert(Arc::clone(&application), count + 1);
         self.by_end.insert((ends, key));
-        self.entries.insert(key, Entry { credential, application, ends, sessions: [None; 2] });
+        let entry = Entry { credential, application, ends, sessions: [None; 2], end: None };
+        self.entries.insert(key, entry);
         Ok(())
     }
 
@@ -243,7 +254,7 @@ mod tests {
         assert_eq!(reason(salts.take(&alice, None, 100, 0)), Some(Reason::Replayed), "meanwhile");
         drop(pass);
         let pass = salts.take(&alice, None, 100, 0).expect("it opened none");
-        pass.opened("s-1");
+        pass.opened("s-1", || ());
         assert_eq!(reason(salts.take(&alice, None, 100, 1)), Some(Reason::Replayed));
         assert_eq!(reason(salts.take(&alice, Some("s-2"), 100, 1)), Some(Reason::Replayed));
         let mallory = signed("acme", "mallory", "x");
@@ -259,7 +270,7 @@ mod tests {
         let salts = Salts::default();
         let mut alice = Signed { scheme: Scheme::Concatenated, ..signed("acme", "alice", "x") };
         alice.sign(&"key".into());
-        salts.take(&alice, None, 100, 0).unwrap().opened("s-1");
+        salts.take(&alice, None, 100, 0).unwrap().opened("s-1", || ());
         let cut = Signed { user: "alic".into(), salt: "ex".into(), ..alice.clone() };
         assert!(cut.is_signed_by(&"key".into()));
         assert_eq!(reason(salts.take(&cut, None, 100, 1)), Some(Reason::Replayed));
@@ -272,20 +283,40 @@ mod tests {
         let salts = Salts::default();
         let alice = signed("acme", "alice", "x");
         let back = |session: &str| salts.take(&alice, Some(session), 100, 1);
-        salts.take(&alice, None, 100, 0).unwrap().opened("s-1");
+        salts.take(&alice, None, 100, 0).unwrap().opened("s-1", || ());
         drop(back("s-1").unwrap());
-        back("s-1").unwrap().opened("s-2");
-        back("s-1").expect("the answer was lost").opened("s-3");
+        back("s-1").unwrap().opened("s-2", || ());
+        back("s-1").expect("the answer was lost").opened("s-3", || ());
         assert_eq!(reason(back("s-2")), Some(Reason::Replayed), "nobody was told of it");
-        back("s-3").unwrap().opened("s-4");
-        back("s-4").unwrap().opened("s-5");
+        back("s-3").unwrap().opened("s-4", || ());
+        back("s-4").unwrap().opened("s-5", || ());
         assert_eq!(reason(back("s-1")), Some(Reason::Replayed), "too old");
         assert_eq!(salts.count(), 1);
         // A new credential for a session that goes on, or after a restart, which forgets them all.
         let salts = Salts::default();
         let back = |session: &str| salts.take(&alice, Some(session), 100, 1);
-        back("s-5").unwrap().opened("s-6");
+        back("s-5").unwrap().opened("s-6", || ());
         assert!(back("s-5").is_ok() && back("s-6").is_ok());
+    }
+
+    #[test]
+    fn a_salt_that_passes_on_ends_the_session_that_it_had() {
+        let salts = Salts::default();
+        let alice = signed("acme", "alice", "x");
+        let ended = Arc::new(Mutex::new(Vec::new()));
+        let open = |shown: Option<&str>, session: &'static str| {
+            let told = Arc::clone(&ended);
+            let pass = salts.take(&alice, shown, 100, 1).unwrap();
+            pass.opened(session, move || told.lock().unwrap().push(session));
+            std::mem::take(&mut *ended.lock().unwrap())
+        };
+        assert!(open(None, "s-1").is_empty());
+        assert!(open(Some("s-1"), "s-1").is_empty(), "it goes on");
+        assert_eq!(open(Some("s-1"), "s-2"), ["s-1"]);
+        assert_eq!(open(Some("s-1"), "s-3"), ["s-2"], "the answer was lost");
+        drop(salts.take(&alice, Some("s-3"), 100, 1).unwrap());
+        salts.take(&signed("acme", "alice", "y"), None, 100, 1).unwrap().opened("s-4", || ());
+        assert!(ended.lock().unwrap().is_empty(), "it opened none, and another has its own");
     }
 
     #[test]
@@ -293,7 +324,7 @@ mod tests {
         let salts = Salts::new(3, 2);
         let take = |application: &str, salt: &str, ends, now| {
             let pass = salts.take(&signed(application, "alice", salt), None, ends, now)?;
-            pass.opened("s");
+            pass.opened("s", || ());
             Ok::<_, Refusal>(())
         };
         take("acme", "1", 10, 0).unwrap();

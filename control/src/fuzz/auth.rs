@@ -55,7 +55,7 @@ pub fn auth(data: &[u8]) {
                 assert_eq!((&identity.scope, identity.admin), (scope, given.is_admin));
                 if choices.one_in(2) {
                     let session = format!("l-{number}");
-                    pass.opened(&session);
+                    pass.opened(&session, || ());
                     opened.insert(text, session);
                 }
             }

@@ -152,9 +152,9 @@ impl Create {
                 return Err(fault);
             }
         };
-        self.pass.opened(&session_id);
-        let session =
-            self.app.sessions.add(ids, participant, self.identity.clone(), wish, notices, permit);
+        let sessions = &self.app.sessions;
+        let session = sessions.add(ids, participant, self.identity, wish, notices, permit);
+        self.pass.opened(&session_id, sessions.end_of(&session_id));
         let kind = if self.role == Role::Player { "whep" } else { "whip" };
         info!(kind, scope = self.scope, session = id::short(&session_id), "session created");
         let location = format!("/{kind}/{}/{session_id}", encode_segment(&self.scope));
@@ -292,7 +292,7 @@ async fn find(
         let fault = Fault::forbidden("the session was made with another token; use that one");
         return Err(fault.into());
     }
-    pass.opened(session_id);
+    pass.opened(session_id, app.sessions.end_of(session_id));
     Ok((session, identity))
 }
 

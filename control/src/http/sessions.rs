@@ -114,6 +114,12 @@ impl Sessions {
         }
     }
 
+    /// What ends a session later.
+    pub fn end_of(self: &Arc<Self>, session_id: &str) -> impl FnOnce() + Send + 'static {
+        let (sessions, session_id) = (Arc::downgrade(self), session_id.to_owned());
+        move || sessions.upgrade().into_iter().for_each(|sessions| sessions.end(&session_id))
+    }
+
     /// Ends all sessions.
     pub fn end_all(&self) {
         for (_, session) in self.lock().drain() {

@@ -26,7 +26,7 @@ use super::counters::count;
 use super::wire::Stream;
 use crate::limits;
 
-/// What a connection ends with that is refused before it is a link, and one that went well.
+/// What a connection ends with that never became a link, and one of which the last message says why.
 const REFUSED: VarInt = VarInt::from_u32(1);
 const DONE: VarInt = VarInt::from_u32(0);
 
@@ -133,24 +133,35 @@ fn take(links: &Arc<Links>, half_open: &Arc<Semaphore>, incoming: Incoming, port
     };
     let links = Arc::clone(links);
     tokio::spawn(async move {
-        let opened = timeout(limits::FRONT_DOOR_TIME, open(incoming)).await;
+        let opened = open(incoming).await;
         drop(place);
         match opened {
-            Ok(Ok((stream, address))) => {
+            Ok(Some((stream, address))) => {
                 links.serve(Box::new(stream), address.ip().to_canonical(), port).await;
             }
-            Ok(Err(error)) => debug!("QUIC: {error}"),
-            Err(_) => links.counters().refused(ErrorCode::TimedOut),
+            Err(error) => debug!("QUIC: {error}"),
+            Ok(None) => links.counters().refused(ErrorCode::TimedOut),
         }
     });
 }
 
-async fn open(incoming: Incoming) -> Result<(QuicStream, SocketAddr), quinn::ConnectionError> {
-    let connection = incoming.await?;
-    let stream = connection.accept_bi().await;
-    let (send, receive) = stream.inspect_err(|_| connection.close(REFUSED, b"no stream"))?;
+/// None when too little comes in time. A client that gets this far is told.
+async fn open(
+    incoming: Incoming,
+) -> Result<Option<(QuicStream, SocketAddr)>, quinn::ConnectionError> {
+    let Ok(connection) = timeout(limits::FRONT_DOOR_TIME, incoming.into_future()).await else {
+        return Ok(None);
+    };
+    let connection = connection?;
+    let Ok(stream) = timeout(limits::AUTH_TIME, connection.accept_bi()).await else {
+        let seconds = limits::AUTH_TIME.as_secs();
+        let reason = format!("no stream within {seconds} s; open one and send Auth");
+        connection.close(REFUSED, reason.as_bytes());
+        return Ok(None);
+    };
+    let (send, receive) = stream?;
     let address = connection.remote_address();
-    Ok((QuicStream::new(connection, send, receive), address))
+    Ok(Some((QuicStream::new(connection, send, receive), address)))
 }
 
 type Receiving = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send>>;

@@ -84,6 +84,11 @@ impl Ending {
     fn with(reason: &'static str, code: ErrorCode, text: &str) -> Self {
         Self { error: Some(convert::error(code, text)), ..Self::silent(reason) }
     }
+
+    fn replaced() -> Self {
+        let text = "its credential opened another session in place of this one";
+        Self::with("replaced by another session", ErrorCode::Conflict, text)
+    }
 }
 
 impl Session {
@@ -188,7 +193,8 @@ impl Session {
                     }
                 }
                 packet = receive(&mut self.tunnel) => self.on_packet(packet),
-                Some(attach) = self.attached.recv() => {
+                attach = self.attached.recv() => {
+                    let Some(attach) = attach else { break Ending::replaced() };
                     if let Some(ending) = Box::pin(self.resume(attach)).await {
                         break ending;
                     }
@@ -247,7 +253,7 @@ impl Session {
     // ------------------------------------------------------------------------ the link itself
 
     fn take_link(&mut self, link: Link) {
-        link.pass.opened(&self.registration.session_id);
+        link.pass.opened(&self.registration.session_id, self.registration.end());
         self.wire = Some(link.wire);
         self.port = link.port;
         self.is_pinged = false;

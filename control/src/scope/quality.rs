@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use strait_proto::v1::{self, subscription_statistics::HeldBack};
 use tokio::sync::watch as latest;
 
-use super::statistics::held_back;
+use super::statistics::{held_back, round_trip};
 use crate::limits;
 
 /// How long viewers are counted together: each is told of about every 2 s.
@@ -116,7 +116,7 @@ pub fn of_subscriber(interval_seconds: f64, told: &v1::SubscriberQuality) -> Val
             "bytes": each.bytes,
             "fractionLost": now.fraction_lost,
             "jitterSeconds": now.jitter_seconds,
-            "roundTripSeconds": now.round_trip_seconds,
+            "roundTripSeconds": round_trip(now),
             "layer": now.layer,
             "layerWanted": now.layer_wanted,
             "layerPermitted": now.layer_permitted,

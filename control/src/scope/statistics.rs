@@ -59,7 +59,7 @@ fn subscription(s: &v1::SubscriptionStatistics) -> Value {
         "packetsLost": s.packets_lost,
         "fractionLost": s.fraction_lost,
         "jitterSeconds": s.jitter_seconds,
-        "roundTripSeconds": s.round_trip_seconds,
+        "roundTripSeconds": round_trip(s),
         "retransmissions": s.retransmissions,
         "retransmissionsMissed": s.retransmissions_missed,
         "heldBack": held_back(s.held_back()),
@@ -70,6 +70,11 @@ fn subscription(s: &v1::SubscriptionStatistics) -> Value {
         "freezes": s.freezes,
         "frozenSeconds": s.frozen_seconds,
     })
+}
+
+/// The subscriber's reports tell it; null before one that names a report of the relay's.
+pub(super) fn round_trip(s: &v1::SubscriptionStatistics) -> Option<f64> {
+    Some(s.round_trip_seconds).filter(|seconds| *seconds > 0.0)
 }
 
 /// What the bandwidth takes away, in a word.

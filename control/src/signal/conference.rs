@@ -16,7 +16,7 @@ use super::direct;
 use super::hub::{Attach, Hub, Registration, Wire};
 use super::jsonrtc::{Action, Frame, FrameType, Outgoing, Received, Series};
 use super::message;
-use crate::auth::Identity;
+use crate::auth::{Identity, Pass};
 use crate::fault::Fault;
 use crate::scope::allowed::AllowSpec;
 use crate::scope::quality::Wish;
@@ -143,8 +143,9 @@ impl Session {
     }
 
     /// Answers CONNECT, then serves the client until it is gone for good.
-    pub async fn run(mut self, wire: Wire) {
+    pub async fn run(mut self, wire: Wire, pass: Pass) {
         info!(session = id::short(self.id()), name = self.name, "session opened");
+        pass.opened(self.id(), self.registration.end());
         self.wire = Some(wire);
         self.greet();
         let mut shutdown = self.hub().shutdown.clone();
@@ -164,7 +165,8 @@ impl Session {
                     None => self.wire = None,
                 },
                 Some((tag, notice)) = self.notices.recv() => self.on_notice(tag, &notice).await,
-                Some(attach) = self.attached.recv() => {
+                attach = self.attached.recv() => {
+                    let Some(attach) = attach else { break "replaced by another session" };
                     if let Err(fault) = self.check_as(&attach.identity) {
                         info!(session = id::short(self.id()), "session not resumed: {fault}");
                         anew = Some(attach);
@@ -187,13 +189,13 @@ impl Session {
         // A reconnect that came a moment too late begins afresh.
         self.attached.close();
         while let Ok(attach) = self.attached.try_recv() {
-            let _ = attach.refused.send(attach.wire);
+            attach.give_back();
         }
         for subsession in std::mem::take(&mut self.subsessions) {
             subsession.participant.leave(reason).await;
         }
         if let Some(attach) = anew {
-            let _ = attach.refused.send(attach.wire);
+            attach.give_back();
         }
     }
 

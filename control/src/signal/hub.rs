@@ -58,8 +58,17 @@ pub(super) struct Attach {
     /// As it authenticated.
     pub(super) identity: Identity,
     pub(super) reconnect: Reconnect,
+    /// To be told that the session goes on.
+    pub(super) pass: Pass,
     /// Gives the WebSocket back when the session cannot go on with it.
-    pub(super) refused: oneshot::Sender<Wire>,
+    pub(super) refused: oneshot::Sender<(Wire, Pass)>,
+}
+
+impl Attach {
+    /// The session cannot go on with it.
+    pub(super) fn give_back(self) {
+        let _ = self.refused.send((self.wire, self.pass));
+    }
 }
 
 struct Handle {
@@ -111,19 +120,22 @@ impl Hub {
             let Ok(Some(text)) = next else { return };
             match self.connect(&text, token.as_deref(), address).await {
                 Ok(Greeting::Pong) => say(&wire, Outgoing::pong()),
-                Ok(Greeting::New(session)) => return session.run(wire).await,
-                Ok(Greeting::Resume { attach, identity, reconnect, fallback }) => {
+                Ok(Greeting::New(session, pass)) => return session.run(wire, pass).await,
+                Ok(Greeting::Resume { attach, identity, pass, reconnect, fallback }) => {
                     let (refused, back) = oneshot::channel();
-                    let attempt = Attach { wire, identity, reconnect, refused };
-                    wire = match attach.send(attempt).await {
-                        Err(mpsc::error::SendError(attempt)) => attempt.wire,
+                    let attempt = Attach { wire, identity, reconnect, pass, refused };
+                    let pass;
+                    (wire, pass) = match attach.send(attempt).await {
+                        Err(mpsc::error::SendError(attempt)) => (attempt.wire, attempt.pass),
                         Ok(()) => match back.await {
-                            Ok(wire) => wire,
+                            Ok(back) => back,
                             Err(_) => return, // the session has it
                         },
                     };
+                    // A session ends when nobody can come back to it.
+                    drop(attach);
                     match fallback {
-                        Ok(session) => return session.run(wire).await,
+                        Ok(session) => return session.run(wire, pass).await,
                         Err(fault) => say(&wire, Outgoing::error("CONNECT", None, &fault)),
                     }
                 }
@@ -194,8 +206,8 @@ impl Hub {
         }
         let malformed = |reason| refuse(Fault::malformed(reason));
         let Some(session_id) = &frame.control.session_id else {
-            let session = self.open(&frame, identity, pass, address);
-            return session.map(Greeting::New).map_err(refuse);
+            let session = self.open(&frame, identity, address).map_err(refuse)?;
+            return Ok(Greeting::New(session, pass));
         };
         let received = frame.number("cslr").map_err(malformed)?;
         let retained_after = frame.number("cslw").map_err(malformed)?;
@@ -210,11 +222,14 @@ impl Hub {
         match (attach, received, retained_after, sent) {
             (Some(attach), Some(received), Some(retained_after), Some(sent)) => {
                 // What happens when the session cannot go on: a new one, made on demand.
-                let fallback = self.open(&frame, identity.clone(), pass, address);
+                let fallback = self.open(&frame, identity.clone(), address);
                 let reconnect = Reconnect { received, retained_after, sent };
-                Ok(Greeting::Resume { attach, identity, reconnect, fallback })
+                Ok(Greeting::Resume { attach, identity, pass, reconnect, fallback })
             }
-            _ => self.open(&frame, identity, pass, address).map(Greeting::New).map_err(refuse),
+            _ => {
+                let session = self.open(&frame, identity, address).map_err(refuse)?;
+                Ok(Greeting::New(session, pass))
+            }
         }
     }
 
@@ -222,7 +237,6 @@ impl Hub {
         self: &Arc<Self>,
         connect: &Frame,
         identity: Identity,
-        pass: Pass,
         address: IpAddr,
     ) -> Result<Session, Fault> {
         let permit = self.admission.enter(address)?;
@@ -245,7 +259,6 @@ impl Hub {
         };
         let registration = Registration { hub: Arc::clone(self), session_id, _permit: permit };
         let session = Session::new(registration, connect, identity, name, attached)?;
-        pass.opened(session.id());
         self.lock().insert(session.id().to_owned(), handle);
         Ok(session)
     }
@@ -258,10 +271,11 @@ impl Hub {
 /// What a frame before the session leads to.
 enum Greeting {
     Pong,
-    New(Session),
+    New(Session, Pass),
     Resume {
         attach: mpsc::Sender<Attach>,
         identity: Identity,
+        pass: Pass,
         reconnect: Reconnect,
         fallback: Result<Session, Fault>,
     },
@@ -272,6 +286,14 @@ pub(super) struct Registration {
     pub(super) hub: Arc<Hub>,
     pub(super) session_id: String,
     _permit: Permit,
+}
+
+impl Registration {
+    /// What ends the session later: one that nobody can come back to is over.
+    pub(super) fn end(&self) -> impl FnOnce() + Send + 'static {
+        let (hub, session_id) = (Arc::downgrade(&self.hub), self.session_id.clone());
+        move || hub.upgrade().into_iter().for_each(|hub| hub.remove(&session_id))
+    }
 }
 
 impl Drop for Registration {

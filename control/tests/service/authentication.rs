@@ -285,6 +285,51 @@ async fn a_signed_credential_comes_back_to_its_own_session_alone() {
     assert_eq!(last.read()["header"]["action"], "CONNECT");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_credential_never_has_two_sessions() {
+    let service = Service::start_tls(|_| {}).await;
+    let acme = Acme::new(&service).await;
+    let token = acme.signed(Scheme::HmacSha256, "x", now() + 600);
+    // Names a session over another way, with figures that do not fit.
+    let elsewhere = |session: &str| {
+        let mut web = Client::open(&service, "");
+        web.send(&json!({
+            "control": {"type": "request", "session_id": session},
+            "header": {"action": "CONNECT", "token": token, "cslr": 999, "cslw": 5, "csuw": 9},
+        }));
+        let answer = web.read();
+        let session = answer["control"]["session_id"].as_str().map(str::to_owned);
+        (web, session.unwrap_or_else(|| panic!("{answer}")))
+    };
+    let mut link = service.link();
+    let first = link.authenticate(shown(&token)).unwrap().session_id;
+    let (mut web, second) = elsewhere(&first);
+    let (code, text) = link.last_words();
+    assert_eq!(code, ErrorCode::Conflict, "{text}");
+    assert!(text.contains("another session"), "{text}");
+    // The one of a WebSocket as well, and that of a link again.
+    let (mut other, third) = elsewhere(&second);
+    assert_eq!(web.read_raw(), None);
+    let mut link = service.link();
+    let auth = Auth { session_id: third, reconnect: true, ..shown(&token) };
+    assert!(!link.authenticate(auth).unwrap().resumed);
+    assert_eq!(other.read_raw(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_its_credential_opens_another_session() {
+    let service = Service::start_tls(|_| {}).await;
+    let acme = Acme::new(&service).await;
+    let token = acme.signed(Scheme::HmacSha256, "x", now() + 600);
+    let response = whip(&service, "lobby", &token).await;
+    let location = location(&response);
+    let session_id = location.rsplit('/').next().unwrap().to_owned();
+    let mut link = service.link();
+    let auth = Auth { session_id, reconnect: true, ..shown(&token) };
+    assert!(!link.authenticate(auth).unwrap().resumed);
+    assert_eq!(delete(&service, &location, &token).await, StatusCode::NOT_FOUND);
+}
+
 /// As native clients are told.
 fn code(reason: Reason) -> ErrorCode {
     match reason {

@@ -188,14 +188,21 @@ async fn wrong_beginnings_are_refused_and_leave_nothing() {
     let last = large.read().await.unwrap();
     assert!(matches!(last.body, Some(Body::Error(error)) if error.code() == ErrorCode::TooLarge));
     timeout(LONG, large.connection.closed()).await.unwrap();
-    // A connection without a stream, and noise: both end by time.
+    // A connection without a stream, and noise: the one is told, and both end by time.
     let silent = endpoint(&certificate, ALPN);
     let silent = silent.connect(node, "localhost").unwrap().await.unwrap();
     let noise = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     for byte in 0..=255 {
         noise.send_to(&[byte; 1200], node).unwrap();
     }
-    timeout(LONG, silent.closed()).await.unwrap();
+    match timeout(LONG, silent.closed()).await.unwrap() {
+        ConnectionError::ApplicationClosed(close) => {
+            assert_eq!(close.error_code, 1_u32.into());
+            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            assert!(reason.contains("no stream within 5 s"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
     let states = || service.server.app.links.states().map(|(_, count)| count);
     eventually("nothing stays", || states() == [0; 3]).await;
     let mut still = service.quic().await;

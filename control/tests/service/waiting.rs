@@ -1,7 +1,7 @@
 //! Whether waiting helps is said by each way to signal: where somebody has to do something, it does not.
 
 use serde_json::json;
-use strait_link::v1::{Kind, client_message::Body as Request};
+use strait_link::v1::{ErrorCode, Kind, Publish, client_message::Body as Request};
 
 use crate::link::publish;
 use crate::native::{Native, auth};
@@ -35,7 +35,11 @@ async fn in_a_full_scope_waiting_does_not_help() {
     assert_eq!((&refused["error_code"], refused.get("retry_ms")), (&json!(429), None));
     let (status, waits, text) = whip(&service).await;
     assert_eq!((status, waits), (429, false), "{text}");
-    // Nor for who publishes all that it may.
+    // Nor for who publishes in more encodings than there may be, or all that it may.
+    let twice = Publish { encodings: 2, ..publish(Kind::Audio, "opus") };
+    let error = ann.ask(Request::Publish(twice)).unwrap_err();
+    assert!(error.reason.contains("2 encodings of Audio"), "{error:?}");
+    assert_eq!((error.code(), error.retry_ms), (ErrorCode::TooMany, 0));
     let error = loop {
         if let Err(error) = ann.ask(Request::Publish(publish(Kind::Audio, "opus"))) {
             break error;

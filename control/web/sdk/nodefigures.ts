@@ -31,8 +31,8 @@ export class NodeFigures {
       this.encodings.set(`${publication} ${rid}`, { at: now, figures });
     }
     for (const { publication, roundTripSeconds, heldBack } of subscriptions) {
-      // Zero: this browser has not reported yet.
-      const roundTripTimeMs = roundTripSeconds > 0 ? ms(roundTripSeconds) : undefined;
+      // None: this browser has not reported yet.
+      const roundTripTimeMs = roundTripSeconds === null ? undefined : ms(roundTripSeconds);
       this.subscriptions.set(publication, { at: now, figures: { roundTripTimeMs, heldBack } });
     }
     for (const map of [this.encodings, this.subscriptions]) {

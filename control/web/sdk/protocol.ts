@@ -132,7 +132,7 @@ export interface SubscriptionQuality {
   /** Share of packets lost, 0 to 1, and jitter, as this browser last reported them. */
   fractionLost: number;
   jitterSeconds: number;
-  roundTripSeconds: number;
+  roundTripSeconds: number | null;
   /** The simulcast layer that is sent, the one that is wanted, and the best that fits. */
   layer: number;
   layerWanted?: number | null;

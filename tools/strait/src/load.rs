@@ -28,6 +28,9 @@ pub struct Options {
     /// /run/strait/relay.sock]
     #[arg(long, value_name = "SOCKET", value_parser = socket)]
     relay: Option<PathBuf>,
+    /// State folder of `strait dev`, whose relay to load where `--relay` names none
+    #[arg(long, value_name = "FOLDER", env = "STRAIT_STATE_DIR")]
+    state_dir: Option<PathBuf>,
     #[command(flatten)]
     native: native::Options,
     /// Peers that send one stream each, in all
@@ -193,7 +196,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     }
     let socket = match &options.relay {
         Some(socket) => socket.clone(),
-        None => state::relay(None)?,
+        None => state::relay(options.state_dir.as_deref())?,
     };
     let rpc = StraitRpc::connect(&socket).map_err(|e| Fault::new(e.to_string()))?;
     let mut signalling: Box<dyn Signalling> = Box::new(rpc.as_sent(options.as_sent));
@@ -307,5 +310,8 @@ mod tests {
         assert_eq!(run(&options).expect_err("wrong").code, crate::fault::EXIT_CONFIG);
         let options = Line::parse_from(["load", "--relay", "/nowhere/relay.sock"]).options;
         assert!(run(&options).expect_err("absent").message.contains("/nowhere/relay.sock"));
+        let options = Line::parse_from(["load", "--state-dir", "/nowhere/dev"]).options;
+        let absent = run(&options).expect_err("absent");
+        assert!(absent.message.contains("/nowhere/dev/relay.sock"), "{}", absent.message);
     }
 }

@@ -31,13 +31,14 @@ impl Session {
     /// Goes on with another WebSocket, or gives it back.
     pub(super) fn resume(&mut self, attach: Attach) -> bool {
         let Some(resumed) = self.series.resume(attach.reconnect) else {
-            let _ = attach.refused.send(attach.wire);
+            attach.give_back();
             return false;
         };
         info!(session = id::short(self.id()), resent = resumed.resend.len(), "session resumed");
         for subsession in &mut self.subsessions {
             subsession.participant.go_on_as(attach.identity.clone());
         }
+        attach.pass.opened(self.id(), self.registration.end());
         self.identity = attach.identity;
         // Replacing the old wire closes the old WebSocket, if it was still there.
         self.wire = Some(attach.wire);
