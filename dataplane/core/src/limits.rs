@@ -130,6 +130,16 @@ pub const MISSING_INTERVAL: Duration = Duration::from_millis(50);
 pub const MISSING_INTERVAL_MIN: Duration = Duration::from_millis(20);
 /// Later it comes too late for any picture.
 pub const MISSING_INTERVAL_MAX: Duration = Duration::from_millis(500);
+/// Missing packets of one encoding whose originals are still awaited after they were repaired, to learn how late they come:
+/// about as many as come within [`REORDERING_MAX`].
+pub const REPAIRED_PACKETS: usize = 64;
+/// A packet that comes this late was reordered, not lost.
+pub const REORDERING: Duration = Duration::from_millis(10);
+/// Where packets come later than that, a gap is waited with as long as they took lately, but not longer: no receiver's buffer
+/// would wait for the answer.
+pub const REORDERING_MAX: Duration = Duration::from_millis(100);
+/// So long is it remembered.
+pub const REORDERING_LATELY: Duration = Duration::from_secs(2);
 /// A missing packet is asked for at most so many times.
 pub const MISSING_TRIES: u8 = 10;
 /// Repair packets of one encoding that wait for all but one of the packets that they protect; of more, the newest. Those of

@@ -29,9 +29,11 @@ pub(crate) struct Reception {
 }
 
 impl Reception {
-    /// Takes note of an original packet; retransmissions have an SSRC of their own and are not counted.
+    /// Takes note of an original packet, be it after its retransmission. Those have an SSRC of their own and are not counted:
+    /// they would hide what the way to us loses.
     pub(crate) fn on_packet(&mut self, at: Instant, seq: u64, timestamp: u32, clock_rate_hz: u32) {
-        self.first.get_or_insert(seq);
+        // What the first one overtook was sent as well. RFC 3550 would have it as fewer than none lost.
+        self.first = Some(self.first.map_or(seq, |first| first.min(seq)));
         self.newest = self.newest.max(seq);
         self.received += 1;
         let ticks = u128::from(at.0) * u128::from(clock_rate_hz) / 1_000_000_000;
@@ -156,6 +158,19 @@ mod tests {
         reception.on_packet(at(0), 65_641, 0, 90_000);
         let block = reception.report(now(20), 1).unwrap();
         assert_eq!((block.fraction_lost, block.cumulative_lost), (0, 1));
+    }
+
+    #[test]
+    fn what_the_first_overtook_was_sent_too() {
+        let mut reception = Reception::default();
+        for seq in [65_540, 65_537, 65_541, 65_539] {
+            reception.on_packet(at(0), seq, 0, 90_000);
+        }
+        let block = reception.report(now(10), 1).unwrap();
+        assert_eq!((block.fraction_lost, block.cumulative_lost), ((256 / 5) as u8, 1));
+        reception.on_packet(at(0), 65_538, 0, 90_000);
+        let block = reception.report(now(20), 1).unwrap();
+        assert_eq!((block.fraction_lost, block.cumulative_lost), (0, 0));
     }
 
     #[test]

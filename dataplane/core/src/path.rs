@@ -306,7 +306,10 @@ impl Worker {
         let Some(stream) = stream else { return };
         let publication = self.publications.get_mut(stream.publication);
         let encoding = publication.and_then(|p| p.encodings.get_mut(stream.encoding as usize));
-        encoding.into_iter().for_each(|e| e.came_again(header.seq(), stream.carries));
+        // It was not authenticated: reports to the publisher do not count it.
+        if let Some(encoding) = encoding {
+            encoding.came_again(header.seq(), stream.carries);
+        }
     }
 
     /// Assigns an SSRC to a stream. One that is in use is only replaced once it has fallen silent, so that two senders

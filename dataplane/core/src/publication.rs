@@ -158,11 +158,10 @@ impl Encoding {
         self.fec.iter_mut().for_each(|fec| fec.restart());
     }
 
-    /// A packet came whose number was there before.
-    pub(crate) fn came_again(&mut self, seq: u16, carries: Carries) {
-        if carries == Carries::Media {
-            self.loss.on_again(self.window.extend(seq));
-        }
+    /// A packet came whose number was there before. Returns whether it is an original that what was sent for it outran, as
+    /// far as can be told.
+    pub(crate) fn came_again(&mut self, seq: u16, carries: Carries) -> bool {
+        carries == Carries::Media && self.loss.on_again(self.window.extend(seq))
     }
 
     /// Whether packets came lately.
@@ -225,7 +224,13 @@ impl Publication {
         let seq = match encoding.window.accept(header.seq()) {
             Ok(seq) => seq,
             Err(reason) => {
-                encoding.came_again(header.seq(), carries);
+                let is_late = encoding.came_again(header.seq(), carries);
+                // One that is older than the window may be anything.
+                if is_late && reason == DropReason::PacketDuplicate {
+                    let (seq, sent) = (encoding.window.extend(header.seq()), header.timestamp());
+                    encoding.reception.on_packet(arrived_at, seq, sent, codec.clock_rate_hz);
+                    encoding.missing.came_after_all(seq, now.at);
+                }
                 return Err(reason);
             }
         };
@@ -236,7 +241,9 @@ impl Publication {
         encoding.packets += 1;
         encoding.bytes += bytes.len() as u64;
         encoding.inner.count(packet.peek.layer.of, bytes.len());
-        encoding.missing.arrived(seq);
+        // Without RTX what was asked for looks like what is only late.
+        let is_original = carries == Carries::Media && codec.rtx_pt.is_some();
+        encoding.missing.arrived(seq, now.at, is_original);
         if let Some(fec) = &mut encoding.fec {
             fec.arrived(seq, is_rtx);
             fec.statistics.recovered += u64::from(carries == Carries::Fec);

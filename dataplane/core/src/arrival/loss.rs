@@ -145,16 +145,21 @@ impl Loss {
         }
     }
 
-    /// A packet came that the window of sequence numbers has seen before: again, or after its retransmission.
-    pub(crate) fn on_again(&mut self, seq: u64) {
-        let Some(newest) = self.newest else { return };
+    /// A packet came that the window of sequence numbers has seen before: again, or after its retransmission. Returns whether
+    /// it is not known to have come itself.
+    pub(crate) fn on_again(&mut self, seq: u64) -> bool {
+        let Some(newest) = self.newest else { return false };
         if seq < self.next {
             self.total.late += 1;
-        } else if seq > newest || has(&self.arrived, seq) {
+            return true;
+        }
+        let again = seq > newest || has(&self.arrived, seq);
+        if again {
             self.total.duplicates += 1;
         } else {
             set(&mut self.arrived, seq);
         }
+        !again
     }
 
     /// Another sender takes its place, with numbers of its own.
@@ -363,7 +368,7 @@ mod tests {
         feed.loss.on_repair(101);
         feed.loss.on_repair(102);
         // The original of 102 was only slow.
-        feed.loss.on_again(102);
+        assert!(feed.loss.on_again(102));
         let told = feed.settled();
         assert_eq!((told.expected, told.lost, told.repaired, told.duplicates), (5, 2, 1, 0));
         feed.loss.on_repair(103);
@@ -373,8 +378,8 @@ mod tests {
     #[test]
     fn duplicates_change_nothing_but_their_own_count() {
         let mut feed = feed([100, 101, 103]);
-        feed.loss.on_again(101);
-        feed.loss.on_again(103);
+        assert!(!feed.loss.on_again(101));
+        assert!(!feed.loss.on_again(103));
         let told = feed.settled();
         assert_eq!((told.expected, told.lost, told.duplicates), (4, 1, 2));
     }

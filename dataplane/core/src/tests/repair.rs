@@ -142,3 +142,65 @@ fn numbers_of_the_retransmission_stream_are_no_media_numbers() {
     subscriber.send_rtcp(&mut bench, |rtcp| rtcp.nack(1, 2001, [101]).unwrap());
     assert!(subscriber.media(&mut bench).is_empty());
 }
+
+/// What the publisher of 750 packets, each of them up to `most` ms on its way and none lost, is told of its loss, at most and
+/// at last, and how many of them it is asked for; it answers within 2 ms.
+fn jittered(most: u32) -> (u8, i32, usize) {
+    let (mut bench, mut publisher, _) = pair();
+    let mut random = 1_u32;
+    let mut under_way: Vec<(u32, u16, bool)> = (2..752_u16)
+        .map(|seq| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (u32::from(seq / 5) * 40 + (random >> 16) % most, seq, false)
+        })
+        .collect();
+    let (mut fraction, mut lost, mut asked, mut rtx_seq) = (0, 0, 0, 0);
+    for at in 0..8000 {
+        let (here, later) = under_way.into_iter().partition(|(due, ..)| *due <= at);
+        under_way = later;
+        let here: Vec<_> = here;
+        for (_, seq, is_rtx) in here {
+            if is_rtx {
+                rtx_seq += 1;
+                let original = [&seq.to_be_bytes()[..], &vp8(seq, 0, false)].concat();
+                let rtx = (6, VP8_RTX, rtx_seq, u32::from(seq) * 3000);
+                publisher.send(&mut bench, &packet(rtx, &[], &original));
+            } else {
+                publisher.send(&mut bench, &video(seq));
+            }
+        }
+        bench.run(ms(1));
+        let sent = bench.sent();
+        let (_, reports) = publisher.open(&sent);
+        for packet in reports.iter().flat_map(|report| rtcp::packets(report)) {
+            match packet {
+                Ok(rtcp::Packet::Nack(nack)) => {
+                    under_way.extend(nack.seqs().map(|seq| (at + 2, seq, true)));
+                    asked += nack.seqs().count();
+                }
+                Ok(rtcp::Packet::ReceiverReport(report)) => {
+                    for block in report.reports().filter(|block| block.ssrc == 5) {
+                        // The first is of too few.
+                        fraction = if at < 1500 { 0 } else { fraction.max(block.fraction_lost) };
+                        lost = block.cumulative_lost;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let statistics = bench.worker.peer_statistics(publisher.id).unwrap();
+    let encoding = &statistics.publications[0].encodings[0];
+    assert_eq!((encoding.packets_lost, encoding.loss.lost), (lost.into(), 0));
+    (fraction, lost, asked)
+}
+
+#[test]
+fn what_is_late_is_not_told_as_lost_and_seldom_asked_for() {
+    let told = [20, 40, 100].map(jittered);
+    for (fraction, lost, asked) in told {
+        assert_eq!(lost, 0, "{told:?}");
+        // What is on its way when a report is made counts as lost until the next.
+        assert!(fraction < 26 && asked < 30, "{told:?}");
+    }
+}
