@@ -158,6 +158,8 @@ impl World {
             Some(Reason::Expired)
         } else if from > Some(NOW + 30) {
             Some(Reason::ClockSkewed)
+        } else if subject.is_empty() {
+            Some(Reason::Malformed)
         } else {
             None
         };
