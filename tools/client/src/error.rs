@@ -17,7 +17,7 @@ pub enum Error {
     #[error("the link broke before the node answered: ask again once it is back")]
     LinkLost,
     /// There is no link yet, or none now.
-    #[error("there is no link to the node now: connect first, then wait for `Joined`")]
+    #[error("there is no link to the node now: connect first, then wait until the scope is joined")]
     NotJoined,
     /// A limit of the client or the node.
     #[error("too many {0} at a time: wait until some are done")]

@@ -19,13 +19,18 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use strait_link::encode;
 use strait_link::v1::{self, client_message};
+use strait_link::{STRANGER_BYTES, encode};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Notify;
 
 /// Media is left out on a link where more waits to be sent.
 const LATE: usize = 128 << 10;
+/// Bytes of the application's messages that wait on a link; further ones wait in the core. With one message of the greatest
+/// length it is less than [`LATE`], so that they do not displace media.
+const AHEAD: usize = 32 << 10;
+/// Bytes of the first message of a link besides what the application gives: the session to resume, and a failed streamer.
+const SESSION: usize = 512;
 /// Datagrams that are taken in one turn.
 const BATCH: usize = 64;
 /// How long the last words of a link may take.
@@ -84,11 +89,12 @@ impl Client {
     /// client.
     ///
     /// # Errors
-    /// There are no certificates to trust, or the system gives no thread or socket.
+    /// The configuration can lead nowhere, there are no certificates to trust, or the system gives no thread or socket.
     pub fn connect(
         descriptor: Descriptor,
         on_event: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, Error> {
+        check(&descriptor.config)?;
         let tls = descriptor.trust.config(strait_link::ALPN)?;
         let media_tls = descriptor.trust.config(strait_link::MEDIA_ALPN)?;
         let http_tls = descriptor.trust.config(http::ALPN)?;
@@ -464,7 +470,13 @@ impl<F: FnMut(Event)> Service<F> {
     async fn outputs(&mut self) -> bool {
         loop {
             // Not held while the application is called, which may call back.
-            let output = self.shared.core().poll();
+            let output = {
+                let mut core = self.shared.core();
+                core.poll().or_else(|| {
+                    core.give_room(AHEAD.saturating_sub(self.link.waiting()));
+                    core.poll()
+                })
+            };
             let Some(output) = output else {
                 if self.framed.flush() {
                     return false;
@@ -536,6 +548,26 @@ impl<F: FnMut(Event)> Service<F> {
             self.shared.core().on_link_lost(now, error);
         }
     }
+}
+
+/// Whether it can be tried at all: what no node ever takes would be refused for ever.
+fn check(config: &Config) -> Result<(), Error> {
+    if config.port == 0 && !config.host.is_empty() {
+        let why = "the port is 0: name the node's port for HTTPS and links".into();
+        return Err(Error::Connect { what: config.host.clone(), why });
+    }
+    let auth = v1::Auth {
+        credential: Some(config.credential.clone()),
+        scope_id: config.scope_id.clone(),
+        name: config.name.clone(),
+        client: config.client.clone(),
+        ..v1::Auth::default()
+    };
+    let mut bytes = Vec::new();
+    let body = Some(client_message::Body::Auth(auth));
+    encode(&v1::ClientMessage { request: 0, body }, &mut bytes);
+    let (what, bytes, most) = ("token, scope and name", bytes.len(), STRANGER_BYTES - SESSION);
+    if bytes > most { Err(Error::TooLarge { what, bytes, most }) } else { Ok(()) }
 }
 
 /// The way to the node: QUIC where it has that; else a proxy where there is one, TCP, TLS.

@@ -148,7 +148,9 @@ pub struct Tls {
 impl Tls {
     /// Over a connected stream; nothing was sent yet.
     #[must_use]
-    pub fn new(stream: TcpStream, connection: rustls::Connection) -> Self {
+    pub fn new(stream: TcpStream, mut connection: rustls::Connection) -> Self {
+        // A frame may be longer than rustls keeps by default; what waits is bounded in `send`.
+        connection.set_buffer_limit(None);
         Self { stream, connection, waiting: Vec::new(), early: Vec::new() }
     }
 

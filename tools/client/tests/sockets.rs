@@ -267,6 +267,43 @@ fn a_call_over_the_link_where_udp_is_blocked() {
 }
 
 #[test]
+fn messages_of_the_greatest_length_and_in_bulk_break_no_link() {
+    let server = Server::start(true);
+    let ann = Member::connect(server.descriptor());
+    let error = ann.client.send_message("", vec![0; 65_537], false).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { bytes: 65_537, most: 65_536, .. }), "{error}");
+    // As fast as they are taken, and much more in all than a link's buffer holds.
+    let end = Instant::now() + PATIENCE;
+    for n in 0..130 {
+        while let Err(error) = ann.client.send_message("", vec![7; 65_536], false) {
+            assert!(error == Error::TooMany("messages"), "{error}");
+            assert!(Instant::now() < end, "message {n} is not taken");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let taken = || server.node.lock().unwrap().peers.first().map_or(0, |peer| peer.taken);
+    while taken() < 130 {
+        assert!(Instant::now() < end, "{} were taken", taken());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let lost = ann.take_events().into_iter().find(|one| matches!(one, Event::LinkLost { .. }));
+    assert_eq!(lost, None);
+}
+
+#[test]
+fn what_no_node_ever_takes_is_refused_at_once() {
+    let server = Server::start(true);
+    let mut descriptor = server.descriptor();
+    descriptor.config.credential = Credential::Token("t".repeat(70_000));
+    let error = Client::connect(descriptor, |_| {}).err().unwrap();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    let mut descriptor = server.descriptor();
+    descriptor.config.port = 0;
+    let error = Client::connect(descriptor, |_| {}).err().unwrap();
+    assert!(error.to_string().contains("the port is 0"), "{error}");
+}
+
+#[test]
 fn who_is_not_trusted_gets_no_credential() {
     let server = Server::start(true);
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -338,7 +375,7 @@ fn nobody_there_is_told_and_tried_again() {
     }
     assert_eq!(
         member.client.send_message("", vec![0; 300_000], false).unwrap_err().to_string(),
-        "a message of 300000 bytes, 261120 are taken: cut it"
+        "a message of 300000 bytes, 65536 are taken: cut it"
     );
     assert_eq!(member.client.subscribe("x", false), Err(Error::NotJoined));
 }

@@ -28,6 +28,8 @@ const JOIN: Duration = Duration::from_secs(15);
 const REDIRECTS: usize = 5;
 /// Requests that wait for an answer.
 const REQUESTS: usize = 1024;
+/// Bytes of a message where the node did not say yet what it takes; a node's own default.
+const MESSAGE: usize = 65_536;
 /// Pings where the node names no interval.
 const PING: Duration = Duration::from_secs(5);
 
@@ -128,6 +130,8 @@ pub struct Client<R> {
     doubted: Option<Duration>,
     seen: u64,
     outbox: Outbox,
+    /// Bytes of messages that the link takes now.
+    room: usize,
     publications: Vec<Publication>,
     /// Clock rates by publication, for subscriptions.
     clocks: HashMap<String, u32>,
@@ -166,6 +170,7 @@ impl<R: Random> Client<R> {
             doubted: None,
             seen: 0,
             outbox: Outbox::default(),
+            room: usize::MAX,
             publications: Vec::new(),
             clocks: HashMap::new(),
             transport: Transport::default(),
@@ -300,6 +305,23 @@ impl<R: Random> Client<R> {
         self.out.pop_front()
     }
 
+    /// So many bytes of messages may be given to the link now, one message more at most: others wait here, so that what is
+    /// short and urgent does not wait behind them there. To be called as the link drains; without limit until then.
+    pub fn give_room(&mut self, bytes: usize) {
+        self.room = bytes;
+        self.feed();
+    }
+
+    fn feed(&mut self) {
+        while self.room > 0
+            && matches!(self.link, Link::Joined)
+            && let Some(message) = self.outbox.give().cloned()
+        {
+            self.room = self.room.saturating_sub(message.payload.len());
+            self.tell(client_message::Body::SendMessage(message));
+        }
+    }
+
     /// Publishes, now or as soon as the scope is joined, and again whenever it is joined anew.
     ///
     /// # Errors
@@ -357,9 +379,15 @@ impl<R: Random> Client<R> {
     /// `Publish`, `Subscribe`, `SendMessage` have calls of their own.
     ///
     /// # Errors
-    /// There is no link, or too many requests wait.
+    /// There is no link, too many requests wait, or it is too long.
     pub fn request(&mut self, body: client_message::Body) -> Result<Handle, Error> {
         self.check_joined()?;
+        let mut bytes = Vec::new();
+        encode(&v1::ClientMessage { request: u32::MAX, body: Some(body.clone()) }, &mut bytes);
+        if bytes.len() > MESSAGE_BYTES {
+            let (what, bytes) = ("a request", bytes.len());
+            return Err(Error::TooLarge { what, bytes, most: MESSAGE_BYTES });
+        }
         let handle = self.next_request();
         if self.remember(&body) {
             self.event(Event::Done { handle });
@@ -374,21 +402,18 @@ impl<R: Random> Client<R> {
     /// the node took it over.
     ///
     /// # Errors
-    /// It is too long, or too many wait.
+    /// It is too long, or too many wait: more than the node names, or [`BYTES`](super::outbox::BYTES).
     pub fn send_message(&mut self, to: &str, payload: Vec<u8>, text: bool) -> Result<u64, Error> {
         let most = match self.limits().message_bytes as usize {
-            0 => MESSAGE_BYTES - 1024,
+            0 => MESSAGE,
             most => most,
         };
         if payload.len() > most {
             return Err(Error::TooLarge { what: "a message", bytes: payload.len(), most });
         }
         let message = v1::SendMessage { number: 0, to: to.to_owned(), payload, text };
-        let message = self.outbox.push(message).ok_or(Error::TooMany("messages"))?.clone();
-        let number = message.number;
-        if matches!(self.link, Link::Joined) {
-            self.tell(client_message::Body::SendMessage(message));
-        }
+        let number = self.outbox.push(message).ok_or(Error::TooMany("messages"))?;
+        self.feed();
         Ok(number)
     }
 
@@ -568,9 +593,8 @@ impl<R: Random> Client<R> {
             self.publications.iter_mut().for_each(|one| one.id = None);
         }
         self.session = Some(session.clone());
-        for message in self.outbox.resend(resumed).cloned().collect::<Vec<_>>() {
-            self.tell(client_message::Body::SendMessage(message));
-        }
+        self.outbox.rewind(resumed);
+        self.feed();
         for publication in session.peers.iter().flat_map(|peer| &peer.publications) {
             self.learn(publication);
         }

@@ -5,11 +5,19 @@ use strait_link::v1::SendMessage;
 
 /// Messages that wait where the node names no limit.
 const UNCONFIRMED: usize = 256;
+/// Bytes of messages that wait: 128 of the longest, more than a node takes in a second. It bounds an application's memory
+/// where the node reads slowly or is away.
+pub const BYTES: usize = 8 << 20;
+/// What a message weighs besides its payload and receiver.
+const OVERHEAD: usize = 64;
 
 /// See above. Numbers go on over all links of a session, so that what was sent twice is taken once.
 #[derive(Default)]
 pub struct Outbox {
     waiting: VecDeque<SendMessage>,
+    /// So many of them, the first, were given to the link.
+    given: usize,
+    bytes: usize,
     last: u64,
     most: Option<usize>,
 }
@@ -20,15 +28,23 @@ impl Outbox {
         self.most = usize::try_from(most).ok().filter(|most| *most > 0);
     }
 
-    /// A new message, numbered. None: too many wait.
-    pub fn push(&mut self, mut message: SendMessage) -> Option<&SendMessage> {
-        if self.waiting.len() >= self.most.unwrap_or(UNCONFIRMED) {
+    /// A new message; its number. None: too many wait, or too many bytes.
+    pub fn push(&mut self, mut message: SendMessage) -> Option<u64> {
+        let bytes = self.bytes + weight(&message);
+        if self.waiting.len() >= self.most.unwrap_or(UNCONFIRMED) || bytes > BYTES {
             return None;
         }
-        self.last += 1;
+        (self.last, self.bytes) = (self.last + 1, bytes);
         message.number = self.last;
         self.waiting.push_back(message);
-        self.waiting.back()
+        Some(self.last)
+    }
+
+    /// The next for the link. To be asked while there is room there.
+    pub fn give(&mut self) -> Option<&SendMessage> {
+        let message = self.waiting.get(self.given)?;
+        self.given += 1;
+        Some(message)
     }
 
     /// Whether the node did not confirm it yet.
@@ -39,17 +55,20 @@ impl Outbox {
 
     /// All up to this number were taken over.
     pub fn taken(&mut self, number: u64) {
-        self.waiting.retain(|message| message.number > number);
+        while let Some(message) = self.waiting.pop_front_if(|message| message.number <= number) {
+            self.bytes -= weight(&message);
+            self.given = self.given.saturating_sub(1);
+        }
     }
 
-    /// What is to be sent on a new link; `resumed`: of the same session. In another one numbers begin anew.
-    pub fn resend(&mut self, resumed: bool) -> impl Iterator<Item = &SendMessage> {
+    /// All is to be given anew, to a new link; `resumed`: of the same session. In another one numbers begin anew.
+    pub fn rewind(&mut self, resumed: bool) {
+        self.given = 0;
         if !resumed {
             let numbers = 1..;
             self.waiting.iter_mut().zip(numbers).for_each(|(message, n)| message.number = n);
             self.last = self.waiting.len() as u64;
         }
-        self.waiting.iter()
     }
 
     /// How many wait.
@@ -65,12 +84,18 @@ impl Outbox {
     }
 }
 
+fn weight(message: &SendMessage) -> usize {
+    message.payload.len() + message.to.len() + OVERHEAD
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn numbers(outbox: &mut Outbox, resumed: bool) -> Vec<(u64, u8)> {
-        outbox.resend(resumed).map(|message| (message.number, message.payload[0])).collect()
+        outbox.rewind(resumed);
+        let given = std::iter::from_fn(|| outbox.give().map(|one| (one.number, one.payload[0])));
+        given.collect()
     }
 
     #[test]
@@ -79,7 +104,7 @@ mod tests {
         outbox.limit(3);
         let message = |n| SendMessage { payload: vec![n], ..SendMessage::default() };
         for n in 1..=3 {
-            assert_eq!(outbox.push(message(n)).unwrap().number, u64::from(n));
+            assert_eq!(outbox.push(message(n)).unwrap(), u64::from(n));
         }
         assert!(outbox.push(message(9)).is_none(), "too many wait");
         outbox.taken(1);
@@ -87,11 +112,29 @@ mod tests {
             [1, 2, 3, 4].map(|number| outbox.is_waiting(number)),
             [false, true, true, false]
         );
-        assert_eq!(outbox.push(message(4)).unwrap().number, 4);
+        assert_eq!(outbox.push(message(4)).unwrap(), 4);
         assert_eq!(numbers(&mut outbox, true), [(2, 2), (3, 3), (4, 4)]);
         assert_eq!(numbers(&mut outbox, false), [(1, 2), (2, 3), (3, 4)]);
         outbox.taken(3);
         assert!(outbox.is_empty());
-        assert_eq!(outbox.push(message(5)).unwrap().number, 4);
+        assert_eq!(outbox.push(message(5)).unwrap(), 4);
+    }
+
+    #[test]
+    fn what_was_given_is_given_once_to_a_link_and_bytes_are_bounded() {
+        let mut outbox = Outbox::default();
+        outbox.limit(4096);
+        let message = || SendMessage { payload: vec![7; 65_536], ..SendMessage::default() };
+        let pushed = (0..4096).take_while(|_| outbox.push(message()).is_some()).count();
+        assert_eq!(pushed, BYTES / (65_536 + OVERHEAD));
+        assert_eq!(outbox.give().unwrap().number, 1);
+        assert_eq!(outbox.give().unwrap().number, 2);
+        outbox.taken(1);
+        assert_eq!(outbox.give().unwrap().number, 3);
+        assert!(outbox.push(message()).is_some(), "there is room again");
+        outbox.rewind(true);
+        assert_eq!(outbox.give().unwrap().number, 2);
+        outbox.taken(u64::MAX);
+        assert!(outbox.give().is_none() && outbox.is_empty() && outbox.bytes == 0);
     }
 }

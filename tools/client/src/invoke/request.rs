@@ -45,7 +45,7 @@ records! { Deserialize:
         /// Media never goes directly to the other of two, who would then know this client's address; false without.
         relay_only: Option<bool>,
     }
-    /// Publishes, now or as soon as the scope is joined, and again whenever it is joined anew.
+    /// Publishes, after `connect`: at once or as soon as the scope is joined, and again whenever it is joined anew.
     Publish "publish" => "`handle`; then `published` (each time), or `refused`." {
         /// Sound or pictures.
         kind: Kind,
@@ -108,7 +108,7 @@ records! { Deserialize:
         /// These.
         peer_ids: Option<Vec<String>>,
     }
-    /// Sends a message. It is kept and sent again until the node took it over. One of `text` and `data` is needed.
+    /// Sends a message. It is kept and sent again until the node took it over; 8 MiB wait at most. One of `text` and `data` is needed.
     SendMessage "send_message" => "`number`; then `undelivered` where nobody of that name is there." {
         /// A peer; all others without.
         to: Option<String>,

@@ -52,7 +52,7 @@ fn what_is_wrong_is_said() {
         ("{}", Code::Malformed, "no method"),
         (r#"{"method":1}"#, Code::Malformed, "no method"),
         (r#"{"method":"fly"}"#, Code::UnknownMethod, "no method fly"),
-        (r#"{"method":"leave"}"#, Code::NotJoined, "Joined"),
+        (r#"{"method":"leave"}"#, Code::NotJoined, "joined"),
         (r#"{"method":"publish","kind":"smell","codec":"opus"}"#, Code::Malformed, "audio, video"),
         (r#"{"method":"publish","kind":"audio"}"#, Code::Malformed, "codec"),
         (r#"{"method":"unpublish","handle":-1}"#, Code::Malformed, "handle|-1"),
