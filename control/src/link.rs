@@ -176,7 +176,8 @@ impl Links {
         let mut wire = Wire::new(stream);
         let greeting = match self.greetings.enter(address) {
             Ok(greeting) => greeting,
-            Err(fault) => return self.refuse(wire, 0, fault.into()).await,
+            // Greetings are over within seconds.
+            Err(fault) => return self.refuse(wire, 0, fault.passing().into()).await,
         };
         let (request, auth) = match timeout(limits::AUTH_TIME, wire.next()).await {
             Ok(Ok(message)) => match self.first(message) {

@@ -139,13 +139,12 @@ impl Reader {
             return Ok(());
         }
         let mut put_aside = redis::pipe();
-        let mut events = Vec::new();
+        let (mut events, mut lacking) = (Vec::new(), Vec::new());
         for entry in &entries {
             match read(entry) {
                 Ok(event) => events.push(event),
                 Err(why) => {
-                    warn!(entry = entry.id, "an event is put aside: {why}");
-                    self.agent.counters.aside.fetch_add(1, Ordering::Relaxed);
+                    lacking.push((&entry.id, why));
                     let aside = put_aside.cmd("XADD").arg(ASIDE).arg("MAXLEN").arg("~");
                     aside.arg(limits::EVENTS_ASIDE).arg("*");
                     for (field, value) in &entry.map {
@@ -163,6 +162,10 @@ impl Reader {
         // than not at all.
         if !put_aside.is_empty() {
             put_aside.query_async::<()>(redis).await?;
+        }
+        for (entry, why) in lacking {
+            warn!(entry, "an event is put aside: {why}");
+            self.agent.counters.aside.fetch_add(1, Ordering::Relaxed);
         }
         let mut done = redis::pipe();
         done.atomic();

@@ -89,7 +89,8 @@ export class Server {
   async ready(withinMs) {
     const end = Date.now() + withinMs;
     for (;;) {
-      const answer = await fetch(`${this.address}/readyz`).catch(() => undefined);
+      const signal = AbortSignal.timeout(5_000);
+      const answer = await fetch(`${this.address}/readyz`, { signal }).catch(() => undefined);
       if (answer?.status === 200) return;
       if (this.process.exitCode !== null || Date.now() > end) {
         const { output } = this;
