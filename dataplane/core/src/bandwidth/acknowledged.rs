@@ -12,8 +12,8 @@ const SLOT_US: i64 = 25_000;
 const SLOTS: usize = 64;
 /// Fewer whole slots than this say nothing.
 const SLOTS_MIN: i64 = 4;
-/// So many empty slots are a pause.
-const PAUSE_SLOTS: i64 = 4;
+/// In so many slots something would have come.
+const SLEPT_SLOTS: i64 = 4;
 
 impl Default for Acknowledged {
     fn default() -> Self {
@@ -61,16 +61,22 @@ impl Acknowledged {
         Some((bytes as f64 * 8e6 / (count * SLOT_US) as f64, bytes))
     }
 
-    /// Whether nothing at all arrived for a while of the last `window_us`: then how much did says little.
-    pub(crate) fn paused(&self, window_us: i64) -> bool {
+    /// Whether nothing at all arrived for a while of the last `window_us`, and not because so little arrives anyway: then
+    /// how much did says little.
+    pub(crate) fn slept(&self, window_us: i64) -> bool {
         let Some((newest, first)) = self.range else { return false };
         let count = (window_us / SLOT_US).min(newest - first).min(SLOTS as i64 - 1);
-        let slots = (newest - count..newest).filter_map(|slot| self.slots.get(index(slot)));
-        let mut empty = 0;
-        slots.into_iter().any(|bytes| {
-            empty = if *bytes == 0 { empty + 1 } else { 0 };
-            empty >= PAUSE_SLOTS
-        })
+        let (mut longest, mut second, mut run) = (0, 0, 0);
+        for slot in newest - count..=newest {
+            if self.slots.get(index(slot)).is_some_and(|bytes| *bytes == 0) {
+                run += 1;
+                continue;
+            }
+            (longest, second) =
+                if run > longest { (run, longest) } else { (longest, run.max(second)) };
+            run = 0;
+        }
+        longest >= SLEPT_SLOTS && longest >= 3 * (second + 1)
     }
 }
 
@@ -113,11 +119,14 @@ mod tests {
     fn a_pause_is_seen_until_it_is_long_ago() {
         let mut acknowledged = Acknowledged::default();
         (0..50).for_each(|n| acknowledged.add(n * 10_000, 1250));
-        assert!(!acknowledged.paused(500_000));
+        assert!(!acknowledged.slept(500_000));
         (0..30).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
-        assert!(acknowledged.paused(500_000));
+        assert!(acknowledged.slept(500_000));
         (30..60).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
-        assert!(!acknowledged.paused(500_000));
+        assert!(!acknowledged.slept(500_000));
+        // 64 kbit/s in large packets.
+        (0..20).for_each(|n| acknowledged.add(1_300_000 + n * 150_000, 1200));
+        assert!(!acknowledged.slept(500_000));
     }
 
     #[test]
@@ -125,7 +134,7 @@ mod tests {
         let mut acknowledged = Acknowledged::default();
         for at in [0, i64::MAX / 4, i64::MIN / 4, -1, i64::MAX / 4 + 1] {
             acknowledged.add(at, u16::MAX);
-            let _ = acknowledged.paused(500_000);
+            let _ = acknowledged.slept(500_000);
             let _ = acknowledged.bps(500_000);
         }
     }

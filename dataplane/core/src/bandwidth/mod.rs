@@ -225,10 +225,6 @@ impl Bandwidth {
         let full = queue_us > threshold_us;
         let busy = full.then(|| self.delay.busy_bps()).flatten().map(|bps| bps * scale);
         let arrives = scaled(arrives.or(arrived)).map(|bps| bps.max(busy.unwrap_or(0.0)));
-        // While the line or who reads slept nothing arrived, whatever it carries otherwise: what waits for that drains, and
-        // then it goes on as before.
-        let slept = self.acknowledged.paused(2 * SHORT_US);
-        let arrives = arrives.map(|bps| if slept { bps.max(self.rate.bps()) } else { bps });
         let step = self.rate.on_feedback(Seen {
             now,
             round_trip,
@@ -237,6 +233,7 @@ impl Bandwidth {
             arrives,
             arrived: scaled(arrived),
             busy,
+            slept: self.acknowledged.slept(2 * SHORT_US),
             loss,
             marked,
         });

@@ -21,6 +21,8 @@ pub(crate) struct Seen {
     pub(crate) arrived: Option<f64>,
     /// The same since packets began to wait, if they do.
     pub(crate) busy: Option<f64>,
+    /// Nothing arrived for a while: the line slept, or who reads.
+    pub(crate) slept: bool,
     pub(crate) loss: Verdict,
     /// Routers marked packets (ECN): what is to be left of the rate.
     pub(crate) marked: Option<f64>,
@@ -191,7 +193,7 @@ impl Rate {
     }
 
     fn fall(&mut self, seen: Seen) -> Step {
-        let Some(arrives) = seen.arrives else { return Step::Went };
+        let Some(arrives) = self.carried(seen) else { return Step::Went };
         let stays = self.draining.is_some_and(|before| seen.queue_us > before * 4 / 5);
         self.in_vain = if stays { self.in_vain + 1 } else { 0 };
         if self.in_vain >= IN_VAIN {
@@ -206,9 +208,15 @@ impl Rate {
         Step::Fell
     }
 
+    /// What the line carries where packets wait: what arrives, but what waits for one that slept drains, and then it goes on
+    /// as before.
+    fn carried(&self, seen: Seen) -> Option<f64> {
+        seen.arrives.map(|bps| if seen.slept { bps.max(self.bps) } else { bps })
+    }
+
     /// The queue gets longer though the estimate just fell: it fell by what arrived when the line was still better.
     fn fall_further(&mut self, seen: Seen) -> Step {
-        let (Some(arrives), Some(before)) = (seen.arrives, self.draining) else {
+        let (Some(arrives), Some(before)) = (self.carried(seen), self.draining) else {
             return Step::Went;
         };
         // It fell by what arrived when packets began to wait; where more arrives while they do, that is the line.
@@ -314,6 +322,7 @@ mod tests {
             arrives: Some(arrives),
             arrived: Some(arrives),
             busy: None,
+            slept: false,
             loss: Verdict::Usual,
             marked: None,
         }
