@@ -5,7 +5,7 @@
 //! attempt waits longer. With a steady budget nothing changes.
 
 use crate::ladder::{Ladder, Rung};
-use crate::limits::{RAISE_AFTER, RAISE_BACKOFF_MAX, RAISE_BACKOFF_MIN, RAISE_SPARE};
+use crate::limits::{RAISE_AFTER, RAISE_BACKOFF_MAX, RAISE_BACKOFF_MIN, RAISE_PAUSED, RAISE_SPARE};
 use crate::time::{Duration, Instant};
 use std::cmp::Reverse;
 
@@ -86,16 +86,15 @@ impl Claim {
 pub(crate) struct Patience {
     /// Since when better layers fit.
     fits_since: Option<Instant>,
-    /// No attempt before this.
-    until: Option<Instant>,
-    /// How long the next drop makes it wait.
+    /// When something was taken away, and how long the next attempt waits for that.
+    dropped_at: Option<Instant>,
     backoff: Duration,
     raised_at: Option<Instant>,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { fits_since: None, until: None, backoff: RAISE_BACKOFF_MIN, raised_at: None }
+        Self { fits_since: None, dropped_at: None, backoff: RAISE_BACKOFF_MIN, raised_at: None }
     }
 }
 
@@ -103,20 +102,21 @@ impl Patience {
     /// Something had to be taken away. Soon after an attempt at more, that attempt failed.
     fn dropped(&mut self, now: Instant) {
         let failed = self.raised_at.take().is_some_and(|at| now.since(at) < RAISE_BACKOFF_MAX);
-        let waiting = self.until.is_some_and(|until| now < until);
+        let waiting = self.dropped_at.is_some_and(|at| now.since(at) < self.backoff);
         if failed {
             self.backoff = (2 * self.backoff).min(RAISE_BACKOFF_MAX);
         } else if !waiting {
             self.backoff = RAISE_BACKOFF_MIN;
         }
-        self.until = Some(now + self.backoff);
+        self.dropped_at = Some(now);
         self.fits_since = None;
     }
 
-    /// Whether what has fitted until now may be tried.
-    fn tries(&mut self, now: Instant) -> bool {
+    /// Whether what has fitted until now may be tried. `paused`: it would show what has nothing at all.
+    fn tries(&mut self, now: Instant, paused: bool) -> bool {
         let since = *self.fits_since.get_or_insert(now);
-        now.since(since) >= RAISE_AFTER && self.until.is_none_or(|until| until <= now)
+        let waits = if paused { self.backoff / RAISE_PAUSED } else { self.backoff };
+        now.since(since) >= RAISE_AFTER && self.dropped_at.is_none_or(|at| now.since(at) >= waits)
     }
 
     fn raised(&mut self, now: Instant) {
@@ -152,10 +152,12 @@ impl Allocator {
         // Of those that differ, the one that is cared for most decides.
         let better = ideal.iter().zip(&*kept).find(|(ideal, kept)| ideal != kept);
         let better = better.is_some_and(|(ideal, kept)| ideal > kept);
+        let paused =
+            ideal.iter().zip(&*kept).any(|(ideal, kept)| kept.is_none() && ideal.is_some());
         let chosen = if !better {
             patience.fits_since = None;
             &*kept
-        } else if patience.tries(now) {
+        } else if patience.tries(now, paused) {
             patience.raised(now);
             &*ideal
         } else {
@@ -343,6 +345,24 @@ mod tests {
     }
 
     #[test]
+    fn what_has_nothing_is_tried_sooner_than_what_could_be_better() {
+        let (mut allocator, mut patience) = allocator(&[claim(1, 0), claim(2, 9)]);
+        let mut run = |ms, budget| {
+            allocator.share_out(at(ms), budget, &mut patience);
+            shares(&allocator)
+        };
+        assert_eq!(run(0, 4000), [Some(2), Some(2)]);
+        assert_eq!(run(250, 150), [None, Some(0)]);
+        assert_eq!(run(500, 240), [None, Some(0)], "it fits, but since now only");
+        assert_eq!(run(1250, 240), [None, Some(0)]);
+        assert_eq!(run(1500, 240), [Some(0), Some(0)]);
+        assert_eq!(run(1750, 150), [None, Some(0)], "it failed");
+        assert_eq!(run(2000, 240), [None, Some(0)]);
+        assert_eq!(run(3500, 240), [None, Some(0)], "twice as long");
+        assert_eq!(run(3750, 240), [Some(0), Some(0)]);
+    }
+
+    #[test]
     fn what_its_publisher_or_subscriber_ended_is_no_drop() {
         let (mut allocator, mut patience) = allocator(&[claim(1, 0)]);
         allocator.share_out(at(0), 2000, &mut patience);
@@ -351,7 +371,7 @@ mod tests {
         allocator.claims[0].wanted = Rung::whole(0);
         allocator.share_out(at(500), 2000, &mut patience);
         assert_eq!(shares(&allocator), [Some(0)]);
-        assert!(patience.until.is_none());
+        assert!(patience.dropped_at.is_none());
     }
 
     #[test]
