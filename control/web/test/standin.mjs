@@ -348,6 +348,7 @@ class Answers {
       items: this.stored.filter(
         ({ application }) => !me.application || application === me.application,
       ),
+      next: null,
     };
   }
 

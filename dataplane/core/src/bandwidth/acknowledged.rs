@@ -14,6 +14,8 @@ const SLOTS: usize = 64;
 const SLOTS_MIN: i64 = 4;
 /// In so many slots something would have come.
 const SLEPT_SLOTS: i64 = 4;
+/// More than a packet in each slot in which any came.
+const TOGETHER_BYTES: u64 = 2_400;
 
 impl Default for Acknowledged {
     fn default() -> Self {
@@ -67,16 +69,20 @@ impl Acknowledged {
         let Some((newest, first)) = self.range else { return false };
         let count = (window_us / SLOT_US).min(newest - first).min(SLOTS as i64 - 1);
         let (mut longest, mut second, mut run) = (0, 0, 0);
+        let (mut full, mut all) = (0, 0);
         for slot in newest - count..=newest {
-            if self.slots.get(index(slot)).is_some_and(|bytes| *bytes == 0) {
+            let bytes = self.slots.get(index(slot)).copied().unwrap_or_default();
+            if bytes == 0 {
                 run += 1;
                 continue;
             }
+            (full, all) = (full + 1, all + u64::from(bytes));
             (longest, second) =
                 if run > longest { (run, longest) } else { (longest, run.max(second)) };
             run = 0;
         }
-        longest >= SLEPT_SLOTS && longest >= 3 * (second + 1)
+        // It stands out, or what came between came at once.
+        longest >= SLEPT_SLOTS && (longest >= 3 * (second + 1) || all >= full * TOGETHER_BYTES)
     }
 }
 
