@@ -48,8 +48,8 @@ impl Admission {
         let of_address = counts.by_address.entry(address).or_default();
         if *of_address >= self.per_address_max {
             return Err(Fault::too_many(format!(
-                "your address holds {} sessions, all it may (limits.sessions_per_address); end \
-                 some first",
+                "your address holds {} sessions, all it may; end some first. Where many come by one \
+                 address, of a proxy or a NAT, the operator raises limits.sessions_per_address",
                 self.per_address_max
             )));
         }
@@ -115,7 +115,10 @@ mod tests {
         let [a, b]: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
         let first = admission.enter(a).unwrap();
         let _second = admission.enter(a).unwrap();
-        assert!(admission.enter(a).err().unwrap().reason.contains("your address"));
+        let hint = admission.enter(a).err().unwrap().reason;
+        assert!(
+            hint.contains("your address") && hint.contains("raises limits.sessions_per_address")
+        );
         let _third = admission.enter(b).unwrap();
         assert!(admission.enter(b).err().unwrap().reason.contains("the server"));
         drop(first);

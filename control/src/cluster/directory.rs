@@ -34,6 +34,8 @@ pub trait Mappings: Send + Sync {
     fn locate<'a>(&'a self, scope: &'a ScopeKey, ask: Ask<'a>) -> Pending<'a, Found>;
     /// A scope ended; see [`Table::release`].
     fn release<'a>(&'a self, scope: &'a ScopeKey, fence: u64) -> Pending<'a, ()>;
+    /// Nobody may enter a scope any more; see [`Table::forget`].
+    fn forget<'a>(&'a self, scope: &'a ScopeKey) -> Pending<'a, ()>;
     /// What a node holds, and under which fence from now on; see [`Table::assert`]. In the same
     /// order; an error where the partition of a scope does not answer.
     fn assert<'a>(
@@ -118,6 +120,11 @@ impl Mappings for Local {
 
     fn release<'a>(&'a self, scope: &'a ScopeKey, fence: u64) -> Pending<'a, ()> {
         self.table().release(&id(scope), fence);
+        ready(())
+    }
+
+    fn forget<'a>(&'a self, scope: &'a ScopeKey) -> Pending<'a, ()> {
+        self.table().forget(self.now(), &id(scope));
         ready(())
     }
 

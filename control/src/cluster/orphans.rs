@@ -1,6 +1,5 @@
 //! Mappings of scopes that ended on nodes that are dead.
 
-use super::table::{Ask, Found};
 use super::{Cluster, Owner, counters};
 use crate::fault::Fault;
 use crate::scope::ScopeKey;
@@ -35,14 +34,7 @@ impl Cluster {
         if self.places().remove(scope).is_none() {
             return;
         }
-        let quiet = Ask { is_quiet: true, ..Ask::default() };
-        let released = match self.mappings.locate(scope, quiet).await {
-            Ok(Found::Owned(mapping) | Found::Stale(mapping)) if !mapping.held => {
-                self.mappings.release(scope, mapping.fence).await
-            }
-            outcome => outcome.map(drop),
-        };
-        if let Err(fault) = released {
+        if let Err(fault) = self.mappings.forget(scope).await {
             tracing::debug!(scope = scope.scope, "given back later: {fault}");
         }
     }

@@ -153,6 +153,14 @@ impl Mappings for Partitions {
         })
     }
 
+    fn forget<'a>(&'a self, scope: &'a ScopeKey) -> Pending<'a, ()> {
+        Box::pin(async move {
+            let id = id(scope);
+            let partition = self.of(&id)?;
+            partition.call("forget", &[id], false).await.map(drop)
+        })
+    }
+
     fn assert<'a>(
         &'a self,
         owner: &'a Owner,

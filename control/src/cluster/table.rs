@@ -136,11 +136,8 @@ impl Table {
     /// Where a scope is; the proposed node gets it when it is nobody's.
     pub fn locate(&mut self, now: u64, scope: &str, ask: Ask<'_>) -> Found {
         let count = self.mappings.len();
-        // A birth that is still to come is of a clock that was set back since.
-        let is_young = |born: &u64| now.checked_sub(*born).is_some_and(|age| age < millis(LEASE));
-        let young = self.born.filter(is_young);
-        // Of before its birth, and nobody said since that it is so still.
-        if self.mappings.get(scope).is_some_and(|e| young.is_some_and(|born| e.since <= born)) {
+        let young = self.young(now);
+        if self.mappings.get(scope).is_some_and(|entry| entry.is_doubtful(young)) {
             return Found::Young;
         }
         if let Some(entry) = self.mappings.get_mut(scope) {
@@ -179,6 +176,16 @@ impl Table {
         }
     }
 
+    /// Nobody may enter a scope any more: it is nobody's where clients were sent and none came. One that
+    /// is held ends with those who are in it.
+    pub fn forget(&mut self, now: u64, scope: &str) {
+        let young = self.young(now);
+        let is_free = |entry: &Entry| !entry.mapping.held && !entry.is_doubtful(young);
+        if self.mappings.get(scope).is_some_and(is_free) {
+            self.mappings.remove(scope);
+        }
+    }
+
     /// A node says what it holds. The fence under which it goes on holding it, or none: it was given
     /// to another one, and whoever said so has no say in it any more.
     pub fn assert(&mut self, now: u64, owner: &Owner, scope: &str, fence: u64) -> Option<u64> {
@@ -208,11 +215,13 @@ impl Table {
     /// Returns how many.
     pub fn sweep(&mut self, now: u64) -> usize {
         let before = self.mappings.len();
-        let nodes = &self.nodes;
-        self.mappings.retain(|_, Entry { mapping, since }| {
+        let (nodes, young) = (&self.nodes, self.young(now));
+        self.mappings.retain(|_, entry| {
+            let Entry { mapping, since } = entry;
             let record = nodes.get(&mapping.owner.node);
             let is_of = record.is_some_and(|r| r.node.incarnation == mapping.owner.incarnation);
-            is_of && (mapping.held || now.saturating_sub(*since) < millis(PROMISE))
+            let is_wanted = mapping.held || now.saturating_sub(*since) < millis(PROMISE);
+            entry.is_doubtful(young) || is_of && is_wanted
         });
         before - self.mappings.len()
     }
@@ -222,10 +231,23 @@ impl Table {
         self.mappings.len()
     }
 
+    /// When it was born, for as long as whoever has scopes may not have said so since.
+    fn young(&self, now: u64) -> Option<u64> {
+        // A birth that is still to come is of a clock that was set back since.
+        self.born.filter(|born| now.checked_sub(*born).is_some_and(|age| age < millis(LEASE)))
+    }
+
     /// Whether the name is that start's.
     fn is_of(&self, owner: &Owner) -> bool {
         let record = self.nodes.get(&owner.node);
         record.is_some_and(|record| record.node.incarnation == owner.incarnation)
+    }
+}
+
+impl Entry {
+    /// Whether it is of before the birth of a young partition, and nobody said since that it is so still.
+    fn is_doubtful(&self, young: Option<u64>) -> bool {
+        young.is_some_and(|born| self.since <= born)
     }
 }
 

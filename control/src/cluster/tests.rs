@@ -92,6 +92,10 @@ impl Mappings for Lossy {
         self.answer(())
     }
 
+    fn forget<'a>(&'a self, scope: &'a ScopeKey) -> directory::Pending<'a, ()> {
+        self.local.forget(scope)
+    }
+
     fn assert<'a>(
         &'a self,
         owner: &'a Owner,

@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite;
 
 use crate::log::Log;
 use crate::native::auth;
-use crate::redis::Redis;
+use crate::redis::{Redis, replica_of};
 use crate::socket::Client;
-use crate::{PUBLISH, Service};
+use crate::{PUBLISH, Service, eventually};
 
 /// A node of a cluster whose registry is `local`.
 async fn node(local: &Arc<Local>, name: &str) -> Service {
@@ -118,6 +118,41 @@ async fn scopes_of_an_application_that_was_removed_are_nowhere() {
     assert_eq!(local.locate(&scope, quiet()).await.unwrap(), Found::Free, "given back");
 }
 
+/// A node that has a copy of the keys knows it without asking, however lately it told where the scope is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_of_an_application_that_the_replica_lacks_is_found_no_longer() {
+    let master = Redis::start(&[]).await;
+    let beside = replica_of(&master).await;
+    let office =
+        Service::start_with(|config| config.keys.master = master.url().as_str().into()).await;
+    let local = Arc::new(Local::default());
+    let replica = format!("redis+unix:{}", beside.socket().display());
+    let node = Service::start_in(
+        |config| config.keys.replica = replica.as_str().into(),
+        |config| {
+            let local = Arc::clone(&local);
+            Cluster::on(config.clone(), Arc::clone(&local) as _, local, Health::default()).unwrap()
+        },
+    )
+    .await;
+    let query = "applicationId=acme&scopeId=lobby";
+    office.add_application("acme").await;
+    let since = Instant::now();
+    while resolve(&node, query, None).await.status() != 200 {
+        assert!(since.elapsed().as_secs() < 30, "it does not come by the replica");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    office.server.app.store.applications().remove("acme").await.unwrap();
+    let (keys, cluster) = (&node.server.app.keys, &node.server.app.cluster);
+    eventually("the replica says so", || keys.lack("acme")).await;
+    let scope = ScopeKey { application: "acme".into(), scope: "lobby".into() };
+    cluster.resolve(&scope, [127, 0, 0, 1].into(), None, None).await.unwrap();
+    assert!(cluster.known(&scope).is_some(), "of a moment ago");
+    assert_eq!(resolve(&node, query, None).await.status(), 404);
+    let quiet = Ask { is_quiet: true, ..Ask::default() };
+    assert_eq!(local.locate(&scope, quiet).await.unwrap(), Found::Free, "given back");
+}
+
 /// Somebody else's data is under Strait's name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_is_not_ours_alone_is_told_of_now_and_then() {
@@ -132,7 +167,6 @@ async fn a_partition_that_is_not_ours_alone_is_told_of_now_and_then() {
     let query = "applicationId=dev&scopeId=lobby";
     let since = Instant::now();
     while service.metric("control_cluster_partition_failures_total").await < Some(10) {
-        // Announcements go well meanwhile.
         assert_eq!(resolve(&service, query, None).await.status(), 503);
         assert!(since.elapsed().as_secs() < 60);
         tokio::time::sleep(Duration::from_millis(200)).await;

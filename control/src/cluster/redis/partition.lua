@@ -12,12 +12,23 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 
 local schema = redis.call('GET', schema_key)
+if schema and schema ~= '1' then return {'schema', schema} end
+
+-- Somebody else's key is in the place of one of ours, and what ours had is gone: this partition is born
+-- anew as soon as that is put right, whoever does it.
+local kinds = {[nodes] = 'hash', [seen] = 'hash', [drained] = 'set', [mappings] = 'hash', [fence] = 'string', [born] = 'string'}
+for key, kind in pairs(kinds) do
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then
+    redis.call('DEL', schema_key)
+    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
+  end
+end
+
 if not schema then
   redis.call('SET', schema_key, '1')
   redis.call('SET', born, text(now))
   redis.call('SET', fence, text(now))
-elseif schema ~= '1' then
-  return {'schema', schema}
 end
 
 -- It never gave that out: it came back with an older copy of what it had.
@@ -25,6 +36,10 @@ if tonumber(redis.call('GET', fence) or '0') < told then
   redis.call('SET', fence, text(told))
   redis.call('SET', born, text(now))
 end
+
+-- One that is still to come is of a clock that was set back since.
+local birth = tonumber(redis.call('GET', born) or '0')
+local young = now >= birth and now - birth < lease
 
 -- Which start has the name, and whether its lease holds.
 local function start_of(name)
@@ -41,6 +56,9 @@ local function mapping_of(scope)
   local number, held, since, start, name = string.match(value, '^(%d+) ([01]) (%d+) (%S+) (%S+)$')
   return { fence = tonumber(number), held = held, since = since, start = start, name = name }
 end
+
+-- Of before its birth, and nobody said since that it is so still.
+local function is_doubtful(m) return young and tonumber(m.since) <= birth end
 
 local function write(scope, m)
   local value = text(m.fence) .. ' ' .. m.held .. ' ' .. m.since .. ' ' .. m.start .. ' ' .. m.name
@@ -91,11 +109,7 @@ elseif call == 'locate' then
   local scope, name, start = ARGV[5], ARGV[6], ARGV[7]
   local holds, given_up, quiet = ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10] == '1'
   local m = mapping_of(scope)
-  local birth = tonumber(redis.call('GET', born) or '0')
-  -- One that is still to come is of a clock that was set back since.
-  local young = now >= birth and now - birth < lease
-  -- Of before its birth, and nobody said since that it is so still.
-  if m and young and tonumber(m.since) <= birth then return {'young'} end
+  if m and is_doubtful(m) then return {'young'} end
   if m then
     local known, lives = start_of(m.name)
     local is_there = known == m.start
@@ -124,10 +138,14 @@ elseif call == 'release' then
   if m and m.fence == tonumber(ARGV[6]) then redis.call('HDEL', mappings, ARGV[5]) end
   return {'ok'}
 
+elseif call == 'forget' then
+  local m = mapping_of(ARGV[5])
+  if m and m.held == '0' and not is_doubtful(m) then redis.call('HDEL', mappings, ARGV[5]) end
+  return {'ok'}
+
 elseif call == 'assert' then
   local name, start = ARGV[5], ARGV[6]
   local answer = {'ok'}
-  local birth = tonumber(redis.call('GET', born) or '0')
   for at = 7, #ARGV, 2 do
     local scope, number = ARGV[at], tonumber(ARGV[at + 1])
     local m = mapping_of(scope)
@@ -155,7 +173,7 @@ elseif call == 'sweep' then
   local count = 0
   for at = 1, #page[2], 2 do
     local m = mapping_of(page[2][at])
-    if m then
+    if m and not is_doubtful(m) then
       local known = start_of(m.name)
       if known ~= m.start or (m.held == '0' and now - tonumber(m.since) >= promise) then
         redis.call('HDEL', mappings, page[2][at])

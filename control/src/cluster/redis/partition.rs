@@ -50,6 +50,8 @@ struct State {
     run: Option<String>,
     quiet_until: Option<Instant>,
     failed: Option<Instant>,
+    /// A key of somebody else's was in the place of one of its own.
+    was_of_another: bool,
     cursor: String,
     /// Since it last did its work, when it was warned of that it does not.
     warned: Option<Instant>,
@@ -147,11 +149,17 @@ impl Partition {
             }
             Ok(words) => {
                 self.is_up.store(true, Ordering::Relaxed);
-                self.state().warned = None;
+                let mut state = self.state();
+                state.warned = None;
+                if std::mem::take(&mut state.was_of_another) {
+                    self.lose(&mut state);
+                }
                 Ok(words)
             }
             Err(error) => {
-                let (remedy, why) = match is_of_another(&error) {
+                let is_of_another = is_of_another(&error);
+                self.state().was_of_another |= is_of_another;
+                let (remedy, why) = match is_of_another {
                     true => (
                         "something else writes to this Redis: give Strait a database of its own",
                         "a key in its Redis is not Strait's",
@@ -277,8 +285,7 @@ impl Partition {
         let mut state = self.state();
         // The first one of this process has lost nothing that it had said.
         if state.run.replace(run).is_some() {
-            state.quiet_until = Some(Instant::now() + LEASE);
-            self.losses.fetch_add(1, Ordering::Relaxed);
+            self.lose(&mut state);
         }
         state.failed = None;
         drop(state);
@@ -286,6 +293,12 @@ impl Partition {
         let number = self.losses();
         info!("partition {} is at {}, with {} replicas", self.number, server.addr(), replicas.0);
         Ok(Connection { number, redis, server, sha, replicas })
+    }
+
+    /// What was said may be gone.
+    fn lose(&self, state: &mut State) {
+        state.quiet_until = Some(Instant::now() + LEASE);
+        self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn drop_connection(&self, number: u64) {

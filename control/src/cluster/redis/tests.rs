@@ -191,6 +191,10 @@ async fn redis_decides_as_the_table_does() {
                     let kept = kept.unwrap().remove(0).unwrap().map(|fence| fence - base);
                     assert_eq!(kept, table.assert(now, &owner, &id(&scopes[at]), fence));
                 }
+                2 if fence > 10 => {
+                    redis.forget(&scopes[at]).await.unwrap();
+                    table.forget(now, &id(&scopes[at]));
+                }
                 2 => {
                     redis.release(&scopes[at], base + fence).await.unwrap();
                     table.release(&id(&scopes[at]), fence);
@@ -641,6 +645,50 @@ async fn an_older_copy_gives_nothing_away() {
     };
     let ((), names) = tokio::join!(asserted, asked);
     assert_eq!(names, BTreeSet::from(["a".to_owned()]), "none was placed anew");
+}
+
+/// Who put it there takes it away again, as the log asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_had_in_our_place_moves_nothing_when_it_is_gone() {
+    let server = Redis::start(&[]).await;
+    let world = World::new(&[server.url()]);
+    let (a, _b) = (world.node("a").await, world.node("b").await);
+    let cnc = world.cnc("cnc").await;
+    answered("the partition is no longer young", &cnc, &scope("first")).await;
+    let scopes: Vec<_> = (0..10).map(|at| scope(&at.to_string())).collect();
+    let mut claims = Vec::new();
+    for scope in &scopes {
+        claims.push(a.cluster.claim(scope).await.unwrap());
+    }
+    a.heart.abort();
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    for key in ["mappings", "nodes", "seen", "drained", "fence", "born", "schema"] {
+        let name = format!("{{strait}}:{key}");
+        let mut put = redis::pipe();
+        put.del(&name).ignore().lpush(&name, "theirs").ignore();
+        put.exec_async(&mut redis).await.unwrap();
+        let losses = a.cluster.mappings.losses();
+        assert!(a.cluster.announce().await.is_err(), "{key}");
+        redis::cmd("DEL").arg(&name).exec_async(&mut redis).await.unwrap();
+        // One that noticed nothing, and remembers nothing.
+        let other = world.cnc(&format!("beside {key}")).await;
+        let asserted = async {
+            sleep(Duration::from_millis(300)).await;
+            a.cluster.announce().await.unwrap();
+            assert!(a.cluster.mappings.losses() > losses, "{key}: it says at once what it holds");
+            assert!(a.cluster.assert_held(&|scope| panic!("{scope:?} is another's")).await);
+        };
+        let asked = async {
+            let mut names = BTreeSet::new();
+            for scope in &scopes {
+                names.insert(answered(key, &other, scope).await.0);
+            }
+            names
+        };
+        let ((), names) = tokio::join!(asserted, asked);
+        assert_eq!(names, BTreeSet::from(["a".to_owned()]), "{key}");
+    }
 }
 
 /// A partition of which only some keys are older, as whoever restores it by hand may make it.

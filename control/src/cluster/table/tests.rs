@@ -113,6 +113,36 @@ fn an_older_copy_moves_nothing_before_all_said_what_they_hold() {
 }
 
 #[test]
+fn what_is_forgotten_or_swept_was_nobodys_for_certain() {
+    let mut table = Table::default();
+    let (a, b) = (node("a", "1"), node("b", "1"));
+    table.announce(0, &a);
+    let promised = mapping(table.locate(0, "s", ask(&a.owner())));
+    table.forget(1, "s");
+    assert_eq!(table.locate(1, "s", Ask::default()), Found::Free);
+    let copy_of = |table: &Table| Table { born: Some(1_000), ..table.clone() };
+    let sent = mapping(table.locate(1, "s", ask(&a.owner())));
+    assert!(sent.fence > promised.fence);
+    let mut older = copy_of(&table);
+    // Somebody came a moment before.
+    let held = mapping(table.locate(2, "s", Ask { holds: true, ..ask(&a.owner()) }));
+    table.forget(3, "s");
+    assert_eq!(mapping(table.locate(3, "s", ask(&b.owner()))), held);
+    // A copy of before does not know that, nor who lives.
+    older.nodes.clear();
+    older.forget(1_001, "s");
+    assert_eq!(older.sweep(1_001), 0);
+    assert_eq!(older.assert(1_002, &a.owner(), "s", held.fence), Some(held.fence));
+    older.announce(1_003, &a);
+    older.forget(1_004, "s");
+    assert_eq!((older.sweep(1_004), older.count()), (0, 1));
+    // Who says nothing until it is old is gone.
+    let mut silent = copy_of(&table);
+    silent.nodes.clear();
+    assert_eq!((silent.sweep(2_999), silent.sweep(3_000)), (0, 1));
+}
+
+#[test]
 fn its_own_owner_takes_another_fence_also_while_nothing_moves() {
     let mut table = Table::default();
     let (a, b) = (node("a", "1"), node("b", "1"));
