@@ -8,6 +8,7 @@ mod diagnostics;
 mod gate;
 mod invoices;
 mod nodes;
+mod page;
 mod prices;
 mod probes;
 

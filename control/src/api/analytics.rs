@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::access::{Asked, Caller, Refused};
+use super::page;
 use crate::events::grade;
 use crate::fault::Fault;
 use crate::http::App;
@@ -74,7 +75,7 @@ pub async fn sessions(
             Fault::malformed(format!("there is no problem {name:?}; these are known: {known}"))
         })
     });
-    let count = page(asked.limit)?;
+    let count = page::count(asked.limit)?;
     let wanted = WantedSessions {
         application: caller.application(asked.application)?,
         scope: asked.scope,
@@ -83,14 +84,12 @@ pub async fn sessions(
         problems: problems.transpose()?,
         from: asked.from,
         to: asked.to,
-        after: asked.cursor.as_deref().map(read_cursor).transpose()?,
+        after: asked.cursor.as_deref().map(page::read_cursor).transpose()?,
         count: count + 1,
     };
-    let mut items = app.store.analytics().sessions(&wanted, app.notary.now()).await?;
-    let has_more = items.len() > count;
-    items.truncate(count);
-    let last = items.last().filter(|_| has_more);
-    let next = last.map(|last| cursor(last.created_at, &last.session));
+    let items = app.store.analytics().sessions(&wanted, app.notary.now()).await?;
+    let (items, next) =
+        page::cut(items, count, |last| Some(page::cursor(last.created_at, &last.session)));
     Ok(Json(json!({ "items": items, "next": next })))
 }
 
@@ -270,27 +269,4 @@ fn begin(at: i64, unit: &str) -> i64 {
 
 fn unknown_unit(name: &str, known: &str) -> Fault {
     Fault::malformed(format!("nothing is summed up by {name:?}; these are known: {known}"))
-}
-
-/// How many items of a list.
-pub fn page(limit: Option<usize>) -> Result<usize, Fault> {
-    let count = limit.unwrap_or(50);
-    if !(1..=limits::PAGE_ITEMS).contains(&count) {
-        return Err(Fault::malformed(format!(
-            "limit is {count}; give 1 to {}, and go on with cursor",
-            limits::PAGE_ITEMS
-        )));
-    }
-    Ok(count)
-}
-
-/// Where a list goes on.
-pub fn cursor(at: i64, id: &str) -> String {
-    format!("{at}.{id}")
-}
-
-/// Reads [`cursor`].
-pub fn read_cursor(text: &str) -> Result<(i64, String), Fault> {
-    let parts = text.split_once('.').and_then(|(at, id)| Some((at.parse().ok()?, id.to_owned())));
-    parts.ok_or_else(|| Fault::malformed("cursor is none of ours; take `next` as it was told"))
 }

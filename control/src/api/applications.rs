@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::access::{Asked, Caller, Refused, Told};
-use super::analytics::page;
+use super::page;
 use crate::auth::{Application, Key, Material, PublicKey, Secret};
 use crate::fault::Fault;
 use crate::http::{self, App};
@@ -33,15 +33,13 @@ pub async fn list(
     caller: Caller,
     Asked(asked): Asked<Page>,
 ) -> Answer {
-    let count = page(asked.limit)?;
+    let count = page::count(asked.limit)?;
     let applications = app.store.applications_read();
-    let mut found = match &caller {
+    let found = match &caller {
         Caller::Operator => applications.page(&asked.cursor.unwrap_or_default(), count + 1).await?,
         Caller::Application(own) => applications.find(own).await?.into_iter().collect(),
     };
-    let has_more = found.len() > count;
-    found.truncate(count);
-    let next = found.last().filter(|_| has_more).map(|last| &last.id);
+    let (found, next) = page::cut(found, count, |last| Some(last.id.clone()));
     let items: Vec<Value> = found.iter().map(shown).collect();
     Ok(Json(json!({ "items": items, "next": next })))
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::access::{Asked, Caller, Refused, Told};
-use super::analytics::{cursor, page, read_cursor};
+use super::page;
 use crate::fault::Fault;
 use crate::http::{App, identify};
 use crate::id;
@@ -87,7 +87,7 @@ pub async fn list(
     caller: Caller,
     Asked(asked): Asked<EntriesAsked>,
 ) -> Result<Json<Value>, Refused> {
-    let count = page(asked.limit)?;
+    let count = page::count(asked.limit)?;
     let wanted = WantedEntries {
         application: caller.application(asked.application)?,
         kind: asked.kind,
@@ -95,13 +95,11 @@ pub async fn list(
         session: asked.session,
         from: asked.from,
         to: asked.to,
-        after: asked.cursor.as_deref().map(read_cursor).transpose()?,
+        after: asked.cursor.as_deref().map(page::read_cursor).transpose()?,
         count: count + 1,
     };
-    let mut items = app.store.diagnostics().list(&wanted).await?;
-    let has_more = items.len() > count;
-    items.truncate(count);
-    let next = items.last().filter(|_| has_more).map(|last| cursor(last.at, &last.id));
+    let items = app.store.diagnostics().list(&wanted).await?;
+    let (items, next) = page::cut(items, count, |last| Some(page::cursor(last.at, &last.id)));
     Ok(Json(json!({ "items": items, "next": next })))
 }
 

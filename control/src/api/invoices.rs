@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::access::{Asked, Caller, Refused};
-use super::analytics::page;
+use super::page;
 use crate::fault::Fault;
 use crate::http::App;
 use crate::limits;
@@ -34,22 +34,17 @@ pub async fn list(
     caller: Caller,
     Asked(asked): Asked<InvoicesAsked>,
 ) -> Answer {
-    let count = page(asked.limit)?;
-    let after = |text: String| {
-        let number = text.parse::<i64>();
-        number.map_err(|_| Fault::malformed("cursor is none of ours; take `next` as it was told"))
-    };
+    let count = page::count(asked.limit)?;
+    let after = |text: String| text.parse::<i64>().map_err(|_| page::unknown());
     let wanted = Wanted {
         application: caller.application(asked.application)?,
         month: asked.month.map(|month| month.parse()).transpose()?,
         after: asked.cursor.map(after).transpose()?,
         count: count + 1,
     };
-    let mut items = app.store.invoices().list(&wanted).await?;
-    let has_more = items.len() > count;
-    items.truncate(count);
-    let last = items.last().filter(|_| has_more).and_then(|last| last.issued);
-    let next = last.map(|(number, _)| number.to_string());
+    let items = app.store.invoices().list(&wanted).await?;
+    let number = |last: &Invoice| last.issued.as_ref().map(|(number, _)| number.to_string());
+    let (items, next) = page::cut(items, count, number);
     let items: Vec<Value> = items.iter().map(summary).collect();
     Ok(Json(json!({ "items": items, "next": next })))
 }

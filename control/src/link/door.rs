@@ -18,6 +18,7 @@ use strait_link::v1::ErrorCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::Links;
@@ -26,9 +27,6 @@ use crate::admission::Permit;
 use crate::http::front_door::{Admitted, FrontDoor, refused};
 use crate::http::timed::{Answering, Ended, Patience, Timed};
 use crate::limits;
-
-/// TLS over TCP.
-type Tls = <RustlsAcceptor as Accept<TcpStream, ()>>::Stream;
 
 /// Sorts connections when TLS is up.
 #[derive(Clone)]
@@ -45,17 +43,9 @@ const HTTP2: &[u8] = b"h2";
 /// A stream of which the first byte may have been read already.
 pub struct Opened {
     first: Option<u8>,
-    stream: Inner,
-}
-
-/// What is said within TLS.
-enum Inner {
-    Tls(Box<Tls>),
-    /// The relay speaks it. The place is held for as long.
-    Back {
-        stream: UnixStream,
-        _place: Permit,
-    },
+    stream: Box<dyn Stream>,
+    /// Held for as long, where the relay speaks TLS.
+    _place: Option<Permit>,
 }
 
 impl LinkDoor {
@@ -78,42 +68,41 @@ impl LinkDoor {
     ) -> io::Result<(Timed<Opened>, Answering<S>)> {
         let (address, port) =
             (stream.peer_addr()?.ip().to_canonical(), stream.local_addr()?.port());
-        let (stream, service) = match self.front.clone().admit(stream).await? {
+        let (stream, protocol, place, service) = match self.front.clone().admit(stream).await? {
             Admitted::Tls(stream) => {
                 let (stream, service) = self.tls.accept(stream, service).await?;
-                (Inner::Tls(Box::new(stream)), service)
+                let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+                (Box::new(stream) as Box<dyn Stream>, protocol, None, service)
             }
-            Admitted::Back(stream, place) => (Inner::Back { stream, _place: place }, service),
+            Admitted::Back(stream, place) => (Box::new(stream) as _, None, Some(place), service),
         };
+        let stream = Opened { first: None, stream, _place: place };
         let ended = Arc::clone(&self.ended);
-        let (stream, deadline) = self.sort(stream, address, port).await?;
+        let (stream, deadline) = self.sort(stream, protocol.as_deref(), address, port).await?;
         Ok(Timed::new(stream, service, Patience::until(deadline), &ended))
     }
 
     /// HTTPS, and by when its version has to be clear.
     async fn sort(
         self,
-        mut stream: Inner,
+        mut stream: Opened,
+        protocol: Option<&[u8]>,
         address: IpAddr,
         port: u16,
     ) -> io::Result<(Opened, Instant)> {
-        let protocol = match &stream {
-            Inner::Tls(stream) => stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec),
-            Inner::Back { .. } => None,
-        };
         let deadline = Instant::now() + limits::FRONT_DOOR_TIME;
-        let (first, deadline) = match protocol.as_deref() {
-            Some(strait_link::ALPN) => (None, None),
-            Some(HTTP2) => (None, Some(deadline)),
+        let deadline = match protocol {
+            Some(strait_link::ALPN) => None,
+            Some(HTTP2) => Some(deadline),
             // Browsers connect before they have something to ask.
-            Some(_) => (None, Some(Instant::now() + limits::HEADER_TIME)),
+            Some(_) => Some(Instant::now() + limits::HEADER_TIME),
             None => {
-                let first = timeout_at(deadline, stream.read_u8()).await;
+                let first = timeout_at(deadline, stream.stream.read_u8()).await;
                 let first = first.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                (Some(first), (first != 0).then_some(deadline))
+                stream.first = Some(first);
+                (first != 0).then_some(deadline)
             }
         };
-        let stream = Opened { first, stream };
         if let Some(deadline) = deadline {
             return Ok((stream, deadline));
         }
@@ -122,6 +111,8 @@ impl LinkDoor {
     }
 }
 
+impl Stream for TlsStream<TcpStream> {}
+impl Stream for UnixStream {}
 impl Stream for Opened {}
 
 impl<S: Send + 'static> Accept<TcpStream, S> for LinkDoor {
@@ -154,19 +145,6 @@ impl<S: Send + 'static> Accept<TcpStream, S> for LinkDoor {
     }
 }
 
-impl AsyncRead for Inner {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
-            Self::Back { stream, .. } => Pin::new(stream).poll_read(cx, into),
-        }
-    }
-}
-
 impl AsyncRead for Opened {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -190,10 +168,7 @@ impl AsyncWrite for Opened {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Inner::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Inner::Back { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
-        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -201,30 +176,18 @@ impl AsyncWrite for Opened {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Inner::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-            Inner::Back { stream, .. } => Pin::new(stream).poll_write_vectored(cx, bytes),
-        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Inner::Tls(stream) => stream.is_write_vectored(),
-            Inner::Back { stream, .. } => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Inner::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Inner::Back { stream, .. } => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Inner::Back { stream, .. } => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -371,6 +371,8 @@ impl Session {
         if let Err(fault) = self.native.connect().await {
             debug!(peer = self.native.peer(), "no transport for now: {fault}");
         }
+        // Its transport and its credential may be others. Before it is told: it comes back to what it knows.
+        self.note().await;
         self.take_link(link);
         let peers = self.native.scope().roster().others(self.native.peer());
         self.greet(request, true, &peers);
@@ -404,8 +406,6 @@ impl Session {
                 self.restate(received(number, message));
             }
         }
-        // With another credential its note is another.
-        self.note().await;
         None
     }
 

@@ -205,13 +205,12 @@ impl Relay for FakeRelay {
     ) -> Result<Response<v1::KeepNoteResponse>, Status> {
         let v1::Note { scope_id, peer_id, content } = request.into_inner().note.unwrap();
         assert!(content.len() <= 64 << 10);
-        let hangs = {
+        {
             let mut state = self.state.lock().unwrap();
             state.notes_hung += u32::from(state.hangs_at_notes);
-            state.hangs_at_notes
-        };
-        if hangs {
-            std::future::pending::<()>().await;
+        }
+        while self.state.lock().unwrap().hangs_at_notes {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         let mut state = self.state.lock().unwrap();
         let scope = state.scopes.get(&scope_id);

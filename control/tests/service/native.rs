@@ -89,8 +89,18 @@ impl Native {
 
     /// Sends a request and waits for its answer.
     pub fn ask(&mut self, body: Request) -> Result<Body, Error> {
+        self.request(body);
+        self.answer()
+    }
+
+    /// Sends a request.
+    pub fn request(&mut self, body: Request) {
         self.requests += 1;
         self.send(self.requests, body);
+    }
+
+    /// Waits for the answer to the last request.
+    pub fn answer(&mut self) -> Result<Body, Error> {
         let mut passed = VecDeque::new();
         let answer = loop {
             let message = self.waiting.pop_front().or_else(|| self.read()).expect("an answer");
@@ -185,6 +195,19 @@ impl Native {
                 Err(_) => return None,
             }
         }
+    }
+
+    /// Whether nothing comes for a while.
+    pub fn is_silent(&mut self, time: Duration) -> bool {
+        let patience = self.tls.sock.read_timeout().unwrap();
+        self.tls.sock.set_read_timeout(Some(time)).unwrap();
+        let mut bytes = [0; 4096];
+        let read = self.tls.read(&mut bytes);
+        self.tls.sock.set_read_timeout(patience).unwrap();
+        if let Ok(length) = read {
+            self.frames.push(&bytes[..length]);
+        }
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// Cuts the connection, without a goodbye.

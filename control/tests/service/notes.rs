@@ -12,16 +12,12 @@ use strait_link::v1::{
 };
 use tonic::Status;
 
-use crate::fake_relay::{FakeRelay, Running};
+use crate::fake_relay::FakeRelay;
 use crate::link::publish;
 use crate::native::{Native, auth};
-use crate::recall::{Process, again, noted};
+use crate::recall::{Process, again, noted, relay, voice};
 
 type Key = (String, String);
-
-fn relay(folder: &tempfile::TempDir) -> (FakeRelay, Running) {
-    FakeRelay::start(&folder.path().join("relay.sock"))
-}
 
 fn series(process: &Process, series: &str) -> u64 {
     let url = format!("http://{}/metrics", process.server.http[0]);
@@ -202,23 +198,30 @@ fn usage_is_not_counted_twice_by_a_second_kill() {
     let _third = third.kill();
 }
 
-/// Ann and Bob in a scope of an application whose keys change.
-fn with_changing_keys(
-    first: &Process,
-) -> impl Fn(&Process, &str, &str) -> (Native, Authenticated) + use<> {
+/// What signs for an application.
+fn credentials(process: &Process) -> impl Fn(Claims) -> Option<Credential> + use<> {
     let key = strait_control::auth::Secret::random().unwrap();
-    let applications = first.server.app.store.applications();
-    first.runtime.block_on(async {
+    let applications = process.server.app.store.applications();
+    process.runtime.block_on(async {
         let material = strait_control::auth::Material::Secret(key.clone());
         applications.add("acme", 0).await.unwrap();
         let named = strait_control::auth::Key::new("first", material, 0);
         applications.add_key("acme", &named).await.unwrap();
-        applications.set_changes_keys("acme", true).await.unwrap();
     });
+    move |claims| {
+        Some(Credential::Token(mint(&claims, Some("first"), &Signer::Hs256(&key)).unwrap()))
+    }
+}
+
+/// Ann and Bob in a scope of an application whose keys change.
+fn with_changing_keys(
+    first: &Process,
+) -> impl Fn(&Process, &str, &str) -> (Native, Authenticated) + use<> {
+    let credential = credentials(first);
+    let applications = first.server.app.store.applications();
+    first.runtime.block_on(applications.set_changes_keys("acme", true)).unwrap();
     move |process, name, session| {
-        let claims = Claims::new("acme", name, "lobby", 4_000_000_000);
-        let token = mint(&claims, Some("first"), &Signer::Hs256(&key)).unwrap();
-        let credential = Some(Credential::Token(token));
+        let credential = credential(Claims::new("acme", name, "lobby", 4_000_000_000));
         let session_id = session.to_owned();
         process.join(Auth { credential, session_id, ..auth("lobby", name) })
     }
@@ -321,18 +324,44 @@ fn a_key_that_cannot_be_noted_is_told_to_nobody() {
 }
 
 #[test]
+fn who_comes_back_is_noted_before_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (relay, _running) = relay(&folder);
+    let first = Process::start(folder.path());
+    let credential = credentials(&first);
+    let grants = |admin| Auth {
+        credential: credential(Claims {
+            admin,
+            ..Claims::new("acme", "Ann", "lobby", 4_000_000_000)
+        }),
+        ..auth("lobby", "Ann")
+    };
+    let (mut ann, at_ann) = first.join(grants(false));
+    noted(&mut ann);
+    let key = of_peer(&relay, &relay.scope().0);
+    ann.cut();
+    relay.state.lock().unwrap().hangs_at_notes = true;
+    let mut ann = first.open();
+    let again = Auth { session_id: at_ann.session_id.clone(), ..grants(true) };
+    ann.request(Request::Auth(again));
+    first.wait("she is being noted", |_| relay.state.lock().unwrap().notes_hung > 0);
+    assert!(ann.is_silent(Duration::from_millis(300)), "told before it is kept");
+    relay.state.lock().unwrap().hangs_at_notes = false;
+    let Ok(Body::Authenticated(answer)) = ann.answer() else { panic!() };
+    assert!(answer.resumed);
+    assert_eq!(note_of(&relay, &key)[1]["native"]["identity"]["admin"], true);
+    let _first = first.kill();
+}
+
+#[test]
 fn what_happened_is_told_though_an_end_in_order_runs_out_of_time() {
     let folder = tempfile::tempdir().unwrap();
     let (relay, _running) = relay(&folder);
     let Process { runtime, server, .. } = {
         let process = Process::start(folder.path());
         let (mut ann, _) = process.join(auth("lobby", "Ann"));
-        let Ok(Body::Published(voice)) = ann.ask(Request::Publish(publish(Kind::Audio, "opus")))
-        else {
-            panic!()
-        };
+        let publication_id = voice(&mut ann).publication_id;
         relay.state.lock().unwrap().hangs_at_notes = true;
-        let publication_id = voice.publication_id;
         ann.tell(Request::SetMuted(SetMuted { publication_id, muted: true }));
         process.wait("she is being noted", |_| relay.state.lock().unwrap().notes_hung > 0);
         process
@@ -367,10 +396,7 @@ fn what_is_noted_already_is_not_noted_again() {
     process.server.app.notary.tell_presence(later);
     noted(&mut ann);
     assert_eq!(taken(), before);
-    let Body::Published(voice) = ann.ask(Request::Publish(publish(Kind::Audio, "opus"))).unwrap()
-    else {
-        panic!()
-    };
+    let voice = voice(&mut ann);
     let before = taken();
     for muted in [true, false, true] {
         let publication_id = voice.publication_id.clone();
@@ -389,13 +415,9 @@ fn lists_that_are_too_long_are_noted_with_those_who_are_there() {
     let (relay, _running) = relay(&folder);
     let first = Process::start(folder.path());
     let (mut ann, at_ann) = first.join(auth("lobby", "Ann"));
-    let voice = |link: &mut Native| match link.ask(Request::Publish(publish(Kind::Audio, "opus"))) {
-        Ok(Body::Published(voice)) => voice.publication_id,
-        other => panic!("{other:?}"),
-    };
     let (mut bob, at_bob) = first.join(auth("lobby", "Bob"));
     let (mut eve, at_eve) = first.join(auth("lobby", "Eve"));
-    let (of_bob, of_eve) = (voice(&mut bob), voice(&mut eve));
+    let (of_bob, of_eve) = (voice(&mut bob).publication_id, voice(&mut eve).publication_id);
     // Names that take six bytes each where they are noted; none of them is anybody's.
     let strangers = (0..999).map(|number| format!("{number:03}{}", "\u{1}".repeat(125)));
     let peers: Vec<_> = strangers.chain([at_bob.peer_id.clone()]).collect();

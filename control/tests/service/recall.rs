@@ -7,12 +7,13 @@ use strait_control::server::Server;
 use strait_control::{Config, cluster::Owner, config::cluster::Role};
 use strait_link::ALPN;
 use strait_link::v1::{
-    Auth, Authenticated, ErrorCode, Kind, Leave, SendMessage, Subscribe, Unsubscribe,
+    Auth, Authenticated, ErrorCode, Kind, Leave, Published, SendMessage, Subscribe, Unsubscribe,
     client_message::Body as Request, server_message::Body, user_event::Body as Event,
 };
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::fake_relay::FakeRelay;
+use crate::fake_relay::{FakeRelay, Running};
 use crate::link::publish;
 use crate::native::{Native, auth, trusting};
 
@@ -73,10 +74,26 @@ impl Process {
         owner
     }
 
+    pub(crate) fn open(&self) -> Native {
+        Native::open(self.server.https[0], trusting(&self.certificate, Some(ALPN)))
+    }
+
     pub(crate) fn join(&self, auth: Auth) -> (Native, Authenticated) {
-        let mut link = Native::open(self.server.https[0], trusting(&self.certificate, Some(ALPN)));
+        let mut link = self.open();
         let answer = link.authenticate(auth).unwrap();
         (link, answer)
+    }
+}
+
+pub(crate) fn relay(folder: &TempDir) -> (FakeRelay, Running) {
+    FakeRelay::start(&folder.path().join("relay.sock"))
+}
+
+/// What a client publishes from here on.
+pub(crate) fn voice(link: &mut Native) -> Published {
+    match link.ask(Request::Publish(publish(Kind::Audio, "opus"))) {
+        Ok(Body::Published(voice)) => voice,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -115,13 +132,10 @@ fn message(number: u64, text: &str) -> Request {
 #[test]
 fn sessions_outlive_a_process_that_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let (relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let (relay, _running) = relay(&folder);
     let first = Process::start(folder.path());
     let (mut ann, at_ann) = first.join(auth("lobby", "Ann"));
-    let Body::Published(voice) = ann.ask(Request::Publish(publish(Kind::Audio, "opus"))).unwrap()
-    else {
-        panic!()
-    };
+    let voice = voice(&mut ann);
     let (mut bob, at_bob) = first.join(auth("lobby", "Bob"));
     let (_carol, at_carol) = first.join(auth("lobby", "Carol"));
     let subscribe = Subscribe {
@@ -202,13 +216,10 @@ fn sessions_outlive_a_process_that_is_killed() {
 #[test]
 fn an_end_in_order_leaves_sessions_to_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
-    let (relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let (relay, _running) = relay(&folder);
     let first = Process::start(folder.path());
     let (mut ann, at_ann) = first.join(auth("lobby", "Ann"));
-    let Body::Published(voice) = ann.ask(Request::Publish(publish(Kind::Audio, "opus"))).unwrap()
-    else {
-        panic!()
-    };
+    let voice = voice(&mut ann);
     let (mut bob, at_bob) = first.join(auth("lobby", "Bob"));
     let before = relay.scope();
     let me = first.pause();
@@ -243,7 +254,7 @@ fn an_end_in_order_leaves_sessions_to_the_next_process() {
 #[test]
 fn a_node_that_is_drained_ends_its_sessions_with_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let (relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let (relay, _running) = relay(&folder);
     let process = Process::start(folder.path());
     let (mut ann, _) = process.join(auth("lobby", "Ann"));
     let cluster = process.server.app.cluster.clone();
@@ -257,7 +268,7 @@ fn a_node_that_is_drained_ends_its_sessions_with_itself() {
 #[test]
 fn no_ssrc_comes_again_when_the_next_process_is_killed_too() {
     let folder = tempfile::tempdir().unwrap();
-    let (_relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let (_relay, _running) = relay(&folder);
     let first = Process::start(folder.path());
     let (mut ann, at_ann) = first.join(auth("lobby", "Ann"));
     noted(&mut ann);
@@ -283,7 +294,7 @@ fn no_ssrc_comes_again_when_the_next_process_is_killed_too() {
 #[test]
 fn sessions_of_a_node_that_lives_are_taken_on_by_no_other_process() {
     let folder = tempfile::tempdir().unwrap();
-    let (relay, _running) = FakeRelay::start(&folder.path().join("relay.sock"));
+    let (relay, _running) = relay(&folder);
     let node = Process::start(folder.path());
     let (mut ann, _) = node.join(auth("lobby", "Ann"));
     let (mut bob, _) = node.join(auth("lobby", "Bob"));

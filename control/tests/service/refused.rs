@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use sqlx::mysql::MySqlConnection;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
-use strait_control::fault::Class;
-use strait_control::store::Reach;
+use strait_control::fault::{Class, Fault};
+use strait_control::store::{Reach, Store};
 
 use crate::Service;
 use crate::databases::Database;
@@ -52,8 +52,8 @@ async fn postgresql_that_refuses_the_account_is_told_of() {
         make: &["CREATE ROLE app LOGIN", "GRANT ALL ON SCHEMA public TO app"],
         lock: &["ALTER ROLE app NOLOGIN", END],
         open: &["ALTER ROLE app LOGIN"],
-        bind: &["ALTER TABLE applications OWNER TO strait", "GRANT SELECT ON applications TO app"],
-        free: &["ALTER TABLE applications OWNER TO app"],
+        bind: &["REVOKE INSERT ON applications FROM app"],
+        free: &["GRANT INSERT ON applications TO app"],
     };
     is_told_of(&database, &url, &change).await;
 }
@@ -81,12 +81,18 @@ async fn is_told_of(database: &Database, url: &str, change: &Change) {
     assert!((1..=most + 1).contains(&said()), "{}", said());
     act(database, change.open).await;
     until(&service, Reach::Lacks).await;
+    // It does what it is asked, all of it, until a right is lost.
+    until(&service, Reach::Answers).await;
+    store.applications().add("before", 1).await.unwrap();
     act(database, change.bind).await;
-    let fault = store.applications().add("acme", 1).await.unwrap_err();
-    assert_eq!(fault.class, Class::Internal, "{fault}");
-    until(&service, Reach::Lacks).await;
+    let before = store.refused();
+    let fault = refusal(&store).await;
+    assert!(fault.class == Class::Internal && fault.reason.contains("account"), "{fault}");
+    assert!(store.refused() > before);
+    assert_eq!(store.reach().await, Reach::Lacks);
     let ready = reqwest::get(service.url("/readyz")).await.unwrap().text().await.unwrap();
     assert!(ready.contains("ok store: reachable, but refuses"), "{ready}");
+    assert!(store.applications().find("before").await.unwrap().is_some(), "what it may it does");
     act(database, change.free).await;
     let since = Instant::now();
     while let Err(fault) = store.applications().add("acme", 1).await {
@@ -94,6 +100,18 @@ async fn is_told_of(database: &Database, url: &str, change: &Change) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     until(&service, Reach::Answers).await;
+}
+
+/// What whoever adds something is answered, when connections of before are gone.
+async fn refusal(store: &Store) -> Fault {
+    let since = Instant::now();
+    loop {
+        match store.applications().add("refused", 1).await {
+            Err(fault) if fault.class != Class::Unavailable => return fault,
+            other => assert!(since.elapsed().as_secs() < 30, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn until(service: &Service, wanted: Reach) {
