@@ -217,7 +217,7 @@ impl Node {
         let Some(at) = self.links.get(&link).copied() else { return };
         match message.body.expect("a body") {
             Body::Publish(publish) => self.publish(at, request, &publish),
-            Body::Subscribe(subscribe) => self.subscribe(at, request, &subscribe.publication_id),
+            Body::Subscribe(subscribe) => self.subscribe(at, request, &subscribe),
             Body::Ping(ping) => {
                 self.tell(at, 0, server_message::Body::Pong(v1::Pong { token: ping.token }));
             }
@@ -331,10 +331,11 @@ impl Node {
         self.tell_others(at, &user_event::Body::Started(started));
     }
 
-    fn subscribe(&mut self, at: usize, request: u32, publication_id: &str) {
+    fn subscribe(&mut self, at: usize, request: u32, wanted: &v1::Subscribe) {
+        let v1::Subscribe { publication_id, as_sent, .. } = wanted;
         let here = self.sessions.iter().filter(|session| session.here);
         let mut all = here.flat_map(|session| &session.publications);
-        let found = all.find(|(publication, _)| publication.publication_id == publication_id);
+        let found = all.find(|(publication, _)| publication.publication_id == *publication_id);
         let Some(ssrc) = found.map(|(_, ssrc)| *ssrc) else {
             let code = v1::ErrorCode::NotFound.into();
             let error = v1::Error { code, reason: "it is gone".into(), retry_ms: 0 };
@@ -351,13 +352,13 @@ impl Node {
             ssrc: RELAY_SSRCS + 4 * number,
             rtx_ssrc: RELAY_SSRCS + 4 * number + 1,
             first_seq: 100,
-            as_sent: true,
+            as_sent: *as_sent,
             publication: publication_id.parse().ok().map(PublicationId),
             preferences: Preferences::default(),
         });
         let subscribed = v1::Subscribed {
             subscription_id: number.to_string(),
-            ssrc,
+            ssrc: if *as_sent { ssrc } else { RELAY_SSRCS + 4 * number },
             rtx_ssrc: 0,
             encodings: vec![v1::Encoding { ssrc, rtx_ssrc: 0 }],
             payload_type: OPUS.into(),

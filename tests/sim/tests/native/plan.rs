@@ -37,6 +37,8 @@ pub struct Plan {
     pub link_alone: bool,
     /// The scope goes from worker to worker so often.
     pub moves: Option<Duration>,
+    /// Everybody gets what is sent as it is sent; otherwise under numbers of the relay's, and directly under the sender's.
+    pub as_sent: bool,
     pub doings: Vec<(Duration, usize, Doing)>,
     pub end: Duration,
 }
@@ -89,6 +91,7 @@ impl Plan {
             seed,
             link_alone: rng.chance(0.3),
             moves: rng.chance(0.3).then(|| rng.millis(500..=5000)),
+            as_sent: rng.chance(0.6),
             doings,
             end: STORY + REST,
         }

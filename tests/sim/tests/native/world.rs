@@ -468,7 +468,7 @@ impl World {
         }
         let Some(present) = &mut self.members[at].present else { return };
         for publication in wanted {
-            present.client.subscribe(&publication, true).expect("there is room");
+            present.client.subscribe(&publication, self.plan.as_sent).expect("there is room");
         }
     }
 

@@ -66,7 +66,10 @@ typedef struct strait_media {
     /* RTP payload. */
     const uint8_t *payload;
     size_t payload_len;
-    /* The sender's SSRC. Another one than before: numbers begin anew. */
+    /*
+     * The sender's SSRC. Another one than before: media goes directly, or no longer, and sequence numbers and timestamps are
+     * others. Each packet comes once, also while both ways carry it. With `as_sent` the SSRC stays.
+     */
     uint32_t ssrc;
     /* In units of the codec's clock rate. */
     uint32_t timestamp;

@@ -3,6 +3,7 @@
 use super::downlink::Downlink;
 use super::path::Random;
 use super::receiving::{Received, Receiving};
+use super::recent::{Before, Recent};
 use super::sending::{Extensions, Frame, Sending, Sent, Stream};
 use super::uplink::{Target, Uplink};
 use std::collections::{HashMap, VecDeque};
@@ -24,6 +25,8 @@ const NODE_REPORTS: Duration = Duration::from_secs(3);
 const FEEDBACK: Duration = Duration::from_millis(50);
 /// Arrivals that wait for feedback.
 const ARRIVALS: usize = 512;
+/// Packets that are sent again for one of RTCP, which could ask for thousands: as many as are asked for at a time here.
+const AGAIN: usize = 128;
 /// Streams of each direction, retransmissions apart.
 const STREAMS: usize = 256;
 /// What a packet has on its way beside its payload: RTP with extensions, the tag of GCM, UDP and IPv4.
@@ -49,7 +52,7 @@ const EARLY: usize = 256;
 /// How long.
 const EARLY_FOR: Duration = Duration::from_secs(2);
 
-/// A packet of a subscription, as the application gets it.
+/// A packet of a subscription, as the application gets it: once, as far as it can be known that two are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// Which subscription.
@@ -84,6 +87,7 @@ struct Incoming {
     rtx_of: u32,
     /// By which else the same comes: from the node, and directly from the publisher.
     others: Vec<u32>,
+    recent: Recent,
     receiving: Receiving,
 }
 
@@ -261,9 +265,14 @@ impl Media {
                         others.push(*other);
                     }
                 }
-                let (receiving, subscription_id) =
-                    (Receiving::new(clock), subscription_id.to_owned());
-                let incoming = Incoming { subscription_id, ssrc, rtx_of, others, receiving };
+                let incoming = Incoming {
+                    subscription_id: subscription_id.to_owned(),
+                    ssrc,
+                    rtx_of,
+                    others,
+                    recent: Recent::default(),
+                    receiving: Receiving::new(clock),
+                };
                 self.incoming.insert(of, incoming);
             }
         }
@@ -381,17 +390,24 @@ impl Media {
             payload = rest;
         }
         let incoming = self.incoming.get_mut(&header.ssrc())?;
-        let advance = incoming.receiving.on_packet(now, &header, payload.len());
         let others = std::mem::take(&mut incoming.others);
-        for other in &others {
-            if let Some(other) = self.incoming.get_mut(other) {
-                other.receiving.on_elsewhere(advance);
+        let mut recent = std::mem::take(&mut incoming.recent);
+        let known = others.iter().filter_map(|other| self.incoming.get(other));
+        let before = recent.take(now, &header, payload, known.map(|other| &other.recent));
+        let incoming = self.incoming.get_mut(&header.ssrc())?;
+        incoming.recent = recent;
+        if before != Before::Here {
+            let advance = incoming.receiving.on_packet(now, &header, payload.len());
+            for other in &others {
+                if let Some(other) = self.incoming.get_mut(other) {
+                    other.receiving.on_elsewhere(advance);
+                }
             }
         }
         let incoming = self.incoming.get_mut(&header.ssrc())?;
         incoming.others = others;
         // What only probes holds nothing.
-        (!payload.is_empty()).then(|| Payload {
+        (before == Before::Not && !payload.is_empty()).then(|| Payload {
             subscription_id: incoming.subscription_id.clone(),
             ssrc: incoming.ssrc,
             seq: header.seq(),
@@ -426,7 +442,7 @@ impl Media {
                     report.reports().for_each(|block| self.on_block(now, &block));
                 }
                 Rtcp::Nack(nack) => {
-                    for seq in nack.seqs().take(64) {
+                    for seq in nack.seqs().take(AGAIN.saturating_sub(again.len())) {
                         again.extend(self.again(now, nack.media_ssrc, seq));
                     }
                 }

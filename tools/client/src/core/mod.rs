@@ -7,6 +7,7 @@ pub mod outbox;
 pub mod output;
 pub mod path;
 pub mod receiving;
+mod recent;
 pub mod resolver;
 pub mod sending;
 mod subscriptions;
