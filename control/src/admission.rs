@@ -47,11 +47,14 @@ impl Admission {
         }
         let of_address = counts.by_address.entry(address).or_default();
         if *of_address >= self.per_address_max {
+            // Others behind the same address leave, and sessions whose clients are gone end.
             return Err(Fault::too_many(format!(
-                "your address holds {} sessions, all it may; end some first. Where many come by one \
-                 address, of a proxy or a NAT, the operator raises limits.sessions_per_address",
+                "your address holds {} sessions, all it may; end some, or try again later. Where many \
+                 come by one address, of a proxy or a NAT, the operator raises \
+                 limits.sessions_per_address",
                 self.per_address_max
-            )));
+            ))
+            .passing());
         }
         *of_address += 1;
         counts.total += 1;
@@ -115,10 +118,12 @@ mod tests {
         let [a, b]: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
         let first = admission.enter(a).unwrap();
         let _second = admission.enter(a).unwrap();
-        let hint = admission.enter(a).err().unwrap().reason;
+        let refused = admission.enter(a).err().unwrap();
+        let hint = &refused.reason;
         assert!(
             hint.contains("your address") && hint.contains("raises limits.sessions_per_address")
         );
+        assert!(refused.passes, "others leave");
         let _third = admission.enter(b).unwrap();
         assert!(admission.enter(b).err().unwrap().reason.contains("the server"));
         drop(first);

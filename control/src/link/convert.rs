@@ -19,7 +19,8 @@ use crate::{id, limits};
 
 /// An error of the link.
 pub fn error(code: ErrorCode, reason: impl Into<String>) -> link::Error {
-    let passes = matches!(code, ErrorCode::Unavailable | ErrorCode::SlowReader);
+    let passes =
+        matches!(code, ErrorCode::Unavailable | ErrorCode::SlowReader | ErrorCode::TimedOut);
     link::Error { code: code.into(), reason: reason.into(), retry_ms: retry_ms(passes) }
 }
 

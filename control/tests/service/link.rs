@@ -275,6 +275,7 @@ async fn each_wrong_beginning_has_its_own_error() {
     let one_more = service.link().authenticate(auth("lobby", "x")).unwrap_err();
     assert_eq!(one_more.code(), ErrorCode::TooMany);
     assert!(one_more.reason.contains("sessions_per_address"), "{one_more:?}");
+    assert!(one_more.retry_ms > 0, "places are given back: waiting helps");
     // Nor may it begin more than that.
     let _silent: Vec<_> = (0..3)
         .map(|_| {

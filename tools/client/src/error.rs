@@ -75,7 +75,7 @@ impl From<v1::Error> for Error {
 }
 
 impl Error {
-    /// Whether to connect again may help.
+    /// Whether to connect again may help; after [`ErrorCode::TooMany`] where the node says when.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {

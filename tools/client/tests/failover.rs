@@ -213,7 +213,7 @@ fn a_node_that_sends_elsewhere_is_left_for_the_next() {
 fn a_node_that_is_full_has_not_failed() {
     let mut world = two(8);
     let (code, reason) = (v1::ErrorCode::TooMany.into(), "full".into());
-    world.node.refuse = Some(v1::Error { code, reason, retry_ms: 0 });
+    world.node.refuse.push(v1::Error { code, reason, retry_ms: 2000 });
     let asked = world.asked.len();
     world.break_link(0);
     world.run(ms(6000));

@@ -67,8 +67,8 @@ pub struct FakeNode {
     ssrc: u32,
     /// Sessions are forgotten: nobody resumes.
     pub forgetful: bool,
-    /// What the next `Auth` is refused with.
-    pub refuse: Option<v1::Error>,
+    /// What the next `Auth`s are refused with, the last one first.
+    pub refuse: Vec<v1::Error>,
     pub redirect: Option<v1::Redirect>,
     /// What its session key is made of.
     fill: u8,
@@ -282,7 +282,7 @@ impl FakeNode {
     }
 
     fn on_auth(&mut self, link: usize, request: u32, auth: v1::Auth) {
-        let refuse = self.refuse.take().map(server_message::Body::Error);
+        let refuse = self.refuse.pop().map(server_message::Body::Error);
         let redirect = self.redirect.take().map(server_message::Body::Redirect);
         if let Some(body) = refuse.or(redirect) {
             let mut bytes = Vec::new();

@@ -35,9 +35,22 @@ impl Node {
 
     /// Whose clients are told that media goes to these addresses.
     fn start_at(announced: Vec<IpAddr>) -> Self {
+        Self::start_here(announced, |_| {})
+    }
+
+    /// With another configuration.
+    pub fn start_with(change: impl FnOnce(&mut strait_control::Config)) -> Self {
+        Self::start_here(Vec::new(), change)
+    }
+
+    fn start_here(
+        announced: Vec<IpAddr>,
+        change: impl FnOnce(&mut strait_control::Config),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let here = ["127.0.0.1".parse().unwrap()];
-        let mut node = Self::start_on(folder.path(), &here, announced, &Ports::default());
+        let ports = Ports::default();
+        let mut node = Self::start_as(folder.path(), &here, announced, &ports, change);
         node._folder = Some(folder);
         node
     }
@@ -48,6 +61,16 @@ impl Node {
         addresses: &[IpAddr],
         announced: Vec<IpAddr>,
         ports: &Ports,
+    ) -> Self {
+        Self::start_as(folder, addresses, announced, ports, |_| {})
+    }
+
+    fn start_as(
+        folder: &Path,
+        addresses: &[IpAddr],
+        announced: Vec<IpAddr>,
+        ports: &Ports,
+        change: impl FnOnce(&mut strait_control::Config),
     ) -> Self {
         let rpc_socket = folder.join("relay.sock");
         let first = addresses[0];
@@ -77,6 +100,7 @@ impl Node {
         control.relay.ice_tcp = Some(framed);
         control.store.url = format!("sqlite:{}", folder.join("control.db").display()).into();
         control.auth.dev_tokens = vec!["dev".into()];
+        change(&mut control);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
@@ -273,4 +297,33 @@ fn a_real_node_refuses_by_name_and_tells_who_leaves() {
     bob.wait("Left", |event| {
         matches!(event, Event::Scope(user_event::Body::Left(_))).then_some(())
     });
+}
+
+#[test]
+fn a_full_scope_ends_who_comes_and_a_full_address_lets_it_in_later() {
+    let joined = |event: &Event| matches!(event, Event::Joined { .. }).then_some(());
+    let is_limit = |error: &Error, limit: &str| {
+        let code = v1::ErrorCode::TooMany;
+        matches!(error, Error::Refused { code: of, reason } if *of == code && reason.contains(limit))
+    };
+    let node = Node::start_with(|control| control.limits.peers_per_scope = 1);
+    let ann = Member::connect(node.descriptor.clone());
+    ann.wait("Joined", joined);
+    let error = Member::connect(node.descriptor.clone()).wait("Ended", |event| match event {
+        Event::Ended(error) => Some(error.clone()),
+        _ => None,
+    });
+    assert!(is_limit(&error, "peers_per_scope"), "{error}");
+
+    let node = Node::start_with(|control| control.limits.sessions_per_address = 1);
+    let ann = Member::connect(node.descriptor.clone());
+    ann.wait("Joined", joined);
+    let bob = Member::connect(node.descriptor.clone());
+    let error = bob.wait("LinkLost", |event| match event {
+        Event::LinkLost { error, .. } => Some(error.clone()),
+        _ => None,
+    });
+    assert!(is_limit(&error, "sessions_per_address"), "{error}");
+    drop(ann);
+    bob.wait("Joined", joined);
 }

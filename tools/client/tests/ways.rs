@@ -537,16 +537,19 @@ fn refusals_end_it_or_are_tried_again_as_the_node_says() {
         reason: "because".into(),
         retry_ms,
     };
-    let mut world = World::new(7);
-    world.node.refuse = Some(error(v1::ErrorCode::BadSignature, 0));
-    world.join();
-    world.run(ms(10_000));
-    let (_, last) = world.members[0].events.last().unwrap();
-    let code = v1::ErrorCode::BadSignature;
-    assert_eq!(*last, Event::Ended(Error::Refused { code, reason: "because".into() }));
+    // Of a limit the node says whether waiting helps.
+    for code in [v1::ErrorCode::BadSignature, v1::ErrorCode::TooMany] {
+        let mut world = World::new(7);
+        world.node.refuse.push(error(code, 0));
+        world.join();
+        world.run(ms(10_000));
+        let (_, last) = world.members[0].events.last().unwrap();
+        assert_eq!(*last, Event::Ended(Error::Refused { code, reason: "because".into() }));
+        assert!(world.node.peers.is_empty());
+    }
 
     let mut world = World::new(7);
-    world.node.refuse = Some(error(v1::ErrorCode::Unavailable, 5000));
+    world.node.refuse.push(error(v1::ErrorCode::Unavailable, 5000));
     world.join();
     world.run(ms(5000));
     assert!(world.node.peers.is_empty());
@@ -592,3 +595,41 @@ fn a_redirect_is_followed() {
     assert_eq!((world.node.peers.len(), world.other.peers.len()), (0, 1));
     assert_eq!(world.members[0].transport(), State::UdpRelay);
 }
+/// How long the first member waited before it tried again, each time.
+fn waits(world: &World) -> Vec<Duration> {
+    let waits = world.members[0].events.iter().filter_map(|(_, event)| match event {
+        Event::LinkLost { retry_in, .. } => Some(*retry_in),
+        _ => None,
+    });
+    waits.collect()
+}
+
+#[test]
+fn who_is_refused_again_and_again_waits_longer_each_time() {
+    let error = |code: v1::ErrorCode, retry_ms| v1::Error {
+        code: code.into(),
+        reason: "because".into(),
+        retry_ms,
+    };
+    for (code, retry_ms) in [(v1::ErrorCode::TooMany, 2000), (v1::ErrorCode::Internal, 0)] {
+        let mut world = World::new(11);
+        world.node.refuse = vec![error(code, retry_ms); 6];
+        world.join();
+        world.run(ms(150_000));
+        assert_eq!(world.node.peers.len(), 1, "let in in the end");
+        let least = if retry_ms == 0 { ms(1000) } else { ms(2000) };
+        assert_eq!(waits(&world).len(), 6);
+        for (wait, times) in waits(&world).iter().zip([1, 2, 4, 8, 8, 8]) {
+            let range = least * times..(least + ms(1000)) * times;
+            assert!(range.contains(wait), "{wait:?} is not in {range:?}");
+        }
+        // Once it was in all begins anew.
+        world.node.refuse = vec![error(code, retry_ms)];
+        world.break_link(0);
+        world.run(ms(8000));
+        let again = waits(&world)[6..].to_vec();
+        assert!(again.len() == 2 && again[0] < ms(2000), "a lost link: {again:?}");
+        assert!((least..least + ms(1000)).contains(&again[1]), "{again:?}");
+    }
+}
+

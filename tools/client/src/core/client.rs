@@ -124,6 +124,8 @@ pub struct Client<R> {
     sent_on: Vec<Place>,
     heard: Duration,
     pinged: bool,
+    /// How often in a row the client was not let in.
+    refusals: u32,
     /// Since when the node is asked whether it lives.
     doubted: Option<Duration>,
     seen: u64,
@@ -169,6 +171,7 @@ impl<R: Random> Client<R> {
             seen: 0,
             outbox: Outbox::default(),
             room: usize::MAX,
+            refusals: 0,
             publications: Vec::new(),
             clocks: HashMap::new(),
             transport: Transport::default(),
@@ -229,7 +232,7 @@ impl<R: Random> Client<R> {
     /// The link broke, or could not be opened.
     pub fn on_link_lost(&mut self, now: Duration, error: Error) {
         if matches!(self.link, Link::Joining(_) | Link::Joined) {
-            self.lost(now, error, None);
+            self.lost(now, error, (RECONNECT, 1));
         }
     }
 

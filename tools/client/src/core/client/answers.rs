@@ -95,7 +95,7 @@ impl<R: Random> Client<R> {
         if let Some(mut key) = session.key.take() {
             overwrite(&mut key);
         }
-        (self.link, self.failures) = (Link::Joined, 0);
+        (self.link, self.failures, self.refusals) = (Link::Joined, 0, 0);
         self.sent_on.clear();
         (self.doubted, self.session_at) = (None, self.at.clone());
         self.failed.clear();

@@ -11,6 +11,9 @@ use strait_link::v1::{self, ErrorCode, client_message};
 /// What a node that a CnC named has to let the client in within, the first time; twice as long each time after it, up to
 /// [`JOIN`]. It may have died just now, and another one is to be there within 5 s.
 const JOIN_FIRST: Duration = Duration::from_secs(3);
+/// So many times at most the wait doubles where the client is not let in: eight times the 2 s that a node names, with what
+/// chance adds, is within the 30 s for which it keeps a session.
+const REFUSALS: u32 = 3;
 /// A node whose checks and link were both silent for so long is asked over the link. Checks are half a second apart, and a
 /// tenth of one where the last was not answered.
 const DOUBT: Duration = Duration::from_millis(750);
@@ -53,7 +56,7 @@ impl<R: Random> Client<R> {
             self.link = Link::Resolving(now + ANSWER);
             self.out.push_back(Output::Resolve(question));
         } else if self.at.host.is_empty() {
-            self.lost(now, before, None);
+            self.lost(now, before, (RECONNECT, 1));
         } else {
             // All CnCs are away. Where the node is well, nobody needs them.
             self.connect(now);
@@ -118,7 +121,9 @@ impl<R: Random> Client<R> {
         if self.sent_on.len() > REDIRECTS || self.sent_on.contains(&there) {
             // All of them live, and one is about to know better.
             let reason = "nodes send this client on in a circle".into();
-            return self.lose(now, Error::Refused { code: ErrorCode::TooMany, reason });
+            self.out.push_back(Output::CloseLink);
+            let error = Error::Refused { code: ErrorCode::TooMany, reason };
+            return self.not_let_in(now, error, RECONNECT);
         }
         self.out.push_back(Output::CloseLink);
         let before = std::mem::replace(&mut self.at, there);
@@ -129,31 +134,42 @@ impl<R: Random> Client<R> {
         self.connect(now);
     }
 
-    /// The node does not go on with this link.
+    /// The node does not go on with this link. `retry_ms`: when it may do so again; 0: not by waiting, or it cannot say.
     pub(super) fn refused(&mut self, now: Duration, error: Error, retry_ms: u32) {
         self.out.push_back(Output::CloseLink);
-        if error.may_pass() {
-            let wait = Duration::from_millis(retry_ms.into());
-            self.lost(now, error, (retry_ms > 0).then_some(wait));
-        } else {
-            self.end(now, error);
+        // Of its limits the node alone knows which of them pass. Its faults and its silence may, whatever it says.
+        let is_limit = matches!(error, Error::Refused { code: ErrorCode::TooMany, .. });
+        match retry_ms {
+            0 if is_limit => self.end(now, error),
+            0 => self.not_let_in(now, error, RECONNECT),
+            _ => self.not_let_in(now, error, Duration::from_millis(retry_ms.into())),
         }
+    }
+
+    /// Waits longer from one refusal to the next.
+    fn not_let_in(&mut self, now: Duration, error: Error, wait: Duration) {
+        // The last word of a link that was open says nothing about how the next one fares.
+        let is_in = matches!(self.link, Link::Joined);
+        let times = if is_in { 1 } else { 1 << self.refusals.min(REFUSALS) };
+        self.refusals += u32::from(!is_in);
+        self.lost(now, error, (wait, times));
     }
 
     /// Ends the link from here.
     pub(super) fn lose(&mut self, now: Duration, error: Error) {
         self.out.push_back(Output::CloseLink);
-        self.lost(now, error, None);
+        self.lost(now, error, (RECONNECT, 1));
     }
 
-    pub(super) fn lost(&mut self, now: Duration, error: Error, wait: Option<Duration>) {
+    /// It is tried again after so long and up to [`RECONNECT`] more by chance, all of that so many times.
+    pub(super) fn lost(&mut self, now: Duration, error: Error, (wait, times): (Duration, u32)) {
         if !error.may_pass() {
             return self.end(now, error);
         }
         let mut chance = [0; 2];
         self.random.fill(&mut chance);
         let more = RECONNECT.mul_f64(f64::from(u16::from_be_bytes(chance)) / 65_536.0);
-        let retry_in = wait.unwrap_or(RECONNECT) + more;
+        let retry_in = (wait + more) * times;
         if !matches!(self.link, Link::Resolving(_)) {
             // One that is full, or sends on, lives.
             let lives = matches!(error, Error::Refused { code: ErrorCode::TooMany, .. });
