@@ -78,7 +78,8 @@ impl Shared {
     }
 }
 
-/// A client in a scope. Each call returns at once; what comes of it is told by events. Leaves when it is dropped.
+/// A client in a scope. Each call returns at once; what comes of it is told by events. Leaves at once when it is dropped,
+/// whatever waits: [`Client::leave`] hands that over first.
 pub struct Client {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -195,7 +196,8 @@ impl Client {
         self.call(|core, _| core.ask_key_frame(subscription_id))
     }
 
-    /// Leaves for good: [`Event::Ended`] follows.
+    /// Leaves for good, as soon as the node took over what messages wait, after 2 s at the latest: [`Event::Ended`] follows,
+    /// after an [`Event::Unconfirmed`] where some were not taken.
     pub fn leave(&self) {
         self.call(|core, now| core.leave(now));
     }
@@ -222,7 +224,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.leave();
+        self.call(|core, now| core.leave_at_once(now));
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()
         {

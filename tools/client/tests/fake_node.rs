@@ -70,6 +70,8 @@ pub struct FakeNode {
     /// What the next `Auth`s are refused with, the last one first.
     pub refuse: Vec<v1::Error>,
     pub redirect: Option<v1::Redirect>,
+    /// It takes no messages: it reads them later.
+    pub slow: bool,
     /// What its session key is made of.
     fill: u8,
     pub out: Vec<Out>,
@@ -156,6 +158,11 @@ impl FakeNode {
     /// Tells one of them another session key.
     pub fn tell_key(&mut self, at: usize, fill: u8) {
         self.tell(at, 0, server_message::Body::KeyChanged(key(fill)));
+    }
+
+    /// Tells one of them what was taken over.
+    pub fn tell_taken(&mut self, at: usize, taken: v1::MessagesTaken) {
+        self.tell(at, 0, server_message::Body::MessagesTaken(taken));
     }
 
     /// A packet of a connection for framed media, the first of which is a check.
@@ -249,6 +256,7 @@ impl FakeNode {
                 };
                 self.tell(at, request, server_message::Body::Subscribed(subscribed));
             }
+            Body::SendMessage(_) if self.slow => {}
             Body::SendMessage(message) => {
                 if message.number == self.peers[at].taken + 1 {
                     self.peers[at].taken += 1;

@@ -291,6 +291,36 @@ fn messages_of_the_greatest_length_and_in_bulk_break_no_link() {
 }
 
 #[test]
+fn who_leaves_is_told_what_the_node_did_not_take() {
+    let unconfirmed = |server: &Server, slow: bool| {
+        let ann = Member::connect(server.descriptor());
+        ann.wait("Joined", |event| matches!(event, Event::Joined { .. }).then_some(()));
+        server.node.lock().unwrap().slow = slow;
+        for number in 1..=20 {
+            assert_eq!(ann.client.send_message("", vec![7; 50_000], false), Ok(number));
+        }
+        ann.client.leave();
+        assert_eq!(ann.client.send_message("", Vec::new(), false), Err(Error::Ended));
+        let mut numbers: Vec<u64> = Vec::new();
+        ann.wait("Ended", |event| match event {
+            Event::Unconfirmed { numbers: some } => {
+                numbers.extend(some);
+                None
+            }
+            Event::Ended(error) => Some(error.clone()),
+            _ => None,
+        });
+        numbers
+    };
+    let server = Server::start(true);
+    let lacking = unconfirmed(&server, false);
+    let taken = server.node.lock().unwrap().peers[0].taken;
+    // On a machine that is very slow two seconds are short; what was not taken is told then as well.
+    assert!(taken + lacking.len() as u64 >= 20 && taken > 0, "{taken} taken, {lacking:?}");
+    assert_eq!(unconfirmed(&server, true), (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_no_node_ever_takes_is_refused_at_once() {
     let server = Server::start(true);
     let mut descriptor = server.descriptor();

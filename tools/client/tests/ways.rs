@@ -5,6 +5,7 @@ use crate::virtual_net::{AUDIO, VIDEO, World, ms};
 use std::time::Duration;
 use strait_client::Error;
 use strait_client::core::client::Event;
+use strait_client::core::sending::Frame;
 use strait_link::v1::{self, transport_report::State};
 
 fn two(seed: u64) -> World {
@@ -484,6 +485,103 @@ fn no_message_is_lost_or_doubled_over_broken_links() {
     }
 }
 
+/// What a member was told of messages that were not confirmed, and that it is at its end with that.
+fn left(world: &World, at: usize) -> Vec<u64> {
+    let events: Vec<_> = world.members[at].events.iter().map(|(_, event)| event).collect();
+    match events.as_slice() {
+        [.., Event::Unconfirmed { numbers }, Event::Ended(Error::Ended)] => numbers.clone(),
+        [.., Event::Ended(Error::Ended)] => Vec::new(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_leaves_hands_over_first_what_waits() {
+    let leaving = |seed| {
+        let mut world = two(seed);
+        world.run(ms(500));
+        let client = &mut world.members[0].client;
+        // The link takes one at a time.
+        client.give_room(1);
+        for n in 0..20 {
+            client.send_message("", vec![n], false).unwrap();
+        }
+        client.leave(world.now);
+        assert_eq!(client.send_message("", vec![20], false), Err(Error::Ended));
+        assert_eq!(client.subscribe("any", false), Err(Error::Ended));
+        assert_eq!(client.publish(v1::Publish::default()), Err(Error::Ended));
+        world
+    };
+    let mut world = leaving(21);
+    let heard = world.members[1].heard.len();
+    for _ in 0..20 {
+        world.run(ms(50));
+        world.members[0].client.give_room(1);
+    }
+    world.run(ms(100));
+    assert_eq!(messages(&world, 1), (0..20).collect::<Vec<_>>());
+    assert_eq!(left(&world, 0), [0; 0]);
+    assert!(world.members[1].heard.len() < heard + 5, "who left is not heard any more");
+
+    let mut world = leaving(22);
+    world.node.slow = true;
+    world.members[0].client.give_room(usize::MAX);
+    world.run(ms(1900));
+    assert!(!world.members[0].events.iter().any(|(_, event)| matches!(event, Event::Ended(_))));
+    world.run(ms(200));
+    assert_eq!(left(&world, 0), (1..=20).collect::<Vec<_>>(), "it is told what is not known");
+
+    // Over another link, where that comes in time.
+    let mut came = 0;
+    for seed in 0..20 {
+        let mut world = leaving(seed);
+        world.break_link(0);
+        world.run(ms(100));
+        world.members[0].client.give_room(usize::MAX);
+        world.run(ms(2500));
+        let (unknown, taken) = (left(&world, 0).len(), messages(&world, 1).len());
+        // What came may not be confirmed in time: then it is not known.
+        assert!(unknown + taken >= 20, "seed {seed}: {taken} came, {unknown} are not known");
+        came += u32::from(taken == 20);
+    }
+    assert!(came > 5, "{came}");
+}
+
+#[test]
+fn media_that_nobody_takes_does_not_pile_up() {
+    let mut world = two(24);
+    world.run(ms(2000));
+    let (now, member) = (world.now, &mut world.members[0]);
+    let frame = Frame { payload: &[0; 1000], timestamp: 0, marker: false, level: None };
+    for _ in 0..10_000 {
+        member.client.send(now, member.voice.unwrap(), 0, &frame).unwrap();
+    }
+    let waiting = std::iter::from_fn(|| member.client.poll()).count();
+    assert_eq!(waiting, 4096);
+}
+
+#[test]
+fn messages_keep_their_names_in_another_session() {
+    let mut world = two(23);
+    world.run(ms(500));
+    let send =
+        |world: &mut World| world.members[0].client.send_message("", vec![0], false).unwrap();
+    assert_eq!((send(&mut world), send(&mut world)), (1, 2));
+    world.run(ms(500));
+    world.node.forgetful = true;
+    world.break_link(0);
+    world.run(ms(5000));
+    world.node.slow = true;
+    assert_eq!(send(&mut world), 3);
+    world.run(ms(500));
+    // The node counts from 1 again.
+    let taken = v1::MessagesTaken { number: 1, undelivered: vec![1] };
+    world.node.tell_taken(2, taken);
+    world.run(ms(500));
+    let told = |(_, event): &(Duration, Event)| *event == Event::Undelivered { numbers: vec![3] };
+    assert!(world.members[0].events.iter().any(told), "{:?}", world.members[0].events);
+}
+
 #[test]
 fn media_goes_on_without_a_link_and_reconnects_wait_one_to_two_seconds() {
     let mut world = two(5);
@@ -557,44 +655,6 @@ fn refusals_end_it_or_are_tried_again_as_the_node_says() {
     assert_eq!(world.node.peers.len(), 1, "after as long as the node said, and up to a second");
 }
 
-#[test]
-fn who_is_sent_to_a_node_that_is_away_or_in_a_circle_asks_again() {
-    let redirect = || Some(v1::Redirect { host: "other.example".into(), port: 443 });
-    let mut world = World::new(9);
-    world.node.redirect = redirect();
-    world.away = Some("other.example".into());
-    world.join();
-    world.run(ms(5000));
-    assert_eq!(world.node.peers.len(), 1, "let in where it came first");
-    assert_eq!(world.members[0].hosts, ["node.example", "other.example", "node.example"]);
-
-    let mut world = World::new(9);
-    world.circle = redirect();
-    world.join();
-    world.run(ms(1000));
-    let (_, last) = world.members[0].events.last().unwrap();
-    let Event::LinkLost { error: Error::Refused { reason: why, .. }, .. } = last else {
-        panic!("{last:?}")
-    };
-    assert!(why.contains("circle"), "{why}");
-    // The second one names itself.
-    assert_eq!(world.members[0].hosts.len(), 2);
-    // And not sooner again than after any other loss.
-    world.circle = None;
-    world.run(ms(3000));
-    assert_eq!(world.members[0].hosts[2..], ["node.example"]);
-    assert_eq!(world.node.peers.len(), 1);
-}
-
-#[test]
-fn a_redirect_is_followed() {
-    let mut world = World::new(8);
-    world.node.redirect = Some(v1::Redirect { host: "other.example".into(), port: 443 });
-    world.join();
-    world.run(ms(1000));
-    assert_eq!((world.node.peers.len(), world.other.peers.len()), (0, 1));
-    assert_eq!(world.members[0].transport(), State::UdpRelay);
-}
 /// How long the first member waited before it tried again, each time.
 fn waits(world: &World) -> Vec<Duration> {
     let waits = world.members[0].events.iter().filter_map(|(_, event)| match event {
@@ -633,3 +693,41 @@ fn who_is_refused_again_and_again_waits_longer_each_time() {
     }
 }
 
+#[test]
+fn who_is_sent_to_a_node_that_is_away_or_in_a_circle_asks_again() {
+    let redirect = || Some(v1::Redirect { host: "other.example".into(), port: 443 });
+    let mut world = World::new(9);
+    world.node.redirect = redirect();
+    world.away = Some("other.example".into());
+    world.join();
+    world.run(ms(5000));
+    assert_eq!(world.node.peers.len(), 1, "let in where it came first");
+    assert_eq!(world.members[0].hosts, ["node.example", "other.example", "node.example"]);
+
+    let mut world = World::new(9);
+    world.circle = redirect();
+    world.join();
+    world.run(ms(1000));
+    let (_, last) = world.members[0].events.last().unwrap();
+    let Event::LinkLost { error: Error::Refused { reason: why, .. }, .. } = last else {
+        panic!("{last:?}")
+    };
+    assert!(why.contains("circle"), "{why}");
+    // The second one names itself.
+    assert_eq!(world.members[0].hosts.len(), 2);
+    // And not sooner again than after any other loss.
+    world.circle = None;
+    world.run(ms(3000));
+    assert_eq!(world.members[0].hosts[2..], ["node.example"]);
+    assert_eq!(world.node.peers.len(), 1);
+}
+
+#[test]
+fn a_redirect_is_followed() {
+    let mut world = World::new(8);
+    world.node.redirect = Some(v1::Redirect { host: "other.example".into(), port: 443 });
+    world.join();
+    world.run(ms(1000));
+    assert_eq!((world.node.peers.len(), world.other.peers.len()), (0, 1));
+    assert_eq!(world.members[0].transport(), State::UdpRelay);
+}

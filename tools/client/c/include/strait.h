@@ -108,6 +108,10 @@ int32_t strait_create(strait_on_event on_event, strait_on_media on_media, void *
  * it is an error; it is to be given to strait_free(). answer may be null. What comes of the request later is told by events;
  * one may be told before this returns.
  *
+ * Messages (`send_message`) wait here until the node took them over: as many as it names, and 8 MiB at most, as which each
+ * counts its payload, its receiver's name and 64 bytes. One more is STRAIT_TOO_MANY: send it later. `leave` hands over what
+ * waits before it ends the client, for 2 s at most, and the event `unconfirmed` names the rest.
+ *
  * Returns the code that an error's answer names, STRAIT_OK otherwise.
  */
 int32_t strait_invoke(strait_client client, const char *request, size_t request_len, char **answer);
@@ -130,8 +134,8 @@ int32_t strait_send(strait_client client, uint32_t publication, uint32_t encodin
 /*
  * Leaves the scope, and ends the client. No callback begins after this was called, and none is under way when it returns,
  * unless it was called by that callback: what user_data points to may be freed then. Who holds a lock that the callback waits
- * for must not call this, nor two callbacks with each other's client. For the event `ended`, invoke `leave` and wait for it
- * before.
+ * for must not call this, nor two callbacks with each other's client. Messages that wait are lost: invoke `leave`, and wait
+ * for the event `ended`, before.
  *
  * STRAIT_BAD_CLIENT: there is no such client.
  */

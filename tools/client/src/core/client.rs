@@ -24,10 +24,16 @@ use strait_link::{Frames, MESSAGE_BYTES, STRANGER_BYTES, VERSION, encode};
 /// Before a link is tried again it is waited so long, and up to as long once more by chance: nodes that come back must not
 /// meet everybody at once.
 pub const RECONNECT: Duration = Duration::from_secs(1);
+/// How long a client that leaves hands over what messages wait: some megabytes on most lines, and about as long as it takes
+/// to come back over another link. Nobody waits longer for a program to end.
+pub const LEAVE: Duration = Duration::from_secs(2);
 /// What the node has to answer `Auth` within, connection and TLS included.
 const JOIN: Duration = Duration::from_secs(15);
 /// Redirects in a row.
 const REDIRECTS: usize = 5;
+/// Packets of media that wait to be taken: those of some seconds, in which the application takes an event and sends meanwhile.
+/// More are left out, for late media is worth nothing.
+const WAITING: usize = 4096;
 /// Pings where the node names no interval.
 const PING: Duration = Duration::from_secs(5);
 
@@ -118,14 +124,14 @@ pub struct Client<R> {
     failed: String,
     /// Links that failed since the last join.
     failures: u32,
+    /// How often in a row the client was not let in.
+    refusals: u32,
     /// The node that the application named, while another one sent us elsewhere.
     home: Option<Place>,
     /// The nodes that sent us on, one after the other.
     sent_on: Vec<Place>,
     heard: Duration,
     pinged: bool,
-    /// How often in a row the client was not let in.
-    refusals: u32,
     /// Since when the node is asked whether it lives.
     doubted: Option<Duration>,
     seen: u64,
@@ -138,6 +144,8 @@ pub struct Client<R> {
     transport: Transport,
     transport_state: v1::transport_report::State,
     media: Media,
+    /// It is left once nothing waits any more in `outbox`, and then at the latest.
+    leaves_by: Option<Duration>,
     out: VecDeque<Output>,
 }
 
@@ -163,6 +171,7 @@ impl<R: Random> Client<R> {
             subscriptions: Subscriptions::default(),
             failed: String::new(),
             failures: 0,
+            refusals: 0,
             home: None,
             sent_on: Vec::new(),
             heard: Duration::ZERO,
@@ -171,12 +180,12 @@ impl<R: Random> Client<R> {
             seen: 0,
             outbox: Outbox::default(),
             room: usize::MAX,
-            refusals: 0,
             publications: Vec::new(),
             clocks: HashMap::new(),
             transport: Transport::default(),
             transport_state: v1::transport_report::State::Disconnected,
             media: Media::default(),
+            leaves_by: None,
             out: VecDeque::new(),
         }
     }
@@ -260,6 +269,9 @@ impl<R: Random> Client<R> {
 
     /// Does what is due.
     pub fn on_time(&mut self, now: Duration) {
+        if self.leaves_by.is_some_and(|by| by <= now) {
+            return self.leave_at_once(now);
+        }
         let ping = self.ping();
         match self.link {
             Link::Waiting(until) if until <= now => self.seek(now),
@@ -298,7 +310,8 @@ impl<R: Random> Client<R> {
         };
         let media = self.session.as_ref().and_then(|_| self.media.due());
         let transport = self.session.as_ref().and_then(|_| self.transport.due());
-        link.into_iter().chain(self.watch_due()).chain(media).chain(transport).min()
+        let others = [link, self.leaves_by, self.watch_due(), media, transport];
+        others.into_iter().flatten().min()
     }
 
     /// What is to be done next. To be asked until there is nothing more, after each other call.
@@ -316,7 +329,7 @@ impl<R: Random> Client<R> {
     fn feed(&mut self) {
         while self.room > 0
             && matches!(self.link, Link::Joined)
-            && let Some(message) = self.outbox.give().cloned()
+            && let Some(message) = self.outbox.give()
         {
             self.room = self.room.saturating_sub(message.payload.len());
             self.tell(client_message::Body::SendMessage(message));
@@ -328,6 +341,10 @@ impl<R: Random> Client<R> {
         self.forget_session(now);
         self.flush();
         self.link = Link::Ended;
+        let numbers = self.outbox.give_up();
+        if !numbers.is_empty() {
+            self.event(Event::Unconfirmed { numbers });
+        }
         self.event(Event::Ended(error));
     }
 
@@ -375,7 +392,9 @@ impl<R: Random> Client<R> {
     /// Passes on what the ways are to send.
     fn flush(&mut self) {
         while let Some(packet) = self.transport.poll() {
+            let is_late = self.out.len() >= WAITING;
             match packet {
+                Packet::Udp(..) | Packet::Framed(_) | Packet::Link(_) if is_late => {}
                 Packet::Udp(to, bytes) => self.out.push_back(Output::Datagram(to, bytes)),
                 Packet::Framed(packet) => self.out.push_back(Output::Media(packet)),
                 Packet::OpenFramed(port) => {

@@ -8,17 +8,25 @@ const UNCONFIRMED: usize = 256;
 /// Bytes of messages that wait: 128 of the longest, more than a node takes in a second. It bounds an application's memory
 /// where the node reads slowly or is away.
 pub const BYTES: usize = 8 << 20;
+/// Bytes of messages that are given without being confirmed: what a node reads ahead for who speaks faster than it may, so
+/// that confirmations behind them are read at once.
+const UNDER_WAY: usize = 4 << 20;
 /// What a message weighs besides its payload and receiver.
 const OVERHEAD: usize = 64;
 
-/// See above. Numbers go on over all links of a session, so that what was sent twice is taken once.
+/// See above. Numbers go on over all links of a session, so that what was sent twice is taken once. To the application they
+/// go on over all sessions.
 #[derive(Default)]
 pub struct Outbox {
+    /// With the application's numbers.
     waiting: VecDeque<SendMessage>,
     /// So many of them, the first, were given to the link.
     given: usize,
+    given_bytes: usize,
     bytes: usize,
     last: u64,
+    /// So many messages, the first, were of sessions of before: this one counts from 1.
+    before: u64,
     most: Option<usize>,
 }
 
@@ -40,41 +48,50 @@ impl Outbox {
         Some(self.last)
     }
 
-    /// The next for the link. To be asked while there is room there.
-    pub fn give(&mut self) -> Option<&SendMessage> {
+    /// The next for the link, with its number there. To be asked while there is room there.
+    pub fn give(&mut self) -> Option<SendMessage> {
         let message = self.waiting.get(self.given)?;
-        self.given += 1;
+        let bytes = self.given_bytes + weight(message);
+        if bytes > UNDER_WAY {
+            return None;
+        }
+        let mut message = message.clone();
+        (self.given, self.given_bytes) = (self.given + 1, bytes);
+        message.number -= self.before;
         Some(message)
     }
 
-    /// Whether the node did not confirm it yet.
+    /// What the application calls the message with this number on the link; none where the node confirmed it before.
     #[must_use]
-    pub fn is_waiting(&self, number: u64) -> bool {
-        self.waiting.front().is_some_and(|first| first.number <= number) && number <= self.last
+    pub fn waiting(&self, number: u64) -> Option<u64> {
+        let number = number.checked_add(self.before).filter(|number| *number <= self.last)?;
+        self.waiting.front().filter(|first| first.number <= number).map(|_| number)
     }
 
-    /// All up to this number were taken over.
+    /// All up to this number on the link were taken over.
     pub fn taken(&mut self, number: u64) {
+        let number = number.saturating_add(self.before);
         while let Some(message) = self.waiting.pop_front_if(|message| message.number <= number) {
             self.bytes -= weight(&message);
-            self.given = self.given.saturating_sub(1);
+            if self.given > 0 {
+                self.given -= 1;
+                self.given_bytes -= weight(&message);
+            }
         }
     }
 
     /// All is to be given anew, to a new link; `resumed`: of the same session. In another one numbers begin anew.
     pub fn rewind(&mut self, resumed: bool) {
-        self.given = 0;
+        (self.given, self.given_bytes) = (0, 0);
         if !resumed {
-            let numbers = 1..;
-            self.waiting.iter_mut().zip(numbers).for_each(|(message, n)| message.number = n);
-            self.last = self.waiting.len() as u64;
+            self.before = self.last - self.waiting.len() as u64;
         }
     }
 
-    /// How many wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.waiting.len()
+    /// Gives up what waits: its numbers.
+    pub fn give_up(&mut self) -> Vec<u64> {
+        (self.bytes, self.given, self.given_bytes) = (0, 0, 0);
+        self.waiting.drain(..).map(|message| message.number).collect()
     }
 
     /// Whether none waits.
@@ -108,16 +125,19 @@ mod tests {
         }
         assert!(outbox.push(message(9)).is_none(), "too many wait");
         outbox.taken(1);
-        assert_eq!(
-            [1, 2, 3, 4].map(|number| outbox.is_waiting(number)),
-            [false, true, true, false]
-        );
+        let waiting = |outbox: &Outbox| [0, 1, 2, 3, 4, u64::MAX].map(|n| outbox.waiting(n));
+        assert_eq!(waiting(&outbox), [None, None, Some(2), Some(3), None, None]);
         assert_eq!(outbox.push(message(4)).unwrap(), 4);
         assert_eq!(numbers(&mut outbox, true), [(2, 2), (3, 3), (4, 4)]);
+        // In another session: to the application they are what they were.
         assert_eq!(numbers(&mut outbox, false), [(1, 2), (2, 3), (3, 4)]);
+        assert_eq!(waiting(&outbox), [None, Some(2), Some(3), Some(4), None, None]);
         outbox.taken(3);
         assert!(outbox.is_empty());
-        assert_eq!(outbox.push(message(5)).unwrap(), 4);
+        assert_eq!(outbox.push(message(5)).unwrap(), 5);
+        assert_eq!(numbers(&mut outbox, true), [(4, 5)]);
+        assert_eq!((outbox.give_up(), outbox.is_empty(), outbox.bytes), (vec![5], true, 0));
+        assert_eq!(outbox.push(message(6)).unwrap(), 6);
     }
 
     #[test]
@@ -134,7 +154,12 @@ mod tests {
         assert!(outbox.push(message()).is_some(), "there is room again");
         outbox.rewind(true);
         assert_eq!(outbox.give().unwrap().number, 2);
+        let given = std::iter::from_fn(|| outbox.give()).last().unwrap().number;
+        assert_eq!(given, 1 + (UNDER_WAY / (65_536 + OVERHEAD)) as u64, "so many are under way");
+        outbox.taken(2);
+        assert_eq!(outbox.give().unwrap().number, given + 1);
         outbox.taken(u64::MAX);
-        assert!(outbox.give().is_none() && outbox.is_empty() && outbox.bytes == 0);
+        assert!(outbox.give().is_none() && outbox.is_empty());
+        assert_eq!((outbox.bytes, outbox.given, outbox.given_bytes), (0, 0, 0));
     }
 }

@@ -41,6 +41,8 @@ pub enum Event {
     Message { from: String, payload: Vec<u8>, text: bool, direct: bool },
     /// Messages to peers who are not there.
     Undelivered { numbers: Vec<u64> },
+    /// Messages that the node did not confirm, and will not: it may have taken them over or not. `Ended` follows.
+    Unconfirmed { numbers: Vec<u64> },
     /// A packet of a subscription.
     Payload(Payload),
     /// A key frame is wanted.

@@ -8,6 +8,8 @@ use strait_link::v1::{self, Preferences};
 
 /// Subscriptions that are kept: as many as streams come.
 const KEPT: usize = 256;
+/// Publications, and peers, that are remembered: those of a scope with a thousand peers who publish all that they may.
+pub(super) const KNOWN: usize = 16_384;
 /// What ended so short before the client came to another node ended because its publisher went there first.
 const BEFORE: Duration = Duration::from_secs(10);
 /// A publisher who has not come by then does not come.
@@ -82,7 +84,9 @@ impl Subscriptions {
     }
 
     pub(super) fn joined(&mut self, peer: &v1::Peer) {
-        self.peers.insert(peer.peer_id.clone(), peer.name.clone());
+        if self.peers.len() < KNOWN {
+            self.peers.insert(peer.peer_id.clone(), peer.name.clone());
+        }
         for publication in &peer.publications {
             self.started(&peer.peer_id, publication);
         }
@@ -101,7 +105,9 @@ impl Subscriptions {
         for one in self.kept.iter_mut().filter(is_it) {
             one.origin.get_or_insert_with(|| origin.clone());
         }
-        self.origins.insert(publication_id, origin);
+        if self.origins.len() < KNOWN {
+            self.origins.insert(publication_id, origin);
+        }
     }
 
     pub(super) fn ended(&mut self, now: Duration, publication_id: &str) {

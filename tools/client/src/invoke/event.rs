@@ -97,6 +97,11 @@ records! { Serialize:
         /// Of `send_message`.
         numbers: Vec<u64>,
     }
+    /// Messages that the node did not confirm, and will not: it may have taken them over or not. `ended` follows.
+    Unconfirmed "unconfirmed" {
+        /// Of `send_message`.
+        numbers: Vec<u64>,
+    }
     /// An encoder is to make a key frame.
     KeyFrameWanted "key_frame_wanted" {
         /// Of `published`.
@@ -315,6 +320,7 @@ pub(super) fn to_json(event: Event) -> Option<String> {
             json(Message { from, text, data, direct })
         }
         Event::Undelivered { numbers } => json(Undelivered { numbers }),
+        Event::Unconfirmed { numbers } => json(Unconfirmed { numbers }),
         Event::Payload(_) => None,
         Event::KeyFrameWanted { publication_id, encoding } => {
             json(KeyFrameWanted { publication_id, encoding })

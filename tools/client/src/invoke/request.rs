@@ -108,7 +108,9 @@ records! { Deserialize:
         /// These.
         peer_ids: Option<Vec<String>>,
     }
-    /// Sends a message. It is kept and sent again until the node took it over; 8 MiB wait at most. One of `text` and `data` is needed.
+    /// Sends a message. It is kept and sent again until the node took it over. As many wait as the node names (256 before it
+    /// did), and 8 MiB at most, as which a message counts its payload, `to` and 64 bytes: `TOO_MANY` beyond, send it later.
+    /// One of `text` and `data` is needed.
     SendMessage "send_message" => "`number`; then `undelivered` where nobody of that name is there." {
         /// A peer; all others without.
         to: Option<String>,
@@ -126,8 +128,9 @@ records! { Deserialize:
         /// Of `subscribed`.
         subscription_id: String,
     }
-    /// Leaves for good.
-    Leave "leave" => "`{}`; then `ended`." {}
+    /// Leaves for good, once the node took over what messages wait, after 2 s at the latest. Nothing can be asked or sent
+    /// any more.
+    Leave "leave" => "`{}`; then `unconfirmed` where the node did not take over all, then `ended`." {}
 }
 
 records! { Deserialize:

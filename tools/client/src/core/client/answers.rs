@@ -3,6 +3,7 @@
 use super::{Asked, Client, Event, Handle, Link};
 use crate::core::path::Random;
 use crate::core::sending::Stream;
+use crate::core::subscriptions::KNOWN;
 use crate::error::Error;
 use std::time::Duration;
 use strait_link::v1::{self, client_message, server_message, user_event};
@@ -59,11 +60,16 @@ impl<R: Random> Client<R> {
             (Body::Message(message), _) => self.on_received(message),
             (Body::MessagesTaken(taken), _) => {
                 // After a reconnect the node names some once more.
-                let mut numbers = taken.undelivered;
-                numbers.retain(|number| self.outbox.is_waiting(*number));
+                let numbers = taken.undelivered.iter();
+                let numbers = numbers.filter_map(|number| self.outbox.waiting(*number));
+                let numbers = numbers.collect::<Vec<_>>();
                 self.outbox.taken(taken.number);
                 if !numbers.is_empty() {
                     self.event(Event::Undelivered { numbers });
+                }
+                self.feed();
+                if self.leaves_by.is_some() && self.outbox.is_empty() {
+                    self.leave_at_once(now);
                 }
             }
             (Body::Media(media), _) => self.on_packet(now, None, media.packet),
@@ -199,7 +205,9 @@ impl<R: Random> Client<R> {
         let codec =
             codecs.clone().find(|codec| codec.name.eq_ignore_ascii_case(&publication.codec));
         let clock = codec.map_or(90_000, |codec| codec.clock_rate_hz);
-        self.clocks.insert(publication.publication_id.clone(), clock);
+        if self.clocks.len() < KNOWN {
+            self.clocks.insert(publication.publication_id.clone(), clock);
+        }
     }
 
     fn on_received(&mut self, message: v1::MessageReceived) {

@@ -1,6 +1,6 @@
 //! What the application asks of a client.
 
-use super::{Asked, Client, Handle, Link, Publication, Statistics};
+use super::{Asked, Client, Handle, LEAVE, Link, Publication, Statistics};
 use crate::core::output::Event;
 use crate::core::path::Random;
 use crate::core::resolver::Place;
@@ -12,6 +12,8 @@ use strait_link::{MESSAGE_BYTES, encode};
 
 /// Requests that wait for an answer.
 const REQUESTS: usize = 1024;
+/// Publications where the node did not say yet how many it takes; four times a node's own limit.
+const PUBLICATIONS: usize = 64;
 /// Bytes of a message where the node did not say yet what it takes; a node's own default.
 const MESSAGE: usize = 65_536;
 
@@ -21,8 +23,12 @@ impl<R: Random> Client<R> {
     /// # Errors
     /// Too many.
     pub fn publish(&mut self, request: v1::Publish) -> Result<Handle, Error> {
-        let most = self.limits().publications as usize;
-        if most > 0 && self.publications.len() >= most {
+        self.check_here()?;
+        let most = match self.limits().publications as usize {
+            0 => PUBLICATIONS,
+            most => most,
+        };
+        if self.publications.len() >= most {
             return Err(Error::TooMany("publications"));
         }
         let handle = self.next_request();
@@ -92,12 +98,13 @@ impl<R: Random> Client<R> {
         Ok(handle)
     }
 
-    /// Sends a message to a peer, or to all others with an empty `to`; its number. It is sent again over a new link until
-    /// the node took it over.
+    /// Sends a message to a peer, or to all others with an empty `to`; its number, which counts from 1 for as long as the
+    /// client lives. It is sent again over a new link until the node took it over.
     ///
     /// # Errors
     /// It is too long, or too many wait: more than the node names, or [`BYTES`](crate::core::outbox::BYTES).
     pub fn send_message(&mut self, to: &str, payload: Vec<u8>, text: bool) -> Result<u64, Error> {
+        self.check_here()?;
         let most = match self.limits().message_bytes as usize {
             0 => MESSAGE,
             most => most,
@@ -122,6 +129,7 @@ impl<R: Random> Client<R> {
         encoding: usize,
         frame: &Frame<'_>,
     ) -> Result<(), Error> {
+        self.check_here()?;
         let bytes = frame.payload.len();
         if bytes > PAYLOAD_BYTES {
             return Err(Error::TooLarge { what: "an RTP payload", bytes, most: PAYLOAD_BYTES });
@@ -170,15 +178,36 @@ impl<R: Random> Client<R> {
         }
     }
 
-    /// Leaves for good.
+    /// Leaves for good, as soon as the node took over what messages wait, after [`LEAVE`] at the latest. Nothing can be asked
+    /// or sent any more from now on.
     pub fn leave(&mut self, now: Duration) {
+        if self.outbox.is_empty() {
+            return self.leave_at_once(now);
+        }
+        // Nobody is to hear who left.
+        self.publications.clear();
+        self.leaves_by.get_or_insert(now + LEAVE);
+    }
+
+    /// The same now, whatever waits.
+    pub fn leave_at_once(&mut self, now: Duration) {
+        if matches!(self.link, Link::Ended) {
+            return;
+        }
         if matches!(self.link, Link::Joined) {
             self.tell(client_message::Body::Leave(v1::Leave { reason: String::new() }));
         }
         self.end(now, Error::Ended);
     }
 
+    /// Somebody who leaves, or was ended, asks for nothing more.
+    fn check_here(&self) -> Result<(), Error> {
+        let is_over = self.leaves_by.is_some() || matches!(self.link, Link::Ended);
+        if is_over { Err(Error::Ended) } else { Ok(()) }
+    }
+
     fn check_joined(&self) -> Result<(), Error> {
+        self.check_here()?;
         if !matches!(self.link, Link::Joined) {
             return Err(Error::NotJoined);
         }
