@@ -306,10 +306,26 @@ pub const LINK_MEDIA_BYTES: usize = 64 << 10;
 pub const LINK_READ_BYTES: usize = 4 << 10;
 /// Requests and messages of a link that are carried out before anything else has its turn.
 pub const LINK_BATCH: usize = 64;
-/// Messages to a native client that it did not confirm; beyond, its session ends.
+/// Messages to a native client that were sent and that it did not confirm; the next ones wait.
 pub const UNCONFIRMED_MESSAGES: usize = 4096;
 /// Bytes of them.
 pub const UNCONFIRMED_BYTES: usize = 4 << 20;
+/// What is read ahead of a client that spoke too fast, so that its confirmations are found: as much as
+/// a client is asked to leave unconfirmed, each message with 512 bytes of its own.
+pub const LINK_AHEAD_BYTES: usize = UNCONFIRMED_BYTES + 512 * UNCONFIRMED_MESSAGES;
+/// Messages to a native client that it did not confirm, sent or not; beyond, its session ends. At the
+/// default rates eight may speak to it in a burst at once, who confirms nothing meanwhile.
+pub const WAITING_MESSAGES: usize = 4 * UNCONFIRMED_MESSAGES;
+/// Bytes of them: shared with the others that the same message waits for.
+pub const WAITING_BYTES: usize = 4 * UNCONFIRMED_BYTES;
+/// What waits for a native client's session to look at it: a scope's events, and messages as far as they
+/// may wait behind.
+pub const LINK_NOTICES: usize = NOTICES + WAITING_MESSAGES;
+/// Bytes of messages to a client that are on their way to its socket: the next ones wait where they are
+/// kept anyhow, and what is no message goes before them. Several of the largest.
+pub const LINK_FEED_BYTES: usize = 256 << 10;
+const _: () = assert!(LINK_FEED_BYTES >= 2 * MESSAGE_BYTES);
+const _: () = assert!(LINK_FEED_BYTES <= LINK_OUT_BYTES / 4);
 /// Messages for data channels that wait for the relay: 16 MiB at most. Beyond, they go by WebSocket.
 pub const CHANNEL_MESSAGES: usize = 256;
 /// Channels to be closed that wait for the relay: each of its associations' for messages.

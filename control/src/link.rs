@@ -179,7 +179,7 @@ impl Links {
             // Greetings are over within seconds.
             Err(fault) => return self.refuse(wire, 0, fault.passing().into()).await,
         };
-        let (request, auth) = match timeout(limits::AUTH_TIME, wire.next()).await {
+        let (request, auth) = match timeout(limits::AUTH_TIME, wire.message()).await {
             Ok(Ok(message)) => match self.first(message) {
                 Ok(first) => first,
                 Err((request, refusal)) => return self.refuse(wire, request, refusal).await,

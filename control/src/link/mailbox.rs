@@ -10,10 +10,13 @@ use crate::scope::Notice;
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Number of the last one.
-    sent: u64,
-    /// Those that were not confirmed, without gaps, the last one being `sent`.
+    last: u64,
+    /// Those that were not confirmed, without gaps, the last one being `last`.
     unconfirmed: VecDeque<(Arc<Notice>, usize)>,
     bytes: usize,
+    /// The first of these, which went out over this link.
+    sent: usize,
+    sent_bytes: usize,
 }
 
 /// Messages from the client.
@@ -49,38 +52,67 @@ pub enum Number {
 impl Outbox {
     /// Numbers what waits from `number` on: so many the client has, of a process of before.
     pub fn begin_after(&mut self, number: u64) {
-        let count = u64::try_from(self.unconfirmed.len()).unwrap_or_default();
-        self.sent = number.min(u64::MAX / 2) + count;
+        self.last = number.min(u64::MAX / 2) + count(self.unconfirmed.len());
     }
 
-    /// Keeps a message. Returns its number; none when too many are not confirmed.
-    pub fn push(&mut self, message: Arc<Notice>, bytes: usize) -> Option<u64> {
-        if self.unconfirmed.len() >= limits::UNCONFIRMED_MESSAGES
-            || self.bytes + bytes > limits::UNCONFIRMED_BYTES
+    /// Keeps a message. False when too many wait.
+    pub fn push(&mut self, message: Arc<Notice>, bytes: usize) -> bool {
+        if self.unconfirmed.len() >= limits::WAITING_MESSAGES
+            || self.bytes + bytes > limits::WAITING_BYTES
         {
-            return None;
+            return false;
         }
-        self.sent += 1;
+        self.last += 1;
         self.bytes += bytes;
         self.unconfirmed.push_back((message, bytes));
-        Some(self.sent)
+        true
+    }
+
+    /// Whether the client may be sent another one now.
+    pub fn is_due(&self) -> bool {
+        self.sent < self.unconfirmed.len()
+            && self.sent < limits::UNCONFIRMED_MESSAGES
+            && self.sent_bytes < limits::UNCONFIRMED_BYTES
+    }
+
+    /// The next one to be sent, with its number.
+    pub fn next(&mut self) -> Option<(u64, Arc<Notice>)> {
+        if !self.is_due() {
+            return None;
+        }
+        let (message, bytes) = self.unconfirmed.get(self.sent)?;
+        self.sent += 1;
+        self.sent_bytes += bytes;
+        let behind = self.unconfirmed.len() - self.sent;
+        Some((self.last - count(behind), Arc::clone(message)))
     }
 
     /// The client has all up to `number`. One beyond what was sent says nothing.
     pub fn seen(&mut self, number: u64) {
-        let missing = self.sent.checked_sub(number).and_then(|n| usize::try_from(n).ok());
-        let Some(missing) = missing else { return };
+        let missing = self.last.checked_sub(number).and_then(|n| usize::try_from(n).ok());
+        let unsent = self.unconfirmed.len() - self.sent;
+        let Some(missing) = missing.filter(|missing| *missing >= unsent) else { return };
         while self.unconfirmed.len() > missing {
             let Some((_, bytes)) = self.unconfirmed.pop_front() else { return };
             self.bytes -= bytes;
+            self.sent -= 1;
+            self.sent_bytes -= bytes;
+        }
+        if self.unconfirmed.is_empty() {
+            // What came in a burst must not keep its room.
+            self.unconfirmed.shrink_to(limits::LINK_BATCH);
         }
     }
 
-    /// What was not confirmed, with its numbers.
-    pub fn unconfirmed(&self) -> impl Iterator<Item = (u64, &Arc<Notice>)> {
-        let count = u64::try_from(self.unconfirmed.len()).unwrap_or_default();
-        (self.sent - count + 1..).zip(self.unconfirmed.iter().map(|(message, _)| message))
+    /// Another link begins, whose client has all up to `number`: the rest is sent again.
+    pub fn link_begins(&mut self, number: u64) {
+        self.seen(number);
+        (self.sent, self.sent_bytes) = (0, 0);
     }
+}
+
+fn count(messages: usize) -> u64 {
+    u64::try_from(messages).unwrap_or(u64::MAX)
 }
 
 impl Inbox {
@@ -154,20 +186,36 @@ mod tests {
         }))
     }
 
+    /// The numbers of what may be sent now.
+    fn due(outbox: &mut Outbox) -> Vec<u64> {
+        std::iter::from_fn(|| outbox.next()).map(|(number, _)| number).collect()
+    }
+
     #[test]
     fn what_is_not_confirmed_is_kept_within_limits() {
         let mut outbox = Outbox::default();
-        for number in 1..=limits::UNCONFIRMED_MESSAGES as u64 {
-            assert_eq!(outbox.push(message("x"), 1), Some(number));
-        }
-        assert_eq!(outbox.push(message("x"), 1), None);
+        assert!((0..limits::WAITING_MESSAGES).all(|_| outbox.push(message("x"), 1)));
+        assert!(!outbox.push(message("x"), 1));
+        let most = limits::UNCONFIRMED_MESSAGES as u64;
+        assert_eq!(due(&mut outbox), (1..=most).collect::<Vec<_>>(), "the others wait");
         outbox.seen(u64::MAX);
-        assert_eq!(outbox.push(message("x"), 1), None, "a lie confirms nothing");
+        outbox.seen(most + 1);
+        assert!(!outbox.push(message("x"), 1), "a lie confirms nothing");
         outbox.seen(10);
-        assert_eq!(outbox.unconfirmed().next().unwrap().0, 11);
-        assert_eq!(outbox.push(message("x"), limits::UNCONFIRMED_BYTES), None, "too large in all");
-        outbox.seen(limits::UNCONFIRMED_MESSAGES as u64);
-        assert_eq!((outbox.bytes, outbox.unconfirmed().count()), (0, 0));
+        assert_eq!(due(&mut outbox), (most + 1..=most + 10).collect::<Vec<_>>());
+        assert!(!outbox.push(message("x"), limits::WAITING_BYTES), "too large in all");
+        while outbox.is_due() {
+            let last = due(&mut outbox).pop().unwrap();
+            outbox.seen(last);
+        }
+        assert_eq!((outbox.bytes, outbox.unconfirmed.len()), (0, 0));
+        assert_eq!((outbox.sent, outbox.sent_bytes), (0, 0));
+        let large = limits::UNCONFIRMED_BYTES / 2;
+        assert!((0..3).all(|_| outbox.push(message("x"), large)));
+        let last = limits::WAITING_MESSAGES as u64;
+        assert_eq!(due(&mut outbox), [last + 1, last + 2], "bytes count as well");
+        outbox.link_begins(last + 1);
+        assert_eq!(due(&mut outbox), [last + 2, last + 3], "again over another link");
     }
 
     #[test]
@@ -198,14 +246,12 @@ mod tests {
     fn a_session_of_before_goes_on_with_the_numbers_of_its_client() {
         let (mut outbox, mut inbox) = (Outbox::default(), Inbox::recalled());
         // Two came before the client was back, which has 40 of the process of before.
-        for _ in 0..2 {
-            outbox.push(message("x"), 1).unwrap();
-        }
+        assert!((0..2).all(|_| outbox.push(message("x"), 1)));
         outbox.begin_after(40);
-        outbox.seen(40);
-        let numbers = outbox.unconfirmed().map(|(number, _)| number);
-        assert_eq!(numbers.collect::<Vec<_>>(), [41, 42]);
-        assert_eq!(outbox.push(message("x"), 1), Some(43));
+        outbox.link_begins(40);
+        assert_eq!(due(&mut outbox), [41, 42]);
+        assert!(outbox.push(message("x"), 1));
+        assert_eq!(due(&mut outbox), [43]);
         assert_eq!(inbox.take(17), Number::Next);
         assert_eq!((inbox.take(17), inbox.take(18)), (Number::Again, Number::Next));
         assert_eq!(inbox.take(20), Number::Gap { expected: 19 });
@@ -223,13 +269,14 @@ mod tests {
             let (mut outbox, mut inbox) = (Outbox::default(), Inbox::default());
             let mut at_client: Vec<u64> = Vec::new();
             let (mut said, mut confirmed): (Vec<u64>, u64) = (Vec::new(), 0);
+            // What the client said that it has, where that arrived.
+            let mut known = 0;
             let mut taken = Vec::new();
             for (sent, arrived, back) in links {
                 // A link begins: what was not confirmed goes again, both ways.
-                let resent: Vec<u64> = outbox.unconfirmed().map(|(number, _)| number).collect();
-                let fresh = (0..sent).filter_map(|_| outbox.push(message("x"), 1));
-                let to_client: Vec<u64> = resent.into_iter().chain(fresh.collect::<Vec<_>>()).collect();
-                for number in to_client.into_iter().take(arrived) {
+                outbox.link_begins(known);
+                prop_assert!((0..sent).all(|_| outbox.push(message("x"), 1)));
+                for number in due(&mut outbox).into_iter().take(arrived) {
                     if number == at_client.last().unwrap_or(&0) + 1 { at_client.push(number) }
                 }
                 let first = said.len() as u64 + 1;
@@ -240,7 +287,8 @@ mod tests {
                 // Confirmations get through, or are lost with the link.
                 if back % 2 == 0 {
                     confirmed = inbox.tell().0;
-                    outbox.seen(*at_client.last().unwrap_or(&0));
+                    known = *at_client.last().unwrap_or(&0);
+                    outbox.seen(known);
                 }
             }
             prop_assert_eq!(&at_client, &(1..=at_client.len() as u64).collect::<Vec<_>>());

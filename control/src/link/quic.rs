@@ -7,7 +7,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
@@ -29,6 +29,8 @@ use crate::limits;
 /// What a connection ends with that never became a link, and one of which the last message says why.
 const REFUSED: VarInt = VarInt::from_u32(1);
 const DONE: VarInt = VarInt::from_u32(0);
+/// And one of which the client did not read the last messages in time.
+const UNREAD: VarInt = VarInt::from_u32(2);
 
 /// Serves QUIC at a socket, with the certificate of HTTPS.
 ///
@@ -175,18 +177,24 @@ struct QuicStream {
     packet: Receiving,
     /// The end was sent; waits until the client has all.
     ending: Option<Ending>,
+    /// The client has all.
+    is_told: bool,
 }
 
 impl QuicStream {
     fn new(connection: Connection, send: SendStream, receive: RecvStream) -> Self {
         let packet = next_packet(connection.clone());
-        Self { connection, send, receive, packet, ending: None }
+        Self { connection, send, receive, packet, ending: None, is_told: false }
     }
 }
 
 impl Drop for QuicStream {
     fn drop(&mut self) {
-        self.connection.close(DONE, b"");
+        // Nothing, where the connection is closed already.
+        match self.is_told {
+            true => self.connection.close(DONE, b""),
+            false => self.connection.close(UNREAD, b"the last messages were not read in time"),
+        }
     }
 }
 
@@ -196,7 +204,7 @@ fn next_packet(connection: Connection) -> Receiving {
 
 impl Stream for QuicStream {
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
-        let packet = std::task::ready!(self.packet.as_mut().poll(cx));
+        let packet = ready!(self.packet.as_mut().poll(cx));
         self.packet = next_packet(self.connection.clone());
         Poll::Ready(packet)
     }
@@ -245,9 +253,10 @@ impl AsyncWrite for QuicStream {
             let stopped = self.send.stopped();
             self.ending = Some(Box::pin(async move { drop(stopped.await) }));
         }
-        match &mut self.ending {
-            Some(ending) => ending.as_mut().poll(cx).map(Ok),
-            None => Poll::Ready(Ok(())),
+        if let Some(ending) = &mut self.ending {
+            ready!(ending.as_mut().poll(cx));
         }
+        self.is_told = true;
+        Poll::Ready(Ok(()))
     }
 }

@@ -110,7 +110,7 @@ impl Session {
             true => "guest".into(),
             false => identity.subject.clone(),
         });
-        let (notices_in, notices) = mpsc::channel(limits::NOTICES);
+        let (notices_in, notices) = mpsc::channel(limits::LINK_NOTICES);
         let sink = Sink::new(notices_in, 0).with_messages();
         let peer = id::random("p")?;
         let scopes = &registration.links.scopes;
@@ -177,14 +177,16 @@ impl Session {
     async fn go_on(mut self: Box<Self>) {
         let mut shutdown = self.links().shutdown.clone();
         let ending = loop {
+            self.feed();
             let deadline = self.deadline();
             tokio::select! {
-                message = next(&mut self.wire) => match message {
-                    Ok(message) => {
+                came = next(&mut self.wire) => match came {
+                    Ok(Some(message)) => {
                         if let Some(ending) = self.on_messages(message).await {
                             break ending;
                         }
                     }
+                    Ok(None) => {} // there is room
                     Err(end) => self.on_end(end),
                 },
                 Some((_, notice)) = self.notices.recv() => {
@@ -343,6 +345,17 @@ impl Session {
         self.send(0, body);
     }
 
+    /// Sends messages on as the link takes them.
+    fn feed(&mut self) {
+        let Some(wire) = &mut self.wire else { return };
+        while self.outbox.is_due() && wire.has_room() {
+            let Some((number, notice)) = self.outbox.next() else { return };
+            if let Notice::Message(message) = &*notice {
+                wire.send(&ServerMessage { request: 0, body: Some(received(number, message)) });
+            }
+        }
+    }
+
     /// Tells what stood before the link began.
     fn restate(&mut self, body: Body) {
         if let Some(wire) = &mut self.wire {
@@ -395,17 +408,7 @@ impl Session {
         if std::mem::take(&mut self.is_recalled) {
             self.outbox.begin_after(messages_seen);
         }
-        self.outbox.seen(messages_seen);
-        let unconfirmed: Vec<_> = self
-            .outbox
-            .unconfirmed()
-            .map(|(number, notice)| (number, Arc::clone(notice)))
-            .collect();
-        for (number, notice) in unconfirmed {
-            if let Notice::Message(message) = &*notice {
-                self.restate(received(number, message));
-            }
-        }
+        self.outbox.link_begins(messages_seen);
         None
     }
 
@@ -436,14 +439,13 @@ impl Session {
                 return Some(Ending::with("moved", ErrorCode::Unavailable, text));
             }
             Notice::Message(message) => {
-                let Some(number) = self.outbox.push(Arc::clone(&notice), message.payload.len())
-                else {
+                if !self.outbox.push(Arc::clone(&notice), message.payload.len()) {
                     let text = "too many messages were not confirmed (MessageSeen); join anew";
                     return Some(Ending::with("too slow", ErrorCode::SlowReader, text));
-                };
+                }
                 count(&self.counters().messages);
-                let body = received(number, message);
-                self.tell(body);
+                // At once, or the next event would go before it.
+                self.feed();
                 return None;
             }
             Notice::Unpublished { publication, .. } => {
@@ -519,7 +521,7 @@ fn too_slow() -> link::Error {
     convert::error(ErrorCode::SlowReader, text)
 }
 
-async fn next(wire: &mut Option<Wire>) -> Result<ClientMessage, End> {
+async fn next(wire: &mut Option<Wire>) -> Result<Option<ClientMessage>, End> {
     match wire {
         Some(wire) => wire.next().await,
         None => std::future::pending().await,

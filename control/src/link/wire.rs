@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use prost::Message as _;
 use strait_link::v1::{ClientMessage, Media, ServerMessage, client_message, server_message::Body};
 use strait_link::{FrameError, Frames, STRANGER_BYTES, encode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -59,8 +60,15 @@ pub struct Wire {
     /// Since when nothing of what waits could be written.
     blocked: Option<Instant>,
     heard: Instant,
-    /// Until when nothing is read: its client spoke too fast.
+    /// Until when nothing but confirmations and media is taken: its client spoke too fast.
     held: Option<Instant>,
+    /// What came meanwhile and has to wait, in its order, with its bytes.
+    ahead: VecDeque<(ClientMessage, usize)>,
+    ahead_bytes: usize,
+    /// How it ended behind that.
+    end: Option<End>,
+    /// Something was put off until there is room.
+    is_awaited: bool,
 }
 
 impl Wire {
@@ -79,6 +87,10 @@ impl Wire {
             blocked: None,
             heard: Instant::now(),
             held: None,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            end: None,
+            is_awaited: false,
         }
     }
 
@@ -87,20 +99,34 @@ impl Wire {
         self.most = bytes;
     }
 
-    /// The next message; meanwhile writes what waits. Nothing is lost when it is dropped.
+    /// The next message, or none when there is room where somebody waits for that; meanwhile writes
+    /// what waits. Nothing is lost when it is dropped.
     ///
     /// # Errors
     /// [`End`].
-    pub async fn next(&mut self) -> Result<ClientMessage, End> {
+    pub async fn next(&mut self) -> Result<Option<ClientMessage>, End> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Reads nothing until then: what the client says meanwhile fills its own buffers.
+    /// The next message.
+    ///
+    /// # Errors
+    /// [`End`].
+    pub async fn message(&mut self) -> Result<ClientMessage, End> {
+        loop {
+            if let Some(message) = self.next().await? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Takes nothing but confirmations and media until then. The rest is read ahead, so that they are
+    /// found behind it; beyond a bound it fills the client's own buffers.
     pub fn hold(&mut self, until: Instant) {
         self.held = Some(until);
     }
 
-    /// Until when nothing is read.
+    /// Until when nothing but confirmations and media is taken.
     pub fn held(&self) -> Option<Instant> {
         self.held
     }
@@ -115,10 +141,49 @@ impl Wire {
     /// # Errors
     /// [`End::Unreadable`].
     pub fn try_next(&mut self) -> Result<Option<ClientMessage>, End> {
-        if self.is_held() {
-            return Ok(None);
+        let is_held = self.is_held();
+        if !is_held {
+            if let Some((message, bytes)) = self.ahead.pop_front() {
+                self.ahead_bytes -= bytes;
+                return Ok(Some(message));
+            }
+            // What came in a burst must not keep its room.
+            self.ahead.shrink_to(limits::LINK_BATCH);
+            if let Some(end) = self.end.take() {
+                return Err(end);
+            }
         }
-        self.frames.next(self.most).map_err(End::Unreadable)
+        while self.has_room_ahead() {
+            match self.frames.next::<ClientMessage>(self.most) {
+                Ok(Some(message)) if is_held && !is_free(&message) => {
+                    let bytes = size_of::<ClientMessage>() + message.encoded_len();
+                    self.ahead_bytes += bytes;
+                    self.ahead.push_back((message, bytes));
+                }
+                Ok(message) => return Ok(message),
+                Err(error) => return self.ended(End::Unreadable(error)).map(|()| None),
+            }
+        }
+        Ok(None)
+    }
+
+    fn has_room_ahead(&self) -> bool {
+        self.ahead_bytes < limits::LINK_AHEAD_BYTES && self.end.is_none()
+    }
+
+    /// Nothing more comes; what was read ahead has its turn before that is told.
+    fn ended(&mut self, end: End) -> Result<(), End> {
+        if self.ahead.is_empty() {
+            return Err(end);
+        }
+        self.end = Some(end);
+        Ok(())
+    }
+
+    /// Whether more should be written now. Where not, [`Self::next`] says when.
+    pub fn has_room(&mut self) -> bool {
+        self.is_awaited = self.waiting() >= limits::LINK_FEED_BYTES;
+        !self.is_awaited
     }
 
     /// Sends a message. False when too much waits: the client reads too slowly.
@@ -174,36 +239,46 @@ impl Wire {
         let _ = timeout(limits::LINK_CLOSE_TIME, rest).await;
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<ClientMessage, End>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ClientMessage>, End>> {
         if let Poll::Ready(Err(error)) = self.poll_out(cx) {
             return Poll::Ready(Err(End::Closed(error)));
         }
-        // Media beside the stream is not what is held up.
-        while !self.is_held() {
+        loop {
             match self.try_next() {
-                Ok(Some(message)) => return Poll::Ready(Ok(message)),
+                Ok(Some(message)) => return Poll::Ready(Ok(Some(message))),
                 Ok(None) => {}
                 Err(end) => return Poll::Ready(Err(end)),
             }
+            // Media beside the stream is not what is held up.
+            if !self.has_room_ahead() {
+                break;
+            }
             let mut bytes = [0; limits::LINK_READ_BYTES];
             let mut bytes = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut bytes) {
+            let end = match Pin::new(&mut self.stream).poll_read(cx, &mut bytes) {
                 Poll::Pending => break,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Closed(error))),
+                Poll::Ready(Err(error)) => error,
                 Poll::Ready(Ok(())) if bytes.filled().is_empty() => {
-                    return Poll::Ready(Err(End::Closed(io::ErrorKind::UnexpectedEof.into())));
+                    io::ErrorKind::UnexpectedEof.into()
                 }
                 Poll::Ready(Ok(())) => {
                     self.heard = Instant::now();
                     self.frames.push(bytes.filled());
+                    continue;
                 }
+            };
+            if let Err(end) = self.ended(End::Closed(end)) {
+                return Poll::Ready(Err(end));
             }
+        }
+        if self.is_awaited && self.has_room() {
+            return Poll::Ready(Ok(None));
         }
         let packet = ready!(self.stream.poll_packet(cx)).map_err(End::Closed);
         Poll::Ready(packet.map(|packet| {
             self.heard = Instant::now();
             let body = Some(client_message::Body::Media(Media { packet }));
-            ClientMessage { request: 0, body }
+            Some(ClientMessage { request: 0, body })
         }))
     }
 
@@ -258,9 +333,16 @@ impl Wire {
     }
 }
 
+/// Whether it is taken also from a client that spoke too fast: it does not count, and a confirmation
+/// that waited behind messages would make its client a slow reader.
+pub fn is_free(message: &ClientMessage) -> bool {
+    use client_message::Body::{Media, MessageSeen, Pong};
+    matches!(message.body, Some(Media(_) | MessageSeen(_) | Pong(_)))
+}
+
 #[cfg(test)]
 mod tests {
-    use strait_link::v1::Ping;
+    use strait_link::v1::{MessageSeen, Ping};
     use tokio::io::AsyncReadExt;
 
     use super::*;
@@ -310,29 +392,101 @@ mod tests {
         assert_eq!(wire.blocked(), None);
     }
 
+    /// What a client sends: pings with their tokens, confirmations with their numbers.
+    fn said(pings: std::ops::RangeInclusive<u64>, seen: Option<u64>) -> Vec<u8> {
+        let pings = pings.map(|token| client_message::Body::Ping(Ping { token }));
+        let seen = seen.map(|number| client_message::Body::MessageSeen(MessageSeen { number }));
+        let mut bytes = Vec::new();
+        for body in pings.chain(seen) {
+            encode(&ClientMessage { request: 0, body: Some(body) }, &mut bytes);
+        }
+        bytes
+    }
+
+    async fn token(wire: &mut Wire) -> u64 {
+        match wire.message().await.unwrap().body {
+            Some(client_message::Body::Ping(ping)) => ping.token,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn seen(wire: &mut Wire) -> u64 {
+        match wire.message().await.unwrap().body {
+            Some(client_message::Body::MessageSeen(seen)) => seen.number,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[tokio::test]
-    async fn nothing_is_read_while_it_is_held_and_what_waits_is_written() {
+    async fn who_is_held_is_read_for_its_confirmations_and_the_rest_keeps_its_order() {
         let (mut client, node) = tokio::io::duplex(4096);
         let mut wire = Wire::new(Box::new(node));
-        let mut said = Vec::new();
-        for token in [1, 2] {
-            let body = Some(strait_link::v1::client_message::Body::Ping(Ping { token }));
-            encode(&ClientMessage { request: 0, body }, &mut said);
-        }
-        client.write_all(&said).await.unwrap();
-        wire.next().await.unwrap();
+        client.write_all(&said(1..=3, Some(70))).await.unwrap();
+        assert_eq!(token(&mut wire).await, 1);
         let until = Instant::now() + std::time::Duration::from_secs(3600);
         wire.hold(until);
         assert!(wire.send(&ping(7)));
+        assert_eq!(seen(&mut wire).await, 70);
         assert!(matches!(wire.try_next(), Ok(None)));
         let mut got = Frames::new();
         pass(&mut wire, &mut client, &mut got).await;
         assert!(matches!(message(&mut got), Some(Body::Ping(ping)) if ping.token == 7));
+        // It says more and ends its half: all of that has its turn before the end.
+        client.write_all(&said(4..=5, Some(71))).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(seen(&mut wire).await, 71);
+        let soon = std::time::Duration::from_millis(1);
+        assert!(timeout(soon, wire.next()).await.is_err(), "it is held");
         // Whoever waits for it has to know when it goes on: nothing that comes wakes it.
         assert_eq!(wire.held(), Some(until));
         wire.hold(Instant::now());
-        wire.next().await.unwrap();
+        for expected in 2..=5 {
+            assert_eq!(token(&mut wire).await, expected);
+        }
         assert_eq!(wire.held(), None);
+        assert!(matches!(wire.next().await, Err(End::Closed(_))));
+    }
+
+    #[tokio::test]
+    async fn what_is_read_ahead_has_a_bound() {
+        let (mut client, node) = tokio::io::duplex(64 << 10);
+        let mut wire = Wire::new(Box::new(node));
+        wire.hold(Instant::now() + std::time::Duration::from_secs(3600));
+        let writer = async {
+            let bytes = said(1..=1000, None);
+            loop {
+                client.write_all(&bytes).await.unwrap();
+            }
+        };
+        let soon = std::time::Duration::from_secs(1);
+        tokio::select! {
+            end = wire.next() => panic!("{end:?}"),
+            () = writer => {}
+            () = tokio::time::sleep(soon) => {}
+        }
+        let message = size_of::<ClientMessage>() + 64;
+        let bytes: usize = wire.ahead.iter().map(|(_, bytes)| bytes).sum();
+        assert_eq!(bytes, wire.ahead_bytes);
+        let bounds = limits::LINK_AHEAD_BYTES..limits::LINK_AHEAD_BYTES + message;
+        assert!(bounds.contains(&bytes), "{bytes}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_is_told_when_there_is_some() {
+        let (mut client, node) = tokio::io::duplex(4096);
+        let mut wire = Wire::new(Box::new(node));
+        let large = strait_link::v1::Statistics { json: "x".repeat(limits::LINK_FEED_BYTES) };
+        let large = ServerMessage { request: 1, body: Some(Body::Statistics(large)) };
+        assert!(wire.has_room() && wire.send(&large) && !wire.has_room());
+        let mut bytes = [0; 4096];
+        tokio::select! {
+            biased;
+            came = wire.next() => panic!("{came:?}"),
+            () = std::future::ready(()) => {}
+        }
+        client.read_exact(&mut bytes).await.unwrap();
+        assert!(matches!(wire.next().await, Ok(None)));
+        assert!(wire.has_room());
     }
 
     #[tokio::test]

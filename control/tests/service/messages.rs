@@ -1,11 +1,15 @@
 //! Messages between peers, and links that break.
 
-use std::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::io::{ErrorKind, Write};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use strait_link::encode;
 use strait_link::v1::{
-    Auth, Authenticated, ErrorCode, Leave, MessageReceived, MessageSeen, MessagesTaken, Ping,
-    SendMessage, client_message::Body as Request, server_message::Body, user_event::Body as Event,
+    Auth, Authenticated, ClientMessage, ErrorCode, Leave, MessageReceived, MessageSeen,
+    MessagesTaken, Ping, SendMessage, client_message::Body as Request, server_message::Body,
+    user_event::Body as Event,
 };
 use strait_proto::v1::{self, event::Event as Told};
 
@@ -206,21 +210,136 @@ async fn a_session_outlives_its_link_with_all_it_has() {
     bob.ask(Request::Leave(Leave::default())).unwrap();
 }
 
+/// Says so many messages as fast as the link takes them, and reads and confirms all the time what comes,
+/// until as many came from the other and all were taken. Returns what came.
+fn say_and_hear(link: &mut Native, count: u64, payload: &[u8]) -> Vec<MessageReceived> {
+    let mut out = Vec::new();
+    for number in 1..=count {
+        let payload = [&number.to_be_bytes(), payload].concat();
+        let body =
+            Some(Request::SendMessage(SendMessage { number, payload, ..Default::default() }));
+        encode(&ClientMessage { request: 0, body }, &mut out);
+    }
+    let mut out = VecDeque::from(out);
+    let (mut got, mut taken) = (Vec::new(), 0);
+    let end = Instant::now() + Duration::from_secs(60);
+    link.tls.sock.set_nonblocking(true).unwrap();
+    while (got.len() as u64) < count || taken < count {
+        assert!(Instant::now() < end, "{} came, {taken} were taken", got.len());
+        let is_idle = match link.tls.write(out.make_contiguous()) {
+            Ok(written) => out.drain(..written).len() == 0,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}; {} came", got.len());
+                true
+            }
+        };
+        // A confirmation each, behind all that was said before it.
+        while let Some(message) = link.try_read() {
+            match message.body {
+                Some(Body::Message(message)) => {
+                    let seen = MessageSeen { number: message.number };
+                    let body = Some(Request::MessageSeen(seen));
+                    let mut bytes = Vec::new();
+                    encode(&ClientMessage { request: 0, body }, &mut bytes);
+                    out.extend(bytes);
+                    got.push(message);
+                }
+                Some(Body::MessagesTaken(told)) => taken = told.number,
+                Some(Body::Error(error)) => panic!("{error:?} after {}", got.len()),
+                _ => {}
+            }
+        }
+        if is_idle {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    link.tls.sock.set_nonblocking(false).unwrap();
+    got
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_much_is_read_for_its_confirmations_while_its_messages_wait() {
+    const RATE: u32 = 1500;
+    const EACH: u64 = 6000;
+    let change = |config: &mut strait_control::Config| config.link.messages_per_second = RATE;
+    let service = Service::start_tls(change).await;
+    let talkers = ["Ann", "Bob"].map(|name| {
+        let (mut link, _) = service.join("lobby", name);
+        std::thread::spawn(move || (say_and_hear(&mut link, EACH, &[7; 60]), link))
+    });
+    for talker in talkers {
+        let (got, mut link) = talker.join().unwrap();
+        let numbers = got.iter().map(|message| message.number);
+        assert!(numbers.eq(1..=EACH), "none is lost, none comes twice");
+        assert!(got.iter().zip(1..=EACH).all(|(at, n)| at.payload[..8] == u64::to_be_bytes(n)));
+        link.ask(Request::Ping(Ping { token: 1 })).unwrap();
+    }
+    assert!(service.metric("control_link_held_total").await.unwrap() > 0, "it was held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bursts_of_many_wait_for_who_reads_later() {
+    const SENDERS: usize = 6;
+    const EACH: u64 = 34;
+    let service = Service::start_tls(|_| {}).await;
+    let (mut ann, at_ann) = service.join("lobby", "Ann");
+    let payload = vec![7; 60_000];
+    // As much as each may say at once; together more than sockets keep.
+    let links: Vec<Native> = (0..SENDERS).map(|_| service.join("lobby", "Bob").0).collect();
+    let senders = links.into_iter().map(|mut link| {
+        let (to, payload) = (at_ann.peer_id.clone(), payload.clone());
+        std::thread::spawn(move || {
+            for number in 1..=EACH {
+                let payload = [&number.to_be_bytes(), payload.as_slice()].concat();
+                let to = to.clone();
+                link.tell(Request::SendMessage(SendMessage { number, to, payload, text: false }));
+            }
+            link
+        })
+    });
+    let senders: Vec<_> = senders.collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut last = HashMap::new();
+    for expected in 1..=EACH * SENDERS as u64 {
+        let message = heard(&mut ann);
+        assert_eq!(message.number, expected);
+        let before = last.insert(message.from, message.payload[..8].to_vec());
+        let before = before.map_or(0, |b| u64::from_be_bytes(b.try_into().unwrap()));
+        assert_eq!(message.payload[..8], (before + 1).to_be_bytes());
+        ann.tell(Request::MessageSeen(MessageSeen { number: expected }));
+    }
+    drop(senders.into_iter().map(|sender| sender.join().unwrap()).collect::<Vec<_>>());
+    let cut = service.metric("control_links_resumed_total").await;
+    assert_eq!(cut, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_confirm_is_cut_off() {
-    let service = Service::start_tls(|_| {}).await;
+    let service = Service::start_tls(|config| config.link.kibibytes_per_second = 0).await;
     let (mut ann, _) = service.join("lobby", "Ann");
     let (mut bob, _) = service.join("lobby", "Bob");
     // She reads all and confirms nothing.
-    let reader = std::thread::spawn(move || ann.last_words());
+    let reader = std::thread::spawn(move || {
+        let mut bytes = 0;
+        loop {
+            match ann.next().expect("a last word") {
+                Body::Message(message) => bytes += message.payload.len(),
+                Body::Error(error) => return (bytes, error.code()),
+                _ => {}
+            }
+        }
+    });
     let payload = "x".repeat(60 << 10);
-    for number in 1..=80 {
+    for number in 1..=300 {
         bob.tell(message(number, "", &payload));
         if number % 10 == 0 {
             bob.ask(Request::Ping(Ping { token: number })).unwrap();
         }
     }
-    assert_eq!(reader.join().unwrap().0, ErrorCode::SlowReader);
+    let (bytes, code) = reader.join().unwrap();
+    assert_eq!(code, ErrorCode::SlowReader);
+    // So much she was sent, the rest waited.
+    assert_eq!(bytes, (4_usize << 20).next_multiple_of(payload.len()));
     while !matches!(bob.event(), Event::Left(left) if left.reason == "too slow") {}
     let counted = "control_link_refusals_total{code=\"slow_reader\"}";
     assert_eq!(service.metric(counted).await, Some(1));

@@ -210,6 +210,22 @@ impl Native {
         read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
+    /// What came already; the socket does not block.
+    pub fn try_read(&mut self) -> Option<ServerMessage> {
+        loop {
+            if let Some(message) = self.frames.next(MESSAGE_BYTES).unwrap() {
+                return Some(message);
+            }
+            let mut bytes = [0; 4096];
+            match self.tls.read(&mut bytes) {
+                Ok(0) => panic!("the node closed"),
+                Ok(length) => self.frames.push(&bytes[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
     /// Cuts the connection, without a goodbye.
     pub fn cut(self) {
         self.tls.sock.shutdown(std::net::Shutdown::Both).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use strait_link::v1::{
-    Auth, Authenticated, ClientMessage, Error, ErrorCode, Ping, ServerMessage,
+    Auth, Authenticated, ClientMessage, Error, ErrorCode, Ping, SendMessage, ServerMessage,
     client_message::Body as Request, endpoint::Protocol, server_message::Body,
 };
 use strait_link::{ALPN, Frames, MESSAGE_BYTES, encode};
@@ -224,4 +224,33 @@ async fn the_end_of_the_process_is_told() {
     assert_eq!(last.code(), ErrorCode::Unavailable);
     assert!(ann.read().await.is_none());
     timeout(LONG, stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_is_told_with_the_close() {
+    let service = Service::start_with(|config| {
+        config.link.quic_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.link.kibibytes_per_second = 0;
+    })
+    .await;
+    let (mut ann, mut bob) = (service.quic().await, service.quic().await);
+    ann.authenticate(auth("lobby", "Ann")).await;
+    bob.authenticate(auth("lobby", "Bob")).await;
+    // More than waits for anybody.
+    for number in 1..=300 {
+        let payload = vec![7; 60_000];
+        let message = SendMessage { number, payload, ..Default::default() };
+        let mut bytes = Vec::new();
+        let body = Some(Request::SendMessage(message));
+        encode(&ClientMessage { request: 0, body }, &mut bytes);
+        bob.send.write_all(&bytes).await.unwrap();
+    }
+    match timeout(LONG, ann.connection.closed()).await.unwrap() {
+        ConnectionError::ApplicationClosed(close) => {
+            assert_eq!(close.error_code.into_inner(), 2, "{close}");
+            assert!(close.reason.starts_with(b"the last messages were not read"), "{close}");
+        }
+        other => panic!("{other:?}"),
+    }
+    bob.ask(Request::Ping(Ping { token: 1 })).await.unwrap();
 }
