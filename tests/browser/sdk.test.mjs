@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Browser } from "./lib/browsers.mjs";
-import { join, received, untilOthers } from "./lib/page.mjs";
+import { join, received, testLine, untilOthers } from "./lib/page.mjs";
 import { Server, TOKEN } from "./lib/server.mjs";
 
 let server;
@@ -191,13 +191,7 @@ for (const kind of ["chromium", "firefox"]) {
       }
     });
     await tab.goto(server.address);
-    const seen = await tab.evaluate(
-      async (options) => {
-        const { Strait } = await import("./strait.js");
-        return Strait.testConnectivity(options);
-      },
-      { scope, token: TOKEN },
-    );
+    const seen = await testLine(tab, scope, TOKEN);
     t.diagnostic(JSON.stringify(seen));
     const what = JSON.stringify(seen);
     assert.ok(["fine", "average", "bad"].includes(seen.grade), what);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Browser } from "./lib/browsers.mjs";
-import { join, turnAlone, untilOthers } from "./lib/page.mjs";
+import { join, testLine, turnAlone, untilOthers } from "./lib/page.mjs";
 import { freePort, Server, TOKEN } from "./lib/server.mjs";
 
 let server;
@@ -77,13 +77,7 @@ test("a test of the line says that TURN over TLS alone gets through", {
     const tab = await browser.tab();
     await tab.first(turnAlone);
     await tab.goto(server.secureAddress.replace("127.0.0.1", "localhost"));
-    const seen = await tab.evaluate(
-      async (options) => {
-        const { Strait } = await import("./strait.js");
-        return Strait.testConnectivity(options);
-      },
-      { scope: "line", token: TOKEN },
-    );
+    const seen = await testLine(tab, "line", TOKEN);
     const what = `${tab.kind}: ${JSON.stringify(seen)}`;
     t.diagnostic(what);
     assert.deepEqual(seen.transports, { udp: false, tcp: false, tls: true }, what);

@@ -80,6 +80,8 @@ async fn follow_once(
         version = info.version,
         instance = info.instance_id,
         workers = info.workers,
+        stun = info.stun,
+        turn = info.turn,
         "connected to the relay"
     );
     for degradation in &info.degradations {

@@ -105,6 +105,17 @@ export function pictureHash(tab, index) {
   }, index);
 }
 
+/** What a test of the line to the node says, in a page that is open and has not joined. */
+export function testLine(tab, scope, token) {
+  return tab.evaluate(
+    async (options) => {
+      const { Strait } = await import("./strait.js");
+      return Strait.testConnectivity(options);
+    },
+    { scope, token },
+  );
+}
+
 /** For `Tab.first`: connections that gather no candidates but those of TURN servers. */
 export function turnAlone() {
   const Real = globalThis.RTCPeerConnection;
