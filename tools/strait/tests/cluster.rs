@@ -106,6 +106,48 @@ fn a_start_that_is_stopped_leaves_nothing() {
 }
 
 #[test]
+fn a_start_that_is_stopped_as_it_ends_leaves_nothing() {
+    let Some(programs) = programs("a start of a cluster that is stopped as it ends") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster { folder: folder.path().join("c"), programs };
+    let [https, http] = free_ports();
+    let ports = ["--https-port", &https.to_string(), "--http-port", &http.to_string()];
+    let few = ["up", "--sql", "sqlite", "--nodes", "1", "--partitions", "1"];
+    let mut command = cluster.command(&[&few, ports.as_slice()].concat());
+    // What it says in the end finds no room before somebody reads.
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    command.stdout(writer.try_clone().unwrap()).stderr(Stdio::piped());
+    let mut up = command.spawn().unwrap();
+    drop(command);
+    let full = std::thread::spawn(move || writer.write_all(&[b' '; 1 << 16]).unwrap());
+    let mut said = BufReader::new(up.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let is_last = |line: &String| {
+        let place = line.strip_prefix('[').and_then(|line| line.split(']').next());
+        let place = place.and_then(|place| place.trim().split_once('/'));
+        place.is_some_and(|(number, count)| number == count) && line.contains("ready after")
+    };
+    assert!(said.by_ref().any(|line| is_last(&line)), "not all of it was started");
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", up.id())).unwrap().count();
+    let before = threads();
+    let interrupt = Command::new("kill").args(["-INT", &up.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let since = Instant::now();
+    // The one that waits for signals ends with the first.
+    while threads() == before {
+        assert!(since.elapsed() < Duration::from_secs(20), "the signal is not heard");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut welcome = String::new();
+    reader.read_to_string(&mut welcome).unwrap();
+    full.join().unwrap();
+    assert!(!up.wait().unwrap().success(), "{welcome}");
+    assert!(said.any(|line| line.contains("stopped when all of it ran")), "{welcome}");
+    assert!(!cluster.folder.exists());
+}
+
+#[test]
 fn parts_die_and_scopes_are_found() {
     let Some(programs) = programs("a cluster of real processes") else { return };
     let folder = tempfile::tempdir().unwrap();

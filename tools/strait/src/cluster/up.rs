@@ -49,14 +49,18 @@ pub fn run(wanted: &Wanted, folder: &Path) -> Result<(), Fault> {
     let began = Instant::now();
     let stop = stopped()?;
     let mut machine = Machine::new(layout.clone())?;
-    let outcome = start(&mut machine, &layout, &stop);
-    if let Err(fault) = outcome {
+    let outcome = start(&mut machine, &layout, &stop).and_then(|()| {
+        print!("{}", welcome(&layout, began.elapsed().as_secs_f32()));
+        // Who says so when nothing is waited for any more is heard as well.
+        match stop.load(Ordering::Relaxed) {
+            true => Err(Fault::new("stopped when all of it ran")),
+            false => Ok(()),
+        }
+    });
+    if outcome.is_err() {
         machine.down()?;
-        return Err(fault);
     }
-    files::certificates(&layout)?;
-    print!("{}", welcome(&layout, began.elapsed().as_secs_f32()));
-    Ok(())
+    outcome
 }
 
 /// Turns true at Ctrl-C, or SIGTERM: half a cluster is of no use to anybody.
@@ -103,7 +107,7 @@ fn start(machine: &mut Machine, layout: &Layout, stop: &AtomicBool) -> Result<()
         let again = if is_screen { "\r" } else { "" };
         eprintln!("{again}{place} ready after {:.1} s", took.as_secs_f32());
     }
-    Ok(())
+    files::certificates(layout)
 }
 
 fn welcome(layout: &Layout, seconds: f32) -> String {
