@@ -81,6 +81,9 @@ pub const FRAMED_RECORD_BYTES: usize = 16 << 10;
 pub const FRAMED_UNSENT_BYTES: u32 = 16 << 10;
 /// Bytes of one read: one record.
 pub const FRAMED_READ_BYTES: usize = 16 << 10;
+/// How long the kernel is given no keys after it could not take those of a connection, as one without memory cannot: each
+/// attempt may cost a connection, whose client comes again.
+pub const KERNEL_TLS_PAUSE: Duration = Duration::from_secs(10);
 /// Reads from one connection, of each of its sides, before the others have their turn.
 pub const FRAMED_READS_PER_TURN: usize = 4;
 const _: () = assert!(FRAMED_QUEUE_BYTES >= 2 * FRAMED_RECORD_BYTES);

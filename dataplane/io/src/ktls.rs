@@ -2,7 +2,7 @@
 //! written and read is then plain, and what is no data comes and goes with a control message that says its type.
 
 use crate::cmsg::{self, HEADER, LEVEL, TYPE, align};
-use crate::sockopt::check;
+use crate::sockopt::set_bytes;
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -37,7 +37,7 @@ pub enum Received {
 /// # Errors
 /// `ENOENT`: the kernel has no TLS, or did not load it (which only CAP_NET_ADMIN has it do).
 pub fn attach(socket: &impl AsRawFd) -> io::Result<()> {
-    option(socket, libc::SOL_TCP, libc::TCP_ULP, b"tls")
+    set_bytes(socket, libc::SOL_TCP, libc::TCP_ULP, b"tls")
 }
 
 /// Gives the keys of a direction, as one of the `tls12_crypto_info_…` of linux/tls.h.
@@ -49,7 +49,7 @@ pub fn give_keys(socket: &impl AsRawFd, direction: Direction, info: &[u8]) -> io
         Direction::Transmit => libc::TLS_TX,
         Direction::Receive => libc::TLS_RX,
     };
-    option(socket, libc::SOL_TLS, which, info)
+    set_bytes(socket, libc::SOL_TLS, which, info)
 }
 
 /// Reads without waiting: data, however many records of it there are, or one record of another type.
@@ -117,24 +117,6 @@ fn record_type(mut control: &[u8]) -> Option<u8> {
         control = next;
     }
     None
-}
-
-fn option(
-    socket: &impl AsRawFd,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: &[u8],
-) -> io::Result<()> {
-    // SAFETY: `value` is valid for its length; both options take as many bytes as they are told. Worth it: std has neither.
-    check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            value.as_ptr().cast(),
-            value.len() as libc::socklen_t,
-        )
-    })
 }
 
 #[cfg(test)]

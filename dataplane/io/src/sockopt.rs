@@ -187,14 +187,24 @@ pub(crate) fn set(
     option: libc::c_int,
     value: libc::c_int,
 ) -> io::Result<()> {
-    // SAFETY: `value` is an int and valid for its size; every option used here takes an int.
+    set_bytes(socket, level, option, &value.to_ne_bytes())
+}
+
+/// As [`set`], of an option that takes something else than an int.
+pub(crate) fn set_bytes(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &[u8],
+) -> io::Result<()> {
+    // SAFETY: `value` is valid for its length, and the kernel copies it. Worth it: std has few of these options.
     check(unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             level,
             option,
-            (&raw const value).cast(),
-            size_of_val(&value) as libc::socklen_t,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
         )
     })
 }

@@ -3,16 +3,17 @@
 
 use super::{Counted, Shared};
 use crate::config::KernelTls;
-use crate::limits::FRAMED_RECORD_BYTES;
+use crate::limits::{FRAMED_RECORD_BYTES, KERNEL_TLS_PAUSE};
 use rustls::{
     AlertDescription, CipherSuite, ConnectionTrafficSecrets, ContentType, ServerConnection,
     SupportedCipherSuite,
 };
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 use strait_io::ktls::{self, Direction, Received};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -23,9 +24,17 @@ use zeroize::Zeroizing;
 pub(crate) struct Kernel {
     suites: Vec<CipherSuite>,
     /// It did not take a connection's keys after all.
-    is_refusing: AtomicBool,
+    refusal: Mutex<Option<Refusal>>,
     /// Connections whose TLS it does.
     pub(crate) open: AtomicU64,
+}
+
+/// For how long it is not asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It lacks something that is not brought to it while it runs.
+    ForGood,
+    Until(Instant),
 }
 
 impl Kernel {
@@ -52,7 +61,43 @@ impl Kernel {
 
     /// Whether it does any TLS.
     pub(super) fn is_there(&self) -> bool {
-        !self.suites.is_empty() && !self.is_refusing.load(Ordering::Relaxed)
+        !self.suites.is_empty() && self.is_willing(Instant::now())
+    }
+
+    fn is_willing(&self, now: Instant) -> bool {
+        match *self.refusal() {
+            None => true,
+            Some(Refusal::ForGood) => false,
+            Some(Refusal::Until(end)) => now >= end,
+        }
+    }
+
+    /// It did not take a connection's keys, which rustls has no more: that connection is lost, and others are not tried
+    /// at once.
+    fn refused(&self, error: &io::Error, now: Instant) {
+        let mut refusal = self.refusal();
+        match error.raw_os_error() {
+            _ if *refusal == Some(Refusal::ForGood) => {}
+            Some(libc::ENOPROTOOPT | libc::ENOENT | libc::EOPNOTSUPP) => {
+                *refusal = Some(Refusal::ForGood);
+                tracing::warn!(
+                    "the kernel refused the keys of a connection ({error}): TLS of media is done here from now on; \
+                     kernel_tls = \"off\" never asks it"
+                );
+            }
+            _ => {
+                *refusal = Some(Refusal::Until(now + KERNEL_TLS_PAUSE));
+                tracing::warn!(
+                    "the kernel could not take the keys of a connection ({error}): its client comes again, and TLS of media \
+                     that begins within the next {} s is done here; is there memory?",
+                    KERNEL_TLS_PAUSE.as_secs()
+                );
+            }
+        }
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it goes on with a connection of this suite.
@@ -127,14 +172,8 @@ impl Stream {
         {
             let info = info_of(secrets, *sequence);
             let info = info.ok_or_else(|| io::Error::other("keys of an unknown cipher"))?;
-            ktls::give_keys(peer, direction, &info).inspect_err(|error| {
-                if !shared.kernel.is_refusing.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(
-                        "the kernel refused the keys of a connection ({error}): TLS of media is done here from now on; \
-                         kernel_tls = \"off\" never asks it"
-                    );
-                }
-            })?;
+            ktls::give_keys(peer, direction, &info)
+                .inspect_err(|error| shared.kernel.refused(error, Instant::now()))?;
         }
         let counted = Counted::new(shared, |shared| &shared.kernel.open);
         let left = most.saturating_sub(secrets.tx.0);
@@ -321,6 +360,7 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
     use std::io::Read;
+    use std::time::Duration;
 
     #[test]
     fn records_end_where_their_headers_say() {
@@ -370,6 +410,31 @@ mod tests {
         assert!(!kernel.is_there());
         let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
         assert!(!kernel.takes(Some(suite)));
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_asked_for_once_and_what_it_could_not_later_again() {
+        let start = Instant::now();
+        let (before, after) =
+            (start + KERNEL_TLS_PAUSE - Duration::from_millis(1), start + KERNEL_TLS_PAUSE);
+        for (error, is_for_good) in [
+            (libc::ENOMEM, false),
+            (libc::EBUSY, false),
+            (libc::EINVAL, false),
+            (libc::ENOPROTOOPT, true),
+            (libc::ENOENT, true),
+            (libc::EOPNOTSUPP, true),
+        ] {
+            let kernel = Kernel::default();
+            assert!(kernel.is_willing(start));
+            let error = io::Error::from_raw_os_error(error);
+            kernel.refused(&error, start);
+            assert!(!kernel.is_willing(start) && !kernel.is_willing(before), "{error}");
+            assert_eq!(kernel.is_willing(after), !is_for_good, "{error}");
+            // Of a connection that was given its keys at the same time.
+            kernel.refused(&io::Error::from_raw_os_error(libc::ENOMEM), start);
+            assert_eq!(kernel.is_willing(after), !is_for_good, "{error}");
+        }
     }
 
     /// A stream on a connection without TLS, where bytes go as they are, and its other end.

@@ -104,6 +104,35 @@ fn who_says_nothing_that_a_worker_knows_ends_by_time() {
     assert_eq!(tls.read(&mut [0]).unwrap_or(0), 0);
 }
 
+/// The kernel, where it gets the keys next, has nothing of what rustls did not say yet.
+#[test]
+fn new_keys_of_a_peer_are_answered_without_waiting_for_data() {
+    let (_bound, letterbox) = sockets();
+    let (peer, _, pem, thread) = carried(PATIENCE, &letterbox);
+    let mut tls = client(peer, &pem);
+    while tls.conn.is_handshaking() {
+        tls.conn.complete_io(&mut tls.sock).unwrap();
+    }
+    tls.conn.refresh_traffic_keys().unwrap();
+    while tls.conn.wants_write() {
+        tls.conn.write_tls(&mut tls.sock).unwrap();
+    }
+    // A record with nothing but a KeyUpdate, the type of what is in it, and a tag (RFC 8446 sections 4.6.3 and 5.2).
+    const ANSWER: u16 = 5 + 1 + 16;
+    let mut header = [0; 5];
+    loop {
+        tls.sock.read_exact(&mut header).expect("an answer comes");
+        let length = u16::from_be_bytes([header[3], header[4]]);
+        let mut record = vec![0; length.into()];
+        tls.sock.read_exact(&mut record).unwrap();
+        if length == ANSWER {
+            break;
+        }
+    }
+    drop(tls);
+    assert!(!is_failure(&thread.join().unwrap()), "an end like any other");
+}
+
 #[test]
 fn a_slow_reader_loses_the_oldest_frames_and_delays_nobody() {
     const FRAME: usize = 1000;

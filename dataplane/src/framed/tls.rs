@@ -156,6 +156,9 @@ impl Tls {
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         match &mut self.by {
             By::Process(tls, _) => {
+                // rustls answers new keys of the peer's (RFC 8446 section 4.6.3) with the next data, which is the
+                // kernel's by then: nothing at all brings the answer out.
+                let _ended = tls.writer().write(&[]);
                 while tls.wants_write() {
                     match tls.write_tls(&mut Socket(&mut self.peer, cx)) {
                         Ok(written) => self.gone += written as u64,

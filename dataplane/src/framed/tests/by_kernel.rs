@@ -180,6 +180,23 @@ fn nothing_is_lost_when_the_kernel_takes_over_in_the_middle() {
 
 #[test]
 #[ignore = "needs a kernel with TLS: tests/ktls/run.sh starts one"]
+fn keys_that_change_before_the_kernel_takes_over_are_no_end() {
+    let (_, ended) = carried_by_kernel(connect).answer(|peer, pem, shared| {
+        let mut tls = client(peer, &pem);
+        while tls.conn.is_handshaking() {
+            tls.conn.complete_io(&mut tls.sock).unwrap();
+        }
+        // Ours, and theirs with the answer.
+        tls.conn.refresh_traffic_keys().unwrap();
+        talk(&mut tls, 0..4);
+        wait_for_kernel(&shared);
+        talk(&mut tls, 0..FRAMES);
+    });
+    assert!(!is_failure(&ended), "{ended:?}");
+}
+
+#[test]
+#[ignore = "needs a kernel with TLS: tests/ktls/run.sh starts one"]
 fn ends_are_what_they_are_without_the_kernel() {
     // What was said before the end is taken, though both came together.
     let (_, ended) = carried_by_kernel(connect).answer(|peer, pem, shared| {
