@@ -245,7 +245,7 @@ pub const RAISE_AFTER: Duration = Duration::from_secs(1);
 pub const RAISE_BACKOFF_MIN: Duration = Duration::from_secs(3);
 /// Up to this.
 pub const RAISE_BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Where no picture is shown at all, one is tried when a third of that has passed.
+/// The least of a picture that has nothing is tried when a third of that has passed.
 pub const RAISE_PAUSED: u32 = 3;
 /// When what goes to a subscriber is this many percent of its budget, its pictures stop for the key frame of a lower layer
 /// rather than go on until that comes.
