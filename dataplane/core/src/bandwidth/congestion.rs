@@ -1,7 +1,7 @@
 //! Feedback by the streams' own numbers, with ECN marks (RFC 8888), for the same estimate.
 
+use super::Bandwidth;
 use super::sent::Told;
-use super::{Acknowledged, Bandwidth, Delay};
 use crate::feedback::CE;
 use crate::limits::{FEEDBACK_LATE, FEEDBACK_REPORTS, SENT_PACKETS};
 use crate::time::Instant;
@@ -74,7 +74,8 @@ impl Bandwidth {
         self.names.get_or_insert_default();
     }
 
-    /// Feedback came. `left` packets are looked at, and taken off there: the bytes do not bound them.
+    /// Feedback came. `left` times a packet is looked up in a report of its stream, and that is taken off there: the
+    /// bytes do not bound it.
     ///
     /// In the order in which they were sent, as the delay is measured: so each packet is looked up in the feedback, not the
     /// other way round.
@@ -91,18 +92,19 @@ impl Bandwidth {
         };
         let (report_us, jumped) = self.clock.read_stamp(now, feedback.report_timestamp);
         if jumped {
-            self.acknowledged = Acknowledged::default();
-            self.delay = Delay::default();
+            self.forget_times();
         }
         let mut room = [None; FEEDBACK_REPORTS];
         let reports = sorted(feedback, &mut room);
         let (mut told, mut newest) = (0, None);
         let first = names.settled.saturating_sub(FEEDBACK_LATE).max(self.sent.oldest());
         for number in first..self.sent.next() {
-            let Some(fewer) = left.checked_sub(1) else { break };
-            *left = fewer;
-            let name = names.get(number);
-            match look_up(reports, name) {
+            if *left == 0 {
+                break;
+            }
+            let (said, looked) = look_up(reports, names.get(number));
+            *left = left.saturating_sub(looked.max(1));
+            match said {
                 Said::Arrived(metric) => {
                     let at_us = metric.offset_us().map(|offset| report_us.saturating_sub(offset));
                     match self.sent.tell(now, number as u16, true) {
@@ -179,14 +181,15 @@ fn sorted<'r, 'f>(
     reports
 }
 
-/// A stream may have several reports, of numbers that do not follow each other.
-fn look_up(reports: &[Option<StreamReport<'_>>], (ssrc, seq): (u32, u16)) -> Said {
+/// A stream may have several reports, of numbers that do not follow each other. How many were looked at, besides.
+fn look_up(reports: &[Option<StreamReport<'_>>], (ssrc, seq): (u32, u16)) -> (Said, usize) {
     let first = reports.partition_point(|stream| stream.is_some_and(|stream| stream.ssrc < ssrc));
     let streams = reports.iter().skip(first).flatten();
-    let mut said = Said::Nothing;
+    let (mut said, mut looked) = (Said::Nothing, 0);
     for stream in streams.take_while(|stream| stream.ssrc == ssrc) {
+        looked += 1;
         match stream.metric(seq) {
-            Some(Some(metric)) => return Said::Arrived(metric),
+            Some(Some(metric)) => return (Said::Arrived(metric), looked),
             Some(None) => said = Said::Lost,
             None if !matches!(said, Said::Lost) && seq::newer(stream.begin_seq, seq) => {
                 said = Said::Before;
@@ -194,12 +197,31 @@ fn look_up(reports: &[Option<StreamReport<'_>>], (ssrc, seq): (u32, u16)) -> Sai
             None => {}
         }
     }
-    said
+    (said, looked)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strait_wire::rtcp;
+
+    #[test]
+    fn many_reports_of_one_stream_cost_what_is_looked_at() {
+        let mut bandwidth = Bandwidth::default();
+        bandwidth.name_packets();
+        (0..100).for_each(|seq| bandwidth.on_named(Instant::default(), 1200, (5, seq)));
+        // A packet of feedback with so many reports, none of which says anything.
+        let mut bytes = vec![0x8B, 205, 0, 2 * FEEDBACK_REPORTS as u8 + 2, 0, 0, 0, 1];
+        (0..FEEDBACK_REPORTS).for_each(|_| bytes.extend([0, 0, 0, 5, 0, 0, 0, 0]));
+        bytes.extend([0; 4]);
+        let packet = rtcp::packets(&bytes).next().expect("a packet");
+        let Ok(rtcp::Packet::CongestionControl(feedback)) = packet else { panic!("{packet:?}") };
+        let mut left = 10_000;
+        bandwidth.on_congestion_control(Instant::default(), &feedback, &mut left);
+        assert_eq!(left, 10_000 - 100 * FEEDBACK_REPORTS);
+        bandwidth.on_congestion_control(Instant::default(), &feedback, &mut left);
+        assert_eq!(left, 0);
+    }
 
     #[test]
     fn marks_that_come_often_weigh_by_their_share() {

@@ -90,7 +90,8 @@ impl Loss {
         if excess < EXCESS.max(DEVIATIONS * deviation) {
             self.trial = None;
             if calm {
-                self.inherent += (share - self.inherent) * FOLLOWS;
+                // Of few packets much may be lost before that stands out.
+                self.inherent += (share.min(INHERENT_MAX) - self.inherent) * FOLLOWS;
             }
             return Verdict::Usual;
         }
@@ -146,6 +147,18 @@ mod tests {
         }
         assert!(over >= 10, "{over}");
         assert!(loss.inherent() < 0.05, "{}", loss.inherent());
+    }
+
+    #[test]
+    fn a_line_is_not_known_for_more_than_it_may_lose() {
+        // Of few packets more and more are lost, each time hardly more than the last.
+        let mut loss = Loss::default();
+        for step in 0..400_u64 {
+            (0..20).for_each(|n| loss.count(n * 20 >= step));
+            loss.close(Instant(step * 1_600 * 1_000_000), true, true);
+            assert!(loss.inherent() <= INHERENT_MAX, "{}", loss.inherent());
+        }
+        assert!(loss.inherent() > INHERENT_MAX / 2.0, "{}", loss.inherent());
     }
 
     #[test]

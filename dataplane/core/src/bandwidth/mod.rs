@@ -128,8 +128,7 @@ impl Bandwidth {
     ) {
         let (mut at_us, jumped) = self.clock.read(now, feedback.reference_time);
         if jumped {
-            self.acknowledged = Acknowledged::default();
-            self.delay = Delay::default();
+            self.forget_times();
         }
         let mut told = self.skip(now, feedback);
         let mut newest: Option<i64> = None;
@@ -165,6 +164,13 @@ impl Bandwidth {
         if told > 0 {
             self.conclude(now, newest);
         }
+    }
+
+    /// The subscriber's clock is another now.
+    fn forget_times(&mut self) {
+        self.acknowledged = Acknowledged::default();
+        self.delay = Delay::default();
+        self.took_us = None;
     }
 
     /// Takes note of what lies between this feedback and the one before. How many packets it tells about by that.
