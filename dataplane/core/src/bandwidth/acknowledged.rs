@@ -12,10 +12,6 @@ const SLOT_US: i64 = 25_000;
 const SLOTS: usize = 64;
 /// Fewer whole slots than this say nothing.
 const SLOTS_MIN: i64 = 4;
-/// In so many slots something would have come.
-const SLEPT_SLOTS: i64 = 4;
-/// More than a packet in each slot in which any came.
-const TOGETHER_BYTES: u64 = 2_400;
 
 impl Default for Acknowledged {
     fn default() -> Self {
@@ -62,28 +58,6 @@ impl Acknowledged {
         let bytes: u64 = slots.map(|bytes| u64::from(*bytes)).sum();
         Some((bytes as f64 * 8e6 / (count * SLOT_US) as f64, bytes))
     }
-
-    /// Whether nothing at all arrived for a while of the last `window_us`, and not because so little arrives anyway: then
-    /// how much did says little.
-    pub(crate) fn slept(&self, window_us: i64) -> bool {
-        let Some((newest, first)) = self.range else { return false };
-        let count = (window_us / SLOT_US).min(newest - first).min(SLOTS as i64 - 1);
-        let (mut longest, mut second, mut run) = (0, 0, 0);
-        let (mut full, mut all) = (0, 0);
-        for slot in newest - count..=newest {
-            let bytes = self.slots.get(index(slot)).copied().unwrap_or_default();
-            if bytes == 0 {
-                run += 1;
-                continue;
-            }
-            (full, all) = (full + 1, all + u64::from(bytes));
-            (longest, second) =
-                if run > longest { (run, longest) } else { (longest, run.max(second)) };
-            run = 0;
-        }
-        // It stands out, or what came between came at once.
-        longest >= SLEPT_SLOTS && (longest >= 3 * (second + 1) || all >= full * TOGETHER_BYTES)
-    }
 }
 
 fn index(slot: i64) -> usize {
@@ -122,25 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_seen_until_it_is_long_ago() {
-        let mut acknowledged = Acknowledged::default();
-        (0..50).for_each(|n| acknowledged.add(n * 10_000, 1250));
-        assert!(!acknowledged.slept(500_000));
-        (0..30).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
-        assert!(acknowledged.slept(500_000));
-        (30..60).for_each(|n| acknowledged.add(700_000 + n * 10_000, 1250));
-        assert!(!acknowledged.slept(500_000));
-        // 64 kbit/s in large packets.
-        (0..20).for_each(|n| acknowledged.add(1_300_000 + n * 150_000, 1200));
-        assert!(!acknowledged.slept(500_000));
-    }
-
-    #[test]
     fn times_that_lie_do_no_harm() {
         let mut acknowledged = Acknowledged::default();
         for at in [0, i64::MAX / 4, i64::MIN / 4, -1, i64::MAX / 4 + 1] {
             acknowledged.add(at, u16::MAX);
-            let _ = acknowledged.slept(500_000);
             let _ = acknowledged.bps(500_000);
         }
     }

@@ -67,10 +67,11 @@ struct Slot {
     /// The same, less what was waited for in a train.
     left_us: i64,
     packets: u16,
-    /// Of all of them, and of the one that arrived first; when that was, and when the last did.
+    /// Of all of them, and of the one that arrived first; when that was, how long it took, and when the last arrived.
     bytes: u32,
     first_bytes: u16,
     first_us: i64,
+    first_took_us: i64,
     last_us: i64,
 }
 
@@ -83,6 +84,7 @@ impl Slot {
         bytes: 0,
         first_bytes: 0,
         first_us: 0,
+        first_took_us: 0,
         last_us: 0,
     };
 }
@@ -100,11 +102,16 @@ const THRESHOLD_US: i64 = 25_000;
 /// Where packets vary by themselves, more is one, up to this much.
 const SPREAD_US_MAX: i64 = 25_000;
 
-/// Nothing arrives for so long before a train, its packets come within this of each other, and it is over after so long.
+/// Nothing arrives for so long before a train: a little more than [`THRESHOLD_US`], as what slept less made no queue of
+/// anything, and a little less than pictures are apart (33 ms), as else one of them would hide that somebody slept.
 const SLEPT_US: i64 = 30_000;
+/// Its packets come within this of each other: a reader takes less for each even where it has little of a processor, and
+/// a line of less than 5 Mbit/s takes more (1200 bytes in 2 ms), so that what such a line holds back is no train.
 const TOGETHER_US: i64 = 2_000;
+/// And it is over after so long: 200 packets at half a millisecond each, which is a second of 2 Mbit/s. Who slept for
+/// longer is told from the silence alone.
 const TRAIN_US_MAX: i64 = 100_000;
-/// Pictures and sound do not leave further apart: what does is no stream.
+/// Pictures and sound do not leave further apart than those of ten pictures per second: what does is no stream.
 const APART_US_MAX: i64 = 100_000;
 
 /// What arrives while packets wait is taken over this long, at least and at most, and of so many bytes.
@@ -159,6 +166,7 @@ impl Delay {
             slot.bytes = slot.bytes.saturating_add(bytes.into());
             if arrived_us < slot.first_us {
                 (slot.first_us, slot.first_bytes) = (arrived_us, bytes);
+                slot.first_took_us = took_us;
             }
             slot.last_us = slot.last_us.max(arrived_us);
         } else {
@@ -170,6 +178,7 @@ impl Delay {
                 bytes: bytes.into(),
                 first_bytes: bytes,
                 first_us: arrived_us,
+                first_took_us: took_us,
                 last_us: arrived_us,
             };
         }
@@ -189,8 +198,8 @@ impl Delay {
 
     /// Beyond this they wait because too much is sent. At low rates the packets themselves take their time.
     pub(crate) fn threshold_us(&self, bps: f64) -> i64 {
-        let packet_us = PACKET_BITS * 1e6 / bps.max(1.0);
-        THRESHOLD_US + packet_us.min(PACKET_US_MAX) as i64 + self.spread_us().min(SPREAD_US_MAX) / 2
+        let half_us = (packet_us(bps) / 2.0).min(HALF_US_MAX) as i64;
+        THRESHOLD_US + half_us + self.spread_us().min(SPREAD_US_MAX) / 2
     }
 
     /// By how much packets vary that follow each other closely.
@@ -207,10 +216,9 @@ impl Delay {
 
     /// The newest slot is over.
     fn vary(&mut self) {
-        let slot = self.slots.get(self.newest.rem_euclid(SLOTS as i64) as usize);
-        let Some(slot) = slot.filter(|slot| slot.packets > 0) else { return };
-        if let Some(before_us) = self.before_us.replace(slot.least_us) {
-            let by = before_us.saturating_sub(slot.least_us).saturating_abs().min(100_000);
+        let Some(&Slot { least_us, .. }) = self.slot(self.newest) else { return };
+        if let Some(before_us) = self.before_us.replace(least_us) {
+            let by = before_us.saturating_sub(least_us).saturating_abs().min(100_000);
             self.jitter_us += (by as f64 - self.jitter_us) / 32.0;
         }
     }
@@ -228,11 +236,7 @@ impl Delay {
         let waits_us = base_us.saturating_add(self.queue_us / 2);
         let (mut bytes, mut first, mut last_us) = (0_u64, None, i64::MIN);
         for back in 0..BUSY_US_MAX / SLOT_US {
-            let number = self.newest.saturating_sub(back);
-            let slot = self.slots.get(number.rem_euclid(SLOTS as i64) as usize)?;
-            if slot.number != number {
-                continue;
-            }
+            let Some(slot) = self.slot(self.newest.saturating_sub(back)) else { continue };
             let long = first.is_some_and(|(at, _)| last_us.saturating_sub(at) >= BUSY_US);
             if long && bytes >= BUSY_BYTES && slot.least_us < waits_us {
                 break;
@@ -247,6 +251,37 @@ impl Delay {
         (took_us >= BUSY_US && bytes >= BUSY_BYTES).then(|| bytes as f64 * 8e6 / took_us as f64)
     }
 
+    /// Whether packets waited for a line or a reader that slept, and not because more was sent than `bps`, which is the
+    /// estimate. A line that is slow carries others while a packet waits for it, and packets wait longer one after the
+    /// other; here nothing at all arrived for most of that time, and what came then had waited for so much longer than what
+    /// came before. That is longer than packets take at such a rate.
+    pub(crate) fn slept(&self, bps: f64) -> bool {
+        let Some(mut later) = self.slot(self.newest) else { return false };
+        // Of a longer time not all is known.
+        let waits_us = self.queue_us.min(SLOTS as i64 * SLOT_US);
+        let least_us = (waits_us * 2 / 3).max((PACKETS_SLEPT * packet_us(bps)) as i64);
+        let from_us = later.last_us.saturating_sub(waits_us);
+        for back in 1..SLOTS as i64 {
+            let Some(slot) = self.slot(self.newest.saturating_sub(back)) else { continue };
+            let silent_us = later.first_us.saturating_sub(slot.last_us.max(from_us));
+            let longer_us = later.first_took_us.saturating_sub(slot.least_us);
+            if silent_us.min(longer_us) > least_us {
+                return true;
+            }
+            if slot.first_us <= from_us {
+                return false;
+            }
+            later = slot;
+        }
+        later.first_us.saturating_sub(from_us) > least_us
+    }
+
+    /// A slot that is still remembered.
+    fn slot(&self, number: i64) -> Option<&Slot> {
+        let slot = self.slots.get(number.rem_euclid(SLOTS as i64) as usize);
+        slot.filter(|slot| slot.number == number && slot.packets > 0)
+    }
+
     /// The smallest delay of the last packets.
     fn luckiest(&self, of: impl Fn(&Slot) -> i64) -> Option<i64> {
         let (mut least_us, mut packets) = (None, 0_u16);
@@ -254,21 +289,25 @@ impl Delay {
             if packets >= LUCK_PACKETS && back * SLOT_US >= LUCK_US {
                 break;
             }
-            let number = self.newest.saturating_sub(back);
-            let slot = self.slots.get(number.rem_euclid(SLOTS as i64) as usize)?;
-            if slot.number == number {
-                let least = least_us.unwrap_or(of(slot));
-                least_us = Some(of(slot).min(least));
-                packets = packets.saturating_add(slot.packets);
-            }
+            let Some(slot) = self.slot(self.newest.saturating_sub(back)) else { continue };
+            let least = least_us.unwrap_or(of(slot));
+            least_us = Some(of(slot).min(least));
+            packets = packets.saturating_add(slot.packets);
         }
         least_us
     }
 }
 
-/// Half of a large packet.
-const PACKET_BITS: f64 = 600.0 * 8.0;
-const PACKET_US_MAX: f64 = 15_000.0;
+/// How long a large packet takes.
+fn packet_us(bps: f64) -> f64 {
+    1200.0 * 8e6 / bps.max(1.0)
+}
+
+/// Half of one adds this much to a queue that is none, at most.
+const HALF_US_MAX: f64 = 15_000.0;
+/// A line that has just become narrow lets nothing through for as long as a packet takes: so many at the rate of before are
+/// more than that of a line that became half as wide.
+const PACKETS_SLEPT: f64 = 2.0;
 
 #[cfg(test)]
 mod tests {
@@ -353,6 +392,25 @@ mod tests {
         assert!((60_000..=110_000).contains(&woken_us(100_000)), "{}", woken_us(100_000));
     }
 
+    /// Whether anybody slept: packets every so often, then some that arrive when they are told to.
+    fn slept(apart_us: i64, arrives_us: impl Fn(i64) -> i64) -> bool {
+        let mut delay = Delay::default();
+        for n in -20..10 {
+            let sent_us = n * apart_us;
+            delay.on_packet(sent_us, if n < 0 { sent_us + 20_000 } else { arrives_us(n) }, 1200);
+        }
+        delay.close();
+        assert!(delay.queue_us() > 30_000, "{}", delay.queue_us());
+        delay.slept(1e6)
+    }
+
+    #[test]
+    fn who_slept_is_known_by_silence() {
+        assert!(slept(10_000, |n| 320_000 + n * 500), "all comes at once");
+        assert!(!slept(10_000, |n| 120_000 + n * 120_000), "the line got narrow");
+        assert!(!slept(40_000, |n| n * 40_000 + 20_000 + n * 9_000), "nothing was sent in between");
+    }
+
     #[test]
     fn clocks_that_drift_do_not_fill_a_queue() {
         // 200 ppm: 2 µs every 10 ms; an hour.
@@ -374,6 +432,7 @@ mod tests {
             delay.on_packet(0, at, 1200);
             delay.close();
             assert!(delay.queue_us() >= 0 && delay.threshold_us(0.0) > 0);
+            let _ = (delay.slept(0.0), delay.slept(1e6), delay.busy_bps());
         }
         delay.rebase();
     }

@@ -239,7 +239,7 @@ impl Bandwidth {
             arrives,
             arrived: scaled(arrived),
             busy,
-            slept: self.acknowledged.slept(2 * SHORT_US),
+            slept: self.delay.slept(self.rate.bps()),
             loss,
             marked,
         });

@@ -21,7 +21,7 @@ pub(crate) struct Seen {
     pub(crate) arrived: Option<f64>,
     /// The same since packets began to wait, if they do.
     pub(crate) busy: Option<f64>,
-    /// Nothing arrived for a while: the line slept, or who reads.
+    /// They waited for a line or a reader that slept: that says nothing of the rate, and goes away by itself.
     pub(crate) slept: bool,
     pub(crate) loss: Verdict,
     /// Routers marked packets (ECN): what is to be left of the rate.
@@ -140,7 +140,7 @@ impl Rate {
         if seen.queue_us > seen.threshold_us / 3 {
             self.calm_since = None;
         }
-        if seen.queue_us > seen.threshold_us {
+        if seen.queue_us > seen.threshold_us && !seen.slept {
             return if settled { self.fall(seen) } else { self.fall_further(seen) };
         }
         if let Some(left) = seen.marked.filter(|_| settled) {
@@ -193,7 +193,7 @@ impl Rate {
     }
 
     fn fall(&mut self, seen: Seen) -> Step {
-        let Some(arrives) = self.carried(seen) else { return Step::Went };
+        let Some(arrives) = seen.arrives else { return Step::Went };
         let stays = self.draining.is_some_and(|before| seen.queue_us > before * 4 / 5);
         self.in_vain = if stays { self.in_vain + 1 } else { 0 };
         if self.in_vain >= IN_VAIN {
@@ -208,15 +208,9 @@ impl Rate {
         Step::Fell
     }
 
-    /// What the line carries where packets wait: what arrives, but what waits for one that slept drains, and then it goes on
-    /// as before.
-    fn carried(&self, seen: Seen) -> Option<f64> {
-        seen.arrives.map(|bps| if seen.slept { bps.max(self.bps) } else { bps })
-    }
-
     /// The queue gets longer though the estimate just fell: it fell by what arrived when the line was still better.
     fn fall_further(&mut self, seen: Seen) -> Step {
-        let (Some(arrives), Some(before)) = (self.carried(seen), self.draining) else {
+        let (Some(arrives), Some(before)) = (seen.arrives, self.draining) else {
             return Step::Went;
         };
         // It fell by what arrived when packets began to wait; where more arrives while they do, that is the line.
@@ -338,6 +332,16 @@ mod tests {
         assert_eq!(rate.on_feedback(seen(400, 20, 0.8e6)), Step::Went, "it still drains");
         assert_eq!(rate.on_feedback(seen(500, 2, 0.8e6)), Step::Drained);
         assert!((rate.bps() - RETURN * 1e6).abs() < 1.0, "{}", rate.bps());
+    }
+
+    #[test]
+    fn what_waits_for_one_that_slept_holds_it_and_no_more() {
+        let mut rate = Rate::new(2_000_000);
+        let slept = |ms| Seen { slept: true, ..seen(ms, 400, 0.1e6) };
+        (0..10).for_each(|n| assert_eq!(rate.on_feedback(slept(n * 300)), Step::Went));
+        assert!((rate.bps() - 2e6).abs() < 1.0, "{}", rate.bps());
+        let lost = Seen { loss: Verdict::Excess, ..slept(3000) };
+        assert_eq!(rate.on_feedback(lost), Step::Fell, "what is lost is");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The estimate in a closed loop with simulated lines. Every test prints what it saw (`--no-capture`).
 
+use super::Bandwidth;
 use super::line::{Chance, Line, Source};
+use crate::time::{Duration, Instant};
+use strait_wire::rtcp::{self, Arrival};
 
 const CAPACITIES: [f64; 4] = [0.3e6, 1e6, 3e6, 10e6];
 const DELAYS_MS: [u64; 3] = [10, 40, 100];
@@ -138,7 +141,7 @@ fn who_reads_seldom_has_no_narrow_line() {
     let mut missed = Vec::new();
     println!("sleeps ms  layers  least Mbit/s  mean Mbit/s");
     let sources = [vec![0.15e6], vec![1e6], vec![0.15e6, 0.5e6, 1.7e6]];
-    let cases = [50.0, 100.0, 200.0, 400.0].map(|ms| sources.clone().map(|s| (ms, s)));
+    let cases = [50.0, 100.0, 200.0, 400.0, 800.0].map(|ms| sources.clone().map(|s| (ms, s)));
     for (sleeps_ms, layers) in cases.into_iter().flatten() {
         for seed in 1..=4 {
             let source = Source::Layers(layers.clone());
@@ -149,7 +152,8 @@ fn who_reads_seldom_has_no_narrow_line() {
             let (least, mean) = (least / 1e6, run.budget(0, 30_000) / 1e6);
             let case = format!("{sleeps_ms:9}  {:6}  {least:12.2}  {mean:11.2}", layers.len());
             println!("{case}");
-            if least < 0.1 || mean < 0.8 {
+            // It begins with 1 Mbit/s.
+            if least < 0.6 || mean < 0.9 {
                 missed.push(case);
             }
         }
@@ -185,7 +189,7 @@ fn who_slept_once_has_its_layers_soon() {
                 least / 1e6
             );
             println!("{case}");
-            if least < 0.45 * before || again > 1.0 {
+            if least < 0.9 * before || again > 0.1 {
                 missed.push(case);
             }
         }
@@ -300,4 +304,32 @@ fn nobody_is_stuck_low_in_seeds_500_to_749() {
 #[test]
 fn nobody_is_stuck_low_in_seeds_750_to_999() {
     seeds(750..1000);
+}
+
+#[test]
+fn a_clock_that_was_set_back_leaves_nothing_behind() {
+    let mut bandwidth = Bandwidth::default();
+    let at = |ms| Instant::default() + Duration::from_secs(60) + Duration::from_millis(ms);
+    for round in 0..20_u64 {
+        let mut arrivals = Vec::new();
+        for ms in (0..10).map(|n| round * 100 + n * 10) {
+            let clock_us = if round < 10 { 64_000_000 } else { 60_000_000 };
+            arrivals.push(Arrival { seq: bandwidth.next_seq(), at_us: clock_us + ms * 1000 });
+            bandwidth.on_sent(at(ms), 1250);
+        }
+        // The last feedback of before is lost.
+        if round == 9 {
+            continue;
+        }
+        let mut bytes = [0; 1000];
+        let mut writer = rtcp::Writer::new(&mut bytes);
+        assert_eq!(writer.transport_cc(1, 2, round as u8, &arrivals).expect("it fits"), 10);
+        let len = writer.len();
+        for packet in rtcp::packets(&bytes[..len]) {
+            let Ok(rtcp::Packet::TransportCc(feedback)) = packet else { panic!("{packet:?}") };
+            bandwidth.on_feedback(at(round * 100 + 100), &feedback, &mut 4096);
+        }
+    }
+    let (bps, _) = bandwidth.acknowledged.bps(500_000).expect("it is measured");
+    assert!((bps - 1e6).abs() < 5e4, "{bps}");
 }
