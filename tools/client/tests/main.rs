@@ -1,5 +1,6 @@
 //! The client against a fake node, in virtual time and over real sockets, and against a real one.
 
+mod bulk;
 mod cluster;
 mod encoder;
 mod failover;
