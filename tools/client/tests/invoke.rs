@@ -100,3 +100,20 @@ fn a_call_by_requests_alone() {
     bob.client.close();
     assert_eq!(bob.client.invoke(publish).0, Code::Ended);
 }
+
+#[test]
+fn who_leaves_by_a_request_is_told_what_the_node_did_not_take() {
+    let server = Server::start(true);
+    let ann = Member::connect(&server, "ann");
+    ann.wait(r#""event":"joined""#);
+    server.node.lock().unwrap().slow = true;
+    for number in 1..=2 {
+        let answer = ann.ask(r#"{"method":"send_message","text":"hello"}"#);
+        assert_eq!(answer, format!(r#"{{"number":{number}}}"#));
+    }
+    ann.ask(r#"{"method":"leave"}"#);
+    let (code, _) = ann.client.invoke(r#"{"method":"send_message","text":"more"}"#);
+    assert_eq!(code, Code::Ended);
+    ann.wait(r#"{"event":"unconfirmed","numbers":[1,2]}"#);
+    ann.wait(r#""event":"ended","code":"ENDED""#);
+}

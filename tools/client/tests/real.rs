@@ -327,3 +327,35 @@ fn a_full_scope_ends_who_comes_and_a_full_address_lets_it_in_later() {
     drop(ann);
     bob.wait("Joined", joined);
 }
+
+#[test]
+fn who_leaves_a_node_that_reads_slowly_hands_over_what_it_takes_and_names_the_rest() {
+    const MESSAGES: u64 = 1000;
+    let node = Node::start_with(|control| control.link.messages_per_second = 20);
+    let joined = |event: &Event| matches!(event, Event::Joined { .. }).then_some(());
+    let bob = Member::connect(node.descriptor.clone());
+    bob.wait("Joined", joined);
+    let ann = Member::connect(node.descriptor.clone());
+    ann.wait("Joined", joined);
+    for number in 1..=MESSAGES {
+        let sent = ann.client.send_message("", number.to_be_bytes().into(), false);
+        assert_eq!(sent, Ok(number));
+    }
+    ann.client.leave();
+    let unknown = ann.wait("Unconfirmed", |event| match event {
+        Event::Unconfirmed { numbers } => Some(numbers.clone()),
+        _ => None,
+    });
+    ann.wait("Ended", |event| (*event == Event::Ended(Error::Ended)).then_some(()));
+    let first = unknown[0];
+    assert_eq!(unknown, (first..=MESSAGES).collect::<Vec<_>>());
+    // Forty at once, and those of two seconds; a quarter of that where the machine is busy.
+    assert!(first > 20, "{first}");
+    for number in 1..first {
+        let came = bob.wait("Message", |event| match event {
+            Event::Message { payload, .. } => Some(payload.clone()),
+            _ => None,
+        });
+        assert_eq!(came, number.to_be_bytes());
+    }
+}
