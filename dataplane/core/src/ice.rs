@@ -183,10 +183,10 @@ impl Agent {
     /// Notes that something came by a path that nobody else could send, or send again. Whether media goes elsewhere now.
     pub(crate) fn hear(&mut self, now: Instant, path: Path) -> bool {
         let Some(valid) = self.find(path) else { return false };
-        valid.heard_at = Some(now);
+        let earlier = valid.heard_at.replace(now);
         let before = self.chosen;
         if ![before.path, before.pictures].contains(&Some(path)) {
-            self.doubt(now, path);
+            self.doubt(now, path, earlier);
             self.settle(now);
         }
         self.hear_at = if self.is_settled() { now + HEARD_INTERVAL } else { now };
@@ -194,14 +194,20 @@ impl Agent {
     }
 
     /// Something came by another path than the chosen one. If nothing did by that since it was chosen, the peer is not there:
-    /// what it nominated before holds, as if it had done so again.
-    fn doubt(&mut self, now: Instant, path: Path) {
+    /// what it nominated before holds, as if it had done so again. If nothing comes from there any more, and something came
+    /// by this one `earlier` as well, it is here, and will nominate when it finds that out: Chromium takes 3 s for it.
+    fn doubt(&mut self, now: Instant, path: Path, earlier: Option<Instant>) {
         let is_for_pictures = path.port == LocalPort::VIDEO;
         let chosen = if is_for_pictures { self.chosen.pictures } else { self.chosen.path };
         let chosen_at = self.chosen_at;
         let is_there = chosen_at + UNHEARD > now
             || chosen.and_then(|path| self.find(path)?.heard_at).is_some_and(|at| at >= chosen_at);
-        if !is_there && self.find(path).is_some_and(|valid| valid.nominated.is_some()) {
+        let was_nominated = self.find(path).is_some_and(|valid| valid.nominated.is_some());
+        let has_left = chosen.zip(earlier).is_some_and(|(chosen, earlier)| {
+            let last = self.heard_from(chosen.remote.ip()).unwrap_or_default().max(chosen_at);
+            last + UNHEARD <= now && last < earlier
+        });
+        if has_left || !is_there && was_nominated {
             self.nominate(path);
         }
     }
@@ -223,7 +229,9 @@ impl Agent {
 
     /// Decides where media goes.
     fn settle(&mut self, now: Instant) {
-        let chosen = self.choose(|valid| self.is_heard_from(now, valid.path.remote.ip()));
+        let chosen = self.choose(|valid| {
+            self.heard_from(valid.path.remote.ip()).is_some_and(|at| at + HEARD > now)
+        });
         self.wanted = self.choose(|_| true);
         if self.chosen != chosen {
             (self.chosen, self.chosen_at) = (chosen, now);
@@ -254,11 +262,11 @@ impl Agent {
         Chosen { path: path_of(path), pictures: path_of(pictures.or(path)) }
     }
 
-    /// Whether something authentic came lately from this address, by whichever path: who only receives pictures sends
-    /// nothing by theirs.
-    fn is_heard_from(&self, now: Instant, ip: IpAddr) -> bool {
-        let mut heard = self.valid.iter().filter(|valid| valid.path.remote.ip() == ip);
-        heard.any(|valid| valid.heard_at.is_some_and(|at| at + HEARD > now))
+    /// When something authentic came last from this address, by whichever path: who only receives pictures sends nothing by
+    /// theirs.
+    fn heard_from(&self, ip: IpAddr) -> Option<Instant> {
+        let valid = self.valid.iter().filter(|valid| valid.path.remote.ip() == ip);
+        valid.filter_map(|valid| valid.heard_at).max()
     }
 
     /// Whether media goes to this address.

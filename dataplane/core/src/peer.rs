@@ -20,6 +20,7 @@ use crate::time::{Duration, Instant};
 use crate::timer::Alarm;
 use crate::uplink::Uplink;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use strait_crypt::srtp;
 use strait_wire::{Full, rtcp};
 
@@ -32,6 +33,8 @@ pub(crate) struct Peer {
     pub(crate) connected: bool,
     /// Where it is reached, as that was told last, and when.
     pub(crate) path_told: Option<(Path, Instant)>,
+    /// The address by which its line was measured.
+    pub(crate) network: Option<IpAddr>,
     pub(crate) created_at: Instant,
     pub(crate) publications: Vec<u32>,
     pub(crate) subscriptions: Vec<u32>,
@@ -76,6 +79,7 @@ impl Peer {
             keys: None,
             connected: false,
             path_told: None,
+            network: None,
             created_at: now,
             publications: Vec::new(),
             subscriptions: Vec::new(),

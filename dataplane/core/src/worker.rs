@@ -344,6 +344,7 @@ impl Worker {
         }
         peer.ice.look(now.at);
         self.tell_path(now, slot);
+        self.note_network(now, slot);
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let setup_ends = peer.created_at + SETUP;
         let is_gone = peer.connected && peer.ice.is_gone(now.at);

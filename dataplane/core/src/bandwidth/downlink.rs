@@ -12,6 +12,20 @@ use crate::time::{Instant, Now};
 use crate::worker::Worker;
 use strait_wire::rtcp::{CongestionControl, TransportCc};
 
+impl Bandwidth {
+    /// As if nothing had been sent yet, to one of whom it is known that it sends feedback.
+    fn begin_anew(&mut self, now: Instant) {
+        *self = Self {
+            sent: self.sent.anew(),
+            names: self.names.take(),
+            told_at: self.told_at.map(|_| now),
+            probes: self.probes.anew(),
+            statistics: self.statistics,
+            ..Self::default()
+        };
+    }
+}
+
 impl Worker {
     /// A subscriber says when packets arrived. `left` bounds what is looked at of one datagram.
     pub(crate) fn on_transport_cc(
@@ -102,6 +116,21 @@ impl Worker {
         // What falls short of it by a little is still to be found out.
         let wanted_bps = peer.spending.wanted_bps;
         subscriptions.any(better).then(|| wanted_bps.saturating_add(wanted_bps / 8))
+    }
+
+    /// Begins the estimate of a peer anew when it is on another network: nothing is known of its line, and what was lost
+    /// until it was there says nothing of it.
+    pub(crate) fn note_network(&mut self, now: Now, slot: u32) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(path) = peer.ice.path() else { return };
+        let before = peer.network.replace(path.remote.ip());
+        if before.is_none_or(|before| before == path.remote.ip()) {
+            return;
+        }
+        if let Some(bandwidth) = peer.bandwidth.as_mut() {
+            bandwidth.begin_anew(now.at);
+            self.set_budget(now, slot);
+        }
     }
 
     /// Lets an estimate work, and counts what it did.

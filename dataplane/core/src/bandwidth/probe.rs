@@ -110,6 +110,12 @@ impl Default for Probes {
 }
 
 impl Probes {
+    /// Only what was counted stays.
+    pub(crate) fn anew(&self) -> Self {
+        let Self { begun, succeeded, padding, .. } = *self;
+        Self { begun, succeeded, padding, ..Self::default() }
+    }
+
     /// Begins a probe if it is time and of use.
     pub(crate) fn begin(&mut self, now: Instant, estimate_bps: f64, jitter_us: i64, wish: Wish) {
         let estimate = estimate_bps as u64;

@@ -68,6 +68,11 @@ impl Default for Sent {
 }
 
 impl Sent {
+    /// The same row of numbers goes on; what left before is forgotten.
+    pub(crate) fn anew(&self) -> Self {
+        Self { next: self.next, told: self.next.saturating_sub(1), ..Self::default() }
+    }
+
     /// The number that the next packet is to carry.
     pub(crate) fn next_seq(&self) -> u16 {
         self.next as u16

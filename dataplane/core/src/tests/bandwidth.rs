@@ -166,6 +166,40 @@ fn who_answers_gets_a_budget_and_who_never_does_gets_none() {
     assert!(budget_bps(&bench).unwrap() < start / 4, "it fell silent: {:?}", budget_bps(&bench));
 }
 
+#[test]
+fn who_is_on_another_network_has_another_line() {
+    let (mut bench, mut publisher, mut subscriber) = pair();
+    publisher.send(&mut bench, &video(5, 1, true));
+    let first = numbers(&subscriber.media(&mut bench))[0].unwrap();
+    bench.run(ms(100));
+    feedback(&mut bench, &mut subscriber, &[Arrival { seq: first, at_us: 5000 }]);
+    publisher.send(&mut bench, &video(5, 2, false));
+    bench.run(Duration::from_secs(15));
+    let start = BANDWIDTH_BPS_START - BANDWIDTH_BPS_START / BANDWIDTH_RESERVE;
+    let fallen = budget_bps(&bench).unwrap();
+    assert!(fallen < start / 4, "nothing got through: {fallen}");
+    let before = told(&bench);
+
+    let home = subscriber.path.remote;
+    subscriber.path.remote.set_port(home.port() + 1);
+    subscriber.check(&mut bench);
+    bench.run(ms(100));
+    assert!(budget_bps(&bench).unwrap() <= fallen, "another port is the same line");
+    subscriber.path.remote.set_ip([198, 51, 100, 7].into());
+    subscriber.check(&mut bench);
+    subscriber.send_rtcp(&mut bench, |rtcp| rtcp.receiver_report(1, &[]).unwrap());
+    bench.run(ms(100));
+    assert_eq!(budget_bps(&bench), Some(start));
+    // What is told of before is not known any more; the row of numbers goes on.
+    publisher.send(&mut bench, &video(5, 3, false));
+    let next = numbers(&subscriber.media(&mut bench))[0].unwrap();
+    assert_eq!(next, first.wrapping_add(2));
+    let arrivals = [first.wrapping_add(1), next].map(|seq| Arrival { seq, at_us: 6000 });
+    feedback(&mut bench, &mut subscriber, &arrivals);
+    assert_eq!(told(&bench), (before.0 + 1, before.1 + 1));
+    assert!(budget_bps(&bench).unwrap() >= start);
+}
+
 /// A subscriber on the low layer of two, whose line carries all that is sent; the padding that it got, after so long.
 fn padded(preferences: Preferences, kind: Kind, for_ms: u64) -> (Vec<Vec<u8>>, usize) {
     let mut bench = Bench::new();

@@ -122,6 +122,24 @@ fn who_moves_is_followed_with_the_first_thing_that_it_says() {
 }
 
 #[test]
+fn who_lost_its_network_is_followed_before_it_nominates() {
+    let mut call = Call::new();
+    let home = call.listener.path;
+    call.report();
+    call.listener.path = at(2, 2000);
+    call.check(false);
+    call.bench.run(UNHEARD - ms(10));
+    call.report();
+    assert_eq!(call.way(), home, "it may use both");
+    call.bench.run(HEARD_INTERVAL);
+    call.report();
+    assert_eq!(call.way(), at(2, 2000));
+    // It finds out for itself that the first one is gone.
+    call.check(true);
+    assert_eq!(call.way(), at(2, 2000));
+}
+
+#[test]
 fn every_packet_is_heard_while_it_decides() {
     let mut call = Call::new();
     call.speaker.path = at(2, 2000);
