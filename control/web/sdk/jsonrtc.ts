@@ -91,6 +91,12 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   /** The node that could not be reached, was silent, or is about to end. */
   private failed: string | undefined;
   private cancelDoubt: (() => void) | undefined;
+  private cancelCheck: (() => void) | undefined;
+  /** How long the next attempt waits, where that is less than usual. */
+  private soonMs: number | undefined;
+  private waits = 0;
+  /** Attempts that are to follow soon: a network that is back has its routes and names a little later. */
+  private hasty = 0;
   private cancelWait: () => void = () => {};
   private cancelConnect: () => void = () => {};
   private cancelPing: () => void = () => {};
@@ -172,11 +178,26 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     if (this.phase !== "closed") this.transmit(this.compose("message", outgoing));
   }
 
-  /** Tries to reconnect at once instead of waiting: the network has just come back. */
+  /** The network has just come back: what waits, or waits for an answer by the one before, begins at once. */
   retryNow(): void {
+    if (this.phase === "open") this.check();
+    this.hasty = limits.RECONNECT_HASTY;
+    if (this.phase === "connecting" && this.sessionId !== undefined) {
+      this.soonMs = 0;
+      this.cancelConnect();
+    }
     if (this.phase !== "waiting") return;
     this.cancelWait();
     void this.reconnect();
+  }
+
+  /** The network may be another one: a WebSocket that does not answer soon went with the one before, whatever media does. */
+  check(roundTripMs = 0): void {
+    if (this.phase !== "open" || this.cancelCheck) return;
+    this.cancelCheck = this.judge(limits.VERDICT_MS, roundTripMs, (isSilent) => {
+      this.cancelCheck = undefined;
+      if (isSilent) this.dropSocket("the network changed, and the server does not answer", 0);
+    });
   }
 
   /**
@@ -186,16 +207,16 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
    */
   doubt(brokeOff = true, roundTripMs = 0): void {
     if (this.phase !== "open" || this.cancelDoubt) return;
-    const since = this.timers.now();
     const silentMs = brokeOff ? limits.DOUBT_MS : limits.QUIET_MS;
-    if (since - this.heardAt < silentMs) return;
-    this.ping();
+    if (this.timers.now() - this.heardAt < silentMs) return;
     const leastMs = brokeOff ? limits.VERDICT_MS : limits.QUIET_MS;
-    const slowMs = limits.VERDICT_ROUND_TRIPS * Math.max(roundTripMs, this.roundTripMs);
-    const verdictMs = Math.min(Math.max(leastMs, slowMs), limits.VERDICT_MS_MAX);
-    this.cancelDoubt = this.timers.after(verdictMs, () => {
+    this.cancelDoubt = this.judge(leastMs, roundTripMs, (isSilent) => {
       this.cancelDoubt = undefined;
-      if (this.heardAt < since) this.dropSocket("neither the server nor its media answers");
+      if (!isSilent) return;
+      // Where there are others, it is their CnCs that all clients of a dead node ask.
+      const soonMs = limits.RECONNECT_SOON_MS * this.timers.random();
+      const reason = "neither the server nor its media answers";
+      this.dropSocket(reason, this.hasOthers ? undefined : soonMs);
     });
   }
 
@@ -203,6 +224,15 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   believe(): void {
     this.cancelDoubt?.();
     this.cancelDoubt = undefined;
+  }
+
+  /** Pings, and says after a while whether anything came since then. Returns what calls it off. */
+  private judge(leastMs: number, roundTripMs: number, verdict: (isSilent: boolean) => void) {
+    const since = this.timers.now();
+    this.ping();
+    const slowMs = limits.VERDICT_ROUND_TRIPS * Math.max(roundTripMs, this.roundTripMs);
+    const verdictMs = Math.min(Math.max(leastMs, slowMs), limits.VERDICT_MS_MAX);
+    return this.timers.after(verdictMs, () => verdict(this.heardAt < since));
   }
 
   /** Does what a server may answer with another node (307), on whatever node that is in the end. */
@@ -502,8 +532,8 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   private adopt(socket: Socket): void {
     this.socket = socket;
     this.phase = "open";
-    this.attempt = 0;
-    this.failed = this.pingedAt = undefined;
+    this.attempt = this.waits = this.hasty = 0;
+    this.failed = this.pingedAt = this.soonMs = undefined;
     this.heardAt = this.timers.now();
     socket.onmessage = ({ data }) => {
       if (typeof data === "string" && socket === this.socket) this.onText(data);
@@ -541,13 +571,16 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     this.socket = undefined;
     this.cancelPing();
     this.believe();
+    this.cancelCheck?.();
+    this.cancelCheck = undefined;
     if (!socket) return;
     socket.onmessage = socket.onclose = null;
     socket.close(1000, reason);
   }
 
-  private dropSocket(reason: string): void {
+  private dropSocket(reason: string, soonMs?: number): void {
     this.failed = this.at?.endpoint;
+    this.soonMs = soonMs;
     this.releaseSocket(reason);
     this.waitAndReconnect();
   }
@@ -556,7 +589,12 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     this.phase = "waiting";
     // At random, so that a restarted server does not meet all its clients at once.
     const firstMs = limits.RECONNECT_WAIT_MS * (1 + this.timers.random());
-    const waitMs = Math.min(firstMs * 2 ** this.attempt, limits.RECONNECT_WAIT_MS_MAX);
+    const doubledMs = Math.min(firstMs * 2 ** this.waits, limits.RECONNECT_WAIT_MS_MAX);
+    const isHasty = this.soonMs === undefined && this.hasty > 0;
+    const waitMs = this.soonMs ?? (isHasty ? limits.RECONNECT_SOON_MS : doubledMs);
+    if (isHasty) this.hasty -= 1;
+    else if (this.soonMs === undefined) this.waits += 1;
+    this.soonMs = undefined;
     this.attempt += 1;
     this.cancelWait = this.timers.after(waitMs, () => void this.reconnect());
     this.emit("reconnecting", { attempt: this.attempt, waitMs });

@@ -8,6 +8,10 @@ export const UNACKNOWLEDGED_FRAMES_MAX = 16;
 export const FRAME_BYTES_MAX = 256 * 1024;
 /** First wait before a reconnect is between this and twice this, at random. */
 export const RECONNECT_WAIT_MS = 1_000;
+/** And at most this where neither server nor media answered: most often it is our own network that changed. */
+export const RECONNECT_SOON_MS = 500;
+/** So many attempts follow each other that fast when the browser says that the network is back. */
+export const RECONNECT_HASTY = 6;
 /** Waits double up to this. */
 export const RECONNECT_WAIT_MS_MAX = 10_000;
 /** A socket that does not open, or a CONNECT that is not answered, is given up after this. */
@@ -28,7 +32,7 @@ export const RESOLVE_TIMEOUT_MS_MAX = 8_000;
 export const RESOLVE_CHARACTERS_MAX = 4_096;
 /** Nodes that send a client on, one after the other: more is a circle. */
 export const REDIRECTS_MAX = 5;
-/** How often it is looked whether media comes, where there are other nodes. */
+/** How often it is looked whether media comes, and by which path. */
 export const PULSE_LOOK_MS = 400;
 /** A WebSocket that was silent for this long while media is gets a PING. */
 export const DOUBT_MS = 750;
@@ -56,10 +60,13 @@ export const SLOTS_FIRST = 4;
 export const SLOTS_SPARE = 3;
 /** Slots of one kind at most: what an SDP within the frame limit carries with room to spare. */
 export const SLOTS_MAX = 64;
-/** A media path that is interrupted for this long is restarted. */
-export const MEDIA_INTERRUPTED_MS = 3_000;
-/** An ICE restart that has not brought the media back after this makes way for a fresh START. */
-export const ICE_RESTART_MS = 8_000;
+/** A media path that is interrupted for this long, after the seconds until the browser says so, is restarted. */
+export const MEDIA_INTERRUPTED_MS = 1_000;
+/**
+ * An ICE restart that has not brought the media back after the first of these is made again, for a browser gathers the
+ * addresses that it has at that moment; after the second one it makes way for a fresh START.
+ */
+export const ICE_RESTARTS_MS = [2_000, 3_000];
 /** A data channel on which a message is not answered for this long is given up. */
 export const ANSWER_WITHIN_MS = 10_000;
 /** How often the server is asked to send over a data channel of which it does not know yet. */

@@ -1,8 +1,10 @@
-import { ICE_RESTART_MS, MEDIA_INTERRUPTED_MS } from "./limits.js";
+import { ICE_RESTARTS_MS, MEDIA_INTERRUPTED_MS } from "./limits.js";
 import type { Timers } from "./timers.js";
 
 /** What the watch asks for. */
 export interface MediaWatchActions {
+  /** Whether the WebSocket is still there, which tells of a restart. */
+  check(): void;
   restartIce(): void;
   startAfresh(): void;
   interrupted(): void;
@@ -10,12 +12,16 @@ export interface MediaWatchActions {
 }
 
 /**
- * Decides what to do about a transport that is in trouble: wait a little, then restart ICE, then
- * join afresh.
+ * Decides what to do about a transport that is in trouble: wait a little, then restart ICE, and once
+ * more, then join afresh. Nothing of it while signalling is down, which comes first: that the network changed
+ * ends both.
  */
 export class MediaWatch {
+  private state: RTCPeerConnectionState = "new";
   private trouble = false;
-  private restarted = false;
+  private restarts = 0;
+  private silent = false;
+  private linkDown = false;
   private cancel: () => void = () => {};
 
   constructor(
@@ -24,36 +30,71 @@ export class MediaWatch {
   ) {}
 
   onState(state: RTCPeerConnectionState): void {
+    this.state = state;
     if (state === "connected") {
       this.reset();
       this.actions.restored();
     } else if (state === "disconnected" && !this.trouble) {
       this.trouble = true;
+      this.actions.check();
       // Most interruptions heal by themselves: a radio that changes cells, a sleeping router.
-      this.cancel = this.timers.after(MEDIA_INTERRUPTED_MS, () => this.restart());
+      this.wait(MEDIA_INTERRUPTED_MS, () => this.restart());
     } else if (state === "failed") {
       this.trouble = true;
-      if (!this.restarted) this.restart();
-      else this.afresh();
+      this.actions.check();
+      this.restart();
     }
+  }
+
+  /** What came all the time comes no more. */
+  onSilence(): void {
+    this.silent = true;
+  }
+
+  /** Something comes. */
+  onLife(): void {
+    if (!this.silent) return;
+    this.silent = false;
+    // Where the browser noticed nothing, it has no news either.
+    if (this.state === "connected") this.onState("connected");
+  }
+
+  onLink(isUp: boolean): void {
+    if (this.linkDown === !isUp) return;
+    this.linkDown = !isUp;
+    this.cancel();
+    this.restarts = 0;
+    if (isUp && (this.trouble || this.silent)) this.restart();
+  }
+
+  get isWell(): boolean {
+    return !this.trouble && !this.silent;
   }
 
   /** All is well, or all is new. */
   reset(): void {
     this.cancel();
-    this.trouble = this.restarted = false;
+    this.trouble = this.silent = false;
+    this.restarts = 0;
   }
 
   private restart(): void {
-    this.cancel();
-    this.restarted = true;
+    if (this.linkDown) return;
+    const waitMs = ICE_RESTARTS_MS[this.restarts];
+    if (waitMs === undefined) return this.afresh();
+    this.restarts += 1;
     this.actions.interrupted();
     this.actions.restartIce();
-    this.cancel = this.timers.after(ICE_RESTART_MS, () => this.afresh());
+    this.wait(waitMs, () => this.restart());
   }
 
   private afresh(): void {
     this.reset();
     this.actions.startAfresh();
+  }
+
+  private wait(ms: number, task: () => void): void {
+    this.cancel();
+    if (!this.linkDown) this.cancel = this.timers.after(ms, task);
   }
 }

@@ -3,6 +3,7 @@ import type { Timers } from "./timers.js";
 
 /** What is looked at of a candidate pair. */
 interface Entry {
+  id?: string;
   type: string;
   bytesReceived?: number;
   responsesReceived?: number;
@@ -24,18 +25,38 @@ export interface Silence {
   roundTripMs: number;
 }
 
-/** Tells when a media path that was up brings nothing any more, nor answers checks: the node may be dead. */
+interface Look {
+  connection: Pulsing;
+  bytes: number;
+  responses: number;
+  silent: number;
+  flow: number;
+  /** Of each pair of candidates. */
+  pairs: Map<string, number>;
+  /** The pair by which most came last. */
+  carrier: string | undefined;
+}
+
+/** What it does. */
+export interface PulseActions {
+  onSilence(silence: Silence): void;
+  onLife(): void;
+  /** Media comes by another pair of candidates: the network may have changed. */
+  onMoved?(roundTripMs: number): void;
+}
+
+/**
+ * Tells when a media path that was up brings nothing any more, nor answers checks: the node may be
+ * dead, or the network that led to it.
+ */
 export class Pulse {
   private cancel: () => void = () => {};
-  private before:
-    | { connection: Pulsing; bytes: number; responses: number; silent: number; flow: number }
-    | undefined;
+  private before: Look | undefined;
 
   constructor(
     private readonly timers: Timers,
     private readonly connection: () => Pulsing | undefined,
-    private readonly onSilence: (silence: Silence) => void,
-    private readonly onLife: () => void,
+    private readonly actions: PulseActions,
   ) {}
 
   start(): void {
@@ -53,10 +74,12 @@ export class Pulse {
     const connection = this.connection();
     if (connection === undefined || connection.connectionState === "new") return;
     let [bytes, responses, roundTripMs] = [0, 0, 0];
+    const pairs = new Map<string, number>();
     try {
       (await connection.getStats()).forEach((entry) => {
         // Of the path: what belongs to streams is in it.
         if (entry.type !== "candidate-pair") return;
+        pairs.set(entry.id ?? "", entry.bytesReceived ?? 0);
         bytes += entry.bytesReceived ?? 0;
         responses += entry.responsesReceived ?? 0;
         roundTripMs = Math.max(roundTripMs, 1_000 * (entry.currentRoundTripTime ?? 0));
@@ -67,7 +90,8 @@ export class Pulse {
     const last = this.before;
     if (last?.connection !== connection) {
       // What has just begun counts as a flow until it proves to be none.
-      this.before = { connection, bytes, responses, silent: 0, flow: FLOW_LOOKS };
+      const flow = FLOW_LOOKS;
+      this.before = { connection, bytes, responses, silent: 0, flow, pairs, carrier: undefined };
       return;
     }
     // What a pair that was given up had received is subtracted, and no sign of life.
@@ -78,8 +102,21 @@ export class Pulse {
     let { flow } = last;
     if (hasMedia) flow = last.silent < SILENT_LOOKS ? flow + 1 : 1;
     else if (!isSilent) flow = 0;
-    this.before = { connection, bytes, responses, silent, flow };
-    if (silent >= SILENT_LOOKS) this.onSilence({ brokeOff: flow >= FLOW_LOOKS, roundTripMs });
-    else if (silent === 0) this.onLife();
+    const carrier = carrierOf(pairs, last.pairs) ?? last.carrier;
+    this.before = { connection, bytes, responses, silent, flow, pairs, carrier };
+    const { actions } = this;
+    if (silent >= SILENT_LOOKS) actions.onSilence({ brokeOff: flow >= FLOW_LOOKS, roundTripMs });
+    else if (silent === 0) actions.onLife();
+    if (last.carrier !== undefined && carrier !== last.carrier) actions.onMoved?.(roundTripMs);
   }
+}
+
+/** The pair by which most came since the last look. */
+function carrierOf(pairs: Map<string, number>, before: Map<string, number>): string | undefined {
+  let [carrier, most]: [string | undefined, number] = [undefined, 0];
+  for (const [id, bytes] of pairs) {
+    const came = bytes - (before.get(id) ?? 0);
+    if (came > most) [carrier, most] = [id, came];
+  }
+  return carrier;
 }

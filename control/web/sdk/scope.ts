@@ -3,14 +3,13 @@ import type { ConnectionType } from "./connectiontype.js";
 import { StraitError, asStraitError } from "./errors.js";
 import { TypedEvents } from "./events.js";
 import type { Frame } from "./frames.js";
+import { Health } from "./health.js";
 import { JsonRtc } from "./jsonrtc.js";
 import * as limits from "./limits.js";
 import { Measuring } from "./measuring.js";
 import { type MediaHost, MediaSession } from "./media.js";
-import { MediaWatch } from "./mediawatch.js";
 import type { PeerMessage } from "./messages.js";
 import { Messenger } from "./messenger.js";
-import { Pulse } from "./pulse.js";
 import { type Publication, type RemotePeer, Roster, type RosterChanges } from "./peers.js";
 import type {
   ConnectAnswer,
@@ -99,8 +98,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private senders = new Senders();
   private uplinkMaxBps = 0;
   private readonly measuring: Measuring;
-  private readonly watch: MediaWatch;
-  private readonly pulse: Pulse;
+  private readonly health: Health;
   private readonly messenger: Messenger;
   private connectAnswer: ConnectAnswer = {};
   private media: MediaSession | undefined;
@@ -125,7 +123,6 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private joinAttempt = 0;
   private cancelRejoin: () => void = () => {};
   private readonly onPageHide = () => this.leaveNow();
-  private readonly onOnline = () => this.link.retryNow();
 
   /** @internal */
   constructor(settings: ScopeSettings) {
@@ -133,18 +130,14 @@ export class Scope extends TypedEvents<ScopeEvents> {
     this.settings = settings;
     this.name = settings.name;
     this.link = settings.link;
-    this.watch = new MediaWatch(settings.timers, {
+    const { timers, hasOthers = false } = settings;
+    const connection = () => this.media?.connection;
+    this.health = new Health(timers, settings.link, connection, hasOthers, {
       restartIce: () => void this.media?.restartIce().catch(() => {}),
       startAfresh: () => void this.rejoin("media"),
       interrupted: () => this.interrupted("media", 1),
       restored: () => this.restored(),
     });
-    this.pulse = new Pulse(
-      settings.timers,
-      () => this.media?.connection,
-      ({ brokeOff, roundTripMs }) => this.link.doubt(brokeOff, roundTripMs),
-      () => this.link.believe(),
-    );
     this.messenger = new Messenger(
       {
         ready: () => this.subsession !== undefined,
@@ -162,16 +155,20 @@ export class Scope extends TypedEvents<ScopeEvents> {
     this.link.on("error", (error) => this.emit("error", { error }));
     this.link.on("reconnecting", ({ attempt }) => {
       this.linkDown = true;
+      this.health.onLink(false);
       this.interrupted("signalling", attempt);
     });
     this.link.on("resumed", () => {
       this.linkDown = false;
       if (this.sentAway) void this.rejoin("signalling");
-      else this.restored();
+      this.health.onLink(true);
+      this.restored();
     });
     this.link.on("moved", (detail) => this.emit("moved", detail));
     this.link.on("renewed", (answer) => {
       this.linkDown = false;
+      this.health.reset();
+      this.health.onLink(true);
       this.connectAnswer = answer;
       this.subsession = undefined;
       void this.rejoin("signalling");
@@ -399,9 +396,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
     try {
       if (input !== undefined) await this.prepare(input, options);
       await this.enter();
-      if (this.settings.hasOthers) this.pulse.start();
+      this.health.start();
       globalThis.addEventListener?.("pagehide", this.onPageHide);
-      globalThis.addEventListener?.("online", this.onOnline);
     } catch (thrown) {
       this.finish(undefined);
       throw asStraitError(thrown);
@@ -448,7 +444,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     this.rejoining = true;
     this.sentAway = false;
     this.cancelRejoin();
-    this.watch.reset();
+    this.health.reset();
     this.freshStart = true;
     this.interrupted(cause, ++this.joinAttempt);
     // A START in the same session replaces the old stay: the others see nobody leave.
@@ -586,7 +582,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private comeBack(): void {
     this.sentAway = this.freshStart = true;
     this.subsession = undefined;
-    this.watch.reset();
+    this.health.reset();
     // What is published from here on goes into the fresh join, not into a START of its own.
     this.closeMedia();
     this.interrupted("signalling", 1);
@@ -685,7 +681,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
       this.currentState = "connected";
       this.emit("connected", undefined);
     }
-    this.watch.onState(state);
+    this.health.onState(state);
   }
 
   private interrupted(cause: "signalling" | "media", attempt: number): void {
@@ -695,7 +691,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
   }
 
   private restored(): void {
-    const up = this.media?.connection.connectionState === "connected";
+    const { isMediaWell } = this.health;
+    const up = isMediaWell && this.media?.connection.connectionState === "connected";
     if (this.currentState !== "reconnecting" || this.linkDown || !up) return;
     const fresh = this.freshStart;
     this.freshStart = false;
@@ -764,10 +761,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
     if (this.currentState === "closed") return;
     this.currentState = "closed";
     globalThis.removeEventListener?.("pagehide", this.onPageHide);
-    globalThis.removeEventListener?.("online", this.onOnline);
     this.cancelRejoin();
-    this.watch.reset();
-    this.pulse.stop();
+    this.health.stop();
     this.measuring.stop();
     this.media?.close();
     this.messenger.close(error ?? closedError());

@@ -210,7 +210,8 @@ test("media that comes no more is told, unless none came before", async () => {
   let told = 0;
   const getStats = async () => new Map([["x", { type: "candidate-pair", bytesReceived: bytes }]]);
   let connection: Pulsing = { connectionState: "connected", getStats };
-  const pulse = new Pulse(timers, () => connection, () => (told += 1), () => {});
+  const onSilence = () => (told += 1);
+  const pulse = new Pulse(timers, () => connection, { onSilence, onLife: () => {} });
   pulse.start();
   await timers.pass(2_000);
   assert.equal(told, 0, "none came yet");
@@ -237,11 +238,12 @@ test("a path that answers checks lives; whether media broke off or nobody sent a
   const connection = { connectionState: "connected", getStats: async () => new Map([["x", pair]]) };
   const silences: Silence[] = [];
   let lives = 0;
-  const live = () => {
+  const onLife = () => {
     lives += 1;
     silences.length = 0;
   };
-  const pulse = new Pulse(timers, () => connection, (silence) => silences.push(silence), live);
+  const onSilence = (silence: Silence) => silences.push(silence);
+  const pulse = new Pulse(timers, () => connection, { onSilence, onLife });
   pulse.start();
   const looks = async (count: number, bytes: number, responses: number) => {
     for (let each = 0; each < count; each += 1) {

@@ -300,7 +300,7 @@ test("media-lost starts anew in the same session, once", async () => {
   assert.equal(server.sessions, 1);
 });
 
-test("failed ICE is restarted once by UPDATE, then joined afresh", async () => {
+test("failed ICE is restarted by UPDATE, then joined afresh", async () => {
   const { timers, starts, updates } = await joined();
   const connection = FakeConnection.last;
   connection.setState("connected");
@@ -317,7 +317,7 @@ test("a short interruption is waited out", async () => {
   const connection = FakeConnection.last;
   connection.setState("connected");
   connection.setState("disconnected");
-  await timers.pass(1_000);
+  await timers.pass(900);
   connection.setState("connected");
   await timers.pass(20_000);
   assert.equal(connection.restarts, 0);
