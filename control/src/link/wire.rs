@@ -180,9 +180,14 @@ impl Wire {
         Ok(())
     }
 
-    /// Whether more should be written now. Where not, [`Self::next`] says when.
+    /// Whether a message that can wait should be written now. Where not, [`Self::next`] says when.
     pub fn has_room(&mut self) -> bool {
-        self.is_awaited = self.waiting() >= limits::LINK_FEED_BYTES;
+        let most = match self.media.is_empty() {
+            true => limits::LINK_FEED_BYTES,
+            // Or media would wait as long as there are messages.
+            false => 1,
+        };
+        self.is_awaited = self.waiting() >= most;
         !self.is_awaited
     }
 
@@ -475,7 +480,8 @@ mod tests {
     async fn who_waits_for_room_is_told_when_there_is_some() {
         let (mut client, node) = tokio::io::duplex(4096);
         let mut wire = Wire::new(Box::new(node));
-        let large = strait_link::v1::Statistics { json: "x".repeat(limits::LINK_FEED_BYTES) };
+        let large =
+            strait_link::v1::Statistics { json: "x".repeat(limits::LINK_FEED_BYTES + 4096) };
         let large = ServerMessage { request: 1, body: Some(Body::Statistics(large)) };
         assert!(wire.has_room() && wire.send(&large) && !wire.has_room());
         let mut bytes = [0; 4096];
@@ -487,6 +493,8 @@ mod tests {
         client.read_exact(&mut bytes).await.unwrap();
         assert!(matches!(wire.next().await, Ok(None)));
         assert!(wire.has_room());
+        wire.send_media(vec![1; 500]);
+        assert!(!wire.has_room(), "media that waits goes first");
     }
 
     #[tokio::test]
