@@ -311,8 +311,13 @@ pub const UNCONFIRMED_MESSAGES: usize = 4096;
 /// Bytes of them.
 pub const UNCONFIRMED_BYTES: usize = 4 << 20;
 /// What is read ahead of a client that spoke too fast, so that its confirmations are found: as much as
-/// a client is asked to leave unconfirmed, each message with 512 bytes of its own.
-pub const LINK_AHEAD_BYTES: usize = UNCONFIRMED_BYTES + 512 * UNCONFIRMED_MESSAGES;
+/// a client is asked to leave unconfirmed, each message with 64 bytes of its own.
+pub const LINK_AHEAD_BYTES: usize = UNCONFIRMED_BYTES + 64 * UNCONFIRMED_MESSAGES;
+/// Messages of that, requests and pings among them: twice as many as a client is asked for. They take
+/// their turns also when it has closed its link.
+pub const LINK_AHEAD_MESSAGES: usize = 2 * UNCONFIRMED_MESSAGES;
+/// What is read ahead of all clients: beyond, who speaks too fast is not read at all meanwhile.
+pub const LINKS_AHEAD_BYTES: usize = 512 << 20;
 /// Messages to a native client that it did not confirm, sent or not; beyond, its session ends. At the
 /// default rates eight may speak to it in a burst at once, who confirms nothing meanwhile.
 pub const WAITING_MESSAGES: usize = 4 * UNCONFIRMED_MESSAGES;
@@ -322,10 +327,10 @@ pub const WAITING_BYTES: usize = 4 * UNCONFIRMED_BYTES;
 /// may wait behind.
 pub const LINK_NOTICES: usize = NOTICES + WAITING_MESSAGES;
 /// Bytes of messages to a client that are on their way to its socket: the next ones wait where they are
-/// kept anyhow, and what is no message goes before them. Several of the largest.
-pub const LINK_FEED_BYTES: usize = 256 << 10;
-const _: () = assert!(LINK_FEED_BYTES >= 2 * MESSAGE_BYTES);
-const _: () = assert!(LINK_FEED_BYTES <= LINK_OUT_BYTES / 4);
+/// kept anyhow, and what is no message goes before them. A record of TLS.
+pub const LINK_FEED_BYTES: usize = 16 << 10;
+// Who comes back by another link can be told so on the one before, though it was fed.
+const _: () = assert!(LINK_FEED_BYTES + MESSAGE_BYTES + 1024 <= LINK_OUT_BYTES / 4);
 /// Messages for data channels that wait for the relay: 16 MiB at most. Beyond, they go by WebSocket.
 pub const CHANNEL_MESSAGES: usize = 256;
 /// Channels to be closed that wait for the relay: each of its associations' for messages.

@@ -2,6 +2,7 @@
 //! on with another. The messages are in `proto/strait/link/v1/link.proto`, the life of a link in
 //! `docs/reference/link.md`.
 
+mod ahead;
 pub mod convert;
 pub mod counters;
 pub mod door;

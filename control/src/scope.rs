@@ -20,7 +20,7 @@ pub mod statistics;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 use strait_proto::v1;
@@ -34,6 +34,7 @@ pub use registry::{Scope, ScopeKey, Scopes};
 pub use roster::{Reached, Roster};
 
 use crate::fault::Fault;
+use crate::limits;
 
 /// A peer, as others see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -216,19 +217,26 @@ pub struct Sink {
     wants_quality: Arc<AtomicBool>,
     /// Its receiver takes messages.
     takes_messages: Arc<AtomicBool>,
+    /// Bytes of messages that its receiver did not take yet, where it says what it took.
+    unread: Option<Arc<AtomicUsize>>,
 }
 
 impl Sink {
     /// A sink whose notices carry `tag`, by which the receiver tells its scopes apart.
     pub fn new(sender: mpsc::Sender<(u64, Arc<Notice>)>, tag: u64) -> Self {
         let (is_lagging, wants_quality, takes_messages) = Default::default();
-        Self { sender, tag, is_lagging, wants_quality, takes_messages }
+        Self { sender, tag, is_lagging, wants_quality, takes_messages, unread: None }
     }
 
     /// The same for a receiver that takes messages.
     pub fn with_messages(self) -> Self {
         self.take_messages(true);
         self
+    }
+
+    /// The same for one that says what it [took](Self::took): their bytes have a limit as well.
+    pub fn with_messages_counted(self) -> Self {
+        Self { unread: Some(Arc::default()), ..self.with_messages() }
     }
 
     /// Says whether its receiver takes messages.
@@ -244,10 +252,23 @@ impl Sink {
     /// Hands over a notice. One that finds the queue full marks the sink as lagging: its receiver
     /// no longer knows the truth and must start anew.
     pub fn send(&self, notice: &Arc<Notice>) {
+        if let (Some(unread), Notice::Message(message)) = (&self.unread, &**notice) {
+            let before = unread.fetch_add(message.payload.len(), Ordering::Relaxed);
+            if before > limits::WAITING_BYTES {
+                return self.is_lagging.store(true, Ordering::Relaxed);
+            }
+        }
         if let Err(mpsc::error::TrySendError::Full(_)) =
             self.sender.try_send((self.tag, Arc::clone(notice)))
         {
             self.is_lagging.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Its receiver took a notice.
+    pub fn took(&self, notice: &Notice) {
+        if let (Some(unread), Notice::Message(message)) = (&self.unread, notice) {
+            unread.fetch_sub(message.payload.len(), Ordering::Relaxed);
         }
     }
 

@@ -87,13 +87,19 @@ impl Outbox {
         Some((self.last - count(behind), Arc::clone(message)))
     }
 
-    /// The client has all up to `number`. One beyond what was sent says nothing.
-    pub fn seen(&mut self, number: u64) {
+    /// Whether messages wait for nothing but confirmations.
+    pub fn is_stalled(&self) -> bool {
+        self.sent < self.unconfirmed.len() && !self.is_due()
+    }
+
+    /// The client has all up to `number`. One beyond what was sent says nothing. Whether that was news.
+    pub fn seen(&mut self, number: u64) -> bool {
+        let before = self.unconfirmed.len();
         let missing = self.last.checked_sub(number).and_then(|n| usize::try_from(n).ok());
         let unsent = self.unconfirmed.len() - self.sent;
-        let Some(missing) = missing.filter(|missing| *missing >= unsent) else { return };
+        let Some(missing) = missing.filter(|missing| *missing >= unsent) else { return false };
         while self.unconfirmed.len() > missing {
-            let Some((_, bytes)) = self.unconfirmed.pop_front() else { return };
+            let Some((_, bytes)) = self.unconfirmed.pop_front() else { break };
             self.bytes -= bytes;
             self.sent -= 1;
             self.sent_bytes -= bytes;
@@ -102,6 +108,7 @@ impl Outbox {
             // What came in a burst must not keep its room.
             self.unconfirmed.shrink_to(limits::LINK_BATCH);
         }
+        self.unconfirmed.len() < before
     }
 
     /// Another link begins, whose client has all up to `number`: the rest is sent again.

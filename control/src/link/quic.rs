@@ -177,24 +177,18 @@ struct QuicStream {
     packet: Receiving,
     /// The end was sent; waits until the client has all.
     ending: Option<Ending>,
-    /// The client has all.
-    is_told: bool,
 }
 
 impl QuicStream {
     fn new(connection: Connection, send: SendStream, receive: RecvStream) -> Self {
         let packet = next_packet(connection.clone());
-        Self { connection, send, receive, packet, ending: None, is_told: false }
+        Self { connection, send, receive, packet, ending: None }
     }
 }
 
 impl Drop for QuicStream {
     fn drop(&mut self) {
-        // Nothing, where the connection is closed already.
-        match self.is_told {
-            true => self.connection.close(DONE, b""),
-            false => self.connection.close(UNREAD, b"the last messages were not read in time"),
-        }
+        self.connection.close(DONE, b"");
     }
 }
 
@@ -220,6 +214,10 @@ impl Stream for QuicStream {
             }
             _ => Err(packet),
         }
+    }
+
+    fn give_up(&mut self) {
+        self.connection.close(UNREAD, b"the last messages were not read in time");
     }
 }
 
@@ -253,10 +251,9 @@ impl AsyncWrite for QuicStream {
             let stopped = self.send.stopped();
             self.ending = Some(Box::pin(async move { drop(stopped.await) }));
         }
-        if let Some(ending) = &mut self.ending {
-            ready!(ending.as_mut().poll(cx));
+        match &mut self.ending {
+            Some(ending) => ending.as_mut().poll(cx).map(Ok),
+            None => Poll::Ready(Ok(())),
         }
-        self.is_told = true;
-        Poll::Ready(Ok(()))
     }
 }

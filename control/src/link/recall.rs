@@ -148,7 +148,7 @@ impl Links {
         let registration =
             Registration { links: Arc::clone(self), session_id: session.clone(), place };
         let (notices_in, notices) = mpsc::channel(limits::LINK_NOTICES);
-        let sink = Sink::new(notices_in, 0).with_messages();
+        let sink = Sink::new(notices_in, 0).with_messages_counted();
         let native = Native::recall(&self.scopes, scope, identity, native, sink.clone(), claim)
             .ok_or(Unrecalled::Misfit)?;
         self.lock().insert(session, handle);

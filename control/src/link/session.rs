@@ -45,6 +45,8 @@ pub(super) struct Session {
     pings: u64,
     inbox: Inbox,
     outbox: Outbox,
+    /// Since when messages wait for confirmations, and none came.
+    stalled: Option<Instant>,
     pace: Pace,
     tunnel: Option<Tunnel>,
     tunnel_opened: Option<Instant>,
@@ -111,7 +113,7 @@ impl Session {
             false => identity.subject.clone(),
         });
         let (notices_in, notices) = mpsc::channel(limits::LINK_NOTICES);
-        let sink = Sink::new(notices_in, 0).with_messages();
+        let sink = Sink::new(notices_in, 0).with_messages_counted();
         let peer = id::random("p")?;
         let scopes = &registration.links.scopes;
         let directly = !auth.relay_only && scopes.goes_directly(&identity.application);
@@ -154,6 +156,7 @@ impl Session {
             pings: 0,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
+            stalled: None,
             tunnel: None,
             tunnel_opened: None,
             greeting: None,
@@ -207,6 +210,7 @@ impl Session {
                     }
                 }
                 () = is_true(&mut shutdown) => {
+                    self.feed_rest();
                     let text = "the server is ending; come back in some seconds";
                     if self.links().leaves_sessions() {
                         return Box::pin(self.wait_for_next_process(text)).await;
@@ -268,6 +272,7 @@ impl Session {
     fn lose_link(&mut self, error: Option<link::Error>) {
         let Some(mut wire) = self.wire.take() else { return };
         self.lost = Some(Instant::now());
+        self.stalled = None;
         self.tunnel = None;
         self.links().waiting.fetch_add(1, Ordering::Relaxed);
         if let Some(error) = error {
@@ -303,6 +308,7 @@ impl Session {
         let others = [
             wire.blocked().map(|since| since + limits::WRITE_TIME),
             wire.held(),
+            self.stalled.map(|since| since + self.links().reconnect_time),
             self.tunnel.as_ref().map(|tunnel| tunnel.used() + limits::LINK_MEDIA_IDLE),
         ];
         others.into_iter().flatten().fold(wire.heard() + silence, Instant::min)
@@ -315,6 +321,9 @@ impl Session {
             let is_over = self.lost.is_none_or(|lost| now >= lost + self.links().reconnect_time);
             return is_over.then(|| Ending::silent("connection lost"));
         };
+        if self.stalled.is_some_and(|since| now >= since + self.links().reconnect_time) {
+            return Some(unconfirmed());
+        }
         if self.tunnel.as_ref().is_some_and(|t| now >= t.used() + limits::LINK_MEDIA_IDLE) {
             self.tunnel = None;
         }
@@ -349,10 +358,19 @@ impl Session {
     fn feed(&mut self) {
         let Some(wire) = &mut self.wire else { return };
         while self.outbox.is_due() && wire.has_room() {
-            let Some((number, notice)) = self.outbox.next() else { return };
-            if let Notice::Message(message) = &*notice {
-                wire.send(&ServerMessage { request: 0, body: Some(received(number, message)) });
-            }
+            feed_next(&mut self.outbox, wire);
+        }
+        match self.outbox.is_stalled() {
+            true => _ = self.stalled.get_or_insert_with(Instant::now),
+            false => self.stalled = None,
+        }
+    }
+
+    /// Sends messages on before the last word, as many as may go.
+    fn feed_rest(&mut self) {
+        let Some(wire) = &mut self.wire else { return };
+        while self.outbox.is_due() {
+            feed_next(&mut self.outbox, wire);
         }
     }
 
@@ -439,9 +457,9 @@ impl Session {
                 return Some(Ending::with("moved", ErrorCode::Unavailable, text));
             }
             Notice::Message(message) => {
+                self.sink.took(&notice);
                 if !self.outbox.push(Arc::clone(&notice), message.payload.len()) {
-                    let text = "too many messages were not confirmed (MessageSeen); join anew";
-                    return Some(Ending::with("too slow", ErrorCode::SlowReader, text));
+                    return Some(unconfirmed());
                 }
                 count(&self.counters().messages);
                 // At once, or the next event would go before it.
@@ -505,6 +523,13 @@ impl Session {
     }
 }
 
+fn feed_next(outbox: &mut Outbox, wire: &mut Wire) {
+    let Some((number, notice)) = outbox.next() else { return };
+    if let Notice::Message(message) = &*notice {
+        wire.feed(&ServerMessage { request: 0, body: Some(received(number, message)) });
+    }
+}
+
 /// A message as its receiver is told it.
 fn received(number: u64, message: &Message) -> Body {
     Body::Message(link::MessageReceived {
@@ -514,6 +539,12 @@ fn received(number: u64, message: &Message) -> Body {
         text: message.is_text,
         direct: message.is_direct,
     })
+}
+
+fn unconfirmed() -> Ending {
+    let text = "too many messages were not confirmed (MessageSeen), or their reader is too slow for \
+                what it is sent; join anew";
+    Ending::with("too slow", ErrorCode::SlowReader, text)
 }
 
 fn too_slow() -> link::Error {

@@ -7,12 +7,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use prost::Message as _;
 use strait_link::v1::{ClientMessage, Media, ServerMessage, client_message, server_message::Body};
 use strait_link::{FrameError, Frames, STRANGER_BYTES, encode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
+use super::ahead::Ahead;
 use crate::limits;
 
 /// What a link runs over: TLS over TCP, or a stream of QUIC, where media has a way beside it.
@@ -29,6 +29,9 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
     fn send_packet(&mut self, packet: Vec<u8>) -> Result<(), Vec<u8>> {
         Err(packet)
     }
+
+    /// The client did not read the last messages in time.
+    fn give_up(&mut self) {}
 }
 
 #[cfg(test)]
@@ -56,15 +59,16 @@ pub struct Wire {
     /// Packets for the client, not begun yet: messages go before them.
     media: VecDeque<Vec<u8>>,
     media_bytes: usize,
+    /// Bytes of packets that were begun since a message that can wait was.
+    media_begun: usize,
     is_flushed: bool,
     /// Since when nothing of what waits could be written.
     blocked: Option<Instant>,
     heard: Instant,
     /// Until when nothing but confirmations and media is taken: its client spoke too fast.
     held: Option<Instant>,
-    /// What came meanwhile and has to wait, in its order, with its bytes.
-    ahead: VecDeque<(ClientMessage, usize)>,
-    ahead_bytes: usize,
+    /// What came meanwhile and has to wait.
+    ahead: Ahead,
     /// How it ended behind that.
     end: Option<End>,
     /// Something was put off until there is room.
@@ -83,12 +87,12 @@ impl Wire {
             backlog: 0,
             media: VecDeque::new(),
             media_bytes: 0,
+            media_begun: 0,
             is_flushed: true,
             blocked: None,
             heard: Instant::now(),
             held: None,
-            ahead: VecDeque::new(),
-            ahead_bytes: 0,
+            ahead: Ahead::default(),
             end: None,
             is_awaited: false,
         }
@@ -143,32 +147,32 @@ impl Wire {
     pub fn try_next(&mut self) -> Result<Option<ClientMessage>, End> {
         let is_held = self.is_held();
         if !is_held {
-            if let Some((message, bytes)) = self.ahead.pop_front() {
-                self.ahead_bytes -= bytes;
-                return Ok(Some(message));
+            if !self.ahead.is_empty() {
+                return self.ahead.next(self.most).map_err(End::Unreadable);
             }
-            // What came in a burst must not keep its room.
-            self.ahead.shrink_to(limits::LINK_BATCH);
             if let Some(end) = self.end.take() {
                 return Err(end);
             }
         }
-        while self.has_room_ahead() {
-            match self.frames.next::<ClientMessage>(self.most) {
-                Ok(Some(message)) if is_held && !is_free(&message) => {
-                    let bytes = size_of::<ClientMessage>() + message.encoded_len();
-                    self.ahead_bytes += bytes;
-                    self.ahead.push_back((message, bytes));
+        while self.reads_on() {
+            match self.frames.peek::<ClientMessage>(self.most) {
+                Ok(Some((message, bytes))) if is_held && !is_free(&message) => {
+                    self.ahead.put(&mut self.frames, bytes);
                 }
-                Ok(message) => return Ok(message),
+                Ok(Some((message, bytes))) => {
+                    self.frames.skip(bytes);
+                    return Ok(Some(message));
+                }
+                Ok(None) => break,
                 Err(error) => return self.ended(End::Unreadable(error)).map(|()| None),
             }
         }
         Ok(None)
     }
 
-    fn has_room_ahead(&self) -> bool {
-        self.ahead_bytes < limits::LINK_AHEAD_BYTES && self.end.is_none()
+    /// Whether what comes is looked at.
+    fn reads_on(&mut self) -> bool {
+        self.end.is_none() && (!self.is_held() || self.ahead.has_room())
     }
 
     /// Nothing more comes; what was read ahead has its turn before that is told.
@@ -182,13 +186,16 @@ impl Wire {
 
     /// Whether a message that can wait should be written now. Where not, [`Self::next`] says when.
     pub fn has_room(&mut self) -> bool {
-        let most = match self.media.is_empty() {
-            true => limits::LINK_FEED_BYTES,
-            // Or media would wait as long as there are messages.
-            false => 1,
-        };
-        self.is_awaited = self.waiting() >= most;
+        // Media goes first, but not for ever.
+        let is_its_turn = self.media.is_empty() || self.media_begun >= limits::LINK_MEDIA_BYTES;
+        self.is_awaited = !is_its_turn || self.waiting() >= limits::LINK_FEED_BYTES;
         !self.is_awaited
+    }
+
+    /// Sends one that can wait.
+    pub fn feed(&mut self, message: &ServerMessage) {
+        encode(message, &mut self.out);
+        self.media_begun = 0;
     }
 
     /// Sends a message. False when too much waits: the client reads too slowly.
@@ -240,13 +247,18 @@ impl Wire {
             poll_fn(|cx| self.poll_out(cx)).await?;
             self.stream.shutdown().await
         };
-        // Who does not read has had its time.
-        let _ = timeout(limits::LINK_CLOSE_TIME, rest).await;
+        if timeout(limits::LINK_CLOSE_TIME, rest).await.is_err() {
+            // Who does not read has had its time.
+            self.stream.give_up();
+        }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ClientMessage>, End>> {
-        if let Poll::Ready(Err(error)) = self.poll_out(cx) {
-            return Poll::Ready(Err(End::Closed(error)));
+        if self.end.is_none()
+            && let Poll::Ready(Err(error)) = self.poll_out(cx)
+            && let Err(end) = self.ended(End::Closed(error))
+        {
+            return Poll::Ready(Err(end));
         }
         loop {
             match self.try_next() {
@@ -255,7 +267,7 @@ impl Wire {
                 Err(end) => return Poll::Ready(Err(end)),
             }
             // Media beside the stream is not what is held up.
-            if !self.has_room_ahead() {
+            if !self.reads_on() {
                 break;
             }
             let mut bytes = [0; limits::LINK_READ_BYTES];
@@ -275,6 +287,10 @@ impl Wire {
             if let Err(end) = self.ended(End::Closed(end)) {
                 return Poll::Ready(Err(end));
             }
+        }
+        if self.end.is_some() {
+            // What was read ahead waits for its turn alone.
+            return Poll::Pending;
         }
         if self.is_awaited && self.has_room() {
             return Poll::Ready(Ok(None));
@@ -296,6 +312,7 @@ impl Wire {
                 (self.written, self.backlog) = (0, 0);
                 if let Some(packet) = self.media.pop_front() {
                     self.media_bytes -= packet.len();
+                    self.media_begun = self.media_begun.saturating_add(packet.len());
                     let body = Some(Body::Media(Media { packet }));
                     encode(&ServerMessage { request: 0, body }, &mut self.out);
                     continue;
@@ -347,6 +364,8 @@ pub fn is_free(message: &ClientMessage) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use strait_link::v1::{MessageSeen, Ping};
     use tokio::io::AsyncReadExt;
 
@@ -364,7 +383,7 @@ mod tests {
     async fn pass(wire: &mut Wire, client: &mut tokio::io::DuplexStream, into: &mut Frames) {
         tokio::select! {
             biased;
-            end = wire.next() => panic!("{end:?}"),
+            came = wire.next() => assert!(matches!(came, Ok(None)), "{came:?}"),
             () = std::future::ready(()) => {}
         }
         let mut bytes = [0; 4096];
@@ -457,10 +476,12 @@ mod tests {
         let (mut client, node) = tokio::io::duplex(64 << 10);
         let mut wire = Wire::new(Box::new(node));
         wire.hold(Instant::now() + std::time::Duration::from_secs(3600));
+        let (bytes, room) = (said(1..=1000, None), 64 << 10);
+        let written = Cell::new(0);
         let writer = async {
-            let bytes = said(1..=1000, None);
             loop {
-                client.write_all(&bytes).await.unwrap();
+                let rest = &bytes[written.get() % bytes.len()..];
+                written.set(written.get() + client.write(rest).await.unwrap());
             }
         };
         let soon = std::time::Duration::from_secs(1);
@@ -469,11 +490,18 @@ mod tests {
             () = writer => {}
             () = tokio::time::sleep(soon) => {}
         }
-        let message = size_of::<ClientMessage>() + 64;
-        let bytes: usize = wire.ahead.iter().map(|(_, bytes)| bytes).sum();
-        assert_eq!(bytes, wire.ahead_bytes);
-        let bounds = limits::LINK_AHEAD_BYTES..limits::LINK_AHEAD_BYTES + message;
-        assert!(bounds.contains(&bytes), "{bytes}");
+        // A thousand are 9 bytes each, or a little less; beside them what is on its way.
+        let most = limits::LINK_AHEAD_MESSAGES * bytes.len().div_ceil(1000);
+        let most = most + room + limits::LINK_READ_BYTES;
+        assert!((room..most).contains(&written.get()), "{}", written.get());
+        drop(client);
+        wire.hold(Instant::now());
+        let mut count = 0;
+        while let Ok(message) = wire.message().await {
+            assert!(matches!(message.body, Some(client_message::Body::Ping(_))));
+            count += 1;
+        }
+        assert!(count >= limits::LINK_AHEAD_MESSAGES, "{count}");
     }
 
     #[tokio::test]
@@ -493,8 +521,20 @@ mod tests {
         client.read_exact(&mut bytes).await.unwrap();
         assert!(matches!(wire.next().await, Ok(None)));
         assert!(wire.has_room());
-        wire.send_media(vec![1; 500]);
-        assert!(!wire.has_room(), "media that waits goes first");
+        // Media goes first, and leaves messages a share.
+        let (mut got, mut media) = (Frames::new(), 0);
+        for _ in 0..2 * limits::LINK_MEDIA_BYTES / 500 {
+            wire.send_media(vec![1; 500]);
+            wire.send_media(vec![2; 500]);
+            if wire.has_room() {
+                break;
+            }
+            media += 1;
+            pass(&mut wire, &mut client, &mut got).await;
+        }
+        assert!((50..150).contains(&media), "{media}");
+        wire.feed(&ping(7));
+        assert!(!wire.has_room());
     }
 
     #[tokio::test]

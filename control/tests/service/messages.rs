@@ -346,6 +346,62 @@ async fn who_does_not_confirm_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_confirms_nothing_for_long_is_told_though_little_waits() {
+    let change = |config: &mut strait_control::Config| {
+        (config.link.kibibytes_per_second, config.link.reconnect_seconds) = (0, 1);
+    };
+    let service = Service::start_tls(change).await;
+    let (mut ann, _) = service.join("lobby", "Ann");
+    let (mut bob, _) = service.join("lobby", "Bob");
+    let reader = std::thread::spawn(move || {
+        let mut seen = 0;
+        loop {
+            match ann.next().expect("a last word") {
+                // The first half in time, the others never.
+                Body::Message(message) if message.number <= 70 => {
+                    ann.tell(Request::MessageSeen(MessageSeen { number: message.number }));
+                }
+                Body::Message(message) => seen = message.number,
+                Body::Error(error) => return (seen, error.code()),
+                _ => {}
+            }
+        }
+    });
+    let payload = "x".repeat(60 << 10);
+    (1..=150).for_each(|number| bob.tell(message(number, "", &payload)));
+    bob.ask(Request::Ping(Ping { token: 1 })).unwrap();
+    let (seen, code) = reader.join().unwrap();
+    assert_eq!(code, ErrorCode::SlowReader);
+    assert!((130..150).contains(&seen), "{seen}: a window was sent, the rest waited");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_behind_messages_that_wait_has_left() {
+    let service = Service::start_tls(|config| config.link.messages_per_second = 100).await;
+    let (mut ann, _) = service.join("lobby", "Ann");
+    let (mut bob, _) = service.join("lobby", "Bob");
+    // More than it may say at once, then goodbye, and the connection is closed at once.
+    (1..=300).for_each(|number| ann.tell(message(number, "", "x")));
+    ann.tell(Request::Leave(Leave::default()));
+    while !matches!(ann.next(), Some(Body::MessagesTaken(taken)) if taken.number >= 200) {}
+    drop(ann);
+    let mut last = 0;
+    loop {
+        match bob.next().expect("events") {
+            Body::Message(message) => last = message.number,
+            Body::Event(event) => {
+                if let Some(Event::Left(left)) = event.body {
+                    assert_eq!(left.reason, "left");
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(last, 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_link_is_pinged_and_then_given_up() {
     let service = Service::start_tls(|config| config.link.ping_seconds = 1).await;
     let (mut link, answer) = service.join("lobby", "Ann");

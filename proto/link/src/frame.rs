@@ -72,6 +72,19 @@ impl Frames {
     /// # Errors
     /// [`FrameError`]: the link must end.
     pub fn next<M: Message + Default>(&mut self, most: usize) -> Result<Option<M>, FrameError> {
+        let Some((message, bytes)) = self.peek(most)? else { return Ok(None) };
+        self.skip(bytes);
+        Ok(Some(message))
+    }
+
+    /// The same, which stays the next one; with the bytes of its frame.
+    ///
+    /// # Errors
+    /// [`FrameError`]: the link must end.
+    pub fn peek<M: Message + Default>(
+        &self,
+        most: usize,
+    ) -> Result<Option<(M, usize)>, FrameError> {
         let Some((length, rest)) = self.bytes.get(self.start..).and_then(<[u8]>::split_first_chunk)
         else {
             return Ok(None);
@@ -82,17 +95,29 @@ impl Frames {
         }
         let Some(frame) = rest.get(..length) else { return Ok(None) };
         let message = M::decode(frame).map_err(|error| FrameError::Malformed(error.to_string()))?;
-        self.start += LENGTH_BYTES + length;
+        Ok(Some((message, LENGTH_BYTES + length)))
+    }
+
+    /// Takes so many bytes away, of whole frames, and puts them to the end of others.
+    pub fn pass_on(&mut self, bytes: usize, to: &mut Self) {
+        let Some(frame) = self.bytes.get(self.start..self.start + bytes) else { return };
+        to.push(frame);
+        self.skip(bytes);
+    }
+
+    /// Takes so many bytes away, of whole frames that were looked at.
+    pub fn skip(&mut self, bytes: usize) {
+        self.start += bytes;
         if self.start == self.bytes.len() {
             self.bytes.clear();
             self.start = 0;
             // One large message must not keep its room for good.
             self.bytes.shrink_to(SPENT_BYTES / 8);
-        } else if self.start > SPENT_BYTES {
+        } else if self.start > SPENT_BYTES.max(self.bytes.len() / 2) {
+            // Half of it at the least, or moving the rest would cost more than taking it.
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        Ok(Some(message))
     }
 
     /// Bytes that wait for the rest of their frame.

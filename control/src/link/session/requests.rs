@@ -65,7 +65,11 @@ impl Session {
         }
         match body {
             Request::SendMessage(message) => self.on_send(request, message),
-            Request::MessageSeen(seen) => self.outbox.seen(seen.number),
+            Request::MessageSeen(seen) => {
+                if self.outbox.seen(seen.number) {
+                    self.stalled = None;
+                }
+            }
             Request::Media(media) => {
                 count(&self.counters().media_in);
                 if !self.on_media(&media.packet).await {
