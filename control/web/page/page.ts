@@ -265,6 +265,7 @@ element("listen-button").addEventListener("click", () => {
 
 function readable(error: unknown): string {
   if (!(error instanceof StraitError)) return String(error);
+  if (error.code === 401 && current.token === "") return "Enter a token.";
   if (error.code === 401) return `The server does not accept this token (${error.reason}).`;
   if (error.code === 403) return `This token does not allow it (${error.reason}).`;
   if (error.code === 503) return `The server is not ready (${error.reason}). Try again shortly.`;

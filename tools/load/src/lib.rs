@@ -64,6 +64,18 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// The plan's `stop` came while peers joined.
+    fn before_all_joined() -> Self {
+        Self::Transport("stopped before all peers had joined".into())
+    }
+
+    /// The plan's `stop` came while media flowed that does not count.
+    fn before_the_count() -> Self {
+        Self::Transport("stopped before the count began".into())
+    }
+}
+
 /// Carries out a plan: joins the peers, lets media flow, counts, and removes what was made.
 ///
 /// # Errors

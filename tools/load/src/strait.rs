@@ -104,7 +104,8 @@ impl StraitRpc {
         answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
             Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled => {
                 SignallingError::Unreachable(format!(
-                    "the relay at {} does not answer: {}; is it running, and may this user call it?",
+                    "the relay at {} does not answer: {}; is it running, and may this user call it? \
+                     Remedy: start `strait dev`, or name another socket with --relay",
                     self.socket.display(),
                     status.message()
                 ))

@@ -1,9 +1,12 @@
 //! The load by native clients against a node in this process.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use strait_client::v1::auth::Credential;
-use strait_client::{Config, Descriptor, Trust};
+use strait_client::v1::user_event;
+use strait_client::{Client, Config, Descriptor, Event, Trust};
 use strait_load::{LoadError, NativePlan, NativeReport, Plan, Shape, run_native};
 use strait_tests::node::Node;
 
@@ -77,6 +80,37 @@ fn native_clients_send_pictures_as_sent_and_rewritten() {
         assert!(report.is_good(), "{}", report.table());
         assert_eq!(report.packets_received, 3 * report.packets_sent);
     }
+}
+
+#[test]
+fn who_stops_before_the_count_is_told_so() {
+    let node = Node::start();
+    let plan = plan_for(&node);
+    plan.plan.stop.store(true, Ordering::Relaxed);
+    let stopped = run_native(&plan).unwrap_err().to_string();
+    assert_eq!(stopped, "stopped before all peers had joined");
+
+    let mut plan = plan_for(&node);
+    plan.plan.warmup = Duration::from_secs(600);
+    let stop = Arc::clone(&plan.plan.stop);
+    // Who hears something knows that all have joined.
+    let mut descriptor = plan.descriptor.clone();
+    descriptor.config.scope_id += "-0";
+    let (to_us, events) = std::sync::mpsc::sync_channel(1024);
+    let listener = Client::connect(descriptor, move |event| drop(to_us.try_send(event))).unwrap();
+    let run = std::thread::spawn(move || run_native(&plan).unwrap_err().to_string());
+    loop {
+        match events.recv_timeout(Duration::from_secs(60)).unwrap() {
+            Event::Payload(_) => break,
+            Event::Scope(user_event::Body::Started(started)) => {
+                let publication = started.publication.unwrap().publication_id;
+                listener.subscribe(&publication, false).unwrap();
+            }
+            _ => {}
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert_eq!(run.join().unwrap(), "stopped before the count began");
 }
 
 #[test]

@@ -133,7 +133,8 @@ struct Source {
     secret_file: Option<PathBuf>,
 }
 
-/// Prints a new secret alone on the standard output, so that a script can take it.
+/// Prints a new secret alone on the standard output, so that a script can take it; what it is, a
+/// person is told on the standard error.
 pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     let url = options.store.url()?;
     let now = unix_now()?;
@@ -174,13 +175,18 @@ async fn act(verb: &Verb, url: &str, now: u64) -> Result<String, Fault> {
     let outcome = match verb {
         Verb::Add { application } => {
             let secret = add(&applications, application, now).await?;
+            eprintln!(
+                "made the application {application} with the key {FIRST_KEY}; its secret, for \
+                 signing tokens, told this once:"
+            );
             return Ok(format!("{}\n", secret.expose()));
         }
         Verb::List => return list(&applications).await,
         Verb::Key(KeyVerb::Add { application, id, source }) => {
-            let (material, printed) = source.read()?;
+            let (material, printed, note) = source.read()?;
             let key = Key::new(id, material, now);
             applications.add_key(application, &key).await.map_err(said)?;
+            eprintln!("added the key {id} to {application}{note}");
             return Ok(printed);
         }
         Verb::Remove { application } => applications.remove(application).await,
@@ -226,11 +232,11 @@ async fn list(applications: &Applications) -> Result<String, Fault> {
 }
 
 impl Source {
-    /// The key, and what is to be printed of it.
-    fn read(&self) -> Result<(Material, String), Fault> {
+    /// The key, what is to be printed of it, and how a person is told what that is.
+    fn read(&self) -> Result<(Material, String, String), Fault> {
         if let Some(path) = &self.public_key {
             let public = PublicKey::from_pem(&file(path)?).map_err(said)?;
-            return Ok((Material::Es256(public), String::new()));
+            return Ok((Material::Es256(public), String::new(), String::new()));
         }
         if let Some(path) = &self.new_pair {
             let pair = PrivateKey::random().map_err(said)?;
@@ -240,14 +246,19 @@ impl Source {
                 .open(path)
                 .and_then(|mut file| file.write_all(pair.to_pem().expose().as_bytes()))
                 .map_err(|e| Fault::new(format!("{}: cannot be written: {e}", path.display())))?;
-            return Ok((Material::Es256(pair.public().map_err(said)?), String::new()));
+            let note = format!(
+                "; the private key, for `strait token --scheme jwt-es256 --private-key`, is in {}",
+                path.display()
+            );
+            return Ok((Material::Es256(pair.public().map_err(said)?), String::new(), note));
         }
         if let Some(path) = &self.secret_file {
-            return Ok((Material::Secret(file(path)?.trim().into()), String::new()));
+            let secret = Material::Secret(file(path)?.trim().into());
+            return Ok((secret, String::new(), String::new()));
         }
         let secret = Secret::random().map_err(said)?;
         let printed = format!("{}\n", secret.expose());
-        Ok((Material::Secret(secret), printed))
+        Ok((Material::Secret(secret), printed, "; its secret, told this once:".into()))
     }
 }
 

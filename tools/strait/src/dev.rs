@@ -185,6 +185,11 @@ impl Options {
 pub fn run(options: Options) -> Result<ExitCode, Fault> {
     options.check()?;
     let programs = Programs::find(options.bin_dir.as_deref())?;
+    let folder = match &options.state_dir {
+        Some(folder) => state::make(folder)?,
+        None => state::make(&state::default_folder())?,
+    };
+    let _held = state::hold(&folder)?;
     let taken: Vec<String> = options
         .ports()
         .into_iter()
@@ -196,10 +201,6 @@ pub fn run(options: Options) -> Result<ExitCode, Fault> {
     if !taken.is_empty() {
         return Err(Fault::new(taken.join("\n       ")));
     }
-    let folder = match &options.state_dir {
-        Some(folder) => state::make(folder)?,
-        None => state::make(&state::default_folder())?,
-    };
     let files = configuration::write(&options, &folder)?;
     // One thread: the children ask to die with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -259,7 +260,7 @@ async fn supervised(
             _ = terminate.recv() => break Ok(()),
             failed = supervisor.watch() => break Err(failed),
             () = sleep(READY_POLL), if !announced => {
-                if is_ready(options.http_listen()).await {
+                if is_ready(options.http_listen()).await && supervisor.all_run() {
                     announced = true;
                     print!("{}", welcome(options, files, started.elapsed()));
                 } else if !late && started.elapsed() > READY_WITHIN {

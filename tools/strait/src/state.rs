@@ -1,7 +1,8 @@
 //! Where a development setup keeps what it makes.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,9 @@ use crate::fault::Fault;
 
 /// The longest path of a Unix socket (`sun_path` of unix(7), without its final zero).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The file that `strait dev` locks while it uses a folder; its number is in it.
+const LOCK: &str = "dev.lock";
 
 /// Where the packaged relay listens.
 const SYSTEM_SOCKET: &str = "/run/strait/relay.sock";
@@ -45,6 +49,42 @@ pub fn make(folder: &Path) -> Result<PathBuf, Fault> {
         ))
     })?;
     Ok(folder)
+}
+
+/// Has the folder alone for as long as the file lives: a second one would write other configurations
+/// there, and speak to the first one's relay. The kernel lets go of it however the process ends.
+pub fn hold(folder: &Path) -> Result<File, Fault> {
+    let path = folder.join(LOCK);
+    let fail = |e| {
+        Fault::new(format!(
+            "cannot lock {}: {e}; remedy: choose another folder with --state-dir",
+            path.display()
+        ))
+    };
+    let mut options = File::options();
+    let mut file =
+        options.read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::Error(e)) => return Err(fail(e)),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Who took it in this instant has not yet said who it is.
+            let _unknown = file.read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => String::new(),
+                number => format!(" (process {number})"),
+            };
+            return Err(Fault::new(format!(
+                "{} is used by another strait dev{holder}; remedy: end that one, or give \
+                 --state-dir another folder, and other ports",
+                folder.display()
+            )));
+        }
+    }
+    let tell = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    tell.map_err(fail)?;
+    Ok(file)
 }
 
 /// The relay's RPC socket in `folder`, or an error where the path would be too long for one.
@@ -103,6 +143,17 @@ mod tests {
         let fault = socket(&long).expect_err("too long");
         assert!(fault.message.contains("--state-dir"), "{}", fault.message);
         assert!(socket(Path::new("/short")).is_ok());
+    }
+
+    #[test]
+    fn a_folder_is_held_by_one_at_a_time() {
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let first = hold(temporary.path()).expect("nobody has it");
+        let refused = hold(temporary.path()).expect_err("the first has it").message;
+        let number = format!("(process {})", std::process::id());
+        assert!(refused.contains(&number) && refused.contains("--state-dir"), "{refused}");
+        drop(first);
+        hold(temporary.path()).expect("nobody has it any more");
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Options {
     /// Do not allow sending messages
     #[arg(long)]
     no_message: bool,
-    /// Allow acting on others in the scope
+    /// Allow acting on others in the scope; the dashboard takes such a token with scope `*`
     #[arg(long)]
     admin: bool,
     #[command(flatten)]

@@ -106,6 +106,33 @@ fn a_start_that_is_stopped_leaves_nothing() {
 }
 
 #[test]
+fn a_start_that_is_stopped_while_tables_are_made_says_that_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(programs) = programs("a start of a cluster that is stopped as tables are made") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster { folder: folder.path().join("c"), programs };
+    // As Ctrl-C does it: both are told, and this one complains once the other has heard it, which
+    // ends the thread that waits for it.
+    let install = folder.path().join("mariadb-install-db");
+    let text = "#!/bin/sh\nkill -INT $PPID\nfor _ in $(seq 400); do\n\
+                [ $(ls /proc/$PPID/task | wc -l) = 1 ] && break\nsleep 0.05\ndone\n\
+                echo Installation of system tables failed >&2\nexit 1\n";
+    std::fs::write(&install, text).unwrap();
+    std::fs::set_permissions(&install, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let [https, http] = free_ports();
+    let ports = ["--https-port", &https.to_string(), "--http-port", &http.to_string()];
+    let mut up = cluster.command(&[&["up"], ports.as_slice()].concat());
+    let up = up.env("PATH", format!("{}:{path}", folder.path().display())).output().unwrap();
+    let said = String::from_utf8(up.stderr).unwrap();
+    assert!(!up.status.success() && said.contains("stopped before all of it ran"), "{said}");
+    assert!(!said.contains("system tables"), "{said}");
+    assert!(!cluster.folder.exists());
+}
+
+#[test]
 fn a_start_that_is_stopped_as_it_ends_leaves_nothing() {
     let Some(programs) = programs("a start of a cluster that is stopped as it ends") else {
         return;
@@ -164,6 +191,7 @@ fn parts_die_and_scopes_are_found() {
     std::fs::remove_file(&diary).unwrap();
     let said = cluster.good(&up);
     assert!(said.contains("The cluster runs") && said.contains("/dashboard/"), "{said}");
+    assert!(said.contains(&format!("http://127.0.1.1:{http}/?token=dev ")), "{said}");
     assert!(!cluster.strait(&up).status.success(), "there is one already");
 
     let resolve = |node: u8, scope: &str, further: &str| {

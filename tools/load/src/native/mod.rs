@@ -7,7 +7,7 @@ mod seen;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use strait_client::{Config, Descriptor};
@@ -99,7 +99,7 @@ pub fn run_native(plan: &NativePlan) -> Result<NativeReport, LoadError> {
     let layer = layer.ok_or_else(|| LoadError::Plan("a shape without a layer".into()))?;
     let mut load = Load::new(plan, layer);
     load.join()?;
-    load.flow();
+    load.flow()?;
     Ok(load.report())
 }
 
@@ -160,7 +160,8 @@ impl<'a> Load<'a> {
         let stride = self.plan.plan.scopes;
         let joined = self.join_many(true, self.plan.plan.publishers)?;
         self.publishers = joined;
-        wait("publish", &mut self.publishers, |member| member.seen().published)?;
+        let stop = &self.plan.plan.stop;
+        wait("publish", stop, &mut self.publishers, |member| member.seen().published)?;
         self.subscribers = self.join_many(false, self.plan.plan.subscribers)?;
         let took = self.clock.instant().since(begin);
         let as_sent = self.plan.as_sent;
@@ -168,7 +169,7 @@ impl<'a> Load<'a> {
             let scope = n % stride;
             member.wanted = (scope..self.plan.plan.publishers).step_by(stride).count();
         }
-        wait("subscribe", &mut self.subscribers, |member| member.subscribe(as_sent))?;
+        wait("subscribe", stop, &mut self.subscribers, |member| member.subscribe(as_sent))?;
         let all = || self.publishers.iter().chain(&self.subscribers);
         let mut times = crate::histogram::Histogram::new();
         all().for_each(|member| times.add(member.seen().join_ns));
@@ -199,6 +200,9 @@ impl<'a> Load<'a> {
         let mut waiting = std::collections::VecDeque::new();
         let end = self.clock.instant() + PATIENCE;
         while members.len() < count || !waiting.is_empty() {
+            if self.plan.plan.stop.load(Ordering::Relaxed) {
+                return Err(LoadError::before_all_joined());
+            }
             if members.len() < count && waiting.len() < limits::JOINS_AT_A_TIME {
                 let n = members.len();
                 let mut descriptor = self.plan.descriptor.clone();
@@ -228,7 +232,7 @@ impl<'a> Load<'a> {
         Ok(members)
     }
 
-    fn flow(&mut self) {
+    fn flow(&mut self) -> Result<(), LoadError> {
         let (begin, interval) = (self.clock.instant(), self.message_interval());
         for (n, source) in self.sources.iter_mut().enumerate() {
             source.begin(begin, &mut self.random);
@@ -240,6 +244,10 @@ impl<'a> Load<'a> {
         }
         let counts = begin + self.plan.plan.warmup;
         self.send_until(counts);
+        if self.plan.plan.stop.load(Ordering::Relaxed) {
+            self.progress.done();
+            return Err(LoadError::before_the_count());
+        }
         for (counted, source) in self.counted.iter_mut().zip(&self.sources) {
             counted.start = source.counter;
         }
@@ -260,6 +268,7 @@ impl<'a> Load<'a> {
                 std::thread::sleep(NAP);
             }
         }
+        Ok(())
     }
 
     fn message_interval(&self) -> Duration {
@@ -356,6 +365,7 @@ impl<'a> Load<'a> {
 /// Asks each member again and again until all say yes.
 fn wait(
     what: &str,
+    stop: &AtomicBool,
     members: &mut [Member],
     mut done: impl FnMut(&mut Member) -> bool,
 ) -> Result<(), LoadError> {
@@ -368,6 +378,9 @@ fn wait(
         }
         if missing == 0 {
             return Ok(());
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(LoadError::before_all_joined());
         }
         if Clock.instant() > end {
             let why = format!("{missing} native peers did not {what} within {PATIENCE:?}");

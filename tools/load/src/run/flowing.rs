@@ -12,6 +12,7 @@ use strait_io::limits::BATCH;
 use strait_wire::rtcp::Writer;
 
 use super::{Load, NEVER};
+use crate::LoadError;
 use crate::histogram::Histogram;
 use crate::measure::Measure;
 use crate::peer::{Channel, Peer};
@@ -26,7 +27,7 @@ const WAIT: Duration = Duration::from_millis(20);
 
 impl Load<'_> {
     /// Lets media flow, and counts what the plan says is counted.
-    pub(super) fn flow(&mut self) {
+    pub(super) fn flow(&mut self) -> Result<(), LoadError> {
         let begin = self.clock.instant();
         for (n, source) in self.sources.iter_mut().enumerate() {
             source.begin(begin, &mut self.random);
@@ -69,6 +70,10 @@ impl Load<'_> {
             }
         }
         self.progress.done();
+        match &self.measure {
+            None if self.plan.stop.load(Ordering::Relaxed) => Err(LoadError::before_the_count()),
+            _ => Ok(()),
+        }
     }
 
     fn begin_count(&mut self, now: Instant) {

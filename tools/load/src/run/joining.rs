@@ -29,7 +29,7 @@ impl Load<'_> {
         let (mut incoming, mut ready) = (Incoming::new(), Vec::new());
         while confirmed < all {
             if self.plan.stop.load(Ordering::Relaxed) {
-                return Err(LoadError::Transport("stopped before all peers had joined".into()));
+                return Err(LoadError::before_all_joined());
             }
             // Subscribers come when everything that they ask for is there.
             let most = if connected < self.plan.publishers { self.plan.publishers } else { all };

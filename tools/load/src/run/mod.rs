@@ -47,7 +47,7 @@ pub(crate) fn run(plan: &Plan, signalling: Box<dyn Signalling>) -> Result<Report
     let mut load = Load::new(plan, &cast, &layers)?;
     let desk = Desk::open(signalling).map_err(|e| system("start the signalling thread", e))?;
     load.join(&desk)?;
-    load.flow();
+    load.flow()?;
     Ok(load.report())
 }
 

@@ -20,6 +20,8 @@ const FILE: &str = "cluster.json";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long others may still write there when all is to go.
 const REMOVED_WITHIN: Duration = Duration::from_secs(20);
+/// Why a start ended at Ctrl-C.
+pub const STOPPED: &str = "stopped before all of it ran";
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(25);
 /// Lines of its log that are shown where a part does not start.
@@ -84,7 +86,7 @@ impl Machine {
         self.save()?;
         while !is_ready(&part.ready) {
             if stop.load(Ordering::Relaxed) {
-                return Err(Fault::new("stopped before all of it ran"));
+                return Err(Fault::new(STOPPED));
             }
             if !process.is_alive() {
                 return Err(self.failed(part, "ended at once"));

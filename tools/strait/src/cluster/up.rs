@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use strait_control::http::answer::encode_segment;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::layout::Layout;
-use super::machine::Machine;
+use super::machine::{Machine, STOPPED};
 use super::part;
 use super::{Sql, Wanted, files};
 use crate::dev::Programs;
@@ -49,7 +50,14 @@ pub fn run(wanted: &Wanted, folder: &Path) -> Result<(), Fault> {
     let began = Instant::now();
     let stop = stopped()?;
     let mut machine = Machine::new(layout.clone())?;
-    let outcome = start(&mut machine, &layout, &stop).and_then(|()| {
+    let started = start(&mut machine, &layout, &stop).map_err(|fault| {
+        // Ctrl-C reaches the programs of MariaDB that make its tables, and they complain.
+        match stop.load(Ordering::Relaxed) {
+            true => Fault::new(STOPPED),
+            false => fault,
+        }
+    });
+    let outcome = started.and_then(|()| {
         print!("{}", welcome(&layout, began.elapsed().as_secs_f32()));
         // Who says so when nothing is waited for any more is heard as well.
         match stop.load(Ordering::Relaxed) {
@@ -121,7 +129,8 @@ fn welcome(layout: &Layout, seconds: f32) -> String {
     let http = first.http();
     text += &format!(
         "
-  Call        http://{http}/   token: {token}   (each node redirects to the scope's own)
+  Call        http://{http}/?token={token}   (each node redirects to the scope's own; an open
+              page ends with its node, an SDK that has `resolvers` goes on with another)
   Where       curl 'http://{http}/resolve?applicationId=dev&scopeId=lobby'
   Dashboard   http://{http}/dashboard/   operator token: {operator}
   For clients {certificates}
@@ -133,7 +142,7 @@ fn welcome(layout: &Layout, seconds: f32) -> String {
               {strait} cluster drain node-3
               {strait} cluster down
 ",
-        token = layout.token,
+        token = encode_segment(&layout.token),
         operator = layout.operator_token,
         certificates = layout.folder.join("certificates.pem").display(),
         folder = layout.folder.display(),

@@ -66,6 +66,13 @@ impl Child {
         Ok(())
     }
 
+    fn runs(&mut self) -> bool {
+        match &mut self.state {
+            State::Running { process, .. } => process.try_wait().is_ok_and(|ended| ended.is_none()),
+            State::Waiting { .. } => false,
+        }
+    }
+
     /// Waits until the child has died, or the pause before its restart is over.
     async fn next(&mut self) -> Option<std::io::Result<ExitStatus>> {
         match &mut self.state {
@@ -134,6 +141,11 @@ impl Supervisor {
             child.start()?;
         }
         Ok(Self { children })
+    }
+
+    /// Whether each of them runs now: what answers otherwise may be somebody else's.
+    pub fn all_run(&mut self) -> bool {
+        self.children.iter_mut().all(Child::runs)
     }
 
     /// Restarts what dies. Returns only when that is no use any more. May be dropped and called
@@ -245,6 +257,12 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(20), twice).await.expect("started twice");
+        let dies = async {
+            while supervisor.all_run() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), dies).await.expect("one of them has died");
         supervisor.end().await;
         for child in &mut supervisor.children {
             if let State::Running { process, .. } = &mut child.state {

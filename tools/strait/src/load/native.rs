@@ -10,6 +10,7 @@ use strait_load::{NativePlan, Plan, host_and_port};
 
 use super::{fault, print_json};
 use crate::fault::Fault;
+use crate::state;
 
 /// What native peers need besides.
 #[derive(Args, Clone, Debug)]
@@ -69,7 +70,14 @@ impl Options {
 
 /// Runs it, and prints what it found.
 pub(super) fn run(plan: &NativePlan, json: bool) -> Result<ExitCode, Fault> {
-    let report = strait_load::run_native(plan).map_err(fault)?;
+    let report = strait_load::run_native(plan).map_err(|error| {
+        let mut fault = fault(error);
+        if fault.message.contains("not trusted") {
+            let of_dev = state::default_folder().join("certificate.pem");
+            fault.message += &format!("; that of `strait dev`: --ca-file {}", of_dev.display());
+        }
+        fault
+    })?;
     if json {
         print_json(&report)?;
     } else {

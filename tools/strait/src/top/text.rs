@@ -28,13 +28,18 @@ fn head(frame: &Frame) -> String {
     let draining = if frame.draining { ", draining" } else { "" };
     let left_out = match frame.scopes_left_out {
         0 => String::new(),
-        count => format!(", {count} scopes left out"),
+        count => format!(", {} left out", counted(count, "scope")),
     };
     format!(
-        "strait-relay {version}: {} workers, {} scopes, {peers} peers{draining}{left_out} (over {seconds:.1} s)",
-        workers.len(),
-        frame.scopes.len() + frame.scopes_left_out,
+        "strait-relay {version}: {}, {}, {}{draining}{left_out} (over {seconds:.1} s)",
+        counted(workers.len(), "worker"),
+        counted(frame.scopes.len() + frame.scopes_left_out, "scope"),
+        counted(peers as usize, "peer"),
     )
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Where the time goes, in one line: median and 99th percentile of each stage in microseconds.
@@ -246,7 +251,7 @@ mod tests {
     fn everything_is_shown_where_there_is_room() {
         let (before, now) = testing::second();
         let page = page(&Frame::between(&before, &now), None).join("\n");
-        for part in ["strait-relay 1.2: 1 workers, 1 scopes, 2 peers", "10.0", "41.6k", "4.0"] {
+        for part in ["strait-relay 1.2: 1 worker, 1 scope, 2 peers", "10.0", "41.6k", "4.0"] {
             assert!(page.contains(part), "{part} in\n{page}");
         }
         for part in ["not_selected", "lobby", "ann", "bob", "voice speaks", "ear", "192.0.2.1:5000"]
