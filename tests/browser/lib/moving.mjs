@@ -46,7 +46,7 @@ export function untilSteady(tab, what, { since, steadyMs, pauseMs, timeoutMs }) 
         if (sample[name] !== first[name]) first = sample;
         longest = Math.max(longest, sample.at - first.at);
       }
-      return longest > longestMs || !(first?.[name] > samples[0][name]);
+      return longest > longestMs || !(first?.[name] > samples[0]?.[name]);
     });
     if (begin >= from && lacking.length === 0) return true;
     return `${lacking.join(", ")}; ${JSON.stringify(samples.at(-1))}`;
