@@ -13,8 +13,8 @@ export class Health {
   /** Of Chromium alone; it is told of estimates as well, so it only raises the question. */
   private readonly network = (globalThis.navigator as { connection?: EventTarget } | undefined)
     ?.connection;
-  private readonly onOnline = () => this.link.retryNow();
-  private readonly onNetwork = () => this.link.check();
+  private readonly onOnline = () => this.link.retryNow(this.pulse.roundTripMs);
+  private readonly onNetwork = () => this.link.check(this.pulse.roundTripMs);
 
   /** `hasOthers`: another node may take over, so that this one is asked even where nobody sends. */
   constructor(
@@ -22,9 +22,14 @@ export class Health {
     private readonly link: JsonRtc,
     connection: () => RTCPeerConnection | undefined,
     hasOthers: boolean,
-    actions: Omit<MediaWatchActions, "check">,
+    actions: Omit<MediaWatchActions, "check" | "roundTripMs">,
   ) {
-    const watch = new MediaWatch(timers, { ...actions, check: () => link.check() });
+    const watch = new MediaWatch(timers, {
+      ...actions,
+      check: this.onNetwork,
+      // An offer goes by the one, what follows it by the other.
+      roundTripMs: () => Math.max(link.roundTripMs, this.pulse.roundTripMs),
+    });
     this.watch = watch;
     this.pulse = new Pulse(timers, connection, {
       onSilence: ({ brokeOff, roundTripMs }) => {

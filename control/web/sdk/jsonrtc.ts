@@ -73,6 +73,8 @@ type Phase = "idle" | "connecting" | "open" | "waiting" | "closed";
 export class JsonRtc extends TypedEvents<LinkEvents> {
   /** Given by the server in its answer to CONNECT. */
   sessionId: string | undefined;
+  /** To the server and back, as it was measured last: by CONNECT, and by PINGs since. */
+  roundTripMs = 0;
 
   private readonly options: LinkOptions;
   private readonly timers: Timers;
@@ -102,7 +104,6 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   private cancelPing: () => void = () => {};
   private heardAt = 0;
   private pingedAt: number | undefined;
-  private roundTripMs = 0;
   private early: unknown[] = [];
 
   constructor(options: LinkOptions) {
@@ -179,8 +180,8 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   }
 
   /** The network has just come back: what waits, or waits for an answer by the one before, begins at once. */
-  retryNow(): void {
-    if (this.phase === "open") this.check();
+  retryNow(roundTripMs = 0): void {
+    if (this.phase === "open") this.check(roundTripMs);
     this.hasty = limits.RECONNECT_HASTY;
     if (this.phase === "connecting" && this.sessionId !== undefined) {
       this.soonMs = 0;
@@ -191,12 +192,16 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     void this.reconnect();
   }
 
-  /** The network may be another one: a WebSocket that does not answer soon went with the one before, whatever media does. */
+  /**
+   * The network may be another one: a WebSocket that does not answer soon went with the one before, whatever media does.
+   * `roundTripMs` is that of the media's path.
+   */
   check(roundTripMs = 0): void {
     if (this.phase !== "open" || this.cancelCheck) return;
     this.cancelCheck = this.judge(limits.VERDICT_MS, roundTripMs, (isSilent) => {
       this.cancelCheck = undefined;
       if (isSilent) this.dropSocket("the network changed, and the server does not answer", 0);
+      else this.hasty = 0;
     });
   }
 
@@ -437,6 +442,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   /** Sends CONNECT on a fresh socket and returns what answers it. */
   private exchangeConnect(socket: Socket, frame: Frame): Promise<Frame> {
     return new Promise((resolve, reject) => {
+      const began = this.timers.now();
       const end = (error: StraitError) => {
         this.cancelConnect = () => {};
         cancel();
@@ -461,6 +467,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
         if (answer.control.type !== "response") return;
         this.cancelConnect = () => {};
         cancel();
+        this.roundTripMs = this.timers.now() - began;
         // Frames right behind the answer wait until the session is set up.
         this.early = [];
         socket.onmessage = ({ data }) => this.early.push(data);
@@ -591,7 +598,8 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     const firstMs = limits.RECONNECT_WAIT_MS * (1 + this.timers.random());
     const doubledMs = Math.min(firstMs * 2 ** this.waits, limits.RECONNECT_WAIT_MS_MAX);
     const isHasty = this.soonMs === undefined && this.hasty > 0;
-    const waitMs = this.soonMs ?? (isHasty ? limits.RECONNECT_SOON_MS : doubledMs);
+    const hastyMs = limits.RECONNECT_SOON_MS * (0.5 + this.timers.random());
+    const waitMs = this.soonMs ?? (isHasty ? hastyMs : doubledMs);
     if (isHasty) this.hasty -= 1;
     else if (this.soonMs === undefined) this.waits += 1;
     this.soonMs = undefined;

@@ -10,7 +10,10 @@ export const FRAME_BYTES_MAX = 256 * 1024;
 export const RECONNECT_WAIT_MS = 1_000;
 /** And at most this where neither server nor media answered: most often it is our own network that changed. */
 export const RECONNECT_SOON_MS = 500;
-/** So many attempts follow each other that fast when the browser says that the network is back. */
+/**
+ * So many attempts follow each other that fast, by chance half of it more or less, when the browser
+ * says that the network is back.
+ */
 export const RECONNECT_HASTY = 6;
 /** Waits double up to this. */
 export const RECONNECT_WAIT_MS_MAX = 10_000;
@@ -67,6 +70,10 @@ export const MEDIA_INTERRUPTED_MS = 1_000;
  * addresses that it has at that moment; after the second one it makes way for a fresh START.
  */
 export const ICE_RESTARTS_MS = [2_000, 3_000];
+/** On a slow line each has so many round trips: the offer and its answer, the checks, and what got lost of them. */
+export const ICE_RESTART_ROUND_TRIPS = 4;
+/** And at most, whatever was measured. */
+export const ICE_RESTART_MS_MAX = 10_000;
 /** A data channel on which a message is not answered for this long is given up. */
 export const ANSWER_WITHIN_MS = 10_000;
 /** How often the server is asked to send over a data channel of which it does not know yet. */

@@ -1,10 +1,12 @@
-import { ICE_RESTARTS_MS, MEDIA_INTERRUPTED_MS } from "./limits.js";
+import * as limits from "./limits.js";
 import type { Timers } from "./timers.js";
 
 /** What the watch asks for. */
 export interface MediaWatchActions {
   /** Whether the WebSocket is still there, which tells of a restart. */
   check(): void;
+  /** To the server and back. */
+  roundTripMs(): number;
   restartIce(): void;
   startAfresh(): void;
   interrupted(): void;
@@ -38,7 +40,7 @@ export class MediaWatch {
       this.trouble = true;
       this.actions.check();
       // Most interruptions heal by themselves: a radio that changes cells, a sleeping router.
-      this.wait(MEDIA_INTERRUPTED_MS, () => this.restart());
+      this.wait(limits.MEDIA_INTERRUPTED_MS, () => this.restart());
     } else if (state === "failed") {
       this.trouble = true;
       this.actions.check();
@@ -80,8 +82,10 @@ export class MediaWatch {
 
   private restart(): void {
     if (this.linkDown) return;
-    const waitMs = ICE_RESTARTS_MS[this.restarts];
-    if (waitMs === undefined) return this.afresh();
+    const leastMs = limits.ICE_RESTARTS_MS[this.restarts];
+    if (leastMs === undefined) return this.afresh();
+    const slowMs = limits.ICE_RESTART_ROUND_TRIPS * this.actions.roundTripMs();
+    const waitMs = Math.max(leastMs, Math.min(slowMs, limits.ICE_RESTART_MS_MAX));
     this.restarts += 1;
     this.actions.interrupted();
     this.actions.restartIce();

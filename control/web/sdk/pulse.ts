@@ -31,6 +31,7 @@ interface Look {
   responses: number;
   silent: number;
   flow: number;
+  roundTripMs: number;
   /** Of each pair of candidates. */
   pairs: Map<string, number>;
   /** The pair by which most came last. */
@@ -69,6 +70,11 @@ export class Pulse {
     this.before = undefined;
   }
 
+  /** Of the media's path, as it was measured last; 0 where it was not. */
+  get roundTripMs(): number {
+    return this.before?.roundTripMs ?? 0;
+  }
+
   private async look(): Promise<void> {
     this.start();
     const connection = this.connection();
@@ -91,7 +97,8 @@ export class Pulse {
     if (last?.connection !== connection) {
       // What has just begun counts as a flow until it proves to be none.
       const flow = FLOW_LOOKS;
-      this.before = { connection, bytes, responses, silent: 0, flow, pairs, carrier: undefined };
+      const first = { silent: 0, flow, roundTripMs, pairs, carrier: undefined };
+      this.before = { connection, bytes, responses, ...first };
       return;
     }
     // What a pair that was given up had received is subtracted, and no sign of life.
@@ -103,7 +110,7 @@ export class Pulse {
     if (hasMedia) flow = last.silent < SILENT_LOOKS ? flow + 1 : 1;
     else if (!isSilent) flow = 0;
     const carrier = carrierOf(pairs, last.pairs) ?? last.carrier;
-    this.before = { connection, bytes, responses, silent, flow, pairs, carrier };
+    this.before = { connection, bytes, responses, silent, flow, roundTripMs, pairs, carrier };
     const { actions } = this;
     if (silent >= SILENT_LOOKS) actions.onSilence({ brokeOff: flow >= FLOW_LOOKS, roundTripMs });
     else if (silent === 0) actions.onLife();

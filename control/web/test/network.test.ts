@@ -16,11 +16,23 @@ function swallow(server: FakeServer): () => void {
   return () => (server.onFrame = answers);
 }
 
+/** From now on everything takes so long to the server and back. */
+function slow({ server, timers }: { server: FakeServer; timers: FakeTimers }, roundTripMs: number) {
+  const answers = server.onFrame.bind(server);
+  server.onFrame = (from, frame) => void timers.after(roundTripMs, () => answers(from, frame));
+}
+
 /** A call in which something comes all the time, as long as `flows`. */
 async function flowing() {
   const call = await joined([bob("cam-1")]);
   const connection = FakeConnection.last;
-  const pair = { id: "one", type: "candidate-pair", bytesReceived: 1, responsesReceived: 1 };
+  const pair = {
+    id: "one",
+    type: "candidate-pair",
+    bytesReceived: 1,
+    responsesReceived: 1,
+    currentRoundTripTime: 0,
+  };
   connection.stats.set("one", pair);
   const line = { flows: true };
   const flow = () => {
@@ -32,7 +44,7 @@ async function flowing() {
   await call.timers.pass(3_000);
   /** Offers after the first. */
   const offers = () => call.updates().filter(({ sdp }) => sdp !== undefined).length;
-  return { ...call, connection, line, offers };
+  return { ...call, connection, pair, line, offers };
 }
 
 test("a network that is gone, which the browser did not notice: signalling first, then ICE, in the same session", async () => {
@@ -113,6 +125,73 @@ test("a WebSocket that answers is kept, whatever is said of the network", async 
   assert.deepEqual([pings.length, server.sockets.length], [1, 1]);
 });
 
+test("on a slow line a WebSocket is dropped at most once: the next CONNECT tells how slow it is", async () => {
+  const call = await flowing();
+  const { server, timers, link } = call;
+  slow(call, 1_000);
+  link.check();
+  await timers.pass(3_000);
+  assert.equal(server.sockets.length, 2, "it was fast before");
+  for (let each = 0; each < 3; each += 1) {
+    link.check();
+    await timers.pass(4_000);
+  }
+  assert.deepEqual([server.sockets.length, server.sessions], [2, 1]);
+});
+
+test("what is known of the media's path counts for the WebSocket, whoever asks", async () => {
+  const network = new EventTarget();
+  const own = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  const navigator = { value: { connection: network }, configurable: true };
+  Object.defineProperty(globalThis, "navigator", navigator);
+  try {
+    for (const by of ["change of the network", "interruption of media"]) {
+      const call = await flowing();
+      const { server, timers, connection, pair } = call;
+      pair.currentRoundTripTime = 1;
+      await timers.pass(500);
+      slow(call, 1_000);
+      if (by === "interruption of media") connection.setState("disconnected");
+      else network.dispatchEvent(new Event("change"));
+      await timers.pass(900);
+      assert.equal(server.sockets.length, 1, by);
+      await timers.pass(4_000);
+      assert.equal(server.sockets.length, 1, `${by}: it answered`);
+    }
+  } finally {
+    if (own) Object.defineProperty(globalThis, "navigator", own);
+    else Reflect.deleteProperty(globalThis, "navigator");
+  }
+});
+
+test("ICE has some round trips on a slow line before it is restarted again", async () => {
+  const { timers, connection, pair, starts } = await flowing();
+  pair.currentRoundTripTime = 1;
+  await timers.pass(500);
+  connection.setState("disconnected");
+  await timers.pass(1_100);
+  connection.setState("connecting");
+  await timers.pass(3_800);
+  assert.equal(connection.restarts, 1, "an answer may be under way");
+  await timers.pass(200);
+  assert.equal(connection.restarts, 2);
+  await timers.pass(3_800);
+  assert.equal(starts().length, 1);
+  await timers.pass(200);
+  assert.equal(starts().length, 2, "afresh");
+});
+
+test("ICE is restarted again in the end, however slow the line was", async () => {
+  const { timers, connection, pair } = await flowing();
+  pair.currentRoundTripTime = 100;
+  await timers.pass(500);
+  connection.setState("failed");
+  await timers.pass(9_900);
+  assert.equal(connection.restarts, 1);
+  await timers.pass(200);
+  assert.equal(connection.restarts, 2);
+});
+
 test("an attempt by a network that is gone makes way for one by the network that is back", async () => {
   const { server, timers, link } = await flowing();
   const waits: number[] = [];
@@ -146,6 +225,36 @@ test("a network that is back is tried again soon: its routes come after its addr
   assert.equal(server.socket.readyState, 1);
   server.socket.break();
   assert.equal(waits.at(-1), 1_500, "as ever");
+});
+
+test("a network that is back has its attempts soon as well where the WebSocket seemed well", async () => {
+  const { server, timers, link } = await flowing();
+  const waits: number[] = [];
+  link.on("reconnecting", ({ waitMs }) => waits.push(waitMs));
+  swallow(server);
+  server.reachable = false;
+  link.retryNow();
+  await timers.pass(800);
+  assert.deepEqual(waits, [0, 500]);
+  // By chance: whoever else was in that network comes now, too.
+  timers.chance = 0;
+  await timers.pass(500);
+  timers.chance = 1;
+  await timers.pass(300);
+  assert.deepEqual(waits.slice(2), [250, 750]);
+});
+
+test("a network that was well all the time makes nobody hasty later", async () => {
+  const { server, timers, link } = await flowing();
+  const waits: number[] = [];
+  link.on("reconnecting", ({ waitMs }) => waits.push(waitMs));
+  link.retryNow();
+  await timers.pass(60_000);
+  assert.equal(server.sockets.length, 1);
+  server.reachable = false;
+  server.socket.break();
+  await timers.pass(2_000);
+  assert.deepEqual(waits, [1_500, 3_000]);
 });
 
 test("by which pair of candidates media comes is told when it changes, and no sooner", async () => {
