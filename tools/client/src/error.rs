@@ -75,7 +75,7 @@ impl From<v1::Error> for Error {
 }
 
 impl Error {
-    /// Whether to connect again may help; after [`ErrorCode::TooMany`] where the node says when.
+    /// Whether to connect again may help; after [`ErrorCode::TooMany`] where the node says when, or the client was in before.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {

@@ -694,6 +694,32 @@ fn who_is_refused_again_and_again_waits_longer_each_time() {
 }
 
 #[test]
+fn who_was_in_is_ended_by_no_limit() {
+    let full = v1::Error {
+        code: v1::ErrorCode::TooMany.into(),
+        reason: "the scope is full".into(),
+        retry_ms: 0,
+    };
+    let mut world = World::new(12);
+    world.join();
+    world.run(ms(1000));
+    // Its node lost its session, and others took its place meanwhile.
+    world.node.refuse = vec![full; 4];
+    world.node.forgetful = true;
+    world.break_link(0);
+    world.run(ms(60_000));
+    let waits = waits(&world);
+    assert_eq!(waits.len(), 5, "{waits:?}");
+    for (wait, times) in waits[1..].iter().zip([1, 2, 4, 8]) {
+        let range = ms(1000) * times..ms(2000) * times;
+        assert!(range.contains(wait), "{wait:?} is not in {range:?}");
+    }
+    let joins = world.members[0].events.iter();
+    let joins = joins.filter(|(_, event)| matches!(event, Event::Joined { .. }));
+    assert_eq!(joins.count(), 2, "let in once there is room");
+}
+
+#[test]
 fn who_is_sent_to_a_node_that_is_away_or_in_a_circle_asks_again() {
     let redirect = || Some(v1::Redirect { host: "other.example".into(), port: 443 });
     let mut world = World::new(9);

@@ -139,8 +139,10 @@ impl<R: Random> Client<R> {
         self.out.push_back(Output::CloseLink);
         // Of its limits the node alone knows which of them pass. Its faults and its silence may, whatever it says.
         let is_limit = matches!(error, Error::Refused { code: ErrorCode::TooMany, .. });
+        // Who was in does not give up where others took its place: they leave.
+        let is_new = self.session.is_none();
         match retry_ms {
-            0 if is_limit => self.end(now, error),
+            0 if is_limit && is_new => self.end(now, error),
             0 => self.not_let_in(now, error, RECONNECT),
             _ => self.not_let_in(now, error, Duration::from_millis(retry_ms.into())),
         }
