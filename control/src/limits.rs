@@ -316,8 +316,12 @@ pub const LINK_AHEAD_BYTES: usize = UNCONFIRMED_BYTES + 64 * UNCONFIRMED_MESSAGE
 /// Messages of that, requests and pings among them: twice as many as a client is asked for. They take
 /// their turns also when it has closed its link.
 pub const LINK_AHEAD_MESSAGES: usize = 2 * UNCONFIRMED_MESSAGES;
-/// What is read ahead of all clients: beyond, who speaks too fast is not read at all meanwhile.
+/// Memory for what is read ahead of all clients: beyond, little is of each.
 pub const LINKS_AHEAD_BYTES: usize = 512 << 20;
+/// That little.
+pub const LINK_AHEAD_LEAST: usize = 64 << 10;
+/// How long messages may wait for a client that reads and confirms none.
+pub const CONFIRM_TIME: Duration = Duration::from_secs(30);
 /// Messages to a native client that it did not confirm, sent or not; beyond, its session ends. At the
 /// default rates eight may speak to it in a burst at once, who confirms nothing meanwhile.
 pub const WAITING_MESSAGES: usize = 4 * UNCONFIRMED_MESSAGES;

@@ -304,11 +304,15 @@ impl Session {
             let lost = self.lost.unwrap_or_else(Instant::now);
             return lost + self.links().reconnect_time;
         };
+        if let (true, Some(until)) = (wire.is_ended(), wire.held()) {
+            // What it said before has its turn, and nothing else matters.
+            return until;
+        }
         let silence = self.links().ping_time * if self.is_pinged { 3 } else { 1 };
         let others = [
             wire.blocked().map(|since| since + limits::WRITE_TIME),
             wire.held(),
-            self.stalled.map(|since| since + self.links().reconnect_time),
+            self.stalled.map(|since| since + limits::CONFIRM_TIME),
             self.tunnel.as_ref().map(|tunnel| tunnel.used() + limits::LINK_MEDIA_IDLE),
         ];
         others.into_iter().flatten().fold(wire.heard() + silence, Instant::min)
@@ -321,7 +325,10 @@ impl Session {
             let is_over = self.lost.is_none_or(|lost| now >= lost + self.links().reconnect_time);
             return is_over.then(|| Ending::silent("connection lost"));
         };
-        if self.stalled.is_some_and(|since| now >= since + self.links().reconnect_time) {
+        if wire.is_ended() {
+            return None;
+        }
+        if self.stalled.is_some_and(|since| now >= since + limits::CONFIRM_TIME) {
             return Some(unconfirmed());
         }
         if self.tunnel.as_ref().is_some_and(|t| now >= t.used() + limits::LINK_MEDIA_IDLE) {
@@ -354,6 +361,11 @@ impl Session {
         self.send(0, body);
     }
 
+    /// Whether nobody may be there to hear anything.
+    fn is_away(&self) -> bool {
+        self.wire.as_ref().is_none_or(Wire::is_ended)
+    }
+
     /// Sends messages on as the link takes them.
     fn feed(&mut self) {
         let Some(wire) = &mut self.wire else { return };
@@ -369,7 +381,7 @@ impl Session {
     /// Sends messages on before the last word, as many as may go.
     fn feed_rest(&mut self) {
         let Some(wire) = &mut self.wire else { return };
-        while self.outbox.is_due() {
+        while self.outbox.is_due() && wire.waiting() < limits::LINK_OUT_BYTES {
             feed_next(&mut self.outbox, wire);
         }
     }
@@ -474,11 +486,11 @@ impl Session {
                     return None; // of a transport that was replaced
                 }
                 self.tunnel = None;
-                if self.wire.is_none() {
+                if self.is_away() {
                     self.missed.media_lost = Some(reason.clone());
                 }
             }
-            Notice::Layers { publication, encodings } if self.wire.is_none() => {
+            Notice::Layers { publication, encodings } if self.is_away() => {
                 self.missed.layers.retain(|missed| missed.publication_id != *publication);
                 let (publication_id, encodings) = (publication.clone(), encodings.clone());
                 self.missed.layers.push(link::LayersWanted { publication_id, encodings });

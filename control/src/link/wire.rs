@@ -59,7 +59,7 @@ pub struct Wire {
     /// Packets for the client, not begun yet: messages go before them.
     media: VecDeque<Vec<u8>>,
     media_bytes: usize,
-    /// Bytes of packets that were begun since a message that can wait was.
+    /// Bytes of packets that were begun, for which messages that can wait may have their turn.
     media_begun: usize,
     is_flushed: bool,
     /// Since when nothing of what waits could be written.
@@ -146,15 +146,10 @@ impl Wire {
     /// [`End::Unreadable`].
     pub fn try_next(&mut self) -> Result<Option<ClientMessage>, End> {
         let is_held = self.is_held();
-        if !is_held {
-            if !self.ahead.is_empty() {
-                return self.ahead.next(self.most).map_err(End::Unreadable);
-            }
-            if let Some(end) = self.end.take() {
-                return Err(end);
-            }
+        if !is_held && !self.ahead.is_empty() {
+            return self.ahead.next(self.most).map_err(End::Unreadable);
         }
-        while self.reads_on() {
+        while !is_held || self.ahead.has_room() {
             match self.frames.peek::<ClientMessage>(self.most) {
                 Ok(Some((message, bytes))) if is_held && !is_free(&message) => {
                     self.ahead.put(&mut self.frames, bytes);
@@ -164,15 +159,26 @@ impl Wire {
                     return Ok(Some(message));
                 }
                 Ok(None) => break,
-                Err(error) => return self.ended(End::Unreadable(error)).map(|()| None),
+                Err(error) => {
+                    self.ended(End::Unreadable(error))?;
+                    break;
+                }
             }
         }
-        Ok(None)
+        match self.end.take_if(|_| !is_held) {
+            Some(end) => Err(end),
+            None => Ok(None),
+        }
     }
 
-    /// Whether what comes is looked at.
+    /// Whether what comes is read.
     fn reads_on(&mut self) -> bool {
         self.end.is_none() && (!self.is_held() || self.ahead.has_room())
+    }
+
+    /// Whether nothing more comes, and nobody may be there to hear anything.
+    pub fn is_ended(&self) -> bool {
+        self.end.is_some()
     }
 
     /// Nothing more comes; what was read ahead has its turn before that is told.
@@ -180,7 +186,7 @@ impl Wire {
         if self.ahead.is_empty() {
             return Err(end);
         }
-        self.end = Some(end);
+        self.end.get_or_insert(end);
         Ok(())
     }
 
@@ -192,10 +198,11 @@ impl Wire {
         !self.is_awaited
     }
 
-    /// Sends one that can wait.
+    /// Sends one that can wait. What it takes of a line that media fills is a fifth.
     pub fn feed(&mut self, message: &ServerMessage) {
+        let before = self.out.len();
         encode(message, &mut self.out);
-        self.media_begun = 0;
+        self.media_begun = self.media_begun.saturating_sub(4 * (self.out.len() - before));
     }
 
     /// Sends a message. False when too much waits: the client reads too slowly.
@@ -254,12 +261,11 @@ impl Wire {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ClientMessage>, End>> {
-        if self.end.is_none()
-            && let Poll::Ready(Err(error)) = self.poll_out(cx)
-            && let Err(end) = self.ended(End::Closed(error))
-        {
-            return Poll::Ready(Err(end));
-        }
+        // What came before is heard also where nothing can be said any more.
+        let broken = match self.poll_out(cx) {
+            Poll::Ready(Err(error)) => Some(error),
+            _ => None,
+        };
         loop {
             match self.try_next() {
                 Ok(Some(message)) => return Poll::Ready(Ok(Some(message))),
@@ -288,7 +294,12 @@ impl Wire {
                 return Poll::Ready(Err(end));
             }
         }
-        if self.end.is_some() {
+        if let Some(error) = broken
+            && let Err(end) = self.ended(End::Closed(error))
+        {
+            return Poll::Ready(Err(end));
+        }
+        if self.is_ended() {
             // What was read ahead waits for its turn alone.
             return Poll::Pending;
         }
@@ -312,7 +323,8 @@ impl Wire {
                 (self.written, self.backlog) = (0, 0);
                 if let Some(packet) = self.media.pop_front() {
                     self.media_bytes -= packet.len();
-                    self.media_begun = self.media_begun.saturating_add(packet.len());
+                    let begun = self.media_begun + packet.len();
+                    self.media_begun = begun.min(limits::LINK_MEDIA_BYTES);
                     let body = Some(Body::Media(Media { packet }));
                     encode(&ServerMessage { request: 0, body }, &mut self.out);
                     continue;
@@ -502,6 +514,34 @@ mod tests {
             count += 1;
         }
         assert!(count >= limits::LINK_AHEAD_MESSAGES, "{count}");
+    }
+
+    #[tokio::test]
+    async fn large_messages_are_read_ahead_by_their_bytes() {
+        let (mut client, node) = tokio::io::duplex(64 << 10);
+        let mut wire = Wire::new(Box::new(node));
+        wire.set_most(strait_link::MESSAGE_BYTES);
+        wire.hold(Instant::now() + std::time::Duration::from_secs(3600));
+        let large = strait_link::v1::SendMessage { payload: vec![7; 60_000], ..Default::default() };
+        let large =
+            ClientMessage { request: 0, body: Some(client_message::Body::SendMessage(large)) };
+        let mut bytes = Vec::new();
+        encode(&large, &mut bytes);
+        let written = Cell::new(0);
+        let writer = async {
+            loop {
+                client.write_all(&bytes).await.unwrap();
+                written.set(written.get() + bytes.len());
+            }
+        };
+        let soon = std::time::Duration::from_secs(1);
+        tokio::select! {
+            end = wire.next() => panic!("{end:?}"),
+            () = writer => {}
+            () = tokio::time::sleep(soon) => {}
+        }
+        let most = limits::LINK_AHEAD_BYTES + (64 << 10) + 2 * bytes.len();
+        assert!((limits::LINK_AHEAD_BYTES..most).contains(&written.get()), "{}", written.get());
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::json;
 use strait_link::encode;
 use strait_link::v1::{
     Auth, Authenticated, ClientMessage, ErrorCode, Leave, MessageReceived, MessageSeen,
-    MessagesTaken, Ping, SendMessage, client_message::Body as Request, server_message::Body,
+    MessagesTaken, Ping, Pong, SendMessage, client_message::Body as Request, server_message::Body,
     user_event::Body as Event,
 };
 use strait_proto::v1::{self, event::Event as Told};
@@ -347,12 +347,10 @@ async fn who_does_not_confirm_is_cut_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_confirms_nothing_for_long_is_told_though_little_waits() {
-    let change = |config: &mut strait_control::Config| {
-        (config.link.kibibytes_per_second, config.link.reconnect_seconds) = (0, 1);
-    };
-    let service = Service::start_tls(change).await;
+    let service = Service::start_tls(|config| config.link.kibibytes_per_second = 0).await;
     let (mut ann, _) = service.join("lobby", "Ann");
     let (mut bob, _) = service.join("lobby", "Bob");
+    ann.tls.sock.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let reader = std::thread::spawn(move || {
         let mut seen = 0;
         loop {
@@ -362,6 +360,7 @@ async fn who_confirms_nothing_for_long_is_told_though_little_waits() {
                     ann.tell(Request::MessageSeen(MessageSeen { number: message.number }));
                 }
                 Body::Message(message) => seen = message.number,
+                Body::Ping(ping) => ann.tell(Request::Pong(Pong { token: ping.token })),
                 Body::Error(error) => return (seen, error.code()),
                 _ => {}
             }
@@ -370,8 +369,10 @@ async fn who_confirms_nothing_for_long_is_told_though_little_waits() {
     let payload = "x".repeat(60 << 10);
     (1..=150).for_each(|number| bob.tell(message(number, "", &payload)));
     bob.ask(Request::Ping(Ping { token: 1 })).unwrap();
+    let start = Instant::now();
     let (seen, code) = reader.join().unwrap();
     assert_eq!(code, ErrorCode::SlowReader);
+    assert!(start.elapsed() > Duration::from_secs(25), "it had its time");
     assert!((130..150).contains(&seen), "{seen}: a window was sent, the rest waited");
 }
 

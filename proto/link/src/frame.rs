@@ -117,7 +117,17 @@ impl Frames {
             // Half of it at the least, or moving the rest would cost more than taking it.
             self.bytes.drain(..self.start);
             self.start = 0;
+            if self.bytes.capacity() / 4 > self.bytes.len().max(SPENT_BYTES) {
+                // Nor what many left.
+                self.bytes.shrink_to(2 * self.bytes.len());
+            }
         }
+    }
+
+    /// Bytes of memory that it holds.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Bytes that wait for the rest of their frame.
