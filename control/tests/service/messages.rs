@@ -245,7 +245,9 @@ fn say_and_hear(link: &mut Native, count: u64, payload: &[u8]) -> Vec<MessageRec
                     got.push(message);
                 }
                 Some(Body::MessagesTaken(told)) => taken = told.number,
-                Some(Body::Error(error)) => panic!("{error:?} after {}", got.len()),
+                Some(Body::Error(error)) => {
+                    panic!("{error:?}: {} came, {taken} were taken, {} wait", got.len(), out.len())
+                }
                 _ => {}
             }
         }
@@ -263,12 +265,13 @@ async fn who_says_much_is_read_for_its_confirmations_while_its_messages_wait() {
     const EACH: u64 = 6000;
     let change = |config: &mut strait_control::Config| config.link.messages_per_second = RATE;
     let service = Service::start_tls(change).await;
-    let talkers = ["Ann", "Bob"].map(|name| {
-        let (mut link, _) = service.join("lobby", name);
+    // Both are there before the first word.
+    let links = ["Ann", "Bob"].map(|name| service.join("lobby", name).0);
+    let talkers = links.map(|mut link| {
         std::thread::spawn(move || (say_and_hear(&mut link, EACH, &[7; 60]), link))
     });
-    for talker in talkers {
-        let (got, mut link) = talker.join().unwrap();
+    for talked in talkers.map(std::thread::JoinHandle::join) {
+        let (got, mut link) = talked.unwrap();
         let numbers = got.iter().map(|message| message.number);
         assert!(numbers.eq(1..=EACH), "none is lost, none comes twice");
         assert!(got.iter().zip(1..=EACH).all(|(at, n)| at.payload[..8] == u64::to_be_bytes(n)));

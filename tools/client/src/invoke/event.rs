@@ -37,7 +37,7 @@ records! { Serialize:
         /// "HOST:PORT".
         node: String,
     }
-    /// The client is at its end: the last event. What was asked and not answered will not be.
+    /// The client is at its end: the last event. What was asked and not answered will not be. A limit that waiting does not help against (`TOO_MANY`: a scope that is full) ends who never was in; who was in before tries again.
     Ended "ended" {
         /// See [codes](#codes); `ENDED` after `leave`.
         code: String,
