@@ -17,7 +17,7 @@ const EXIT_CONFIG: u8 = 78;
 
 /// The Strait control plane: page, WHIP, WHEP and WebSocket signalling for one relay.
 #[derive(Parser)]
-#[command(version)]
+#[command(version = strait_proto::version!())]
 struct Arguments {
     /// Configuration file (TOML). Without one, the defaults.
     #[arg(long, short, env = "STRAIT_CONTROL_CONFIG")]

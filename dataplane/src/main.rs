@@ -20,7 +20,7 @@ const EXIT_CONFIG: u8 = 78;
 
 /// Forwards real-time media between peers, as a control plane tells it over a Unix socket.
 #[derive(Debug, Parser)]
-#[command(name = "strait-relay", version)]
+#[command(name = "strait-relay", version = strait_proto::version!())]
 struct Arguments {
     /// Configuration file; without one the defaults hold
     #[arg(long, env = "STRAIT_RELAY_CONFIG", value_name = "FILE")]

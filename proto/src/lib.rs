@@ -5,6 +5,9 @@
 pub mod handover;
 pub mod notify;
 pub mod pace;
+mod version;
+
+pub use version::version;
 
 /// Version 1 of the protocol, generated from `strait/relay/v1/relay.proto`.
 pub mod v1 {

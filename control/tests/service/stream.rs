@@ -160,6 +160,11 @@ async fn what_redis_does_not_take_outlives_the_node() {
     let before = Service::start_with(node(&redis, shared.path())).await;
     let store = before.server.app.store.clone();
     stay(&before, "first", 11).await;
+    // What Redis took without an answer is told again: none is on its way when it dies.
+    until("the first is told", Some(0), async || {
+        before.metric("control_events_spool_events").await
+    })
+    .await;
     redis.kill();
     stay(&before, "second", 12).await;
     assert_eq!(before.metric("control_events_stalled").await, Some(1));

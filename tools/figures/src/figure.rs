@@ -189,6 +189,10 @@ pub const LINK_BLOCKED_LOST: Promise =
 /// CPU of the relay for a packet that goes out over TLS, of that for one over UDP.
 pub const LINK_FALLBACK_COST: Promise =
     Promise { name: "link_fallback_cost", bound: Bound::AtMost(3.0), unit: "times" };
+/// The same over QUIC, where strait-control carries it: the CPU of both programs for a packet, divided
+/// by that of the relay over UDP.
+pub const LINK_QUIC_COST: Promise =
+    Promise { name: "link_quic_cost", bound: Bound::AtMost(3.0), unit: "times" };
 
 /// What `./dev figures link` prints.
 pub const LINK: &[Promise] = &[
@@ -201,6 +205,7 @@ pub const LINK: &[Promise] = &[
     LINK_BLOCKED_BACK,
     LINK_BLOCKED_LOST,
     LINK_FALLBACK_COST,
+    LINK_QUIC_COST,
 ];
 
 /// Answers to clients that look for their node that one core gives in a second.

@@ -23,7 +23,8 @@ use tokio::task::spawn_blocking;
 
 use crate::figure::{
     Figure, LINK, LINK_BLOCKED_BACK, LINK_BLOCKED_FIRST, LINK_BLOCKED_LOST, LINK_CLIENT_MEMORY,
-    LINK_DIRECT_FIRST, LINK_DIRECT_LOST, LINK_FALLBACK_COST, LINK_JOINS, LINK_MESSAGES, Promise,
+    LINK_DIRECT_FIRST, LINK_DIRECT_LOST, LINK_FALLBACK_COST, LINK_JOINS, LINK_MESSAGES,
+    LINK_QUIC_COST, Promise,
 };
 use crate::setup::{Setup, TOKEN};
 
@@ -76,7 +77,12 @@ pub async fn measure(only: &str) -> Vec<Figure> {
     if wanted(&[LINK_FALLBACK_COST]) {
         eprintln!("==> one to {} over UDP, and over TLS", fallback::LISTENERS);
         let missed = |error: io::Error| LINK_FALLBACK_COST.missed(&error);
-        figures.push(fallback::cost().await.unwrap_or_else(missed));
+        figures.push(fallback::over_tls().await.unwrap_or_else(missed));
+    }
+    if wanted(&[LINK_QUIC_COST]) {
+        eprintln!("==> one to {} over UDP, and over QUIC", fallback::LISTENERS);
+        let missed = |error: io::Error| LINK_QUIC_COST.missed(&error);
+        figures.push(fallback::over_quic().await.unwrap_or_else(missed));
     }
     figures.retain(|figure| figure.name.contains(only));
     debug_assert!(figures.len() <= LINK.len());

@@ -16,6 +16,8 @@ use crate::process::Process;
 
 /// The token of the setup.
 pub const TOKEN: &str = "figures";
+/// An address of this host that nobody listens at.
+const NOWHERE: &str = "127.0.0.2";
 /// How long it may take to start.
 const START_WITHIN: Duration = Duration::from_secs(30);
 /// How long it may take to end.
@@ -27,6 +29,8 @@ pub struct Setup {
     pub server: Server,
     /// Where HTTPS and the link are.
     pub https: SocketAddr,
+    /// The port of links over QUIC, where it was asked for.
+    pub quic: Option<u16>,
     /// strait-relay.
     pub relay: Process,
     /// strait-control.
@@ -38,8 +42,19 @@ pub struct Setup {
 impl Setup {
     /// Starts it, and returns when it is ready. One worker: the figures are per core.
     pub async fn start() -> io::Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// With links over QUIC, to clients whose datagrams reach that port alone: what they are told of
+    /// the relay's ports is an address where nobody is.
+    pub async fn start_with_quic_alone() -> io::Result<Self> {
+        Self::start_with(Some(free_ports()?.https)).await
+    }
+
+    async fn start_with(quic: Option<u16>) -> io::Result<Self> {
         let state = tempfile::tempdir()?;
         let ports = free_ports()?;
+        let quic_option = quic.map(|port| ["--quic-port".to_owned(), port.to_string()]);
         let program = beside_us("strait")?;
         let option = |name: &str, port: u16| [format!("--{name}-port"), port.to_string()];
         let mut supervisor = Command::new(&program)
@@ -48,6 +63,8 @@ impl Setup {
             .args(["--workers", "1", "--messages-per-second", "0"])
             .args(option("https", ports.https).iter().chain(&option("http", ports.http)))
             .args(option("media", ports.https).iter().chain(&option("metrics", 0)))
+            .args(quic_option.iter().flatten())
+            .envs(quic.map(|_| ("STRAIT_RELAY_ANNOUNCED", NOWHERE)))
             .arg("--state-dir")
             .arg(state.path())
             .stdin(Stdio::null())
@@ -78,6 +95,7 @@ impl Setup {
             control: Process::child_of(parent, "strait-control")?,
             supervisor,
             https: SocketAddr::from((Ipv4Addr::LOCALHOST, ports.https)),
+            quic,
             state,
         })
     }

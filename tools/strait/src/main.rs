@@ -24,7 +24,7 @@ use crate::fault::Fault;
 
 /// Strait, a relay for real-time media: start it, watch it, check the host, make tokens, load it.
 #[derive(Parser)]
-#[command(name = "strait", version, arg_required_else_help = true)]
+#[command(name = "strait", version = strait_proto::version!(), arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,

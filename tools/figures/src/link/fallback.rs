@@ -1,4 +1,4 @@
-//! What framed media over TLS costs the relay beside UDP: one native client to many, in turns.
+//! What media costs that cannot go over UDP, beside UDP: one native client to many, in turns.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use strait_client::v1::{self, transport_report::State, user_event};
 use strait_client::{Client, Descriptor, Event, Frame, Handle};
 
 use super::ways::descriptor;
-use crate::figure::{Figure, LINK_FALLBACK_COST};
+use crate::figure::{Figure, LINK_FALLBACK_COST, LINK_QUIC_COST, Promise};
 use crate::process::Process;
 use crate::setup::Setup;
 
@@ -29,42 +29,66 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Of the packets, those that have to arrive for a turn to count.
 const ARRIVED: f64 = 0.98;
 
-/// Measures the ratio.
-pub async fn cost() -> io::Result<Figure> {
+/// Microseconds of CPU for a packet: over UDP, and right after that over what stands in for it.
+type Turn = (f64, f64);
+
+/// Measures the ratio over TLS, which the relay's own threads carry.
+pub async fn over_tls() -> io::Result<Figure> {
     let setup = Setup::start().await?;
     let (node, relay) = (descriptor(&setup), setup.relay.clone());
     let measured = tokio::task::spawn_blocking(move || {
         let udp = Room::open(&node, "udp", State::UdpRelay)?;
         let tls = Room::open(&node, "tls", State::TcpRelay)?;
-        let mut turns = Vec::new();
-        for _ in 0..PAIRS {
-            turns.push((udp.turn(&relay)?, tls.turn(&relay)?));
-        }
-        io::Result::Ok(turns)
+        turns(|| Ok((udp.turn(&[&relay])?, tls.turn(&[&relay])?)))
     });
     let turns = measured.await??;
     setup.end().await;
+    Ok(figure(LINK_FALLBACK_COST, turns, "strait-relay", "TLS"))
+}
+
+/// Measures the ratio over QUIC, which strait-control carries to the relay.
+pub async fn over_quic() -> io::Result<Figure> {
+    let (plain, setup) = (Setup::start().await?, Setup::start_with_quic_alone().await?);
+    let (node, relay) = (descriptor(&plain), plain.relay.clone());
+    let quic_node = Descriptor { quic: setup.quic, ..descriptor(&setup) };
+    let (quic_relay, quic_control) = (setup.relay.clone(), setup.control.clone());
+    let measured = tokio::task::spawn_blocking(move || {
+        let udp = Room::open(&node, "udp", State::UdpRelay)?;
+        let quic = Room::open(&quic_node, "quic", State::Link)?;
+        turns(|| Ok((udp.turn(&[&relay])?, quic.turn(&[&quic_relay, &quic_control])?)))
+    });
+    let turns = measured.await??;
+    plain.end().await;
+    setup.end().await;
+    Ok(figure(LINK_QUIC_COST, turns, "strait-relay and, over QUIC, strait-control", "QUIC"))
+}
+
+fn turns(mut turn: impl FnMut() -> io::Result<Turn>) -> io::Result<Vec<Turn>> {
+    (0..PAIRS).map(|_| turn()).collect()
+}
+
+fn figure(promise: Promise, turns: Vec<Turn>, programs: &str, way: &str) -> Figure {
     let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     };
-    let ratios: Vec<f64> = turns.iter().map(|(udp, tls)| tls / udp).collect();
+    let ratios: Vec<f64> = turns.iter().map(|(udp, other)| other / udp).collect();
     let (least, most) = ratios
         .iter()
         .fold((f64::MAX, 0.0_f64), |(least, most), ratio| (least.min(*ratio), most.max(*ratio)));
-    Ok(LINK_FALLBACK_COST.measured(
+    promise.measured(
         median(ratios),
         format!(
-            "one client sends {RATE} packets of {BYTES} bytes a second to {LISTENERS}; CPU of all threads of strait-relay for \
-             each packet that arrived: {:.1} us over UDP, {:.1} us over TLS (medians of {PAIRS} turns); median of the ratio of \
+            "one client sends {RATE} packets of {BYTES} bytes a second to {LISTENERS}; CPU of all threads of {programs} for \
+             each packet that arrived: {:.1} us over UDP, {:.1} us over {way} (medians of {PAIRS} turns); median of the ratio of \
              turns that follow each other, {least:.2} to {most:.2}",
             median(turns.iter().map(|(udp, _)| *udp).collect()),
-            median(turns.iter().map(|(_, tls)| *tls).collect()),
+            median(turns.iter().map(|(_, other)| *other).collect()),
         ),
-    ))
+    )
 }
 
-/// One who talks, by UDP, and those who listen.
+/// One who talks, by UDP where it gets through, and those who listen.
 struct Room {
     talker: Listener,
     voice: Handle,
@@ -79,7 +103,7 @@ impl Room {
         let (kind, codec) = (v1::Kind::Audio.into(), "opus".into());
         let voice = v1::Publish { kind, codec, ..v1::Publish::default() };
         let voice = talker.client.publish(voice).map_err(io::Error::other)?;
-        let node = Descriptor { udp: way == State::UdpRelay, ..node };
+        let node = Descriptor { udp: way != State::TcpRelay, ..node };
         let listeners = (0..LISTENERS).map(|_| Listener::join(node.clone()));
         let room = Self { talker, voice, listeners: listeners.collect::<io::Result<_>>()? };
         let end = Instant::now() + PATIENCE;
@@ -103,10 +127,11 @@ impl Room {
         Ok(room)
     }
 
-    /// Microseconds of CPU for each packet that arrived.
-    fn turn(&self, relay: &Process) -> io::Result<f64> {
+    /// Microseconds of CPU of these programs for each packet that arrived.
+    fn turn(&self, programs: &[&Process]) -> io::Result<f64> {
         let heard = || self.listeners.iter().map(Listener::heard).sum::<u64>();
-        let (heard_before, cpu_before) = (heard(), relay.cpu()?);
+        let cpu = || programs.iter().map(|program| program.cpu()).sum::<io::Result<Duration>>();
+        let (heard_before, cpu_before) = (heard(), cpu()?);
         let packets = RATE * WINDOW.as_secs() as u32;
         let begun = Instant::now();
         for number in 0..packets {
@@ -115,7 +140,7 @@ impl Room {
             self.send(number);
         }
         std::thread::sleep(SETTLE);
-        let (arrived, cpu) = (heard() - heard_before, relay.cpu()? - cpu_before);
+        let (arrived, cpu) = (heard() - heard_before, cpu()? - cpu_before);
         let sent = u64::from(packets) * LISTENERS;
         if (arrived as f64) < sent as f64 * ARRIVED {
             return Err(io::Error::other(format!("{arrived} of {sent} packets arrived")));
