@@ -11,8 +11,8 @@ import { Uplinks } from "./lib/uplinks.mjs";
 
 /** docs/sdk.md: sound, and on a quiet machine pictures as well, is there again so long after the network went, or came. */
 const STANDS_STILL_MS_MAX = 5_000;
-/** Without any network Firefox tries every 10 s, and is not told that it is back; ICE that it gave up is made anew 5 s later. */
-const AWAY_FIREFOX_MS_MAX = 16_000;
+/** Without any network Firefox tries every 4 s, and is not told that it is back; ICE that it gave up is made anew 1 s later. */
+const AWAY_FIREFOX_MS_MAX = 8_000;
 /** All move for so long before and after, without a longer pause than this: a frame is due every 67 ms. */
 const STEADY_MS = 2_000;
 const PAUSE_MS = 700;

@@ -59,6 +59,8 @@ export interface LinkEvents {
 
 interface Pending {
   action: string;
+  /** When it went out, if the socket that took it is still there. */
+  sentAt: number | undefined;
   resolve(frame: Frame): void;
   reject(error: StraitError): void;
   cancelTimeout(): void;
@@ -73,9 +75,6 @@ type Phase = "idle" | "connecting" | "open" | "waiting" | "closed";
 export class JsonRtc extends TypedEvents<LinkEvents> {
   /** Given by the server in its answer to CONNECT. */
   sessionId: string | undefined;
-  /** To the server and back, as it was measured last: by CONNECT, and by PINGs since. */
-  roundTripMs = 0;
-
   private readonly options: LinkOptions;
   private readonly timers: Timers;
   private readonly openSocket: (url: string, subprotocol: string) => Socket;
@@ -97,6 +96,8 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   /** How long the next attempt waits, where that is less than usual. */
   private soonMs: number | undefined;
   private waits = 0;
+  /** Since when the session has no socket. */
+  private lostAt: number | undefined;
   /** Attempts that are to follow soon: a network that is back has its routes and names a little later. */
   private hasty = 0;
   private cancelWait: () => void = () => {};
@@ -105,6 +106,8 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
   private heardAt = 0;
   private pingedAt: number | undefined;
   private early: unknown[] = [];
+  /** How long the last answers on this socket took, that to CONNECT among them at first. */
+  private tripsMs: number[] = [];
 
   constructor(options: LinkOptions) {
     super();
@@ -158,6 +161,19 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     });
   }
 
+  /**
+   * To the server and back. An answer also takes what the server does for it, and what was lost on its
+   * way: of the last ones the fastest counts.
+   */
+  get roundTripMs(): number {
+    return this.tripsMs.length > 0 ? Math.min(...this.tripsMs) : 0;
+  }
+
+  private tookMs(ms: number): void {
+    const last = this.tripsMs.slice(1 - limits.ROUND_TRIPS_KEPT);
+    this.tripsMs = [...last, Math.min(ms, limits.ROUND_TRIP_MS_MAX)];
+  }
+
   /** Sends a request; resolves with its final response. Waits out a reconnect. */
   request(outgoing: Outgoing): Promise<Frame> {
     if (this.phase === "closed") return Promise.reject(closedError());
@@ -169,7 +185,9 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
         const reason = `the server did not answer ${outgoing.action}; is it overloaded?`;
         reject(new StraitError("timeout", reason));
       });
-      this.pending.set(id, { action: outgoing.action, resolve, reject, cancelTimeout });
+      const sentAt = this.phase === "open" ? this.timers.now() : undefined;
+      const { action } = outgoing;
+      this.pending.set(id, { action, sentAt, resolve, reject, cancelTimeout });
       this.transmit(frame);
     });
   }
@@ -181,7 +199,9 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
 
   /** The network has just come back: what waits, or waits for an answer by the one before, begins at once. */
   retryNow(roundTripMs = 0): void {
-    if (this.phase === "open") this.check(roundTripMs);
+    // What came before it went says nothing of the one that is back.
+    this.endCheck();
+    this.check(roundTripMs);
     this.hasty = limits.RECONNECT_HASTY;
     if (this.phase === "connecting" && this.sessionId !== undefined) {
       this.soonMs = 0;
@@ -203,6 +223,11 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
       if (isSilent) this.dropSocket("the network changed, and the server does not answer", 0);
       else this.hasty = 0;
     });
+  }
+
+  private endCheck(): void {
+    this.cancelCheck?.();
+    this.cancelCheck = undefined;
   }
 
   /**
@@ -364,7 +389,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     } else if (type === "message" || type === "request") {
       if (frame.header.action !== "PONG") this.emit("frame", frame);
       else if (this.pingedAt !== undefined) {
-        this.roundTripMs = this.timers.now() - this.pingedAt;
+        this.tookMs(this.timers.now() - this.pingedAt);
         this.pingedAt = undefined;
       }
     }
@@ -375,6 +400,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     const pending = this.pending.get(correlation);
     this.pending.delete(correlation);
     pending?.cancelTimeout();
+    if (pending?.sentAt !== undefined) this.tookMs(this.timers.now() - pending.sentAt);
     return pending;
   }
 
@@ -467,7 +493,8 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
         if (answer.control.type !== "response") return;
         this.cancelConnect = () => {};
         cancel();
-        this.roundTripMs = this.timers.now() - began;
+        this.tripsMs = [];
+        this.tookMs(this.timers.now() - began);
         // Frames right behind the answer wait until the session is set up.
         this.early = [];
         socket.onmessage = ({ data }) => this.early.push(data);
@@ -540,7 +567,7 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     this.socket = socket;
     this.phase = "open";
     this.attempt = this.waits = this.hasty = 0;
-    this.failed = this.pingedAt = this.soonMs = undefined;
+    this.failed = this.pingedAt = this.soonMs = this.lostAt = undefined;
     this.heardAt = this.timers.now();
     socket.onmessage = ({ data }) => {
       if (typeof data === "string" && socket === this.socket) this.onText(data);
@@ -578,8 +605,8 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
     this.socket = undefined;
     this.cancelPing();
     this.believe();
-    this.cancelCheck?.();
-    this.cancelCheck = undefined;
+    this.endCheck();
+    for (const pending of this.pending.values()) pending.sentAt = undefined;
     if (!socket) return;
     socket.onmessage = socket.onclose = null;
     socket.close(1000, reason);
@@ -594,9 +621,12 @@ export class JsonRtc extends TypedEvents<LinkEvents> {
 
   private waitAndReconnect(): void {
     this.phase = "waiting";
+    this.lostAt ??= this.timers.now();
+    const isKept = this.timers.now() - this.lostAt < limits.SESSION_KEPT_MS;
+    const mostMs = isKept ? limits.RECONNECT_KEPT_WAIT_MS_MAX : limits.RECONNECT_WAIT_MS_MAX;
     // At random, so that a restarted server does not meet all its clients at once.
     const firstMs = limits.RECONNECT_WAIT_MS * (1 + this.timers.random());
-    const doubledMs = Math.min(firstMs * 2 ** this.waits, limits.RECONNECT_WAIT_MS_MAX);
+    const doubledMs = Math.min(firstMs * 2 ** this.waits, mostMs);
     const isHasty = this.soonMs === undefined && this.hasty > 0;
     const hastyMs = limits.RECONNECT_SOON_MS * (0.5 + this.timers.random());
     const waitMs = this.soonMs ?? (isHasty ? hastyMs : doubledMs);

@@ -15,12 +15,16 @@ export const RECONNECT_SOON_MS = 500;
  * says that the network is back.
  */
 export const RECONNECT_HASTY = 6;
-/** Waits double up to this. */
+/** How long the server keeps a lost session. */
+export const SESSION_KEPT_MS = 30_000;
+/** Waits double up to this while it does: a call stands still, and not every browser says that the network is back. */
+export const RECONNECT_KEPT_WAIT_MS_MAX = 4_000;
+/** And up to this when there is nothing left to lose. */
 export const RECONNECT_WAIT_MS_MAX = 10_000;
 /** A socket that does not open, or a CONNECT that is not answered, is given up after this. */
 export const CONNECT_TIMEOUT_MS = 10_000;
-/** A request without an answer fails after this: as long as the server keeps a lost session. */
-export const REQUEST_TIMEOUT_MS = 30_000;
+/** A request without an answer fails after this: it may have been sent without a session to answer it. */
+export const REQUEST_TIMEOUT_MS = SESSION_KEPT_MS;
 /** Silence after which a PING is sent: scripts do not see the server's WebSocket pings. */
 export const PING_AFTER_MS = 20_000;
 /** Silence after a PING that means that the WebSocket is dead. */
@@ -45,6 +49,10 @@ export const VERDICT_MS = 750;
 export const VERDICT_ROUND_TRIPS = 3;
 /** And at most, whatever was measured: there are other nodes. */
 export const VERDICT_MS_MAX = 5_000;
+/** Answers whose time is kept: one that was slow, as that to CONNECT may be, has fast ones beside it soon. */
+export const ROUND_TRIPS_KEPT = 3;
+/** And each counts for so much at most: a line that is slower carries no call, so it was the server. */
+export const ROUND_TRIP_MS_MAX = 2_000;
 /** Both where nothing was sent to us anyway, as by a node beside a direct way: nobody misses it. */
 export const QUIET_MS = 2_000;
 /** Media that came in so many looks without a silence between is a flow that can break off. */
@@ -70,6 +78,13 @@ export const MEDIA_INTERRUPTED_MS = 1_000;
  * addresses that it has at that moment; after the second one it makes way for a fresh START.
  */
 export const ICE_RESTARTS_MS = [2_000, 3_000];
+/**
+ * A browser that gave ICE up and does not begin anew so long after a restart never will, as Firefox: the
+ * scope is joined afresh.
+ */
+export const ICE_REVIVAL_MS = 1_000;
+/** On a slow line that takes so many round trips: the offer and its answer, and one that got lost. */
+export const ICE_REVIVAL_ROUND_TRIPS = 2;
 /** On a slow line each has so many round trips: the offer and its answer, the checks, and what got lost of them. */
 export const ICE_RESTART_ROUND_TRIPS = 4;
 /** And at most, whatever was measured. */

@@ -15,7 +15,7 @@ export interface MediaWatchActions {
 
 /**
  * Decides what to do about a transport that is in trouble: wait a little, then restart ICE, and once
- * more, then join afresh. Nothing of it while signalling is down, which comes first: that the network changed
+ * more, then join afresh; at once where the browser gave ICE up for good. Nothing of it while signalling is down, which comes first: that the network changed
  * ends both.
  */
 export class MediaWatch {
@@ -84,17 +84,32 @@ export class MediaWatch {
     if (this.linkDown) return;
     const leastMs = limits.ICE_RESTARTS_MS[this.restarts];
     if (leastMs === undefined) return this.afresh();
-    const slowMs = limits.ICE_RESTART_ROUND_TRIPS * this.actions.roundTripMs();
-    const waitMs = Math.max(leastMs, Math.min(slowMs, limits.ICE_RESTART_MS_MAX));
     this.restarts += 1;
     this.actions.interrupted();
     this.actions.restartIce();
-    this.wait(waitMs, () => this.restart());
+    const again = (ms: number) =>
+      this.waitTrips(ms, limits.ICE_RESTART_ROUND_TRIPS, () => this.restart());
+    if (this.state !== "failed") return again(leastMs);
+    this.waitTrips(limits.ICE_REVIVAL_MS, limits.ICE_REVIVAL_ROUND_TRIPS, () => {
+      if (this.state === "failed") this.afresh();
+      else again(leastMs - limits.ICE_REVIVAL_MS);
+    });
   }
 
   private afresh(): void {
     this.reset();
+    this.state = "new";
     this.actions.startAfresh();
+  }
+
+  /** Waits for so long, and on a slow line for so many round trips. */
+  private waitTrips(leastMs: number, trips: number, task: () => void): void {
+    this.wait(leastMs, () => {
+      // The answer to the offer tells better how slow it is than what was known before.
+      const slowMs = Math.min(trips * this.actions.roundTripMs(), limits.ICE_RESTART_MS_MAX);
+      if (slowMs > leastMs) this.wait(slowMs - leastMs, task);
+      else task();
+    });
   }
 
   private wait(ms: number, task: () => void): void {

@@ -129,9 +129,12 @@ test("on a slow line a doubted server has some round trips, and where nobody sen
   assert.equal(await doubtFor(false, 10), 2_000);
   // The server's own round trip counts as well.
   one.onFrame = (socket, frame) => void timers.after(500, () => answers(socket, frame));
-  await timers.pass(4_000);
-  link.doubt();
-  await timers.pass(600);
+  for (let each = 0; each < 3; each += 1) {
+    await timers.pass(4_000);
+    link.doubt();
+    await timers.pass(600);
+    link.believe();
+  }
   assert.equal(await doubtFor(true, 10), 1_500);
 });
 

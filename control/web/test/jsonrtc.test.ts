@@ -149,15 +149,16 @@ test("a frame sent into a dying socket is resent", async () => {
   assert.equal(server.actions("NOTIFY").length, 1);
 });
 
-test("waits double from 1–2 s to 10 s, with chance in them", async () => {
+test("waits double from 1–2 s to 4 s while the server keeps the session, then to 10 s, with chance in them", async () => {
   const { server, timers, link } = await connected();
   await link.connect();
   const waits: number[] = [];
   link.on("reconnecting", ({ waitMs }) => waits.push(waitMs));
   server.reachable = false;
   server.socket.break();
-  await timers.pass(40_000);
-  assert.deepEqual(waits.slice(0, 5), [1_500, 3_000, 6_000, 10_000, 10_000]);
+  await timers.pass(60_000);
+  const kept = [1_500, 3_000, 4_000, 4_000, 4_000, 4_000, 4_000, 4_000, 4_000];
+  assert.deepEqual(waits.slice(0, 11), [...kept, 10_000, 10_000]);
   timers.chance = 0;
   server.reachable = true;
   await timers.pass(10_000);

@@ -181,15 +181,54 @@ test("ICE has some round trips on a slow line before it is restarted again", asy
   assert.equal(starts().length, 2, "afresh");
 });
 
+test("one answer that was slow, to CONNECT, slows no ICE restart down", async () => {
+  const { server, timers, connection, line, starts } = await flowing();
+  swallow(server);
+  const answers = server.onFrame.bind(server);
+  server.onFrame = (from, frame) => {
+    timers.after(frame.header.action === "CONNECT" ? 5_000 : 20, () => answers(from, frame));
+  };
+  line.flows = false;
+  for (let each = 0; each < 200 && connection.restarts === 0; each += 1) await timers.pass(50);
+  assert.equal(connection.restarts, 1);
+  await timers.pass(1_900);
+  assert.equal(connection.restarts, 1);
+  await timers.pass(150);
+  assert.equal(connection.restarts, 2);
+  await timers.pass(3_100);
+  assert.equal(starts().length, 2, "afresh");
+});
+
 test("ICE is restarted again in the end, however slow the line was", async () => {
   const { timers, connection, pair } = await flowing();
   pair.currentRoundTripTime = 100;
   await timers.pass(500);
-  connection.setState("failed");
+  connection.setState("disconnected");
+  await timers.pass(1_000);
+  connection.setState("connecting");
   await timers.pass(9_900);
   assert.equal(connection.restarts, 1);
   await timers.pass(200);
   assert.equal(connection.restarts, 2);
+});
+
+test("who gave ICE up for good joins afresh in the same session, who begins anew is left to it", async () => {
+  const { server, timers, connection, starts } = await flowing();
+  connection.setState("failed");
+  await timers.pass(900);
+  connection.setState("connecting");
+  await timers.pass(200);
+  connection.setState("connected");
+  await timers.pass(10_000);
+  assert.deepEqual([connection.restarts, starts().length], [1, 1]);
+  connection.setState("failed");
+  await timers.pass(900);
+  assert.deepEqual([connection.restarts, starts().length], [2, 1]);
+  await timers.pass(200);
+  assert.deepEqual([connection.restarts, starts().length, server.sessions], [2, 2, 1]);
+  FakeConnection.last.setState("connected");
+  await timers.pass(10_000);
+  assert.deepEqual([starts().length, FakeConnection.last.restarts], [2, 0]);
 });
 
 test("an attempt by a network that is gone makes way for one by the network that is back", async () => {
@@ -216,7 +255,7 @@ test("a network that is back is tried again soon: its routes come after its addr
   server.reachable = false;
   server.socket.break();
   await timers.pass(12_000);
-  assert.deepEqual(waits, [1_500, 3_000, 6_000, 10_000]);
+  assert.deepEqual(waits, [1_500, 3_000, 4_000, 4_000]);
   link.retryNow();
   await timers.pass(1_200);
   assert.deepEqual(waits.slice(4), [500, 500, 500]);
@@ -242,6 +281,21 @@ test("a network that is back has its attempts soon as well where the WebSocket s
   timers.chance = 1;
   await timers.pass(300);
   assert.deepEqual(waits.slice(2), [250, 750]);
+});
+
+test("what was heard before the network went says nothing of the one that is back", async () => {
+  const { server, timers, link } = await flowing();
+  const waits: number[] = [];
+  link.on("reconnecting", ({ waitMs }) => waits.push(waitMs));
+  link.check();
+  await timers.pass(100);
+  swallow(server);
+  server.reachable = false;
+  link.retryNow();
+  await timers.pass(700);
+  assert.deepEqual(waits, [], "it has its time");
+  await timers.pass(650);
+  assert.deepEqual(waits, [0, 500, 500]);
 });
 
 test("a network that was well all the time makes nobody hasty later", async () => {

@@ -54,6 +54,10 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     places: Vec<SocketAddr>,
     pub media_packets: u64,
+    /// How often its transport was lost: each has credentials of its own.
+    transport: usize,
+    /// It is not told yet.
+    media_lost: bool,
 }
 
 #[derive(Default)]
@@ -87,6 +91,11 @@ fn ice(ufrag: String) -> v1::IceCredentials {
 }
 
 impl Peer {
+    /// What its transport's user fragments end with.
+    fn ufrag(&self, at: usize) -> String {
+        format!("{at}x{}", self.transport)
+    }
+
     /// All goes there.
     fn nominate(&mut self, way: Way) {
         (self.nominated, self.pictures) = (Some(way), None);
@@ -123,6 +132,18 @@ impl FakeNode {
         {
             self.peers[peer].link = None;
         }
+    }
+
+    /// The relay forgets a client that has no link now. When it comes back it has another transport at once.
+    pub fn lose_media(&mut self, at: usize) {
+        let peer = &mut self.peers[at];
+        assert_eq!(peer.link, None);
+        (peer.nominated, peer.pictures, peer.address) = (None, None, None);
+        peer.places.clear();
+        peer.publications.clear();
+        peer.subscriptions.clear();
+        peer.transport += 1;
+        peer.media_lost = true;
     }
 
     pub fn datagram(&mut self, port: u16, from: SocketAddr, bytes: &[u8]) {
@@ -273,7 +294,9 @@ impl FakeNode {
             }
             Body::Media(media) if classify(&media.packet) == Kind::Stun => {
                 let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-                let (peer, nominates, packet) = self.check(nowhere, &media.packet).unwrap();
+                let Some((peer, nominates, packet)) = self.check(nowhere, &media.packet) else {
+                    return;
+                };
                 if nominates {
                     self.peers[peer].nominate(Way::Link);
                 }
@@ -322,8 +345,8 @@ impl FakeNode {
             key: Some(key(self.fill)),
             rtcp_ssrc: 10 + at as u32,
             endpoints: self.endpoints.clone(),
-            node_ice: Some(ice(format!("node{at}"))),
-            client_ice: Some(ice(format!("client{at}"))),
+            node_ice: Some(ice(format!("node{}", self.peers[at].ufrag(at)))),
+            client_ice: Some(ice(format!("client{}", self.peers[at].ufrag(at)))),
             codecs: vec![
                 v1::Codec {
                     kind: v1::Kind::Audio.into(),
@@ -360,6 +383,11 @@ impl FakeNode {
             let joined = peer((at, &self.peers[at]));
             self.tell_others(at, user_event::Body::Joined(joined));
         }
+        if std::mem::take(&mut self.peers[at].media_lost) {
+            let lost = v1::MediaLost { reason: "no check came".into() };
+            let body = Some(user_event::Body::MediaLost(lost));
+            self.tell(at, 0, server_message::Body::Event(v1::UserEvent { body }));
+        }
         self.peers[at].unseen.retain(|message| message.number > seen);
         for message in self.peers[at].unseen.clone() {
             self.tell(at, 0, server_message::Body::Message(message));
@@ -383,8 +411,12 @@ impl FakeNode {
     fn check(&self, from: SocketAddr, bytes: &[u8]) -> Option<(usize, bool, Vec<u8>)> {
         let message = stun::Message::parse(bytes).ok().filter(|m| m.is_binding_request())?;
         let (node, client) = message.username_parts()?;
-        let at: usize = std::str::from_utf8(node).ok()?.strip_prefix("node")?.parse().ok()?;
-        assert_eq!(client, format!("client{at}").as_bytes());
+        let ufrag = std::str::from_utf8(node).ok()?.strip_prefix("node")?;
+        let at: usize = ufrag.split_once('x')?.0.parse().ok()?;
+        if self.peers.get(at)?.ufrag(at) != ufrag {
+            return None; // of a transport that was lost
+        }
+        assert_eq!(client, format!("client{ufrag}").as_bytes());
         assert!(message.is_fingerprint_valid() && message.ice_controlling().is_some());
         let mac = |parts: &[&[u8]]| hmac_sha1(PASSWORD.as_bytes(), parts);
         message.check_integrity(mac).expect("signed with the node's password");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use strait_client::Error;
 use strait_client::core::client::Event;
 use strait_client::core::sending::Frame;
-use strait_link::v1::{self, transport_report::State};
+use strait_link::v1::{self, transport_report::State, user_event};
 
 fn two(seed: u64) -> World {
     let mut world = World::new(seed);
@@ -608,6 +608,25 @@ fn media_goes_on_without_a_link_and_reconnects_wait_one_to_two_seconds() {
             .any(|(_, event)| matches!(event, Event::Joined { resumed: true, .. }));
         assert!(resumed);
     }
+}
+
+#[test]
+fn media_that_was_lost_without_a_link_goes_by_the_path_that_the_node_names_when_it_is_back() {
+    let mut world = two(5);
+    world.run(ms(3000));
+    world.break_link(0);
+    world.node.lose_media(0);
+    world.run(ms(5000));
+    let [first, second] = [0, 1].map(|at| &world.members[at]);
+    let told = |wanted: fn(&Event) -> bool| first.events.iter().any(|(_, event)| wanted(event));
+    assert!(told(|event| matches!(event, Event::Joined { resumed: true, .. })));
+    assert!(told(|event| matches!(event, Event::Scope(user_event::Body::MediaLost(_)))));
+    let heard = second.heard.iter().filter(|(at, _)| *at > ms(6000)).count();
+    assert!(heard > 90, "{heard} frames");
+    // The same path again changes nothing.
+    world.break_link(0);
+    world.run(ms(4000));
+    assert_eq!(world.members[1].lost_since(ms(6000)), 0);
 }
 
 #[test]

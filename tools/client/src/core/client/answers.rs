@@ -114,13 +114,18 @@ impl<R: Random> Client<R> {
             self.seen = 0;
             self.clocks.clear();
             self.subscriptions.begin(now, &session.peers);
+            self.publications.iter_mut().for_each(|one| one.id = None);
+        }
+        // Media that was lost while there was no link goes by another path; any other goes on.
+        let ice = session.client_ice.as_ref();
+        let before = self.session.as_ref().and_then(|session| session.client_ice.as_ref());
+        if !resumed || (ice.is_some() && ice != before) {
             let path = v1::MediaPath {
                 endpoints: session.endpoints.clone(),
                 node_ice: session.node_ice.clone(),
                 client_ice: session.client_ice.clone(),
             };
             self.transport.start(now, &path, self.node, &mut self.random);
-            self.publications.iter_mut().for_each(|one| one.id = None);
         }
         self.session = Some(session.clone());
         self.outbox.rewind(resumed);
@@ -191,6 +196,9 @@ impl<R: Random> Client<R> {
                 self.publish_missing();
             }
             user_event::Body::MediaPath(path) => {
+                if let Some(session) = &mut self.session {
+                    session.client_ice.clone_from(&path.client_ice);
+                }
                 self.transport.start(now, path, self.node, &mut self.random);
             }
             _ => {}
