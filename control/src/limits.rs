@@ -330,9 +330,15 @@ pub const WAITING_BYTES: usize = 4 * UNCONFIRMED_BYTES;
 /// What waits for a native client's session to look at it: a scope's events, and messages as far as they
 /// may wait behind.
 pub const LINK_NOTICES: usize = NOTICES + WAITING_MESSAGES;
+/// Receivers who were cut off while a client had no link, of whom it is told when it is back: as many as a
+/// large scope loses at once.
+pub const LOST_NOTICES: usize = 512;
 /// Bytes of messages to a client that are on their way to its socket: the next ones wait where they are
 /// kept anyhow, and what is no message goes before them. A record of TLS.
 pub const LINK_FEED_BYTES: usize = 16 << 10;
+/// Bytes that TLS and the system keep each for a link beyond what is on its way: what is said later waits
+/// behind them, 0.3 s at 1 Mbit/s, and a line of 1 Gbit/s is busy with them until the next are there.
+pub const LINK_UNSENT_BYTES: usize = 16 << 10;
 // Who comes back by another link can be told so on the one before, though it was fed.
 const _: () = assert!(LINK_FEED_BYTES + MESSAGE_BYTES + 1024 <= LINK_OUT_BYTES / 4);
 /// Messages for data channels that wait for the relay: 16 MiB at most. Beyond, they go by WebSocket.

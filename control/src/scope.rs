@@ -9,6 +9,7 @@ mod at_relay;
 pub mod channels;
 pub mod direct;
 pub mod key;
+pub mod lost;
 pub mod memo;
 pub mod native;
 mod participant;
@@ -19,8 +20,8 @@ mod roster;
 pub mod statistics;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use strait_proto::v1;
@@ -162,6 +163,8 @@ pub enum Notice {
     Quality(serde_json::Value),
     /// A message of another peer.
     Message(Message),
+    /// Messages of the receiver were lost with who they were for.
+    Lost(lost::Lost),
     /// Messages to the receiver went by its data channel, which is closed.
     ChannelEnded,
     /// The receiver's own media path is up.
@@ -189,10 +192,12 @@ pub enum Notice {
 }
 
 /// What one peer says to another, or to all.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Message {
     /// Who says it.
     pub from: String,
+    /// As that one counts what it says; 0 where it does not.
+    pub number: u64,
     /// What; its meaning is the application's.
     pub payload: Vec<u8>,
     /// It is UTF-8 text, as far as receivers tell that from bytes.
@@ -217,8 +222,16 @@ pub struct Sink {
     wants_quality: Arc<AtomicBool>,
     /// Its receiver takes messages.
     takes_messages: Arc<AtomicBool>,
-    /// Bytes of messages that its receiver did not take yet, where it says what it took.
-    unread: Option<Arc<AtomicUsize>>,
+    /// What its receiver did not take yet, where it says what it took.
+    unread: Option<Arc<Unread>>,
+}
+
+#[derive(Debug, Default)]
+struct Unread {
+    /// Of messages.
+    bytes: AtomicUsize,
+    /// Those that are lost with it.
+    lost: Mutex<lost::Tally>,
 }
 
 impl Sink {
@@ -250,25 +263,44 @@ impl Sink {
     }
 
     /// Hands over a notice. One that finds the queue full marks the sink as lagging: its receiver
-    /// no longer knows the truth and must start anew.
-    pub fn send(&self, notice: &Arc<Notice>) {
+    /// no longer knows the truth and must start anew. False for that one.
+    pub fn send(&self, notice: &Arc<Notice>) -> bool {
         if let (Some(unread), Notice::Message(message)) = (&self.unread, &**notice) {
-            let before = unread.fetch_add(message.payload.len(), Ordering::Relaxed);
+            let before = unread.bytes.fetch_add(message.payload.len(), Ordering::Relaxed);
             if before > limits::WAITING_BYTES {
-                return self.is_lagging.store(true, Ordering::Relaxed);
+                self.is_lagging.store(true, Ordering::Relaxed);
+                return false;
             }
         }
         if let Err(mpsc::error::TrySendError::Full(_)) =
             self.sender.try_send((self.tag, Arc::clone(notice)))
         {
             self.is_lagging.store(true, Ordering::Relaxed);
+            return false;
         }
+        true
+    }
+
+    /// Counts a message that is lost with its receiver, where that says what it took.
+    pub fn lose(&self, notice: &Notice) {
+        if let Some(unread) = &self.unread {
+            // It has no more senders than its scope.
+            unread.lost.lock().unwrap_or_else(PoisonError::into_inner).add(notice);
+        }
+    }
+
+    /// The messages that were [lost](Self::lose).
+    pub fn take_lost(&self) -> lost::Tally {
+        let lost = self.unread.as_ref().map(|unread| {
+            std::mem::take(&mut *unread.lost.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        lost.unwrap_or_default()
     }
 
     /// Its receiver took a notice.
     pub fn took(&self, notice: &Notice) {
         if let (Some(unread), Notice::Message(message)) = (&self.unread, notice) {
-            unread.fetch_sub(message.payload.len(), Ordering::Relaxed);
+            unread.bytes.fetch_sub(message.payload.len(), Ordering::Relaxed);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::fault::{Class, Fault};
 use crate::scope::allowed::{AllowSpec, Senders};
 use crate::scope::direct::{Offer, Way};
 use crate::scope::key::SessionKey;
+use crate::scope::lost::Lost;
 use crate::scope::native::{Encoding, PublishSpec, formats};
 use crate::scope::{Kind, Notice, PeerView, PublicationView, Source};
 use crate::sdp::IceCredentials;
@@ -312,6 +313,7 @@ pub fn event(notice: &Notice) -> Option<Body> {
         }
         Notice::Direct(offer) => return Some(Body::Direct(direct(offer))),
         Notice::DirectEnded(reason) => return Some(direct_ended(reason)),
+        Notice::Lost(lost) => return Some(Body::MessagesLost(messages_lost(lost))),
         Notice::Quality(_)
         | Notice::Message(_)
         | Notice::ChannelEnded
@@ -335,6 +337,12 @@ pub fn direct(offer: &Offer) -> link::Direct {
         local_ice: Some(credentials(&offer.local)),
         controlling: offer.controlling,
     }
+}
+
+/// Messages that went with their receiver.
+pub fn messages_lost(lost: &Lost) -> link::MessagesLost {
+    let Lost { peer, count, first, last } = lost.clone();
+    link::MessagesLost { peer_id: peer, count, first, last }
 }
 
 /// Media does not go directly any more.

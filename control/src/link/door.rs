@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsAcceptor;
+use socket2::SockRef;
 use strait_link::v1::ErrorCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -111,9 +112,31 @@ impl LinkDoor {
     }
 }
 
-impl Stream for TlsStream<TcpStream> {}
-impl Stream for UnixStream {}
-impl Stream for Opened {}
+impl Stream for TlsStream<TcpStream> {
+    fn limit_unsent(&mut self, bytes: Option<usize>) {
+        let (socket, session) = self.get_mut();
+        if let Some(bytes) = bytes {
+            session.set_buffer_limit(Some(bytes));
+        }
+        // 0 is what the system has for all. It is a matter of speed: where it cannot be, things go on.
+        let bytes = bytes.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0);
+        let _refused = SockRef::from(&*socket).set_tcp_notsent_lowat(bytes);
+    }
+}
+
+// The relay, which speaks TLS for us, keeps little as well.
+impl Stream for UnixStream {
+    fn limit_unsent(&mut self, bytes: Option<usize>) {
+        let bytes = bytes.unwrap_or(limits::LINK_OUT_BYTES);
+        let _refused = SockRef::from(&*self).set_send_buffer_size(bytes);
+    }
+}
+
+impl Stream for Opened {
+    fn limit_unsent(&mut self, bytes: Option<usize>) {
+        self.stream.limit_unsent(bytes);
+    }
+}
 
 impl<S: Send + 'static> Accept<TcpStream, S> for LinkDoor {
     type Stream = Timed<Opened>;

@@ -111,6 +111,11 @@ impl Outbox {
         self.unconfirmed.len() < before
     }
 
+    /// What was not confirmed.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = &Notice> {
+        self.unconfirmed.iter().map(|(message, _)| &**message)
+    }
+
     /// Another link begins, whose client has all up to `number`: the rest is sent again.
     pub fn link_begins(&mut self, number: u64) {
         self.seen(number);
@@ -189,7 +194,7 @@ mod tests {
             from: "p".into(),
             payload,
             is_text: true,
-            is_direct: false,
+            ..Message::default()
         }))
     }
 

@@ -66,7 +66,11 @@ pub(super) struct Session {
 struct Missed {
     media_lost: Option<String>,
     layers: Vec<link::LayersWanted>,
+    messages: Vec<link::MessagesLost>,
 }
+
+/// How a session ends whose client wants that.
+const LEFT: &str = "left";
 
 /// How a session ends.
 struct Ending {
@@ -239,8 +243,18 @@ impl Session {
         while let Ok(attach) = self.attached.try_recv() {
             let _ = attach.refused.send(attach.link);
         }
-        let Self { native, registration, .. } = *self;
+        let Self { native, registration, outbox, sink, mut notices, .. } = *self;
+        let (scope, peer) = (Arc::clone(native.scope()), native.peer().to_owned());
         native.leave(ending.reason).await;
+        // From here on whoever writes to it is told at once. Who leaves has read what it wanted to.
+        if ending.reason != LEFT {
+            let mut lost = sink.take_lost();
+            outbox.unconfirmed().for_each(|notice| lost.add(notice));
+            while let Ok((_, notice)) = notices.try_recv() {
+                lost.add(&notice);
+            }
+            scope.tell_lost(&peer, lost);
+        }
         // Its place is free as well.
         drop(registration);
         if let Some(attach) = ending.anew {
@@ -315,7 +329,7 @@ impl Session {
             self.stalled.map(|since| since + limits::CONFIRM_TIME),
             self.tunnel.as_ref().map(|tunnel| tunnel.used() + limits::LINK_MEDIA_IDLE),
         ];
-        others.into_iter().flatten().fold(wire.heard() + silence, Instant::min)
+        others.into_iter().flatten().fold(wire.alive() + silence, Instant::min)
     }
 
     fn on_time(&mut self) -> Option<Ending> {
@@ -336,11 +350,11 @@ impl Session {
         }
         if wire.blocked().is_some_and(|since| now >= since + limits::WRITE_TIME) {
             self.lose_link(Some(too_slow()));
-        } else if now >= wire.heard() + 3 * ping_time {
+        } else if now >= wire.alive() + 3 * ping_time {
             let text =
                 format!("nothing came for {} s, no answer to pings", 3 * ping_time.as_secs());
             self.lose_link(Some(convert::error(ErrorCode::TimedOut, text)));
-        } else if now >= wire.heard() + ping_time && !self.is_pinged {
+        } else if now >= wire.alive() + ping_time && !self.is_pinged {
             self.is_pinged = true;
             self.pings += 1;
             self.tell(Body::Ping(link::Ping { token: self.pings }));
@@ -433,6 +447,9 @@ impl Session {
         for layers in missed.layers {
             self.restate(convert::user(Event::LayersWanted(layers)));
         }
+        for lost in missed.messages {
+            self.restate(Body::MessagesLost(lost));
+        }
         self.inbox.link_begins();
         self.tell_taken(0);
         if std::mem::take(&mut self.is_recalled) {
@@ -460,6 +477,7 @@ impl Session {
 
     async fn on_notice(&mut self, notice: Arc<Notice>) -> Option<Ending> {
         if self.sink.is_lagging() {
+            self.sink.lose(&notice);
             let text = "events were lost, this client was too slow; join anew";
             return Some(Ending::with("too slow", ErrorCode::SlowReader, text));
         }
@@ -471,6 +489,7 @@ impl Session {
             Notice::Message(message) => {
                 self.sink.took(&notice);
                 if !self.outbox.push(Arc::clone(&notice), message.payload.len()) {
+                    self.sink.lose(&notice);
                     return Some(unconfirmed());
                 }
                 count(&self.counters().messages);
@@ -494,6 +513,11 @@ impl Session {
                 self.missed.layers.retain(|missed| missed.publication_id != *publication);
                 let (publication_id, encodings) = (publication.clone(), encodings.clone());
                 self.missed.layers.push(link::LayersWanted { publication_id, encodings });
+            }
+            Notice::Lost(lost)
+                if self.is_away() && self.missed.messages.len() < limits::LOST_NOTICES =>
+            {
+                self.missed.messages.push(convert::messages_lost(lost));
             }
             Notice::Direct(_) => {
                 self.was_direct = true;

@@ -32,6 +32,10 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
 
     /// The client did not read the last messages in time.
     fn give_up(&mut self) {}
+
+    /// Keeps below no more than so many bytes of what is written, beside those on their way: what is
+    /// said later waits behind them. None: as many as there is room for.
+    fn limit_unsent(&mut self, _: Option<usize>) {}
 }
 
 #[cfg(test)]
@@ -64,7 +68,9 @@ pub struct Wire {
     is_flushed: bool,
     /// Since when nothing of what waits could be written.
     blocked: Option<Instant>,
-    heard: Instant,
+    /// The stream took nothing at all of it.
+    is_full: bool,
+    alive: Instant,
     /// Until when nothing but confirmations and media is taken: its client spoke too fast.
     held: Option<Instant>,
     /// What came meanwhile and has to wait.
@@ -77,7 +83,8 @@ pub struct Wire {
 
 impl Wire {
     /// Takes messages as large as a stranger's.
-    pub fn new(stream: Box<dyn Stream>) -> Self {
+    pub fn new(mut stream: Box<dyn Stream>) -> Self {
+        stream.limit_unsent(Some(limits::LINK_UNSENT_BYTES));
         Self {
             stream,
             frames: Frames::new(),
@@ -90,7 +97,8 @@ impl Wire {
             media_begun: 0,
             is_flushed: true,
             blocked: None,
-            heard: Instant::now(),
+            is_full: false,
+            alive: Instant::now(),
             held: None,
             ahead: Ahead::default(),
             end: None,
@@ -238,9 +246,10 @@ impl Wire {
         dropped
     }
 
-    /// When something came last.
-    pub fn heard(&self) -> Instant {
-        self.heard
+    /// When somebody was there for certain: something came, or what the line had no room for went
+    /// out, as others before it arrived.
+    pub fn alive(&self) -> Instant {
+        self.alive
     }
 
     /// Since when nothing of what waits could be written.
@@ -250,6 +259,8 @@ impl Wire {
 
     /// Writes what waits, for a short while, and ends the stream.
     pub async fn close(mut self) {
+        // Nothing is said behind it: the system may send it when nobody waits for that any more.
+        self.stream.limit_unsent(None);
         let rest = async {
             poll_fn(|cx| self.poll_out(cx)).await?;
             self.stream.shutdown().await
@@ -285,7 +296,7 @@ impl Wire {
                     io::ErrorKind::UnexpectedEof.into()
                 }
                 Poll::Ready(Ok(())) => {
-                    self.heard = Instant::now();
+                    self.alive = Instant::now();
                     self.frames.push(bytes.filled());
                     continue;
                 }
@@ -308,7 +319,7 @@ impl Wire {
         }
         let packet = ready!(self.stream.poll_packet(cx)).map_err(End::Closed);
         Poll::Ready(packet.map(|packet| {
-            self.heard = Instant::now();
+            self.alive = Instant::now();
             let body = Some(client_message::Body::Media(Media { packet }));
             Some(ClientMessage { request: 0, body })
         }))
@@ -338,7 +349,10 @@ impl Wire {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.written += written;
-                    self.blocked = None;
+                    // Otherwise it may only have found room beside what TLS still keeps.
+                    if std::mem::take(&mut self.is_full) {
+                        self.moved();
+                    }
                     // Half of it at the least, or moving the rest would cost more than writing it.
                     if self.written > limits::LINK_MEDIA_BYTES.max(self.out.len() / 2) {
                         self.out.drain(..self.written);
@@ -347,6 +361,7 @@ impl Wire {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
+                    self.is_full = true;
                     self.blocked.get_or_insert_with(Instant::now);
                     return Poll::Pending;
                 }
@@ -354,7 +369,10 @@ impl Wire {
         }
         if !self.is_flushed {
             match Pin::new(&mut self.stream).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.is_flushed = true,
+                Poll::Ready(Ok(())) => {
+                    self.is_flushed = true;
+                    self.moved();
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     self.blocked.get_or_insert_with(Instant::now);
@@ -362,8 +380,14 @@ impl Wire {
                 }
             }
         }
-        self.blocked = None;
         Poll::Ready(Ok(()))
+    }
+
+    /// The stream goes on taking what is written.
+    fn moved(&mut self) {
+        if self.blocked.take().is_some() {
+            self.alive = Instant::now();
+        }
     }
 }
 
@@ -575,6 +599,40 @@ mod tests {
         assert!((50..150).contains(&media), "{media}");
         wire.feed(&ping(7));
         assert!(!wire.has_room());
+    }
+
+    impl Stream for tokio::io::BufStream<tokio::io::DuplexStream> {}
+
+    #[tokio::test]
+    async fn who_takes_what_waits_lives_and_room_in_a_buffer_says_nothing() {
+        let (mut client, node) = tokio::io::duplex(64);
+        // As TLS does, it takes what the line has no room for.
+        let mut wire = Wire::new(Box::new(tokio::io::BufStream::with_capacity(64, 100, node)));
+        (0..10).for_each(|n| assert!(wire.send(&ping(n))));
+        let poll = async |wire: &mut Wire| {
+            tokio::select! {
+                biased;
+                came = wire.next() => panic!("{came:?}"),
+                () = std::future::ready(()) => {}
+            }
+            (wire.blocked(), wire.alive())
+        };
+        let (blocked, alive) = poll(&mut wire).await;
+        assert!(blocked.is_some());
+        for n in 0..20 {
+            assert!(wire.send(&ping(n)));
+            assert_eq!(poll(&mut wire).await, (blocked, alive), "the line took nothing");
+        }
+        assert!(wire.waiting() > 0, "that was more than the buffer takes");
+        let mut bytes = [0; 64];
+        let mut last = alive;
+        while wire.blocked().is_some() {
+            client.read_exact(&mut bytes).await.unwrap();
+            let (_, alive) = poll(&mut wire).await;
+            assert!(alive >= last);
+            last = alive;
+        }
+        assert!(last > alive);
     }
 
     #[tokio::test]

@@ -634,12 +634,12 @@ impl Native {
         true
     }
 
-    /// The relay's counters for this client.
+    /// The relay's counters for this client; zeros without a transport.
     ///
     /// # Errors
-    /// [`crate::fault::Class::Conflict`] without a transport; the relay's refusal.
+    /// The relay's refusal.
     pub async fn statistics(&self) -> Result<v1::PeerStatistics, Fault> {
-        let media = self.media.as_ref().ok_or_else(no_transport)?;
+        let Some(media) = &self.media else { return Ok(v1::PeerStatistics::default()) };
         self.scopes.peer_statistics(&self.scope, &media.relay_peer).await
     }
 

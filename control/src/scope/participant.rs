@@ -372,12 +372,12 @@ impl Participant {
         self.scopes.say(&self.scope, &self.peer, notice)
     }
 
-    /// The relay's counters for this peer.
+    /// The relay's counters for this peer; zeros without media.
     ///
     /// # Errors
-    /// [`Class::Conflict`] without media; the relay's refusal.
+    /// The relay's refusal.
     pub async fn statistics(&self) -> Result<v1::PeerStatistics, Fault> {
-        let media = self.media.as_ref().ok_or_else(no_media)?;
+        let Some(media) = &self.media else { return Ok(v1::PeerStatistics::default()) };
         self.scopes.peer_statistics(&self.scope, &media.relay_peer).await
     }
 

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::at_relay::AtRelay;
 use super::channels::Channels;
 use super::direct::Directly;
+use super::lost::Tally;
 use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
 use super::{Message, Notice, PeerView, PublicationView, Reached, Roster, Sink, direct};
@@ -293,10 +294,11 @@ impl Scopes {
         }
     }
 
-    /// The relay's counters for one transport, of the last [`limits::STATISTICS_AGE`].
+    /// The relay's counters for one transport, of the last [`limits::STATISTICS_AGE`]; zeros when it has
+    /// none: the transport is younger than that, or just lost.
     ///
     /// # Errors
-    /// The relay's refusal; [`Class::NotFound`] when it has none.
+    /// The relay's refusal.
     pub(super) async fn peer_statistics(
         &self,
         scope: &Arc<Scope>,
@@ -318,7 +320,7 @@ impl Scopes {
                 *scope.statistics.lock().await = None;
             });
         }
-        found.ok_or_else(|| Fault::not_found("the relay has no statistics of this peer"))
+        Ok(found.unwrap_or_default())
     }
 
     /// Notes that a peer came; `client` says how it is connected.
@@ -559,6 +561,7 @@ impl Scope {
         to: Option<&str>,
         payload: Vec<u8>,
         is_text: bool,
+        number: u64,
     ) -> Result<(), Fault> {
         if payload.len() > limits::MESSAGE_BYTES {
             return Err(Fault::too_large(format!(
@@ -567,12 +570,17 @@ impl Scope {
                 limits::MESSAGE_BYTES
             )));
         }
-        let message = Message { from: from.into(), payload, is_text, is_direct: to.is_some() };
+        let is_direct = to.is_some();
+        let message = Message { from: from.into(), number, payload, is_text, is_direct };
         let message = Arc::new(Notice::Message(message));
         let roster = self.roster();
         let Some(to) = to else {
             let sinks = roster.sinks_but(from).filter(|sink| sink.takes_messages());
-            sinks.for_each(|sink| sink.send(&message));
+            for sink in sinks {
+                if !sink.send(&message) {
+                    sink.lose(&message);
+                }
+            }
             return Ok(());
         };
         let sink = roster.sink(to).filter(|sink| sink.takes_messages()).ok_or_else(|| {
@@ -580,12 +588,21 @@ impl Scope {
                 "{to} is not in this scope, or takes no messages (WHIP, WHEP): it reached nobody"
             ))
         })?;
-        sink.send(&message);
-        match sink.is_lagging() {
-            true => Err(Fault::too_many(format!(
+        match !sink.is_lagging() && sink.send(&message) {
+            true => Ok(()),
+            false => Err(Fault::too_many(format!(
                 "{to} reads too slowly and is cut off; send to it again when it has joined anew"
             ))),
-            false => Ok(()),
+        }
+    }
+
+    /// Tells those who sent them that messages went with their receiver.
+    pub fn tell_lost(&self, peer: &str, lost: Tally) {
+        let roster = self.roster();
+        for (from, lost) in lost.of(peer) {
+            if let Some(sink) = roster.sink(&from) {
+                sink.send(&Arc::new(Notice::Lost(lost)));
+            }
         }
     }
 

@@ -519,7 +519,7 @@ impl Session {
                 // Held until it is handed on: it may come by the channel as well.
                 let mut channels = scope.channels();
                 if notify.number.is_none_or(|number| channels.take(&self.peer, number)) {
-                    scope.send_message(&self.peer, notify.to.as_deref(), payload, is_text)?;
+                    scope.send_message(&self.peer, notify.to.as_deref(), payload, is_text, 0)?;
                 }
                 Ok(json!({}))
             }
@@ -603,6 +603,9 @@ impl Session {
                 let payload = message::told(message, None);
                 self.tell_unanswered(index);
                 payload
+            }
+            Notice::Lost(lost) => {
+                json!({"event": "messages-lost", "peer": lost.peer, "count": lost.count})
             }
             Notice::ChannelEnded => return self.tell_unanswered(index),
             Notice::Connected { .. } => json!({"event": "connected"}),

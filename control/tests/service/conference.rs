@@ -121,6 +121,8 @@ async fn two_people_meet() {
     let mut carl = Client::connect(&service, "Carl");
     let (c, started) = carl.start("lobby", json!({})).unwrap();
     assert_eq!(started["speakers"], json!({"speaking": [], "dominant": audio}));
+    let statistics = carl.request(&c, "NOTIFY", json!({"event": "statistics"})).unwrap();
+    assert_eq!(statistics["statistics"]["connected"], false, "it has no media");
     carl.request(&c, "SHUTDOWN", json!({})).unwrap();
     for client in [&mut alice, &mut bob] {
         client.expect_event("joined");

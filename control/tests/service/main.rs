@@ -30,6 +30,7 @@ mod refused;
 mod rules;
 mod secrets;
 mod sequence;
+mod slow;
 mod socket;
 mod stores;
 mod stream;

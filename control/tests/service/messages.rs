@@ -8,8 +8,8 @@ use serde_json::json;
 use strait_link::encode;
 use strait_link::v1::{
     Auth, Authenticated, ClientMessage, ErrorCode, Leave, MessageReceived, MessageSeen,
-    MessagesTaken, Ping, Pong, SendMessage, client_message::Body as Request, server_message::Body,
-    user_event::Body as Event,
+    MessagesLost, MessagesTaken, Ping, Pong, SendMessage, client_message::Body as Request,
+    server_message::Body, user_event::Body as Event,
 };
 use strait_proto::v1::{self, event::Event as Told};
 
@@ -210,6 +210,55 @@ async fn a_session_outlives_its_link_with_all_it_has() {
     bob.ask(Request::Leave(Leave::default())).unwrap();
 }
 
+/// The next word on messages that were lost.
+fn lost(link: &mut Native) -> MessagesLost {
+    loop {
+        match link.next().expect("a word on lost messages") {
+            Body::MessagesLost(lost) => return lost,
+            Body::Event(_) | Body::MessagesTaken(_) | Body::Ping(_) | Body::KeyChanged(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_sender_is_told_once_what_was_lost_with_a_receiver() {
+    let service = Service::start_tls(|config| config.link.reconnect_seconds = 2).await;
+    let (mut ann, at_ann) = service.join("lobby", "Ann");
+    let (mut bob, _) = service.join("lobby", "Bob");
+    let (mut cat, at_cat) = service.join("lobby", "Cat");
+    let mut bea = Client::connect(&service, "Bea");
+    let (sub, _) = bea.start("lobby", json!({})).unwrap();
+    // Ann confirms the first alone. One of Bob's is not for her.
+    bob.tell(message(1, "", "1"));
+    assert_eq!(heard(&mut ann).payload, b"1");
+    ann.tell(Request::MessageSeen(MessageSeen { number: 1 }));
+    ann.ask(Request::Ping(Ping { token: 1 })).unwrap();
+    bob.tell(message(2, &at_ann.peer_id, "2"));
+    bob.tell(message(3, &at_cat.peer_id, "3"));
+    taken(&mut bob, message(4, "", "4"));
+    let answer = json!({"event": "message", "to": at_ann.peer_id, "text": "from Bea"});
+    bea.request(&sub, "NOTIFY", answer).unwrap();
+    assert_eq!((2..=4).map(|_| heard(&mut ann).number).last(), Some(4));
+    // She never comes back. Cat left her own way, and had not confirmed either.
+    ann.cut();
+    cat.ask(Request::Leave(Leave::default())).unwrap();
+    let told = lost(&mut bob);
+    let expected = MessagesLost { peer_id: at_ann.peer_id.clone(), count: 2, first: 2, last: 4 };
+    assert_eq!(told, expected);
+    for text in ["1", "4"] {
+        assert_eq!(bea.expect_event("message")["text"], text);
+    }
+    for _ in ["Cat", "Ann"] {
+        bea.expect_event("left");
+    }
+    let told = bea.expect_event("messages-lost");
+    assert_eq!(told, json!({"event": "messages-lost", "peer": at_ann.peer_id, "count": 1}));
+    // From here on the sender learns it at once, and nothing twice.
+    assert_eq!(taken(&mut bob, message(5, &at_ann.peer_id, "5")).undelivered, [5]);
+    assert!(bob.is_silent(Duration::from_millis(200)));
+}
+
 /// Says so many messages as fast as the link takes them, and reads and confirms all the time what comes,
 /// until as many came from the other and all were taken. Returns what came.
 fn say_and_hear(link: &mut Native, count: u64, payload: &[u8]) -> Vec<MessageReceived> {
@@ -318,8 +367,10 @@ async fn bursts_of_many_wait_for_who_reads_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_confirm_is_cut_off() {
+    // As many of these wait for one.
+    const WAITING: u64 = (16 << 20) / (60 << 10);
     let service = Service::start_tls(|config| config.link.kibibytes_per_second = 0).await;
-    let (mut ann, _) = service.join("lobby", "Ann");
+    let (mut ann, at_ann) = service.join("lobby", "Ann");
     let (mut bob, _) = service.join("lobby", "Bob");
     // She reads all and confirms nothing.
     let reader = std::thread::spawn(move || {
@@ -344,6 +395,11 @@ async fn who_does_not_confirm_is_cut_off() {
     // So much she was sent, the rest waited.
     assert_eq!(bytes, (4_usize << 20).next_multiple_of(payload.len()));
     while !matches!(bob.event(), Event::Left(left) if left.reason == "too slow") {}
+    // He is told once of all that she did not confirm: everything, but what was said to nobody.
+    let lost = lost(&mut bob);
+    assert_eq!((lost.peer_id, lost.first), (at_ann.peer_id, 1));
+    assert_eq!(lost.count, lost.last);
+    assert!((WAITING..=300).contains(&lost.last), "{}", lost.last);
     let counted = "control_link_refusals_total{code=\"slow_reader\"}";
     assert_eq!(service.metric(counted).await, Some(1));
 }

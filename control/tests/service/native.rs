@@ -68,9 +68,14 @@ pub fn trusting(certificate: &Path, alpn: Option<&[u8]>) -> Arc<ClientConfig> {
 impl Native {
     /// A link on which nothing was said.
     pub fn open(node: SocketAddr, config: Arc<ClientConfig>) -> Self {
-        let stream = TcpStream::connect(node).unwrap();
+        Self::over(TcpStream::connect(node).unwrap(), config)
+    }
+
+    /// The same over a connection that is there.
+    pub fn over(stream: TcpStream, config: Arc<ClientConfig>) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
+        let node = stream.peer_addr().unwrap();
         let tls = ClientConnection::new(config, ServerName::from(node.ip())).unwrap();
         let tls = StreamOwned::new(tls, stream);
         Self { tls, frames: Frames::new(), requests: 0, waiting: VecDeque::new() }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig,
+};
 use strait_link::v1::{
     Auth, Authenticated, ClientMessage, Error, ErrorCode, Ping, SendMessage, ServerMessage,
     client_message::Body as Request, endpoint::Protocol, server_message::Body,
@@ -31,26 +33,37 @@ struct Quic {
     requests: u32,
 }
 
+fn config(certificate: &Path, alpn: &[u8]) -> ClientConfig {
+    let crypto = QuicClientConfig::try_from(trusting(certificate, Some(alpn))).unwrap();
+    ClientConfig::new(Arc::new(crypto))
+}
+
 fn endpoint(certificate: &Path, alpn: &[u8]) -> Endpoint {
     let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let crypto = QuicClientConfig::try_from(trusting(certificate, Some(alpn))).unwrap();
-    endpoint.set_default_client_config(ClientConfig::new(Arc::new(crypto)));
+    endpoint.set_default_client_config(config(certificate, alpn));
     endpoint
 }
 
 impl Quic {
     async fn open(node: SocketAddr, certificate: &Path) -> Self {
-        let endpoint = endpoint(certificate, ALPN);
+        Self::over(endpoint(certificate, ALPN), node).await
+    }
+
+    async fn over(endpoint: Endpoint, node: SocketAddr) -> Self {
         let connection = endpoint.connect(node, "localhost").unwrap().await.unwrap();
         let (send, receive) = connection.open_bi().await.unwrap();
         Self { endpoint, connection, send, receive, frames: Frames::new(), requests: 0 }
     }
 
-    async fn ask(&mut self, body: Request) -> Result<Body, Error> {
+    async fn request(&mut self, body: Request) {
         self.requests += 1;
         let mut bytes = Vec::new();
         encode(&ClientMessage { request: self.requests, body: Some(body) }, &mut bytes);
         self.send.write_all(&bytes).await.unwrap();
+    }
+
+    async fn ask(&mut self, body: Request) -> Result<Body, Error> {
+        self.request(body).await;
         loop {
             let message = self.read().await.expect("an answer");
             match message.body {
@@ -253,4 +266,47 @@ async fn who_reads_nothing_is_told_with_the_close() {
         other => panic!("{other:?}"),
     }
     bob.ask(Request::Ping(Ping { token: 1 })).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_over_a_slow_line_is_answered_before_what_waits() {
+    let service = Service::start_with(|config| {
+        config.link.quic_listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.link.kibibytes_per_second = 0;
+    })
+    .await;
+    // It takes little that is not read: what it takes is what the line would bring.
+    let certificate = service.folder.path().join("certificate.pem");
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window((32_u32 << 10).into());
+    let mut config = config(&certificate, ALPN);
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = endpoint(&certificate, ALPN);
+    endpoint.set_default_client_config(config);
+    let mut ann = Quic::over(endpoint, service.server.quic[0]).await;
+    let mut bob = service.quic().await;
+    ann.authenticate(auth("lobby", "Ann")).await;
+    bob.authenticate(auth("lobby", "Bob")).await;
+    for number in 1..=60 {
+        let payload = vec![7; 60_000];
+        let message = SendMessage { number, payload, ..Default::default() };
+        bob.request(Request::SendMessage(message)).await;
+    }
+    let taken = |body: &Body| matches!(body, Body::MessagesTaken(taken) if taken.number == 60);
+    while !bob.read().await.is_some_and(|message| message.body.as_ref().is_some_and(taken)) {}
+    // The second is asked for when all that waits has been waiting for a while.
+    for token in 1..=2 {
+        ann.request(Request::Ping(Ping { token })).await;
+        let mut bytes = 0;
+        loop {
+            match ann.read().await.unwrap().body.unwrap() {
+                Body::Message(message) => bytes += message.payload.len(),
+                Body::Pong(_) => break,
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // 2 s of a line of 1 Mbit/s.
+        assert!(bytes < 250_000, "{bytes} bytes came before the answer");
+    }
 }

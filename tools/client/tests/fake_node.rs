@@ -186,6 +186,11 @@ impl FakeNode {
         self.tell(at, 0, server_message::Body::MessagesTaken(taken));
     }
 
+    /// Tells one of them what was lost with who it was for.
+    pub fn tell_lost(&mut self, at: usize, lost: v1::MessagesLost) {
+        self.tell(at, 0, server_message::Body::MessagesLost(lost));
+    }
+
     /// A packet of a connection for framed media, the first of which is a check.
     pub fn framed(&mut self, connection: usize, bytes: &[u8]) {
         if classify(bytes) == Kind::Stun {

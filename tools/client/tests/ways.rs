@@ -580,6 +580,17 @@ fn messages_keep_their_names_in_another_session() {
     world.run(ms(500));
     let told = |(_, event): &(Duration, Event)| *event == Event::Undelivered { numbers: vec![3] };
     assert!(world.members[0].events.iter().any(told), "{:?}", world.members[0].events);
+    // So it does where it names those that were lost with who they were for.
+    let lost = v1::MessagesLost { peer_id: "p-9".into(), count: 1, first: 1, last: 1 };
+    world.node.tell_lost(2, lost);
+    // No message of this session has that number.
+    let lost = v1::MessagesLost { peer_id: "p-9".into(), count: 1, first: 1, last: 9 };
+    world.node.tell_lost(2, lost);
+    world.run(ms(500));
+    let events = world.members[0].events.iter().map(|(_, event)| event);
+    let lost: Vec<_> = events.filter(|e| matches!(e, Event::MessagesLost { .. })).collect();
+    let peer_id = "p-9".to_owned();
+    assert_eq!(lost, [&Event::MessagesLost { peer_id, count: 1, first: 3, last: 3 }]);
 }
 
 #[test]

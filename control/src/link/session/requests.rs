@@ -8,7 +8,7 @@ use strait_link::v1::{
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Ending, Session};
+use super::{Ending, LEFT, Session};
 use crate::fault::{Class, Fault};
 use crate::link::convert;
 use crate::link::counters::count;
@@ -85,7 +85,7 @@ impl Session {
             }
             Request::Leave(_) => {
                 self.done(request);
-                return Some(Ending::silent("left"));
+                return Some(Ending::silent(LEFT));
             }
             body => {
                 let changes =
@@ -197,7 +197,7 @@ impl Session {
                 let to = (!to.is_empty()).then_some(to.as_str());
                 let (scope, peer) = (self.native.scope(), self.native.peer());
                 let sent = self.native.identity().check_message();
-                let sent = sent.and_then(|()| scope.send_message(peer, to, payload, text));
+                let sent = sent.and_then(|()| scope.send_message(peer, to, payload, text, number));
                 if let Err(fault) = sent {
                     self.inbox.undelivered(number);
                     if !matches!(fault.class, Class::NotFound) {

@@ -104,8 +104,8 @@ impl Scopes {
             Heard::Again { number } => (number, 0),
             Heard::New { number, to, is_text, payload } => {
                 let sent = channels.check_send(peer);
-                let sent =
-                    sent.and_then(|()| scope.send_message(peer, to.as_deref(), payload, is_text));
+                let sent = sent
+                    .and_then(|()| scope.send_message(peer, to.as_deref(), payload, is_text, 0));
                 (number, sent.err().map_or(0, |fault| fault.code()))
             }
         };

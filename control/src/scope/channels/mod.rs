@@ -177,7 +177,7 @@ impl Channels {
             return Route::Socket;
         };
         let Some(channel) = entry.messages.filter(|_| entry.is_on) else { return Route::Socket };
-        let Message { from, payload, is_text, is_direct } = message;
+        let Message { from, payload, is_text, is_direct, number: _ } = message;
         if entry.unanswered.len() >= UNCONFIRMED_MESSAGES
             || entry.unanswered_bytes + payload.len() > UNCONFIRMED_BYTES
         {

@@ -15,7 +15,7 @@ fn message(text: &str) -> Arc<Notice> {
         from: "p-2".into(),
         payload: text.into(),
         is_text: true,
-        is_direct: false,
+        ..Message::default()
     }))
 }
 

@@ -64,8 +64,14 @@ impl Outbox {
     /// What the application calls the message with this number on the link; none where the node confirmed it before.
     #[must_use]
     pub fn waiting(&self, number: u64) -> Option<u64> {
-        let number = number.checked_add(self.before).filter(|number| *number <= self.last)?;
+        let number = self.named(number)?;
         self.waiting.front().filter(|first| first.number <= number).map(|_| number)
+    }
+
+    /// What the application calls the message with this number on the link, confirmed or not.
+    #[must_use]
+    pub fn named(&self, number: u64) -> Option<u64> {
+        number.checked_add(self.before).filter(|number| *number <= self.last)
     }
 
     /// All up to this number on the link were taken over.

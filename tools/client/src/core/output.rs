@@ -41,6 +41,9 @@ pub enum Event {
     Message { from: String, payload: Vec<u8>, text: bool, direct: bool },
     /// Messages to peers who are not there.
     Undelivered { numbers: Vec<u64> },
+    /// A peer's session ended, other than by its own wish, before it confirmed `count` messages, of which these are the first
+    /// and the last: some may have reached it.
+    MessagesLost { peer_id: String, count: u64, first: u64, last: u64 },
     /// Messages that the node did not confirm, and will not: it may have taken them over or not. `Ended` follows.
     Unconfirmed { numbers: Vec<u64> },
     /// A packet of a subscription.

@@ -97,6 +97,18 @@ records! { Serialize:
         /// Of `send_message`.
         numbers: Vec<u64>,
     }
+    /// A peer's session ended, other than by its own wish, before it confirmed messages to it or to all: some may have reached
+    /// it.
+    MessagesLost "messages_lost" {
+        /// Whose.
+        peer_id: String,
+        /// How many.
+        count: u64,
+        /// The number of the first, of `send_message`.
+        first: u64,
+        /// Of the last. Those between may have been for others.
+        last: u64,
+    }
     /// Messages that the node did not confirm, and will not: it may have taken them over or not. `ended` follows.
     Unconfirmed "unconfirmed" {
         /// Of `send_message`.
@@ -320,6 +332,9 @@ pub(super) fn to_json(event: Event) -> Option<String> {
             json(Message { from, text, data, direct })
         }
         Event::Undelivered { numbers } => json(Undelivered { numbers }),
+        Event::MessagesLost { peer_id, count, first, last } => {
+            json(MessagesLost { peer_id, count, first, last })
+        }
         Event::Unconfirmed { numbers } => json(Unconfirmed { numbers }),
         Event::Payload(_) => None,
         Event::KeyFrameWanted { publication_id, encoding } => {

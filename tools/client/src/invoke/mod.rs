@@ -394,6 +394,7 @@ pub fn reference() -> String {
         event::NodeStatistics,
         event::Message,
         event::Undelivered,
+        event::MessagesLost,
         event::Unconfirmed,
         event::KeyFrameWanted,
         event::Target,

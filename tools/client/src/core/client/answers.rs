@@ -72,6 +72,13 @@ impl<R: Random> Client<R> {
                     self.leave_at_once(now);
                 }
             }
+            (Body::MessagesLost(lost), _) => {
+                let v1::MessagesLost { peer_id, count, first, last } = lost;
+                let named = (self.outbox.named(first), self.outbox.named(last));
+                if let (Some(first), Some(last)) = named {
+                    self.event(Event::MessagesLost { peer_id, count, first, last });
+                }
+            }
             (Body::Media(media), _) => self.on_packet(now, None, media.packet),
             (Body::Redirect(redirect), _) => self.redirected(now, redirect),
             (Body::Direct(direct), _) => self.transport.offer(now, &direct, &mut self.random),
