@@ -125,7 +125,10 @@ function enter(joined: Scope, call: Call): void {
   element("listen").hidden = true;
   element("scope-name").textContent = joined.name;
   document.title = `${joined.name} · Strait`;
-  const changes = ["joined", "left", "published", "unpublished", "muted", "unmuted", "track"];
+  // `ended`: a device that went away, or a screen share ended in the browser's own bar.
+  const changes = [
+    "joined", "left", "published", "unpublished", "muted", "unmuted", "track", "ended",
+  ];
   for (const name of changes as ("joined" | "left" | "track")[]) joined.on(name, render);
   for (const name of ["speaking", "dominantspeaker"] as const) joined.on(name, render);
   for (const name of ["connected", "reconnecting", "reconnected", "connectiontype"] as const) {
@@ -134,7 +137,6 @@ function enter(joined: Scope, call: Call): void {
   joined.watchQuality(withStatistics);
   joined.on("error", ({ error }) => complain(error));
   joined.on("closed", ({ error }) => exit(joined, error));
-  watchTracks();
   render();
   controls.microphone.focus();
 }
@@ -211,7 +213,6 @@ function onClick(button: HTMLButtonElement, action: () => Promise<void>): void {
       .catch(complain)
       .finally(() => {
         button.disabled = false;
-        watchTracks();
         render();
       });
   });
@@ -230,11 +231,6 @@ onClick(controls.statistics, async () => {
   // The first figures are no second's: graphs begin with the next.
   await showStatistics(false);
 });
-
-/** A device that goes away, or a screen share ended in the browser's own bar, changes a tile. */
-function watchTracks(): void {
-  for (const { track } of scope?.publications ?? []) track.addEventListener("ended", render);
-}
 
 async function showStatistics(isSecond: boolean): Promise<void> {
   if (!scope) return;

@@ -2,10 +2,10 @@
 export { type ConnectivityOptions, Strait, type JoinOptions } from "./strait.js";
 export {
   Scope,
-  type PublishInput,
   type ScopeEvents,
   type ScopeState,
 } from "./scope.js";
+export type { PublishInput } from "./inputs.js";
 export { Publication, RemotePeer } from "./peers.js";
 export { LocalPublication, type PublishOptions, type VideoChange } from "./publication.js";
 export { QUALITIES, type QualityName, type VideoQuality } from "./quality.js";

@@ -52,6 +52,8 @@ export interface Slot {
   transceiver: RTCRtpTransceiver;
   /** The relay was told to send nothing by it, as the same comes directly. */
   held: boolean;
+  /** The relay was told something of it, which lasts whatever it shows. */
+  isTold: boolean;
 }
 
 /** An m-line that sends. */
@@ -269,9 +271,11 @@ export class MediaSession {
     this.tellPreference(slot).catch(() => {});
   }
 
-  private async tellPreference({ transceiver, bound, held }: Slot): Promise<void> {
+  private async tellPreference(slot: Slot): Promise<void> {
+    const { transceiver, bound, held } = slot;
     const { mid } = transceiver;
     if (mid === null) return;
+    slot.isTold = true;
     const preference = { mid, ...bound?.preference, ...(held ? { paused: true } : {}) };
     await this.host.exchange({ preferences: [preference] });
   }
@@ -332,6 +336,8 @@ export class MediaSession {
     try {
       const request: ScopeRequest = offering ? await this.offer(restarting) : {};
       request.subscribe = subscribeEntries(plan);
+      const preferences = plan.bind.flatMap(({ slot, item }) => preferenceOf(slot, item) ?? []);
+      if (preferences.length > 0) request.preferences = preferences;
       const answer = await this.host.exchange(request);
       if (this.closed) return;
       await this.apply(answer, plan);
@@ -353,7 +359,7 @@ export class MediaSession {
       const first = this.started ? 0 : this.slotsFirst - this.slotsOf(kind);
       for (let missing = Math.max(plan.add[kind], first); missing > 0; missing -= 1) {
         const transceiver = this.connection.addTransceiver(kind, { direction: "recvonly" });
-        this.slots.push({ kind, bound: undefined, transceiver, held: false });
+        this.slots.push({ kind, bound: undefined, transceiver, held: false, isTold: false });
         this.offerNeeded = true;
       }
     }
@@ -401,8 +407,8 @@ export class MediaSession {
         slot.bound = item;
         item.relayed = slot.transceiver.receiver;
         item.subscribed = true;
-        // What was said of what it showed before.
-        if (slot.held) this.hold(item, false);
+        slot.held = false;
+        slot.isTold = item.preference !== undefined;
         this.host.bound(item);
       }
     }
@@ -508,6 +514,13 @@ function subscribeEntries(plan: Plan): SubscribeEntry[] {
     }
   }
   return entries;
+}
+
+/** What the relay is to know when a slot shows another publication. */
+function preferenceOf({ transceiver, isTold }: Slot, item: Publication): PreferenceEntry | undefined {
+  const { mid } = transceiver;
+  if (mid === null || (!isTold && item.preference === undefined)) return undefined;
+  return { mid, ...item.preference };
 }
 
 function isWanted({ preference }: Publication): boolean {

@@ -40,6 +40,8 @@ export interface PublicationHost {
   replaceTrack(publication: LocalPublication, track: MediaStreamTrack): Promise<void>;
   /** Sends as its options and bounds say now; `afresh` on an m-line of its own. */
   reconfigure(publication: LocalPublication, afresh: boolean): Promise<void>;
+  /** It was neither unpublished nor refused. */
+  has(publication: LocalPublication): boolean;
   /** The track ended by itself. */
   ended(publication: LocalPublication): void;
 }
@@ -68,6 +70,7 @@ export class LocalPublication {
   private currentTrack: MediaStreamTrack;
   private currentId: string | undefined;
   private isMuted: boolean;
+  private readonly onEnded = () => this.host.ended(this);
   private settled = false;
   private resolveReady: () => void = () => {};
   private rejectReady: (error: StraitError) => void = () => {};
@@ -135,6 +138,7 @@ export class LocalPublication {
     } catch (thrown) {
       throw asStraitError(thrown);
     }
+    if (!this.host.has(this)) throw endedError();
     stopIfCaptured(this.currentTrack);
     this.take(track);
     // Another track may have another size.
@@ -150,7 +154,15 @@ export class LocalPublication {
     const id = typeof device === "string" ? device : device.id;
     const constraints = { ...this.options.constraints, ...idealOf(this.bounds) };
     const { track, error } = await recapture(source, this.currentTrack, constraints, id);
-    if (track) await this.replaceTrack(track);
+    try {
+      if (track) await this.replaceTrack(track);
+    } catch (thrown) {
+      // Nobody else knows of it, and its device would stay on.
+      track?.stop();
+      throw thrown;
+    }
+    // The one before was stopped for it and did not come back.
+    if (this.currentTrack.readyState === "ended") this.host.ended(this);
     if (error) throw error;
   }
 
@@ -194,6 +206,13 @@ export class LocalPublication {
     if (this.mutedTold !== this.isMuted) this.host.notifyMuted(this);
   }
 
+  /** @internal it is over: what was captured for it is stopped */
+  release(): void {
+    this.currentTrack.removeEventListener("ended", this.onEnded);
+    stopIfCaptured(this.currentTrack);
+    this.fail(endedError());
+  }
+
   /** @internal false when nobody waits for `ready` any more */
   fail(error: StraitError): boolean {
     const { settled } = this;
@@ -203,12 +222,11 @@ export class LocalPublication {
   }
 
   private take(track: MediaStreamTrack): void {
+    this.currentTrack.removeEventListener("ended", this.onEnded);
     this.currentTrack = track;
     track.enabled = !this.isMuted;
     // The person ended it in the browser's own user interface, or the device went away.
-    track.addEventListener("ended", () => {
-      if (this.currentTrack === track) this.host.ended(this);
-    });
+    track.addEventListener("ended", this.onEnded);
   }
 
   private setMuted(muted: boolean): void {
@@ -217,6 +235,10 @@ export class LocalPublication {
     this.isMuted = muted;
     this.host.notifyMuted(this);
   }
+}
+
+function endedError(): StraitError {
+  return new StraitError("closed", "the publication was ended");
 }
 
 function boundsOf(kind: Kind, { quality, maxBitrateBps }: PublishOptions): Partial<VideoQuality> {

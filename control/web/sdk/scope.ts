@@ -1,9 +1,10 @@
-import { type CaptureSource, capture, sourceOf, stopIfCaptured } from "./capture.js";
+import { sourceOf } from "./capture.js";
 import type { ConnectionType } from "./connectiontype.js";
 import { StraitError, asStraitError } from "./errors.js";
 import { TypedEvents } from "./events.js";
 import type { Frame } from "./frames.js";
 import { Health } from "./health.js";
+import { type PublishInput, tracksOf } from "./inputs.js";
 import { JsonRtc } from "./jsonrtc.js";
 import * as limits from "./limits.js";
 import { Measuring } from "./measuring.js";
@@ -26,13 +27,6 @@ import { Speakers } from "./speakers.js";
 import type { Statistics } from "./statistics.js";
 import type { Timers } from "./timers.js";
 
-/** What can be published: a device by name, a track, or a stream with all its tracks. */
-export type PublishInput =
-  | CaptureSource
-  | MediaStreamTrack
-  | MediaStream
-  | readonly (CaptureSource | MediaStreamTrack | MediaStream)[];
-
 /** How the scope is connected now. */
 export type ScopeState = "joining" | "connected" | "reconnecting" | "closed";
 
@@ -43,6 +37,8 @@ export interface ScopeEvents {
   left: { peer: RemotePeer; reason: string | undefined };
   published: { publication: Publication };
   unpublished: { publication: Publication };
+  /** Of one's own: the person stopped sharing it, or its device was taken away. */
+  ended: { publication: LocalPublication };
   muted: { publication: Publication };
   unmuted: { publication: Publication };
   /** Somebody, perhaps oneself, began to speak or fell silent, as the server hears it. */
@@ -122,6 +118,9 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private offersBefore = 0;
   private joinAttempt = 0;
   private cancelRejoin: () => void = () => {};
+  /** The last START, to its end. */
+  private entering: Promise<void> | undefined;
+  private endedBy: StraitError | undefined;
   private readonly onPageHide = () => this.leaveNow();
 
   /** @internal */
@@ -221,10 +220,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     options: PublishOptions = {},
   ): Promise<LocalPublication | LocalPublication[]> {
     const prepared = await this.prepare(input, options);
-    if (this.currentState === "closed") {
-      for (const publication of prepared) stopIfCaptured(publication.track);
-      throw closedError();
-    }
+    this.checkOpen();
     for (const publication of prepared) this.media?.add(publication);
     this.media?.update().catch(() => {});
     try {
@@ -241,8 +237,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   /** Stops sending it; a track that the SDK captured is stopped. */
   async unpublish(publication: LocalPublication): Promise<void> {
     if (!this.locals.delete(publication)) return;
-    stopIfCaptured(publication.track);
-    publication.fail(new StraitError("closed", "the publication was ended"));
+    publication.release();
     this.media?.remove(publication);
     await this.media?.update();
   }
@@ -254,6 +249,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     await this.media?.update();
     if (publication.track) return publication.track;
     if (publication.failure) throw publication.failure;
+    if (this.subsession === undefined) throw this.awayError();
     const reason = this.senders.allows(publication)
       ? "the publication is gone"
       : "its peer is not among those that `allowSenders` names";
@@ -317,7 +313,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
    * Resolves when the server has taken it; the order of messages is kept, also over reconnects.
    */
   async sendMessage(data: string | Uint8Array, to?: RemotePeer | string): Promise<void> {
-    if (this.subsession === undefined) throw closedError();
+    if (this.subsession === undefined) throw this.awayError();
     await this.messenger.send(data, typeof to === "object" ? to.id : to);
   }
 
@@ -344,7 +340,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   /** How the call fares, per publication and subscription; rates since the previous call. */
   async statistics(): Promise<Statistics> {
     const statistics = this.measuring.read();
-    if (!statistics) throw closedError();
+    if (!statistics) throw this.awayError();
     return statistics;
   }
 
@@ -373,6 +369,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
 
   /** What the relay measures for this peer: `PeerStatistics` of the relay's RPC, camelCase. */
   async relayStatistics(): Promise<unknown> {
+    if (this.subsession === undefined) throw this.awayError();
     const answer = await this.notify({ event: "statistics" });
     return (answer.payload as { statistics?: unknown }).statistics;
   }
@@ -380,12 +377,20 @@ export class Scope extends TypedEvents<ScopeEvents> {
   /** Leaves the scope and stops what the SDK captured. */
   async leave(): Promise<void> {
     if (this.currentState === "closed") return;
-    const said = this.sayGoodbye();
-    await Promise.race([
-      said,
-      new Promise<void>((resolve) => this.settings.timers.after(limits.LEAVE_WAIT_MS, resolve)),
-    ]);
+    this.cancelRejoin();
+    let cancel = () => {};
+    const late = new Promise<void>((resolve) => {
+      cancel = this.settings.timers.after(limits.LEAVE_WAIT_MS, resolve);
+    });
+    await Promise.race([this.sayLast(), late]);
+    cancel();
     this.finish(undefined);
+  }
+
+  private async sayLast(): Promise<void> {
+    // What is on its way would open a stay that nobody ends.
+    await this.entering?.catch(() => {});
+    await this.sayGoodbye();
   }
 
   // -- joining ----------------------------------------------------------------------------
@@ -395,7 +400,10 @@ export class Scope extends TypedEvents<ScopeEvents> {
     this.connectAnswer = answer;
     try {
       if (input !== undefined) await this.prepare(input, options);
+      // The server may have ended it while the person was asked.
+      this.checkOpen();
       await this.enter();
+      this.checkOpen();
       this.health.start();
       globalThis.addEventListener?.("pagehide", this.onPageHide);
     } catch (thrown) {
@@ -424,10 +432,29 @@ export class Scope extends TypedEvents<ScopeEvents> {
 
   /** Opens media where the scope is: a server may say that this is another one. */
   private enter(): Promise<void> {
-    return this.link.wherever(() => this.openMedia(), (answer) => {
+    this.entering = this.link.wherever(() => this.openMedia(), (answer) => {
       this.connectAnswer = answer;
       if (this.currentState !== "joining") this.emit("moved", { node: this.link.node });
     });
+    return this.entering;
+  }
+
+  /** Throws why the scope is over, if it is, and stops what was captured since. */
+  private checkOpen(): void {
+    if (this.currentState !== "closed") return;
+    this.releaseLocals();
+    throw this.endedBy ?? closedError();
+  }
+
+  private awayError(): StraitError {
+    if (this.currentState === "closed") return closedError();
+    const reason = "the scope is being joined afresh: try again when it is `reconnected`";
+    return new StraitError("closed", reason);
+  }
+
+  private releaseLocals(): void {
+    for (const publication of this.locals) publication.release();
+    this.locals.clear();
   }
 
   private closeMedia(): void {
@@ -706,18 +733,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     input: PublishInput,
     options: PublishOptions,
   ): Promise<LocalPublication[]> {
-    const inputs = Array.isArray(input) ? input : [input];
-    const devices = inputs.filter((each): each is CaptureSource => typeof each === "string");
-    const tracks: MediaStreamTrack[] = [];
-    if (devices.length > 0) {
-      const { constraints } = options;
-      const asked = constraints && Object.fromEntries(devices.map((name) => [name, constraints]));
-      tracks.push(...(await capture(devices, asked)));
-    }
-    for (const each of inputs) {
-      if (typeof each === "string") continue;
-      tracks.push(...("getTracks" in each ? each.getTracks() : [each]));
-    }
+    const tracks = await tracksOf(input, options.constraints);
     const host: PublicationHost = {
       unpublish: (publication) => this.unpublish(publication),
       notifyMuted: (publication) => this.notifyMuted(publication),
@@ -727,7 +743,12 @@ export class Scope extends TypedEvents<ScopeEvents> {
         if (this.locals.has(publication)) return;
         throw new StraitError("closed", "the publication ended: the server did not take it again");
       },
-      ended: (publication) => void this.unpublish(publication).catch(() => {}),
+      has: (publication) => this.locals.has(publication),
+      ended: (publication) => {
+        if (!this.locals.has(publication)) return;
+        void this.unpublish(publication).catch(() => {});
+        this.emit("ended", { publication });
+      },
     };
     return tracks.map((track) => {
       const source = options.source ?? sourceOf(track);
@@ -760,6 +781,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
   private finish(error: StraitError | undefined): void {
     if (this.currentState === "closed") return;
     this.currentState = "closed";
+    this.endedBy = error;
     globalThis.removeEventListener?.("pagehide", this.onPageHide);
     this.cancelRejoin();
     this.health.stop();
@@ -767,11 +789,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
     this.media?.close();
     this.messenger.close(error ?? closedError());
     this.link.close();
-    for (const publication of this.locals) {
-      stopIfCaptured(publication.track);
-      publication.fail(error ?? closedError());
-    }
-    this.locals.clear();
+    for (const publication of this.locals) publication.fail(error ?? closedError());
+    this.releaseLocals();
     this.emit("closed", { error });
   }
 }

@@ -6,12 +6,13 @@ import {
 } from "./connectivity.js";
 import { type DeviceChange, type DeviceList, listDevices, watchDevices } from "./devices.js";
 import { StraitError, asStraitError } from "./errors.js";
+import type { PublishInput } from "./inputs.js";
 import { JsonRtc } from "./jsonrtc.js";
 import * as limits from "./limits.js";
 import { Locator, applicationOf } from "./locator.js";
 import type { Publication } from "./peers.js";
 import type { PublishOptions } from "./publication.js";
-import { type PublishInput, Scope } from "./scope.js";
+import { Scope } from "./scope.js";
 import { realTimers } from "./timers.js";
 
 /** How to join a scope. */

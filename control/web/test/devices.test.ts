@@ -76,11 +76,13 @@ test("what comes and goes is told, until nobody listens", async () => {
 async function publication() {
   const [track] = await capture("camera");
   assert.ok(track);
-  const sent = { track };
+  const sent = { track, isOver: false };
   const host = {
     replaceTrack: async (_: LocalPublication, next: MediaStreamTrack) => void (sent.track = next),
     reconfigure: async () => {},
     notifyMuted: () => {},
+    has: () => !sent.isOver,
+    ended: () => (sent.isOver = true),
   } as unknown as PublicationHost;
   const options = { quality: "medium", constraints: { facingMode: "user" } } as const;
   return { own: new LocalPublication(host, track, "camera", options), sent, first: track };
@@ -119,6 +121,29 @@ test("where one device runs at a time the first is stopped, and comes back if ne
   await assert.rejects(own.useDevice("cam-3"), { kind: "device" });
   assert.equal(idOf(own.track), "cam-2");
   assert.equal(isStopped(own.track), false);
+});
+
+test("a device that comes when its publication is over is released", async () => {
+  const { devices } = browser();
+  const { own, sent } = await publication();
+  const { getUserMedia } = devices;
+  let late: MediaStreamTrack | undefined;
+  devices.getUserMedia = async (constraints) => {
+    const stream = await getUserMedia.call(devices, constraints);
+    sent.isOver = true;
+    late = stream.getTracks()[0] as unknown as MediaStreamTrack;
+    return stream;
+  };
+  await assert.rejects(own.useDevice("cam-2"), { kind: "closed" });
+  assert.ok(late && isStopped(late));
+});
+
+test("where neither device can be had any more the publication is over", async () => {
+  const { devices } = browser();
+  const { own, sent } = await publication();
+  devices.failures = ["NotReadableError", "NotReadableError", "NotReadableError"];
+  await assert.rejects(own.useDevice("cam-2"), { kind: "device" });
+  assert.equal(sent.isOver, true);
 });
 
 test("what was captured is captured anew when it is reconfigured", async () => {

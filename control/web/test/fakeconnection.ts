@@ -8,6 +8,7 @@ export interface FakeLine {
 export class FakeTrack extends EventTarget {
   enabled = true;
   stopped = false;
+  readyState = "live";
   static count = 0;
   readonly id = `track-${(FakeTrack.count += 1)}`;
 
@@ -23,6 +24,7 @@ export class FakeTrack extends EventTarget {
 
   stop(): void {
     this.stopped = true;
+    this.readyState = "ended";
   }
 
   getSettings(): object {
