@@ -32,6 +32,9 @@ pub enum Error {
         /// The most.
         most: usize,
     },
+    /// Something that was given makes no sense.
+    #[error("{0}")]
+    Malformed(String),
     /// No such publication, subscription or codec here.
     #[error("there is no {0} of this name here")]
     Unknown(&'static str),
@@ -52,7 +55,7 @@ pub enum Error {
     /// The proxy refuses the credentials.
     #[error("the proxy refuses the credentials: check user and password, or the ticket")]
     ProxyCredentials,
-    /// The proxy wants credentials, of kinds that it names.
+    /// The proxy wants credentials, of kinds that it names: none were given, or none of these kinds is known here.
     #[error("the proxy wants credentials ({0}), none that fit were given")]
     ProxyNeedsCredentials(String),
     /// The proxy wants a ticket of Kerberos.

@@ -54,8 +54,8 @@ impl Request<'_> {
         let place =
             if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let mut stream = match tls {
-            Some(tls) => Stream::Tls(connect_tls(route, tls).await?.0),
-            None => Stream::Plain(route.connect().await?.0),
+            Some(tls) => Stream::Tls(connect_tls(route, tls, false).await?.0),
+            None => Stream::Plain(route.connect(false).await?.0),
         };
         stream.write(self.text(&place).as_bytes()).await?;
         let mut answer = Vec::new();

@@ -10,7 +10,7 @@ use crate::http;
 use crate::proxy::{Proxy, Route, UdpRelay};
 use crate::quic::{Came, Quic};
 use crate::resolve;
-use crate::tls::{Tls, Trust};
+use crate::tls::{Tls, Trust, is_host};
 use aws_lc_rs::rand::SecureRandom;
 use std::future::Future;
 use std::io::ErrorKind;
@@ -31,6 +31,8 @@ const LATE: usize = 128 << 10;
 const AHEAD: usize = 32 << 10;
 /// Bytes of the first message of a link besides what the application gives: the session to resume, and a failed streamer.
 const SESSION: usize = 512;
+/// So much of a host that is none is repeated in an error.
+const HOST_SHOWN: usize = 100;
 /// Datagrams that are taken in one turn.
 const BATCH: usize = 64;
 /// How long the last words of a link may take.
@@ -96,6 +98,7 @@ impl Client {
         on_event: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, Error> {
         check(&descriptor.config)?;
+        descriptor.proxy.iter().try_for_each(Proxy::check)?;
         let tls = descriptor.trust.config(strait_link::ALPN)?;
         let media_tls = descriptor.trust.config(strait_link::MEDIA_ALPN)?;
         let http_tls = descriptor.trust.config(http::ALPN)?;
@@ -321,6 +324,11 @@ impl Udp {
         }
     }
 
+    /// Whether datagrams can be sent at all.
+    fn is_open(&self) -> bool {
+        self.v4.is_some() || self.v6.is_some()
+    }
+
     fn send(&self, to: SocketAddr, bytes: &[u8]) {
         let wrapped;
         let (to, bytes) = match &self.relay {
@@ -494,7 +502,8 @@ impl<F: FnMut(Event)> Service<F> {
                 }
                 Output::Connect { host, port } => {
                     let route = Route { host, port, proxy: self.proxy.clone() };
-                    let connecting = connect(route, self.quic, Arc::clone(&self.tls));
+                    let (udp, tls) = (self.udp.is_open(), Arc::clone(&self.tls));
+                    let connecting = connect(route, self.quic, udp, tls);
                     self.link = Link::Connecting(Box::pin(connecting));
                 }
                 Output::CloseLink => {
@@ -510,7 +519,7 @@ impl<F: FnMut(Event)> Service<F> {
                 }
                 Output::OpenMedia { host, port } => {
                     let route = Route { host, port, proxy: self.proxy.clone() };
-                    let connecting = connect_tls(route, Arc::clone(&self.media_tls));
+                    let connecting = connect_tls(route, Arc::clone(&self.media_tls), false);
                     self.framed = Framed::open(async { Ok(connecting.await?.0) });
                 }
                 Output::CloseMedia => self.framed = Framed::None,
@@ -554,9 +563,17 @@ impl<F: FnMut(Event)> Service<F> {
 
 /// Whether it can be tried at all: what no node ever takes would be refused for ever.
 fn check(config: &Config) -> Result<(), Error> {
-    if config.port == 0 && !config.host.is_empty() {
+    let Config { host, port, .. } = config;
+    // The CnCs of a cluster know better ones.
+    let is_needed = config.cluster.is_none() || !host.is_empty();
+    if is_needed && !is_host(host) {
+        let shown: String = host.chars().take(HOST_SHOWN).collect();
+        let why = "is neither a name nor an address: give it without scheme, port and brackets";
+        return Err(Error::Malformed(format!("the host {shown:?} {why}")));
+    }
+    if is_needed && *port == 0 {
         let why = "the port is 0: name the node's port for HTTPS and links".into();
-        return Err(Error::Connect { what: config.host.clone(), why });
+        return Err(Error::Connect { what: host.clone(), why });
     }
     let auth = v1::Auth {
         credential: Some(config.credential.clone()),
@@ -573,21 +590,31 @@ fn check(config: &Config) -> Result<(), Error> {
 }
 
 /// The way to the node: QUIC where it has that; else a proxy where there is one, TCP, TLS.
-async fn connect(route: Route, quic: Option<u16>, config: Arc<rustls::ClientConfig>) -> Connected {
+async fn connect(
+    route: Route,
+    quic: Option<u16>,
+    udp: bool,
+    config: Arc<rustls::ClientConfig>,
+) -> Connected {
     if let Some(port) = quic
         && let Ok(link) = Quic::connect(&route.host, port, Arc::clone(&config)).await
     {
         let node = link.node();
         return Ok((Link::Quic(Box::new(link)), Some(node), None));
     }
-    let (tls, node, relay) = connect_tls(route, config).await?;
+    let (tls, node, relay) = connect_tls(route, config, udp).await?;
     Ok((Link::Tls(tls), node, relay))
 }
 
-pub(crate) async fn connect_tls(route: Route, config: Arc<rustls::ClientConfig>) -> ConnectedTls {
+/// `udp`: see [`Route::connect`].
+pub(crate) async fn connect_tls(
+    route: Route,
+    config: Arc<rustls::ClientConfig>,
+    udp: bool,
+) -> ConnectedTls {
     let name = rustls::pki_types::ServerName::try_from(route.host.clone())
         .map_err(|_| Error::Connect { what: route.host.clone(), why: "this is no name".into() })?;
-    let (stream, relay): (TcpStream, _) = route.connect().await?;
+    let (stream, relay): (TcpStream, _) = route.connect(udp).await?;
     let node = match route.proxy {
         // The proxy's address says nothing about the node's.
         Some(_) => route.host.parse().ok(),

@@ -87,6 +87,11 @@ fn roots(path: &Path) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
+/// Whether it is a name or an address, and nothing else beside.
+pub(crate) fn is_host(host: &str) -> bool {
+    ServerName::try_from(host).is_ok()
+}
+
 /// Trusts one certificate.
 #[derive(Debug)]
 struct Pinned {

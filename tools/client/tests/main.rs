@@ -5,6 +5,7 @@ mod cluster;
 mod encoder;
 mod failover;
 mod fake_node;
+mod fake_proxies;
 mod hosts;
 mod invoke;
 mod proxies;

@@ -59,9 +59,9 @@ codes! {
     Certificate = 15 "CERTIFICATE",
     /// The proxy refuses the credentials.
     ProxyCredentials = 16 "PROXY_CREDENTIALS",
-    /// The proxy wants credentials of a kind that was not given.
+    /// The proxy wants credentials of a kind that was not given, or that is not known here.
     ProxyNeedsCredentials = 17 "PROXY_NEEDS_CREDENTIALS",
-    /// The proxy does not connect.
+    /// The proxy does not connect, or is not there.
     Proxy = 18 "PROXY",
     /// The client was ended.
     Ended = 19 "ENDED",
@@ -97,6 +97,7 @@ impl From<Error> for Failure {
             Error::NotJoined => Code::NotJoined,
             Error::TooMany(_) => Code::TooMany,
             Error::TooLarge { .. } => Code::TooLarge,
+            Error::Malformed(_) => Code::Malformed,
             Error::Unknown(_) => Code::Unknown,
             Error::Protocol(_) => Code::Protocol,
             Error::Connect { .. } => Code::Connect,

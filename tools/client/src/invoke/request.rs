@@ -6,7 +6,7 @@ use serde::Deserialize;
 records! { Deserialize:
     /// Begins to join a scope. Once for each client. One of `token` and `signed` is needed.
     Connect "connect" => "`{}`; then `joined`, or `link_lost` and another try, or `ended`." {
-        /// Name or address of the node. One of `host` and `resolvers` is needed; with both, `host` is tried where no CnC answers.
+        /// Name or address of the node, alone: without scheme, port and brackets. One of `host` and `resolvers` is needed; with both, `host` is tried where no CnC answers.
         host: Option<String>,
         /// Its port for everything; with `host`.
         port: Option<u16>,
@@ -155,11 +155,11 @@ records! { Deserialize:
     Proxy "proxy" {
         /// `"socks5"` or `"http"` (CONNECT).
         kind: String,
-        /// Name or address.
+        /// Name or address, alone.
         host: String,
         /// Port.
         port: u16,
-        /// With `password`.
+        /// With `password`. Neither holds control characters; 1 to 255 bytes each for `"socks5"`.
         user: Option<String>,
         /// With `user`.
         password: Option<String>,

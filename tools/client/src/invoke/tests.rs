@@ -71,6 +71,25 @@ fn what_is_wrong_is_said() {
             Code::Malformed,
             "together",
         ),
+        (
+            &connect(
+                r#""token":"t","proxy":{"kind":"http","host":"h","port":1,"user":"a\r\nX: 1","password":"p"}"#,
+            ),
+            Code::Malformed,
+            "the proxy's user",
+        ),
+        (
+            &connect(
+                r#""token":"t","proxy":{"kind":"socks5","host":"h","port":1,"user":"a","password":"\u0001"}"#,
+            ),
+            Code::Malformed,
+            "the proxy's password",
+        ),
+        (
+            &connect(r#""token":"t","proxy":{"kind":"http","host":"","port":1}"#),
+            Code::Malformed,
+            "the proxy",
+        ),
         (&connect(r#""token":"t","resolvers":["cnc.example"]"#), Code::Malformed, "https://HOST"),
         (
             &connect(r#""token":"t","resolvers":["http://cnc.example"]"#),
@@ -92,6 +111,20 @@ fn what_is_wrong_is_said() {
         assert_eq!(answer["error"]["code"], code.name());
         let reason = answer["error"]["reason"].as_str().unwrap();
         assert!(words.split('|').any(|word| reason.contains(word)), "{request}: {reason}");
+    }
+}
+
+#[test]
+fn a_host_that_is_none_is_refused_at_once() {
+    for host in ["", " ", "https://node", "10.0.0.1:8443", "[::1]", "a b", "a\n", &"x".repeat(300)]
+    {
+        let request = json!({
+            "method": "connect", "host": host, "port": 1, "scope_id": "s", "token": "t",
+            "fingerprint": "0f".repeat(32),
+        });
+        let (code, answer) = nobody().invoke(&request.to_string());
+        assert_eq!(code, Code::Malformed, "{host:?}: {answer}");
+        assert!(answer.contains("the host"), "{answer}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! HTTP digest authentication (RFC 7616), with MD5 as old proxies ask for, and SHA-256.
 
+use super::challenge::Challenge;
 use crate::base64;
 use aws_lc_rs::digest::{SHA256, digest};
 use md5::{Digest as _, Md5};
@@ -28,8 +29,12 @@ impl Algorithm {
     }
 }
 
+/// What can be answered, in words.
+pub(crate) const KNOWN: &str = "digest (MD5 or SHA-256 with qop=auth)";
+
 /// What the proxy asks for.
-pub(crate) struct Challenge {
+#[derive(Debug)]
+pub(crate) struct Digest {
     pub(crate) algorithm: Algorithm,
     realm: String,
     nonce: String,
@@ -40,32 +45,26 @@ pub(crate) struct Challenge {
     pub(crate) stale: bool,
 }
 
-impl Challenge {
-    /// Of a `Proxy-Authenticate` field; none where it is none of digest, or of a kind that is not known here.
-    pub(crate) fn parse(field: &str) -> Option<Self> {
-        let (scheme, rest) = field.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("digest") {
-            return None;
-        }
-        let parameters = parameters(rest);
-        let get = |name: &str| {
-            let found = parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.clone())
-        };
-        let algorithm = match get("algorithm") {
+impl Digest {
+    /// Of a challenge of this scheme; otherwise what about it is not known here.
+    pub(crate) fn read(challenge: &Challenge) -> Result<Self, String> {
+        let algorithm = match challenge.get("algorithm") {
             None => Algorithm::Md5,
             Some(name) if name.eq_ignore_ascii_case("MD5") => Algorithm::Md5,
             Some(name) if name.eq_ignore_ascii_case("SHA-256") => Algorithm::Sha256,
-            Some(_) => return None,
+            Some(name) => return Err(format!("Digest with algorithm={name}")),
         };
-        let qop = get("qop");
-        let auth = qop.iter().flat_map(|qop| qop.split(',')).any(|one| one.trim() == "auth");
-        if qop.is_some() && !auth {
-            return None;
+        let qop = challenge.get("qop");
+        let mut qops = qop.iter().flat_map(|qop| qop.split(','));
+        let auth = qops.any(|one| one.trim().eq_ignore_ascii_case("auth"));
+        if let Some(qop) = qop.filter(|_| !auth) {
+            return Err(format!("Digest with qop={qop}"));
         }
+        let get = |name: &str| challenge.get(name).map(str::to_owned);
+        let of = |name: &str| get(name).ok_or_else(|| format!("Digest without {name}"));
         let stale = get("stale").is_some_and(|stale| stale.eq_ignore_ascii_case("true"));
-        let (realm, nonce) = (get("realm")?, get("nonce")?);
-        Some(Self { algorithm, realm, nonce, opaque: get("opaque"), auth, stale })
+        let (realm, nonce, opaque) = (of("realm")?, of("nonce")?, get("opaque"));
+        Ok(Self { algorithm, realm, nonce, opaque, auth, stale })
     }
 
     /// The value of `Proxy-Authorization`, for the first request with this nonce.
@@ -105,35 +104,6 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// `name=value, name="quoted value"`; values are without quotes. Commas and escapes may stand within quotes.
-fn parameters(text: &str) -> Vec<(String, String)> {
-    let (mut found, mut rest) = (Vec::new(), text.chars().peekable());
-    loop {
-        while rest.next_if(|c| *c == ',' || c.is_whitespace()).is_some() {}
-        let mut name = String::new();
-        while let Some(c) = rest.next_if(|c| *c != '=' && *c != ',') {
-            name.push(c);
-        }
-        if rest.next_if_eq(&'=').is_none() {
-            if rest.peek().is_none() {
-                return found;
-            }
-            continue;
-        }
-        let mut value = String::new();
-        if rest.next_if_eq(&'"').is_some() {
-            while let Some(c) = rest.next().filter(|c| *c != '"') {
-                value.extend(if c == '\\' { rest.next() } else { Some(c) });
-            }
-        } else {
-            while let Some(c) = rest.next_if(|c| *c != ',' && !c.is_whitespace()) {
-                value.push(c);
-            }
-        }
-        found.push((name.trim().to_owned(), value));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,26 +124,29 @@ mod tests {
         }
     }
 
+    fn read(field: &str) -> Result<Digest, String> {
+        Digest::read(&Challenge::read([field].into_iter()).unwrap()[0])
+    }
+
     #[test]
     fn challenges_are_read_and_answered() {
-        let challenge = Challenge::parse(
+        let challenge = read(
             "Digest realm=\"a, \\\"b\\\"\", nonce=\"n\", stale=TRUE, qop=\"auth-int, auth\", opaque=o",
         );
         let challenge = challenge.unwrap();
         assert_eq!((challenge.realm.as_str(), challenge.stale), ("a, \"b\"", true));
-        let answer = challenge.answer("CONNECT", "node:443", "ann", "secret", [0; 16]);
-        assert!(answer.contains("realm=\"a, \\\"b\\\"\""), "{answer}");
+        let answer = challenge.answer("CONNECT", "node:443", "a\"n\\n", "secret", [0; 16]);
+        assert!(answer.starts_with(r#"Digest username="a\"n\\n", realm="a, \"b\"""#), "{answer}");
         assert!(answer.contains("qop=auth, nc=00000001, cnonce=\"AAAA"), "{answer}");
         assert!(answer.ends_with("opaque=\"o\"") && !answer.contains("secret"), "{answer}");
-        for other in [
-            "Basic realm=\"x\"",
-            "Digest realm=\"x\"",
-            "Digest",
-            "Digest nonce==,=,\"",
-            "Digest realm=a, nonce=b, algorithm=MD5-sess",
-            "Digest realm=a, nonce=b, qop=auth-int",
+        for (other, words) in [
+            ("Digest realm=\"x\"", "without nonce"),
+            ("Digest", "without realm"),
+            ("Digest realm=a, nonce=b, algorithm=MD5-sess", "algorithm=MD5-sess"),
+            ("Digest realm=a, nonce=b, qop=auth-int", "qop=auth-int"),
         ] {
-            assert!(Challenge::parse(other).is_none(), "{other}");
+            let why = read(other).unwrap_err();
+            assert!(why.contains(words), "{other}: {why}");
         }
     }
 }

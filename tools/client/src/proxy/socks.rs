@@ -9,6 +9,7 @@ const VERSION: u8 = 5;
 const CONNECT: u8 = 1;
 const UDP_ASSOCIATE: u8 = 3;
 const NO_AUTHENTICATION: u8 = 0;
+const GSSAPI: u8 = 1;
 const USER_AND_PASSWORD: u8 = 2;
 const NONE_ACCEPTABLE: u8 = 0xff;
 
@@ -77,12 +78,11 @@ impl Handshake for Socks {
                         self.state = State::Credentials;
                         Ok(Step::Send(bytes))
                     }
-                    (VERSION, NONE_ACCEPTABLE, None) => {
+                    (VERSION, NONE_ACCEPTABLE | USER_AND_PASSWORD, None) => {
                         Err(Error::ProxyNeedsCredentials("user and password, likely".into()))
                     }
-                    (VERSION, NONE_ACCEPTABLE, Some(_)) => Err(Error::Proxy(
-                        "it takes neither user and password nor nobody: it wants another kind"
-                            .into(),
+                    (VERSION, NONE_ACCEPTABLE | GSSAPI, _) => Err(Error::ProxyNeedsCredentials(
+                        "GSSAPI, likely; known here are none, and user and password".into(),
                     )),
                     _ => Err(Error::Proxy("this is no SOCKS5 proxy".into())),
                 }
