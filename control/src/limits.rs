@@ -337,8 +337,8 @@ pub const LOST_NOTICES: usize = 512;
 /// kept anyhow, and what is no message goes before them. A record of TLS.
 pub const LINK_FEED_BYTES: usize = 16 << 10;
 /// Bytes that TLS and the system keep each for a link beyond what is on its way: what is said later waits
-/// behind them, 0.3 s at 1 Mbit/s, and a line of 1 Gbit/s is busy with them until the next are there.
-pub const LINK_UNSENT_BYTES: usize = 16 << 10;
+/// behind them, half a second at 1 Mbit/s in all. With less, long messages cost a seventh more.
+pub const LINK_UNSENT_BYTES: usize = 32 << 10;
 // Who comes back by another link can be told so on the one before, though it was fed.
 const _: () = assert!(LINK_FEED_BYTES + MESSAGE_BYTES + 1024 <= LINK_OUT_BYTES / 4);
 /// Messages for data channels that wait for the relay: 16 MiB at most. Beyond, they go by WebSocket.
