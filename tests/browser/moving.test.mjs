@@ -11,7 +11,7 @@ import { Uplinks } from "./lib/uplinks.mjs";
 
 /** docs/sdk.md: sound, and on a quiet machine pictures as well, is there again so long after the network went, or came. */
 const STANDS_STILL_MS_MAX = 5_000;
-/** Without any network Firefox tries every 4 s, and is not told that it is back; ICE that it gave up is made anew 1 s later. */
+/** Without any network Firefox tries every 4 s, and is not told that it is back; where it gave ICE up, that is made anew 1 s later. */
 const AWAY_FIREFOX_MS_MAX = 8_000;
 /** All move for so long before and after, without a longer pause than this: a frame is due every 67 ms. */
 const STEADY_MS = 2_000;
@@ -122,6 +122,6 @@ moving("who has no network for ten seconds goes on when it is back", async (t) =
   await pause(AWAY_MS);
   const since = Date.now();
   uplinks.give(2);
-  // Firefox does not restart ICE that it gave up.
+  // Where a browser gave ICE up meanwhile, its connection is another one.
   await goesOn(t, 2, since, { wasAway: true });
 });

@@ -79,8 +79,8 @@ export const MEDIA_INTERRUPTED_MS = 1_000;
  */
 export const ICE_RESTARTS_MS = [2_000, 3_000];
 /**
- * A browser that gave ICE up and does not begin anew so long after a restart never will, as Firefox: the
- * scope is joined afresh.
+ * A browser that gave ICE up and does not begin anew so long after a restart will not, as was seen of
+ * Firefox: the scope is joined afresh.
  */
 export const ICE_REVIVAL_MS = 1_000;
 /** On a slow line that takes so many round trips: the offer and its answer, and one that got lost. */
