@@ -426,7 +426,7 @@ impl Links {
 fn unreadable(error: &FrameError) -> link::Error {
     let code = match error {
         FrameError::TooLarge { .. } => ErrorCode::TooLarge,
-        FrameError::Malformed(_) => ErrorCode::Malformed,
+        FrameError::Malformed(_) | FrameError::Cut { .. } => ErrorCode::Malformed,
     };
     convert::error(code, error.to_string())
 }

@@ -189,6 +189,16 @@ impl Wire {
         self.end.is_some()
     }
 
+    /// What it means that nothing more comes: the end of all may be in the middle of a message.
+    fn cut(&self, error: io::Error) -> End {
+        match self.frames.waiting() {
+            bytes if bytes > 0 && error.kind() == io::ErrorKind::UnexpectedEof => {
+                End::Unreadable(FrameError::Cut { bytes })
+            }
+            _ => End::Closed(error),
+        }
+    }
+
     /// Nothing more comes; what was read ahead has its turn before that is told.
     fn ended(&mut self, end: End) -> Result<(), End> {
         if self.ahead.is_empty() {
@@ -291,9 +301,9 @@ impl Wire {
             let mut bytes = ReadBuf::new(&mut bytes);
             let end = match Pin::new(&mut self.stream).poll_read(cx, &mut bytes) {
                 Poll::Pending => break,
-                Poll::Ready(Err(error)) => error,
+                Poll::Ready(Err(error)) => self.cut(error),
                 Poll::Ready(Ok(())) if bytes.filled().is_empty() => {
-                    io::ErrorKind::UnexpectedEof.into()
+                    self.cut(io::ErrorKind::UnexpectedEof.into())
                 }
                 Poll::Ready(Ok(())) => {
                     self.alive = Instant::now();
@@ -301,7 +311,7 @@ impl Wire {
                     continue;
                 }
             };
-            if let Err(end) = self.ended(End::Closed(end)) {
+            if let Err(end) = self.ended(end) {
                 return Poll::Ready(Err(end));
             }
         }

@@ -52,7 +52,8 @@ impl Certificate {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .map_err(|error| unusable(&error))?;
-        let protocols = [&b"h2"[..], b"http/1.1", strait_link::ALPN];
+        // The first of ours that the client names: one that names HTTP as well, to look like a browser, means the link.
+        let protocols = [strait_link::ALPN, b"h2", b"http/1.1"];
         tls.alpn_protocols = protocols.map(<[u8]>::to_vec).to_vec();
         Ok(Arc::new(tls))
     }

@@ -271,10 +271,17 @@ async fn each_wrong_beginning_has_its_own_error() {
     let mut garbage = service.link();
     garbage.tls.write_all(&[0, 0, 0, 2, 0xff, 0xff]).unwrap();
     assert_eq!(garbage.last_words().0, ErrorCode::Malformed);
-    // One that is cut within a frame is just gone.
-    let mut cut = service.link();
-    cut.tls.write_all(&[0, 0, 0, 9, 1, 2]).unwrap();
-    cut.cut();
+    // One that ends within a frame, and still listens.
+    for with_tls in [true, false] {
+        let mut cut = service.link();
+        cut.tls.write_all(&[0, 0, 0, 9, 1, 2]).unwrap();
+        if with_tls {
+            cut.tls.conn.send_close_notify();
+            cut.tls.flush().unwrap();
+        }
+        cut.tls.sock.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(cut.last_words().0, ErrorCode::Malformed);
+    }
 
     // A flood from one address.
     let held: Vec<_> = (0..3).map(|_| service.join("lobby", "x")).collect();

@@ -7,7 +7,7 @@ use crate::limits::FRAMED_BACK_BYTES;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
@@ -23,8 +23,12 @@ struct Back<'a> {
     outward: Vec<u8>,
     peer_ended: bool,
     control_ended: bool,
-    /// The same, though not all that it said was read yet.
+    /// It takes nothing any more; what it said before is still the client's.
+    control_deaf: bool,
+    /// It says no more, though not all that it said was read yet.
     control_left: bool,
+    /// The client was told that no more follows.
+    is_said: bool,
     patience: Patience,
     /// When that is over, where something waits for the peer.
     stalled: Pin<Box<Sleep>>,
@@ -51,7 +55,7 @@ pub(super) async fn give(
     patience: Patience,
 ) -> io::Result<()> {
     let (outward, gone) = (Vec::new(), 0);
-    let (peer_ended, control_ended, control_left) = Default::default();
+    let (peer_ended, control_ended, control_deaf, control_left, is_said) = Default::default();
     let stalled = Box::pin(sleep(patience.stall));
     let mut back = Back {
         peer,
@@ -60,7 +64,9 @@ pub(super) async fn give(
         outward,
         peer_ended,
         control_ended,
+        control_deaf,
         control_left,
+        is_said,
         patience,
         stalled,
         gone,
@@ -72,16 +78,22 @@ impl Back<'_> {
     fn poll(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> Poll<io::Result<()>> {
         loop {
             let is_moved = self.inwards(cx, scratch)? | self.outwards(cx, scratch)?;
-            if self.peer_ended && self.inward.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            if self.control_ended && self.outward.is_empty() && self.peer.flush(cx)? {
+            // A connection that is closed while something comes is reset, and the last words with it: what comes is read
+            // for its end.
+            if self.control_ended && self.outward.is_empty() && self.say_end(cx)? && self.peer_ended
+            {
                 return Poll::Ready(Ok(()));
             }
             if !is_moved {
                 return self.poll_stalled(cx);
             }
         }
+    }
+
+    /// Tells the client that no more follows. Whether its socket took that.
+    fn say_end(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        self.is_said = self.is_said || (self.peer.flush(cx)? && self.peer.close(cx)?);
+        Ok(self.is_said)
     }
 
     /// Whether the peer let too much time pass. From the control plane's end on, whatever it takes.
@@ -98,7 +110,11 @@ impl Back<'_> {
         if !is_waiting && !self.control_left {
             return Poll::Pending;
         }
-        self.stalled.as_mut().poll(cx).map(|()| Err(late("the client takes nothing")))
+        ready!(self.stalled.as_mut().poll(cx));
+        Poll::Ready(match self.is_said && !is_waiting {
+            true => Ok(()),
+            false => Err(late("the client takes nothing")),
+        })
     }
 
     /// Whether the control plane says no more: a slow peer would have the last of it read late.
@@ -109,14 +125,18 @@ impl Back<'_> {
 
     /// Whether something moved that may let more move.
     fn inwards(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> io::Result<bool> {
-        while !self.inward.is_empty() {
+        while !self.inward.is_empty() && !self.control_deaf {
             match Pin::new(&mut *self.control).poll_write(cx, &self.inward) {
-                Poll::Ready(written) => drop(self.inward.drain(..written?)),
+                Poll::Ready(Ok(written)) => drop(self.inward.drain(..written)),
+                Poll::Ready(Err(_)) => self.control_deaf = true,
                 Poll::Pending => break,
             }
         }
+        if self.control_deaf {
+            self.inward.clear();
+        }
         if self.peer_ended || self.inward.len() >= FRAMED_BACK_BYTES {
-            return Ok(false);
+            return self.pass_end(cx);
         }
         match self.peer.poll_read(cx, scratch, &mut self.inward) {
             Poll::Pending => Ok(false),
@@ -129,14 +149,27 @@ impl Back<'_> {
         }
     }
 
+    /// Tells the control plane of the client's end, behind all that it said.
+    fn pass_end(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if !self.peer_ended || !self.inward.is_empty() || self.control_deaf {
+            return Ok(false);
+        }
+        self.control_deaf = true;
+        match Pin::new(&mut *self.control).poll_shutdown(cx) {
+            Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+            _ => Ok(true),
+        }
+    }
+
     fn outwards(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> io::Result<bool> {
         let mut is_moved = false;
         if !self.control_ended && self.outward.len() < FRAMED_BACK_BYTES {
             let mut scratch = scratch.borrow_mut();
             let mut bytes = ReadBuf::new(&mut scratch);
             if let Poll::Ready(read) = Pin::new(&mut *self.control).poll_read(cx, &mut bytes) {
-                read?;
-                self.control_ended = bytes.filled().is_empty();
+                // One that ended before it read all is reset, behind what it said.
+                self.control_ended = read.is_err() || bytes.filled().is_empty();
+                self.control_deaf |= self.control_ended;
                 self.outward.extend_from_slice(bytes.filled());
                 is_moved = true;
             }
@@ -146,9 +179,6 @@ impl Back<'_> {
             self.peer.write(self.outward.get(..record).unwrap_or_default())?;
             self.outward.drain(..record);
             is_moved = true;
-        }
-        if is_moved && self.control_ended && self.outward.is_empty() {
-            self.peer.close();
         }
         Ok(is_moved)
     }

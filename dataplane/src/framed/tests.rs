@@ -245,7 +245,8 @@ fn who_goes_back_takes_no_place_of_media() {
             let counted = Counted::new(&common.shared, |shared| &shared.open);
             (near, Stay { control: Connection::of_tests(far), place, counted })
         };
-        let (peer, inward, client) = who_goes_back(&common, &scratch, |tls| tls).await;
+        let leaves = |mut tls: StreamOwned<_, _>| drop(tls.read(&mut [0]));
+        let (peer, inward, client) = who_goes_back(&common, &scratch, leaves).await;
         let (mut control, one) = stay();
         let given = give_back(peer, inward, one, &common, &scratch);
         let goes_on = async {
@@ -264,7 +265,62 @@ fn who_goes_back_takes_no_place_of_media() {
         let (outcome, ()) = tokio::join!(given, goes_on);
         outcome.unwrap();
         assert_eq!(common.back.available_permits(), 1);
-        drop(client.join().unwrap());
+        client.join().unwrap();
+    });
+}
+
+#[test]
+fn the_last_words_arrive_though_nobody_reads_what_the_client_still_says() {
+    with_runtime(async {
+        let common = Common { shared: Arc::default(), back: Arc::new(Semaphore::new(1)) };
+        let scratch = tls::scratch();
+        // Far more than is read, and all of it written before the client looks for an answer.
+        let says = |mut tls: StreamOwned<ClientConnection, TcpStream>| {
+            tls.write_all(&[0x5a; 200 << 10]).unwrap();
+            let mut words = String::new();
+            tls.read_to_string(&mut words).map(|_| words)
+        };
+        let (peer, inward, client) = who_goes_back(&common, &scratch, says).await;
+        let (mut control, mut far) = UnixStream::pair().unwrap();
+        let patience = back::Patience { stall: PATIENCE, end: PATIENCE };
+        let given = back::give(peer, inward, &mut far, &scratch, patience);
+        let refuses = async {
+            control.read_exact(&mut [0; 1000]).await.unwrap();
+            control.write_all(b"too much").await.unwrap();
+            drop(control);
+        };
+        let (outcome, ()) = tokio::join!(given, refuses);
+        outcome.unwrap();
+        assert_eq!(client.join().unwrap().unwrap(), "too much");
+    });
+}
+
+#[test]
+fn who_says_that_nothing_more_follows_gets_its_answer() {
+    with_runtime(async {
+        let common = Common { shared: Arc::default(), back: Arc::new(Semaphore::new(1)) };
+        let scratch = tls::scratch();
+        let asks = |mut tls: StreamOwned<ClientConnection, TcpStream>| {
+            tls.conn.send_close_notify();
+            tls.flush().unwrap();
+            tls.sock.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            tls.read_to_string(&mut answer).map(|_| answer)
+        };
+        let (peer, inward, client) = who_goes_back(&common, &scratch, asks).await;
+        let (mut control, mut far) = UnixStream::pair().unwrap();
+        let patience = back::Patience { stall: PATIENCE, end: PATIENCE };
+        let given = back::give(peer, inward, &mut far, &scratch, patience);
+        let answers = async {
+            let mut asked = String::new();
+            control.read_to_string(&mut asked).await.unwrap();
+            assert_eq!(asked, "GET");
+            control.write_all(b"an answer").await.unwrap();
+            drop(control);
+        };
+        let (outcome, ()) = tokio::join!(given, answers);
+        outcome.unwrap();
+        assert_eq!(client.join().unwrap().unwrap(), "an answer");
     });
 }
 

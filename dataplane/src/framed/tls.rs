@@ -29,6 +29,8 @@ pub(super) struct Tls {
     by: By,
     /// Bytes that the socket took.
     gone: u64,
+    /// The peer said that no more follows, behind something that was not read yet.
+    is_over: bool,
 }
 
 /// Who has the keys.
@@ -48,7 +50,11 @@ struct Offer {
 }
 
 /// The same on its way to another thread.
-pub(super) struct Moving(std::net::TcpStream, By);
+pub(super) struct Moving {
+    peer: std::net::TcpStream,
+    by: By,
+    is_over: bool,
+}
 
 impl Tls {
     /// For a connection that does not block.
@@ -66,21 +72,21 @@ impl Tls {
             is_known: false,
         });
         let by = By::Process(Box::new(tls), offer);
-        Ok(Self { peer: TcpStream::from_std(peer)?, by, gone: 0 })
+        Ok(Self { peer: TcpStream::from_std(peer)?, by, gone: 0, is_over: false })
     }
 
     pub(super) fn leave(self) -> io::Result<Moving> {
-        Ok(Moving(self.peer.into_std()?, self.by))
+        Ok(Moving { peer: self.peer.into_std()?, by: self.by, is_over: self.is_over })
     }
 
     /// It is no stranger's any more.
-    pub(super) fn arrive(Moving(peer, mut by): Moving) -> io::Result<Self> {
+    pub(super) fn arrive(Moving { peer, mut by, is_over }: Moving) -> io::Result<Self> {
         if let By::Process(tls, offer) = &mut by {
             let suite = tls.negotiated_cipher_suite();
             *offer = offer.take().filter(|offer| offer.shared.kernel.takes(suite));
             offer.iter_mut().for_each(|offer| offer.is_known = true);
         }
-        Ok(Self { peer: TcpStream::from_std(peer)?, by, gone: 0 })
+        Ok(Self { peer: TcpStream::from_std(peer)?, by, gone: 0, is_over })
     }
 
     /// The peer's address.
@@ -127,6 +133,9 @@ impl Tls {
         scratch: &Scratch,
         inward: &mut Vec<u8>,
     ) -> Poll<io::Result<()>> {
+        if self.is_over {
+            return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
+        }
         let mut scratch = scratch.borrow_mut();
         let (tls, offer) = match &mut self.by {
             By::Process(tls, offer) => (tls, offer),
@@ -144,7 +153,14 @@ impl Tls {
         if let Some(offer) = offer {
             offer.records.took(bytes.filled());
         }
-        let opened = open(tls, bytes.filled(), inward);
+        let before = inward.len();
+        let opened = open(tls, bytes.filled(), inward).and_then(|is_over| {
+            self.is_over = is_over;
+            match is_over && inward.len() == before {
+                true => Err(ErrorKind::UnexpectedEof.into()),
+                false => Ok(()),
+            }
+        });
         if opened.is_err() {
             // An alert says why; it may not arrive.
             let _ = self.flush(cx);
@@ -212,17 +228,25 @@ impl Tls {
         }
     }
 
-    /// Says that no more follows.
-    pub(super) fn close(&mut self) {
+    /// Says that no more follows, and closes this direction when the socket took all. Whether it did.
+    pub(super) fn close(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         match &mut self.by {
             By::Process(tls, _) => tls.send_close_notify(),
             By::Kernel(stream) => stream.close(&self.peer),
             By::Nobody => {}
         }
+        if !self.flush(cx)? {
+            return Ok(false);
+        }
+        match Pin::new(&mut self.peer).poll_shutdown(cx) {
+            Poll::Ready(Err(error)) if error.kind() != ErrorKind::NotConnected => Err(error),
+            _ => Ok(true),
+        }
     }
 }
 
-fn open(tls: &mut ServerConnection, mut bytes: &[u8], inward: &mut Vec<u8>) -> io::Result<()> {
+/// Whether the peer said that no more follows.
+fn open(tls: &mut ServerConnection, mut bytes: &[u8], inward: &mut Vec<u8>) -> io::Result<bool> {
     while !bytes.is_empty() {
         tls.read_tls(&mut bytes)?;
         let state = tls.process_new_packets().map_err(io::Error::other)?;
@@ -231,10 +255,10 @@ fn open(tls: &mut ServerConnection, mut bytes: &[u8], inward: &mut Vec<u8>) -> i
         let room = inward.get_mut(start..).unwrap_or_default();
         tls.reader().read_exact(room)?;
         if state.peer_has_closed() {
-            return Err(ErrorKind::UnexpectedEof.into());
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Writes without waiting; the task is woken when there is room.

@@ -20,6 +20,11 @@ pub enum FrameError {
     },
     /// A message that is none; the sentence says why.
     Malformed(String),
+    /// The other side ended in the middle of one.
+    Cut {
+        /// Those that came of it.
+        bytes: usize,
+    },
 }
 
 impl fmt::Display for FrameError {
@@ -35,6 +40,10 @@ impl fmt::Display for FrameError {
                     "a frame holds no message ({why}): the versions differ, or bytes were lost"
                 )
             }
+            Self::Cut { bytes } => write!(
+                f,
+                "the link ended after {bytes} bytes of a frame: its length is wrong, or its end was not sent"
+            ),
         }
     }
 }

@@ -130,17 +130,25 @@ impl Options {
     /// What no server takes is not signed.
     fn check(&self) -> Result<(), Fault> {
         id::check_name("--scope", &self.scope, limits::SCOPE_NAME_BYTES).map_err(said)?;
+        if let Some(name) = self.name.as_deref().filter(|name| !name.is_empty()) {
+            id::check_name("--name", name, limits::NAME_BYTES).map_err(said)?;
+        }
         match self.subject.as_str() {
-            "" => Ok(()),
+            // Signed fields may have a user of no bytes.
+            "" if self.is_of_fields() => Ok(()),
             subject => id::check_name("--subject", subject, limits::USER_BYTES).map_err(said),
         }
+    }
+
+    /// Whether signed fields are made, no JSON Web Token.
+    fn is_of_fields(&self) -> bool {
+        matches!(self.scheme, Scheme::HmacSha256 | Scheme::Sha256)
     }
 
     /// What may be wrong with the credential, and only the server that is asked knows.
     fn note(&self) -> Option<String> {
         let most = Config::default().auth.expires_ahead_seconds_max;
-        let is_signed = matches!(self.scheme, Scheme::HmacSha256 | Scheme::Sha256);
-        (is_signed && self.ttl.as_secs() > most).then(|| {
+        (self.is_of_fields() && self.ttl.as_secs() > most).then(|| {
             format!(
                 "servers take signed fields that expire at most {most} s ahead, unless \
                  auth.expires_ahead_seconds_max says otherwise: this one does for longer"
@@ -261,10 +269,13 @@ mod tests {
         let long = "x".repeat(200);
         let of = |more: &[&str]| options(&[&["--application", "acme"], more].concat());
         assert!(of(&["--scope", "lobby"]).check().is_ok());
-        for wrong in ["--scope", "--subject"] {
-            let fault = of(&[wrong, &long]).check().expect_err(wrong);
+        for (wrong, value) in
+            [("--scope", &*long), ("--subject", &*long), ("--subject", ""), ("--name", &*long)]
+        {
+            let fault = of(&[wrong, value]).check().expect_err(wrong);
             assert!(fault.message.contains(wrong), "{fault:?}");
         }
+        assert!(of(&["--subject", "", "--scheme", "hmac-sha256"]).check().is_ok());
         let noted = |scheme, ttl| of(&["--scheme", scheme, "--ttl", ttl]).note().is_some();
         assert!(noted("hmac-sha256", "2d") && noted("sha256", "25h"));
         assert!(!noted("hmac-sha256", "1d") && !noted("jwt-hs256", "30d"));
