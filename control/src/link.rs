@@ -29,7 +29,7 @@ use strait_link::v1::{
 use strait_proto::pace::Rates;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::admission::{Admission, Permit};
 use crate::auth::{self, Admitted, Authenticator, Credential, Identity, Pass};
@@ -72,7 +72,11 @@ pub struct Links {
     /// Tells whether what is noted of a session is another than before.
     hasher: RandomState,
     /// When the process ends, sessions are left to the next one.
-    leaves: AtomicBool,
+    leaves: watch::Sender<bool>,
+    /// Sessions that may have messages to hand over before that.
+    busy: AtomicUsize,
+    /// What one of them left over is not noted.
+    is_unnoted: AtomicBool,
     /// Those that are.
     left: AtomicUsize,
     /// Of them those whose client is being told so.
@@ -99,6 +103,22 @@ struct Attach {
     messages_seen: u64,
     /// Gives the link back when the session is over.
     refused: oneshot::Sender<Link>,
+}
+
+/// A session that may have messages to hand over, as long as this is kept.
+struct Busy(Arc<Links>);
+
+impl Busy {
+    fn new(links: &Arc<Links>) -> Self {
+        links.busy.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(links))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// A link that authenticated.
@@ -158,7 +178,9 @@ impl Links {
             waiting: AtomicUsize::new(0),
             counters: Counters::default(),
             hasher: RandomState::new(),
-            leaves: AtomicBool::default(),
+            leaves: watch::Sender::new(false),
+            busy: AtomicUsize::default(),
+            is_unnoted: AtomicBool::default(),
             left: AtomicUsize::default(),
             parting: AtomicUsize::default(),
             shutdown,
@@ -231,14 +253,38 @@ impl Links {
         self.lock().len()
     }
 
-    /// When the process ends from here on, sessions are left to the next one.
+    /// When the process ends from here on, sessions are left to the next one. What their clients say to
+    /// one another is left to it as well.
     pub fn leave_sessions(&self) {
-        self.leaves.store(true, Ordering::Relaxed);
+        self.scopes.fall_silent();
+        self.leaves.send_replace(true);
     }
 
     /// Whether they are.
     pub fn leaves_sessions(&self) -> bool {
-        self.leaves.load(Ordering::Relaxed)
+        *self.leaves.borrow()
+    }
+
+    /// Waits until clients that read have the messages that were taken for them, or had their time.
+    pub async fn hand_over(&self) {
+        let busy = || self.busy.load(Ordering::Acquire);
+        let all = async {
+            while busy() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if timeout(limits::LINK_HANDOVER_TIME, all).await.is_err() {
+            warn!(
+                sessions = busy(),
+                "messages wait for clients that read slowly, or not at all: they are lost, and their \
+                 clients told how many when they are back"
+            );
+        }
+    }
+
+    /// Whether of all sessions that were left it is noted which messages are lost.
+    pub fn are_all_noted(&self) -> bool {
+        !self.is_unnoted.load(Ordering::Acquire)
     }
 
     /// Sessions that wait for the next process.

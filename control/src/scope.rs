@@ -17,6 +17,7 @@ pub mod plan;
 pub mod quality;
 mod registry;
 mod roster;
+mod silence;
 pub mod statistics;
 
 use std::collections::BTreeSet;

@@ -38,6 +38,7 @@ use crate::scope::quality::Wish;
 use crate::scope::{Scopes, memo};
 use crate::signal::hub::Hub;
 use crate::store::{Cql, CqlAddress, Store};
+use certificate::Certificate;
 use recording::Recording;
 
 /// How long requests under way may take when the process ends.
@@ -241,6 +242,7 @@ impl Server {
             return self.stop().await;
         }
         app.links.leave_sessions();
+        app.links.hand_over().await;
         self.end(PAUSE_GRACE).await;
     }
 
@@ -264,7 +266,12 @@ impl Server {
                         self.app.scopes.forget_process().await;
                     }
                 }
-                sessions => info!(sessions, "left to the process that comes next"),
+                sessions => {
+                    info!(sessions, "left to the process that comes next");
+                    if self.app.links.are_all_noted() {
+                        self.app.scopes.note_process(true).await;
+                    }
+                }
             }
         };
         if tokio::time::timeout(grace + limits::RELAY_CALL, rest).await.is_err() {
@@ -324,7 +331,7 @@ impl Server {
                 set_timers(server.http_builder());
                 self.tasks.spawn(server.serve(service));
             }
-            self.listen_quic(&config_of_tls)?;
+            self.listen_quic(&config_of_tls, certificate)?;
         }
         for address in &config.http.http_listen {
             let Some((listener, address)) = bind(*address, "http.http_listen")? else { continue };
@@ -344,14 +351,16 @@ impl Server {
         Ok(())
     }
 
-    fn listen_quic(&mut self, tls: &rustls::ServerConfig) -> Result<(), Fault> {
+    fn listen_quic(&mut self, tls: &rustls::ServerConfig, own: &Certificate) -> Result<(), Fault> {
         let key = "link.quic_listen";
+        let node = self.app.cluster.me().node.clone();
         for address in self.app.config.link.quic_listen.clone() {
             let Some(socket) = bound(address, key, UdpSocket::bind(address))? else { continue };
+            let address = socket.local_addr().map_err(|error| broken(address, &error))?;
             let ping_time = Duration::from_secs(self.app.config.link.ping_seconds);
-            let endpoint = quic::listen(socket, tls, ping_time)
+            let secret = own.secret(&format!("resets of links over QUIC at {address} of {node}"));
+            let endpoint = quic::listen(socket, tls, secret.as_slice(), ping_time)
                 .map_err(|error| Fault::internal(format!("{key}: {address}: {error}")))?;
-            let address = endpoint.local_addr().map_err(|error| broken(address, &error))?;
             info!("links over QUIC at {address}");
             self.quic.push(address);
             let (links, ends) = (Arc::clone(&self.app.links), self.app.shutdown.clone());
@@ -451,8 +460,7 @@ async fn recall(config: &Config) -> Notes {
 
 /// The node, and the start of it, whose notes these are.
 fn owner(notes: &Notes) -> Option<Owner> {
-    let mut own = notes.told.iter().filter(|note| note.scope_id.is_empty());
-    memo::read::<memo::Process>(&own.next()?.content).map(memo::Process::owner)
+    memo::Process::find(notes).map(memo::Process::owner)
 }
 
 /// Binds for TCP.

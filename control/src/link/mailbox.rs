@@ -55,6 +55,21 @@ impl Outbox {
         self.last = number.min(u64::MAX / 2) + count(self.unconfirmed.len());
     }
 
+    /// Number of the last one.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Those up to this number are not sent any more.
+    pub fn gone(&self) -> u64 {
+        self.last - count(self.unconfirmed.len())
+    }
+
+    /// Whether the client confirmed all.
+    pub fn is_empty(&self) -> bool {
+        self.unconfirmed.is_empty()
+    }
+
     /// Keeps a message. False when too many wait.
     pub fn push(&mut self, message: Arc<Notice>, bytes: usize) -> bool {
         if self.unconfirmed.len() >= limits::WAITING_MESSAGES
@@ -128,9 +143,17 @@ fn count(messages: usize) -> u64 {
 }
 
 impl Inbox {
-    /// One of a session of which a process of before took some: the first that comes is the next.
-    pub fn recalled() -> Self {
-        Self { is_open: true, ..Self::default() }
+    /// One of a session of which a process of before took so many. Where nobody knows how many, the
+    /// first that comes is the next.
+    pub fn recalled(taken: Option<u64>) -> Self {
+        let is_open = taken.is_none();
+        let taken = taken.unwrap_or_default().min(u64::MAX / 2);
+        Self { taken, told: taken, is_open, ..Self::default() }
+    }
+
+    /// Number of the last one that was taken, where that is known.
+    pub fn taken(&self) -> Option<u64> {
+        (!self.is_open).then_some(self.taken)
     }
 
     /// Judges a message's number, and counts it when it is the next one.
@@ -232,6 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_process_of_before_did_not_hand_over_is_gone() {
+        let mut outbox = Outbox::default();
+        outbox.begin_after(50);
+        assert!(outbox.push(message("x"), 1));
+        // Its client has 40 of them: ten are lost, and what came since is not.
+        outbox.link_begins(40);
+        assert_eq!((outbox.gone(), outbox.last(), due(&mut outbox)), (50, 51, vec![51]));
+        outbox.link_begins(51);
+        assert_eq!((outbox.gone(), outbox.is_empty()), (51, true));
+    }
+
+    #[test]
     fn what_reached_nobody_is_told_once_for_each_link() {
         let mut inbox = Inbox::default();
         for number in 1..=3 {
@@ -257,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_session_of_before_goes_on_with_the_numbers_of_its_client() {
-        let (mut outbox, mut inbox) = (Outbox::default(), Inbox::recalled());
+        let (mut outbox, mut inbox) = (Outbox::default(), Inbox::recalled(None));
         // Two came before the client was back, which has 40 of the process of before.
         assert!((0..2).all(|_| outbox.push(message("x"), 1)));
         outbox.begin_after(40);
@@ -269,7 +304,12 @@ mod tests {
         assert_eq!((inbox.take(17), inbox.take(18)), (Number::Again, Number::Next));
         assert_eq!(inbox.take(20), Number::Gap { expected: 19 });
         assert_eq!(inbox.tell(), (18, vec![]));
-        assert_eq!(Inbox::recalled().take(u64::MAX), Number::Gap { expected: 1 });
+        assert_eq!(Inbox::recalled(None).take(u64::MAX), Number::Gap { expected: 1 });
+        // Where the process before said how many it took, none is taken twice.
+        let mut inbox = Inbox::recalled(Some(17));
+        assert_eq!((inbox.take(17), inbox.take(19)), (Number::Again, Number::Gap { expected: 18 }));
+        assert_eq!((inbox.take(18), inbox.taken()), (Number::Next, Some(18)));
+        assert_eq!(Inbox::recalled(None).taken(), None);
         Outbox::default().begin_after(u64::MAX);
     }
 

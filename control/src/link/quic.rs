@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use aws_lc_rs::{hmac, rand};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt,
+    Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming,
+    RecvStream, SendStream, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use strait_link::v1::ErrorCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -32,13 +33,15 @@ const DONE: VarInt = VarInt::from_u32(0);
 /// And one of which the client did not read the last messages in time.
 const UNREAD: VarInt = VarInt::from_u32(2);
 
-/// Serves QUIC at a socket, with the certificate of HTTPS.
+/// Serves QUIC at a socket, with the certificate of HTTPS. By the secret, of this place alone and the same
+/// after a restart, who is connected to a process of before learns that it is gone (RFC 9000 section 10.3).
 ///
 /// # Errors
 /// The socket or the certificate cannot be used for it.
 pub fn listen(
     socket: UdpSocket,
     tls: &rustls::ServerConfig,
+    secret: &[u8],
     ping_time: Duration,
 ) -> io::Result<Endpoint> {
     let mut tls = tls.clone();
@@ -53,7 +56,33 @@ pub fn listen(
     let sock = socket2::SockRef::from(&socket);
     let _refused = sock.set_recv_buffer_size(limits::QUIC_SOCKET_BYTES);
     let _refused = sock.set_send_buffer_size(limits::QUIC_SOCKET_BYTES);
-    Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime))
+    let mut endpoint = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret)));
+    endpoint.cid_generator(|| Box::new(Ids)).min_reset_interval(limits::QUIC_RESET_INTERVAL);
+    Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
+}
+
+/// Identifiers of connections. quinn's own are known to the process that made them alone: it resets none
+/// of another's.
+struct Ids;
+
+/// As many bytes as quinn's own have.
+const ID_BYTES: usize = 8;
+
+impl ConnectionIdGenerator for Ids {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; ID_BYTES];
+        // It fails only where the system has no randomness at all, and then there is no TLS either.
+        let _filled = rand::fill(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 fn transport(ping_time: Duration) -> io::Result<TransportConfig> {

@@ -30,6 +30,7 @@ impl Links {
             warn!(read, "the relay did not tell all it keeps: what it left out begins anew");
             self.counters.lost(Unrecalled::Untold);
         }
+        let in_order = memo::Process::find(&notes).is_some_and(|process| process.has_ended());
         let (mut scopes, mut sessions) = (0, 0);
         let turns = Arc::new(Semaphore::new(limits::RECALLS_AT_ONCE));
         for (scope, relay_id, memos) in self.latest(notes) {
@@ -45,7 +46,7 @@ impl Links {
             let again = memos.into_iter().filter_map(|memo| {
                 let (session, claim) =
                     (memo.session.clone(), self.scopes.claim_again(&name, fence));
-                let again = self.recall_session(&scope, memo, claim);
+                let again = self.recall_session(&scope, memo, in_order, claim);
                 again.inspect_err(|why| self.lost(&session, *why)).ok()
             });
             let again: Vec<_> = again.collect();
@@ -133,9 +134,11 @@ impl Links {
         self: &Arc<Self>,
         scope: &Arc<Scope>,
         memo: Memo,
+        in_order: bool,
         claim: Claim,
     ) -> Result<Box<Session>, Unrecalled> {
-        let Memo { session, address, native } = memo;
+        let Memo { session, address, native, left } = memo;
+        let left = in_order.then_some(left);
         let place = self.admission.enter(address).map_err(|_| Unrecalled::NoPlace)?;
         let identity = self.auth.recalled(native.identity().clone());
         let (attach, attached) = mpsc::channel(1);
@@ -152,6 +155,6 @@ impl Links {
         let native = Native::recall(&self.scopes, scope, identity, native, sink.clone(), claim)
             .ok_or(Unrecalled::Misfit)?;
         self.lock().insert(session, handle);
-        Ok(Box::new(Session::recalled(registration, native, (sink, notices), attached)))
+        Ok(Box::new(Session::recalled(registration, native, (sink, notices), attached, left)))
     }
 }

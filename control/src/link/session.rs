@@ -20,7 +20,7 @@ use super::counters::{Counters, count};
 use super::mailbox::{Inbox, Outbox};
 use super::tunnel::Tunnel;
 use super::wire::{End, Wire};
-use super::{Attach, Link, Links, Registration, convert, unreadable};
+use super::{Attach, Busy, Link, Links, Registration, convert, unreadable};
 use crate::auth::Identity;
 use crate::scope::{Message, Native, Notice, PeerView, Sink};
 use crate::{id, limits};
@@ -55,8 +55,14 @@ pub(super) struct Session {
     missed: Missed,
     /// The client was told of the other of two at some time.
     was_direct: bool,
-    /// It began before this process, and the client did not come back yet.
+    /// It began before this process, and how many messages the client has it says when it is back.
     is_recalled: bool,
+    /// The process that it began in did not end in order, and the client does not know that yet.
+    is_uncertain: bool,
+    /// The process ends: this session is about to be left to the next one.
+    is_parting: bool,
+    /// Kept while the client may have messages to read before that.
+    busy: Option<Busy>,
     /// The hash of what the relay keeps of it.
     noted: Option<u64>,
 }
@@ -167,6 +173,9 @@ impl Session {
             missed: Missed::default(),
             was_direct: false,
             is_recalled: false,
+            is_uncertain: false,
+            is_parting: false,
+            busy: None,
             noted: None,
         }
     }
@@ -183,8 +192,10 @@ impl Session {
     /// Serves the client until it is gone for good.
     async fn go_on(mut self: Box<Self>) {
         let mut shutdown = self.links().shutdown.clone();
+        let mut leaves = self.links().leaves.subscribe();
         let ending = loop {
             self.feed();
+            self.settle();
             let deadline = self.deadline();
             tokio::select! {
                 came = next(&mut self.wire) => match came {
@@ -213,12 +224,13 @@ impl Session {
                         break ending;
                     }
                 }
+                () = is_true(&mut leaves), if !self.is_parting => self.is_parting = true,
                 () = is_true(&mut shutdown) => {
-                    self.feed_rest();
                     let text = "the server is ending; come back in some seconds";
                     if self.links().leaves_sessions() {
                         return Box::pin(self.wait_for_next_process(text)).await;
                     }
+                    self.feed_rest();
                     break Ending::with("server is ending", ErrorCode::Unavailable, text);
                 }
             }
@@ -392,6 +404,16 @@ impl Session {
         }
     }
 
+    /// Says whether the process has to wait for this session before it ends: while messages are on their
+    /// way to a client that may read them.
+    fn settle(&mut self) {
+        let has_none = self.notices.is_empty() && self.outbox.is_empty();
+        let is_done = self.is_parting && (has_none || self.is_away());
+        if is_done == self.busy.is_some() {
+            self.busy = (!is_done).then(|| Busy::new(self.links()));
+        }
+    }
+
     /// Sends messages on before the last word, as many as may go.
     fn feed_rest(&mut self) {
         let Some(wire) = &mut self.wire else { return };
@@ -431,8 +453,13 @@ impl Session {
         // Its transport and its credential may be others. Before it is told: it comes back to what it knows.
         self.note().await;
         self.take_link(link);
+        if std::mem::take(&mut self.is_recalled) {
+            self.outbox.begin_after(messages_seen);
+        }
+        self.outbox.link_begins(messages_seen);
         let peers = self.native.scope().roster().others(self.native.peer());
         self.greet(request, true, &peers);
+        self.is_uncertain = false;
         let missed = std::mem::take(&mut self.missed);
         if let Some(reason) = missed.media_lost {
             self.restate(convert::user(Event::MediaLost(link::MediaLost { reason })));
@@ -452,10 +479,6 @@ impl Session {
         }
         self.inbox.link_begins();
         self.tell_taken(0);
-        if std::mem::take(&mut self.is_recalled) {
-            self.outbox.begin_after(messages_seen);
-        }
-        self.outbox.link_begins(messages_seen);
         None
     }
 

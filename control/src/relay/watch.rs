@@ -90,7 +90,7 @@ async fn follow_once(
     *is_announced = true;
     relay.info.send_replace(Some(info));
     relay.is_forgetful.store(false, Ordering::Relaxed);
-    scopes.note_process().await;
+    scopes.note_process(false).await;
     while let Some(event) = events.message().await? {
         if event.lost > 0 {
             // What was lost is unknown: a new stream opens with a snapshot of everything.

@@ -23,7 +23,7 @@ use crate::auth::Noted;
 use crate::cluster::Owner;
 use crate::events::{self, Moment};
 use crate::limits::{MEMO_BYTES, SSRC_LEAP, SSRCS_END};
-use crate::relay::Transport;
+use crate::relay::{Notes, Transport};
 use crate::sdp::IceCredentials;
 
 /// Which memos these are: of another version none is read.
@@ -34,6 +34,9 @@ const VERSION: u32 = 1;
 pub struct Process {
     node: String,
     incarnation: String,
+    /// It ended in order, and noted of all sessions which messages were left.
+    #[serde(default)]
+    has_ended: bool,
 }
 
 /// Of a scope.
@@ -172,6 +175,17 @@ pub fn read<T: DeserializeOwned>(content: &[u8]) -> Option<T> {
 }
 
 impl Process {
+    /// The one whose notes these are.
+    pub fn find(notes: &Notes) -> Option<Self> {
+        let own = notes.told.iter().find(|note| note.scope_id.is_empty())?;
+        read(&own.content)
+    }
+
+    /// Whether it ended in order.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     /// Which start of which node it is.
     pub fn owner(self) -> Owner {
         Owner { node: self.node, incarnation: self.incarnation }
@@ -179,10 +193,10 @@ impl Process {
 }
 
 impl Scopes {
-    /// Has the relay keep which start of the node this is.
-    pub async fn note_process(&self) {
-        let me = self.cluster().me();
-        let memo = Process { node: me.node.clone(), incarnation: me.incarnation.clone() };
+    /// Has the relay keep which start of the node this is, and whether it ended in order.
+    pub async fn note_process(&self, has_ended: bool) {
+        let Owner { node, incarnation } = self.cluster().me().clone();
+        let memo = Process { node, incarnation, has_ended };
         if let Err(fault) = self.relay.keep_note("", "", write(&memo)).await {
             debug!("not noted: {fault}");
         }
@@ -259,9 +273,11 @@ mod tests {
 
     #[test]
     fn memos_of_another_version_are_none() {
-        let memo = Process { node: "eu-1".into(), incarnation: "1f".into() };
-        let text = write(&memo);
-        let owner = read::<Process>(&text).unwrap().owner();
+        let (node, incarnation) = ("eu-1".into(), "1f".into());
+        let text = write(&Process { node, incarnation, has_ended: true });
+        let memo = read::<Process>(&text).unwrap();
+        assert!(memo.has_ended());
+        let owner = memo.owner();
         assert_eq!((owner.node.as_str(), owner.incarnation.as_str()), ("eu-1", "1f"));
         // A later one of the same version may say more.
         let more = br#"[1,{"node":"eu-1","incarnation":"1f","mood":"good"}]"#;

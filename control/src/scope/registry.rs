@@ -14,6 +14,7 @@ use super::direct::Directly;
 use super::lost::Tally;
 use super::native::Natives;
 use super::quality::{self, Viewers, Wishes};
+use super::silence::Silence;
 use super::{Message, Notice, PeerView, PublicationView, Reached, Roster, Sink, direct};
 use crate::cluster::Cluster;
 use crate::cluster::claims::Claim;
@@ -50,6 +51,7 @@ pub struct Scopes {
     direct_offers: AtomicU64,
     /// Messages and KiB a second that a browser may say by its data channels.
     speech: (u32, u32),
+    pub(super) silence: Silence,
     cluster: Arc<Cluster>,
 }
 
@@ -97,6 +99,7 @@ impl Scopes {
             direct,
             direct_offers,
             speech,
+            silence: Silence::default(),
             cluster,
         }
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -56,6 +57,15 @@ impl Certificate {
         let protocols = [strait_link::ALPN, b"h2", b"http/1.1"];
         tls.alpn_protocols = protocols.map(<[u8]>::to_vec).to_vec();
         Ok(Arc::new(tls))
+    }
+
+    /// A secret for a purpose that is the same as long as the certificate's key is.
+    pub fn secret(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key);
+        let mut secret = Zeroizing::new([0; 32]);
+        let made = hmac::sign(&key, purpose.as_bytes());
+        secret.iter_mut().zip(made.as_ref()).for_each(|(to, from)| *to = *from);
+        secret
     }
 
     /// Both, one after the other.

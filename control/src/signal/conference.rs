@@ -515,6 +515,7 @@ impl Session {
             "message" => {
                 let (payload, is_text) = message::said(notify.text, notify.data)?;
                 self.identity.check_message()?;
+                let _floor = scopes.may_speak()?;
                 let scope = subsession.participant.scope();
                 // Held until it is handed on: it may come by the channel as well.
                 let mut channels = scope.channels();

@@ -22,6 +22,7 @@ mod log;
 mod messages;
 mod native;
 mod notes;
+mod parting;
 mod quic;
 mod recall;
 mod reconnect;

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::native::{auth, trusting};
+use crate::recall::{Process, relay};
 use crate::{Service, eventually};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -237,6 +238,35 @@ async fn the_end_of_the_process_is_told() {
     assert_eq!(last.code(), ErrorCode::Unavailable);
     assert!(ann.read().await.is_none());
     timeout(LONG, stopping).await.unwrap().unwrap();
+}
+
+#[test]
+fn a_process_says_of_connections_of_one_before_that_they_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_relay, _running) = relay(&folder);
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let start = || {
+        Process::start_with(folder.path(), |config| {
+            config.link.quic_listen = vec![free];
+            config.link.reconnect_seconds = 60;
+        })
+    };
+    let certificate = folder.path().join("certificate.pem");
+    let here = tokio::runtime::Runtime::new().unwrap();
+    let first = start();
+    let mut ann = here.block_on(Quic::open(free, &certificate));
+    let at_ann = here.block_on(ann.authenticate(auth("lobby", "Ann")));
+    let _killed = first.kill();
+    let second = start();
+    let why = here.block_on(async {
+        ann.send.write_all(&[0; 4]).await.unwrap();
+        timeout(Duration::from_secs(10), ann.connection.closed()).await.expect("it says nothing")
+    });
+    assert!(matches!(why, ConnectionError::Reset), "{why}");
+    let mut ann = here.block_on(Quic::open(free, &certificate));
+    let again = Auth { session_id: at_ann.session_id, ..auth("lobby", "Ann") };
+    assert!(here.block_on(ann.authenticate(again)).resumed);
+    let _second = second.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,10 @@ const MEDIA: usize = 256 << 10;
 /// Silence after which the connection is over; the link's pings are more often.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// After so much silence the node is asked for a sign of life. One that was killed and started again says that it knows
+/// nothing of the connection, and the link is tried again; by silence that would be found out after its reconnect time.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(1500);
+
 /// An open link.
 pub struct Quic {
     endpoint: Endpoint,
@@ -49,6 +53,7 @@ impl Quic {
         let mut transport = TransportConfig::default();
         transport
             .max_idle_timeout(Some(SILENCE.try_into().map_err(|error| broken(&error))?))
+            .keep_alive_interval(Some(SIGN_OF_LIFE))
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(Some(MEDIA))

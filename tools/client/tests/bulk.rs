@@ -101,7 +101,7 @@ fn node() -> Node {
     })
 }
 
-fn over_quic(node: &Node) -> Descriptor {
+pub fn over_quic(node: &Node) -> Descriptor {
     // The port of HTTPS leads nowhere: what comes up comes up over QUIC.
     let nowhere = Config { port: 1, ..node.descriptor.config.clone() };
     Descriptor { quic: Some(node.quic), config: nowhere, ..node.descriptor.clone() }

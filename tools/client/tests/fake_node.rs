@@ -76,6 +76,8 @@ pub struct FakeNode {
     pub redirect: Option<v1::Redirect>,
     /// It takes no messages: it reads them later.
     pub slow: bool,
+    /// Messages for who comes back are lost with the process before this one: which ended in order, or not.
+    pub lost_in_order: Option<bool>,
     /// What its session key is made of.
     fill: u8,
     pub out: Vec<Out>,
@@ -335,6 +337,13 @@ impl FakeNode {
         self.peers[at].link = Some(link);
         self.peers[at].frames = Frames::new();
         let seen = auth.messages_seen;
+        let gone = match self.lost_in_order {
+            None => seen,
+            Some(in_order) => {
+                self.peers[at].unseen.clear();
+                if in_order { self.peers[at].sent } else { seen }
+            }
+        };
         self.peers[at].auths.push(auth);
         let others = (0..self.peers.len()).filter(|other| *other != at);
         let peer = |(at, peer): (usize, &Peer)| v1::Peer {
@@ -382,6 +391,8 @@ impl FakeNode {
             }),
             reconnect_ms: 10_000,
             ping_ms: 2_000,
+            messages_gone: gone,
+            messages_uncertain: self.lost_in_order == Some(false),
         };
         self.tell(at, request, server_message::Body::Authenticated(authenticated));
         if !resumed {

@@ -10,6 +10,7 @@ mod hosts;
 mod invoke;
 mod proxies;
 mod real;
+mod restart;
 mod sockets;
 mod virtual_net;
 mod ways;

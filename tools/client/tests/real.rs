@@ -15,7 +15,8 @@ pub struct Node {
     rpc_socket: std::path::PathBuf,
     runtime: tokio::runtime::Runtime,
     relay: Option<Relay>,
-    _server: strait_control::server::Server,
+    config: strait_control::Config,
+    control: Option<(tokio::runtime::Runtime, strait_control::server::Server)>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -101,19 +102,12 @@ impl Node {
         control.store.url = format!("sqlite:{}", folder.join("control.db").display()).into();
         control.auth.dev_tokens = vec!["dev".into()];
         change(&mut control);
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.unwrap();
-        let (relay, server) = runtime.block_on(async {
-            let relay = Relay::start(&relay).await.unwrap();
-            let server = strait_control::server::Server::start(control).await.unwrap();
-            let end = Instant::now() + PATIENCE;
-            while server.app.scopes.relay().info().is_none() {
-                assert!(Instant::now() < end, "the relay is found");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            (relay, server)
-        });
+        let runtime = runtime();
+        let relay = runtime.block_on(Relay::start(&relay)).unwrap();
+        let (of_control, server) = start_control(&control);
+        // Those that it has now are its own from here on.
+        (control.http.https_listen, control.link.quic_listen) =
+            (server.https.clone(), server.quic.clone());
         let descriptor = Descriptor {
             config: Config {
                 host: first.to_string(),
@@ -139,10 +133,44 @@ impl Node {
             rpc_socket,
             runtime,
             relay: Some(relay),
-            _server: server,
+            config: control,
+            control: Some((of_control, server)),
             _folder: None,
         }
     }
+
+    /// Kills strait-control: what is left of it are its connections, and the relay.
+    pub fn kill_control(&mut self) {
+        if let Some((runtime, _server)) = self.control.take() {
+            // Before the server is dropped: whatever still ran would take that for an end in order.
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+
+    /// Starts it again.
+    pub fn start_control(&mut self) {
+        self.control = Some(start_control(&self.config));
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+fn start_control(
+    config: &strait_control::Config,
+) -> (tokio::runtime::Runtime, strait_control::server::Server) {
+    let runtime = runtime();
+    let server = runtime.block_on(async {
+        let server = strait_control::server::Server::start(config.clone()).await.unwrap();
+        let end = Instant::now() + PATIENCE;
+        while server.app.scopes.relay().info().is_none() {
+            assert!(Instant::now() < end, "the relay is found");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        server
+    });
+    (runtime, server)
 }
 
 impl Drop for Node {

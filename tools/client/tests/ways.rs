@@ -8,7 +8,7 @@ use strait_client::core::client::Event;
 use strait_client::core::sending::Frame;
 use strait_link::v1::{self, transport_report::State, user_event};
 
-fn two(seed: u64) -> World {
+pub fn two(seed: u64) -> World {
     let mut world = World::new(seed);
     world.join();
     world.join();
@@ -452,7 +452,7 @@ fn where_no_direct_way_works_the_relay_goes_on() {
     }
 }
 
-fn messages(world: &World, at: usize) -> Vec<u8> {
+pub fn messages(world: &World, at: usize) -> Vec<u8> {
     let events = world.members[at].events.iter();
     let texts = events.filter_map(|(_, event)| match event {
         Event::Message { payload, .. } => Some(payload[0]),

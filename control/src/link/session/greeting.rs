@@ -40,6 +40,8 @@ impl Session {
             }),
             reconnect_ms: u32::try_from(links.reconnect_time.as_millis()).unwrap_or(u32::MAX),
             ping_ms: u32::try_from(links.ping_time.as_millis()).unwrap_or(u32::MAX),
+            messages_gone: self.outbox.gone(),
+            messages_uncertain: self.is_uncertain,
         };
         let Some(wire) = &mut self.wire else { return };
         let mut message = ServerMessage { request, body: Some(Body::Authenticated(answer)) };

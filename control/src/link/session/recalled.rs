@@ -16,7 +16,7 @@ use crate::link::counters::count;
 use crate::link::mailbox::Inbox;
 use crate::link::{Attach, Registration, convert};
 use crate::scope::memo::{self, OfNative};
-use crate::scope::{Native, Sink};
+use crate::scope::{Native, Notice, Sink};
 
 /// What is noted of a session.
 #[derive(Serialize, Deserialize)]
@@ -27,6 +27,22 @@ pub struct Memo {
     pub address: IpAddr,
     /// Its client.
     pub native: OfNative,
+    /// Where the process ended in order.
+    #[serde(default)]
+    pub left: Left,
+}
+
+/// What a process that ended in order left over of the messages of a session. Where it says nothing
+/// nothing was left: the client knows.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Left {
+    /// Number of the last message to the client, sent or not.
+    sent: Option<u64>,
+    /// Number of the last one that was taken of the client.
+    taken: Option<u64>,
+    /// A process before that one did not end in order, and the client was not told so.
+    is_uncertain: bool,
 }
 
 impl Session {
@@ -36,12 +52,20 @@ impl Session {
         native: Native,
         notices: (Sink, mpsc::Receiver<Tagged>),
         attached: mpsc::Receiver<Box<Attach>>,
+        left: Option<Left>,
     ) -> Self {
         let mut session = Self::new(registration, native, notices, attached);
         session.links().waiting.fetch_add(1, Ordering::Relaxed);
         session.lost = Some(Instant::now());
-        session.inbox = Inbox::recalled();
-        (session.is_recalled, session.was_direct) = (true, true);
+        session.is_uncertain = left.is_none_or(|left| left.is_uncertain);
+        // After an end that was none in order it may say what was so at another time.
+        let Left { sent, taken, .. } = left.unwrap_or_default();
+        session.inbox = Inbox::recalled(taken);
+        match sent {
+            Some(sent) => session.outbox.begin_after(sent),
+            None => session.is_recalled = true,
+        }
+        session.was_direct = true;
         session
     }
 
@@ -75,7 +99,10 @@ impl Session {
     /// Stays as it is until the process ends: the next one goes on with it, and its client comes back to
     /// that.
     pub(super) async fn wait_for_next_process(mut self: Box<Self>, text: &str) {
-        self.note().await;
+        if !self.note_what_is_left().await {
+            self.links().is_unnoted.store(true, Ordering::Release);
+        }
+        self.busy = None;
         let links = Arc::clone(self.links());
         let wire = self.wire.take();
         // Who does not read holds up no more than its own last words.
@@ -91,17 +118,45 @@ impl Session {
         std::future::pending().await
     }
 
+    /// Has the relay keep which messages are left over, where any are. False where it does not.
+    async fn note_what_is_left(&mut self) -> bool {
+        let mut sent = self.outbox.last();
+        let mut has_all = self.outbox.is_empty();
+        while let Ok((_, notice)) = self.notices.try_recv() {
+            if let Notice::Message(_) = *notice {
+                (sent, has_all) = (sent + 1, false);
+            }
+        }
+        // Who has a link confirmed all, and was told what was taken.
+        if has_all && !self.is_away() {
+            self.note().await;
+            return true;
+        }
+        let left = Left {
+            sent: (!self.is_recalled).then_some(sent),
+            taken: self.inbox.taken(),
+            is_uncertain: self.is_uncertain,
+        };
+        self.note_with(left).await
+    }
+
     /// Has the relay keep what this session is, where that changed.
     pub(super) async fn note(&mut self) {
-        let Some((native, is_cut)) = self.native.memo() else { return };
+        self.note_with(Left::default()).await;
+    }
+
+    /// False where the relay keeps another one.
+    async fn note_with(&mut self, left: Left) -> bool {
+        // Without a transport it has none, and is not gone on with.
+        let Some((native, is_cut)) = self.native.memo() else { return true };
         let session = self.registration.session_id.clone();
         let address = self.registration.place.address();
         let relay_peer = native.relay_peer().to_owned();
-        let memo = memo::write(&Memo { session, address, native });
+        let memo = memo::write(&Memo { session, address, native, left });
         let links = Arc::clone(self.links());
         let noted = links.hasher.hash_one(&memo);
         if self.noted == Some(noted) {
-            return;
+            return true;
         }
         count(&links.counters.noted);
         if is_cut || memo.is_empty() {
@@ -116,5 +171,6 @@ impl Session {
                 None
             }
         };
+        self.noted.is_some()
     }
 }

@@ -1,5 +1,7 @@
 //! What a client says, and what it is answered.
 
+use std::sync::Arc;
+
 use strait_link::MESSAGE_BYTES;
 use strait_link::v1::{
     self as link, ClientMessage, ErrorCode, client_message::Body as Request, server_message::Body,
@@ -184,6 +186,9 @@ impl Session {
     }
 
     fn on_send(&mut self, request: u32, message: link::SendMessage) {
+        let scopes = Arc::clone(&self.links().scopes);
+        // Neither taken nor refused: its client says it again to the process that comes.
+        let Ok(_floor) = scopes.may_speak() else { return };
         let link::SendMessage { number, to, payload, text } = message;
         match self.inbox.take(number) {
             Number::Again => {}

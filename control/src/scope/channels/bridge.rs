@@ -103,9 +103,10 @@ impl Scopes {
             Heard::Wrong => return self.give_up_channel(scope, peer, channels, address),
             Heard::Again { number } => (number, 0),
             Heard::New { number, to, is_text, payload } => {
-                let sent = channels.check_send(peer);
-                let sent = sent
-                    .and_then(|()| scope.send_message(peer, to.as_deref(), payload, is_text, 0));
+                let sent = channels.check_send(peer).and_then(|()| {
+                    let _floor = self.may_speak()?;
+                    scope.send_message(peer, to.as_deref(), payload, is_text, 0)
+                });
                 (number, sent.err().map_or(0, |fault| fault.code()))
             }
         };

@@ -265,6 +265,8 @@ impl Node {
             }),
             reconnect_ms: 10_000,
             ping_ms: 2_000,
+            messages_gone: 0,
+            messages_uncertain: false,
         };
         self.tell(at, request, server_message::Body::Authenticated(authenticated));
         if resumed.is_none() {

@@ -46,6 +46,9 @@ pub enum Event {
     MessagesLost { peer_id: String, count: u64, first: u64, last: u64 },
     /// Messages that the node did not confirm, and will not: it may have taken them over or not. `Ended` follows.
     Unconfirmed { numbers: Vec<u64> },
+    /// Messages to this client that the node had taken are lost: it was started again. So many; none: nobody knows whether
+    /// there were any, for it did not end in order.
+    MessagesMissed { count: Option<u64> },
     /// A packet of a subscription.
     Payload(Payload),
     /// A key frame is wanted.

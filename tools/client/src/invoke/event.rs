@@ -114,6 +114,11 @@ records! { Serialize:
         /// Of `send_message`.
         numbers: Vec<u64>,
     }
+    /// Messages to this client that the node had taken are lost: it was started again.
+    MessagesMissed "messages_missed" {
+        /// How many; none: nobody knows whether there were any, for the node did not end in order.
+        count: Option<u64>,
+    }
     /// An encoder is to make a key frame.
     KeyFrameWanted "key_frame_wanted" {
         /// Of `published`.
@@ -336,6 +341,7 @@ pub(super) fn to_json(event: Event) -> Option<String> {
             json(MessagesLost { peer_id, count, first, last })
         }
         Event::Unconfirmed { numbers } => json(Unconfirmed { numbers }),
+        Event::MessagesMissed { count } => json(MessagesMissed { count }),
         Event::Payload(_) => None,
         Event::KeyFrameWanted { publication_id, encoding } => {
             json(KeyFrameWanted { publication_id, encoding })

@@ -396,6 +396,7 @@ pub fn reference() -> String {
         event::Undelivered,
         event::MessagesLost,
         event::Unconfirmed,
+        event::MessagesMissed,
         event::KeyFrameWanted,
         event::Target,
         event::Transport,

@@ -142,6 +142,14 @@ impl<R: Random> Client<R> {
         }
         let (peer_id, peers) = (session.peer_id, session.peers);
         self.event(Event::Joined { peer_id, resumed, peers });
+        if resumed {
+            let lost = session.messages_gone.saturating_sub(self.seen);
+            self.seen += lost;
+            let count = (!session.messages_uncertain).then_some(lost);
+            if count != Some(0) {
+                self.event(Event::MessagesMissed { count });
+            }
+        }
         self.publish_missing();
         self.subscribe_found();
     }
