@@ -447,7 +447,11 @@ impl<F: FnMut(Event)> Service<F> {
             Turn::Connected(Ok((link, node, relay))) => {
                 self.link = link;
                 self.udp.relay = relay;
-                self.shared.core().on_link(now, node);
+                let mut core = self.shared.core();
+                match node.filter(|_| matches!(self.link, Link::Quic(_))) {
+                    Some(node) => core.on_link_over_udp(now, node),
+                    None => core.on_link(now, node),
+                }
             }
             Turn::Connected(Err(error)) | Turn::Bytes(Err(error)) => {
                 self.link = Link::None;

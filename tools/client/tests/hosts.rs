@@ -21,6 +21,7 @@ const PORT: u16 = 8443;
 const AUDIO: u16 = 5000;
 const VIDEO: u16 = 5002;
 const FURTHER: u16 = 3478;
+const QUIC: u16 = 8444;
 /// How long anything may take that has no bound of its own.
 const PATIENCE: Duration = Duration::from_secs(30);
 const FRAME: Duration = Duration::from_millis(20);
@@ -173,7 +174,7 @@ impl Drop for Part {
     }
 }
 
-/// Plays a part, where this program is one. `part`: "node FOLDER LEFT RIGHT", with "ports" behind it for all there are, or "client WHO HOST FOLDER RELAYED".
+/// Plays a part, where this program is one. `part`: "node FOLDER LEFT RIGHT", with "ports" behind it for all there are, or "client WHO HOST FOLDER HOW": "direct", "relayed", or that with "quic".
 fn play(part: &str) {
     let words: Vec<&str> = part.split_whitespace().collect();
     match words.as_slice() {
@@ -181,23 +182,24 @@ fn play(part: &str) {
             let addresses = [left, right].map(|address| address.parse().unwrap());
             let ports = match rest {
                 ["ports"] => {
-                    Ports { any: PORT, audio: AUDIO, video: VIDEO, further: vec![FURTHER] }
+                    let further = vec![FURTHER];
+                    Ports { any: PORT, audio: AUDIO, video: VIDEO, further, ..Ports::default() }
                 }
-                _ => Ports { any: PORT, ..Ports::default() },
+                _ => Ports { any: PORT, quic: QUIC, ..Ports::default() },
             };
             let _node = Node::start_on(Path::new(folder), &addresses, Vec::new(), &ports);
             println!("\n@ {} 0", now_ms());
             let _end = std::io::stdin().read_to_end(&mut Vec::new());
         }
         ["client", who, host, folder, relayed] => {
-            client(who.parse().unwrap(), host, Path::new(folder), *relayed == "relayed");
+            client(who.parse().unwrap(), host, Path::new(folder), relayed);
         }
         other => panic!("{other:?}"),
     }
 }
 
 /// Talks and listens until its standard input ends.
-fn client(who: u8, host: &str, folder: &Path, relay_only: bool) {
+fn client(who: u8, host: &str, folder: &Path, how: &str) {
     let descriptor = Descriptor {
         config: Config {
             host: host.into(),
@@ -207,13 +209,13 @@ fn client(who: u8, host: &str, folder: &Path, relay_only: bool) {
             name: who.to_string(),
             client: "test/1".into(),
             profiles: Vec::new(),
-            relay_only,
+            relay_only: how != "direct",
             cluster: None,
         },
         trust: Trust::CaFile(folder.join("certificate.pem")),
         proxy: None,
         udp: true,
-        quic: None,
+        quic: (how == "quic").then_some(QUIC),
     };
     println!();
     let (to, events) = sync_channel(LINES);
@@ -507,6 +509,37 @@ fn where_udp_is_blocked_media_goes_by_tcp_and_comes_back() {
     let now = now_ms();
     let (at_ann, at_bob) = (ann.lost(2, released, now), bob.lost(1, released, now));
     assert!(at_ann.max(at_bob) <= 5, "100 ms of sound: {at_ann} and {at_bob} frames lost");
+    ann.end();
+    bob.end();
+}
+
+#[test]
+fn where_udp_ends_a_link_over_quic_does_not_hold_up_media() {
+    if let Ok(part) = std::env::var(PART) {
+        return play(&part);
+    }
+    let name = "hosts::where_udp_ends_a_link_over_quic_does_not_hold_up_media";
+    let Some(net) = Net::start(name, 97) else { return };
+    let mut ann = net.client(0, 1, "quic");
+    let mut bob = net.client(1, 2, "relayed");
+    ann.wait_for(0, State::UdpRelay);
+    bob.wait_for(0, State::UdpRelay);
+    ann.wait_for_both(0, 2);
+    bob.wait_for_both(0, 1);
+    settle();
+    net.hosts.block_udp_of_left(true).unwrap();
+    let cut = now_ms();
+    ann.wait(cut, |said| matches!(said, Said::State(State::Link | State::TcpRelay)));
+    for (member, other) in [(&mut ann, 2), (&mut bob, 1)] {
+        let is_sound = |said: &Said| matches!(said, Said::Heard(who, _) if *who == other);
+        // What was under way came within the first second.
+        let first = member.wait(cut + 1000, is_sound) - cut;
+        assert!(first <= bound(5000), "sound of {other} again after {first} ms");
+    }
+    net.hosts.block_udp_of_left(false).unwrap();
+    let released = now_ms();
+    let back = ann.wait_for(released, State::UdpRelay) - released;
+    assert!(back <= bound(10_000), "back on UDP after {back} ms");
     ann.end();
     bob.end();
 }

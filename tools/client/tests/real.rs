@@ -27,6 +27,7 @@ pub struct Ports {
     pub audio: u16,
     pub video: u16,
     pub further: Vec<u16>,
+    pub quic: u16,
 }
 
 impl Node {
@@ -95,7 +96,7 @@ impl Node {
         control.http.https_listen = listen.collect();
         control.http.certificate_names = addresses.iter().map(IpAddr::to_string).collect();
         control.http.http_listen.clear();
-        control.link.quic_listen = vec![SocketAddr::new(first, 0)];
+        control.link.quic_listen = vec![SocketAddr::new(first, ports.quic)];
         control.http.state_dir = folder.into();
         control.relay.rpc_socket = rpc_socket.clone();
         control.relay.ice_tcp = Some(framed);

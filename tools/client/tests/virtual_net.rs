@@ -98,6 +98,9 @@ pub struct World {
     pub node_away: bool,
     /// Links to this host are.
     pub away: Option<String>,
+    /// Links go over QUIC, where UDP gets through.
+    pub quic: bool,
+    over_quic: HashSet<usize>,
     /// Connections for framed media are refused.
     pub media_refused: bool,
     /// Whoever comes is sent there.
@@ -156,6 +159,8 @@ impl World {
             direct_blocked: false,
             node_away: false,
             away: None,
+            quic: false,
+            over_quic: HashSet::new(),
             media_refused: false,
             circle: None,
             loss: 0.0,
@@ -364,7 +369,12 @@ impl World {
             Delivery::LinkUp(at, link) => {
                 self.members[at].link = Some(link);
                 let ip = if self.to_other.contains(&link) { other } else { node };
-                self.members[at].client.on_link(self.now, Some(ip));
+                if self.quic && !self.udp_blocked {
+                    self.over_quic.insert(link);
+                    self.members[at].client.on_link_over_udp(self.now, ip);
+                } else {
+                    self.members[at].client.on_link(self.now, Some(ip));
+                }
                 self.outputs(at);
             }
             Delivery::Resolved(at, answer) => {
@@ -389,6 +399,8 @@ impl World {
                 }
             }
             Delivery::ToNode(link, _) if self.dead && !self.to_other.contains(&link) => {}
+            Delivery::ToNode(link, _) | Delivery::ToClient(_, link, _)
+                if self.udp_blocked && self.over_quic.contains(&link) => {}
             Delivery::ToNode(link, bytes) => {
                 if self.members.iter().any(|member| member.link == Some(link)) {
                     self.of_link(link).link_bytes(link, &bytes);
@@ -459,7 +471,9 @@ impl World {
                         // Nobody answers, and nobody says so.
                         continue;
                     }
-                    self.push(Delivery::LinkUp(at, self.links));
+                    // QUIC is waited for before TLS is opened.
+                    let quic = if self.quic && self.udp_blocked { ms(800) } else { ms(0) };
+                    self.push_after(quic, Delivery::LinkUp(at, self.links));
                 }
                 Output::Resolve(question) => {
                     let cnc = question.resolver.place.host;
@@ -490,7 +504,12 @@ impl World {
                         self.push(Delivery::ToNode(link, bytes));
                     }
                 }
-                Output::OpenMedia { .. } if self.media_refused => {
+                Output::OpenMedia { .. }
+                    if self.media_refused
+                        || self.members[at]
+                            .link
+                            .is_some_and(|link| self.over_quic.contains(&link)) =>
+                {
                     self.members[at].client.on_media_lost(self.now);
                 }
                 Output::OpenMedia { .. } => {
@@ -567,8 +586,12 @@ impl World {
     }
 
     fn push(&mut self, delivery: Delivery) {
+        self.push_after(Duration::ZERO, delivery);
+    }
+
+    fn push_after(&mut self, wait: Duration, delivery: Delivery) {
         self.order += 1;
-        self.queue.insert((self.now + LINE, self.order), delivery);
+        self.queue.insert((self.now + wait + LINE, self.order), delivery);
     }
 }
 

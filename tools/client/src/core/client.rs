@@ -131,6 +131,8 @@ pub struct Client<R> {
     /// The nodes that sent us on, one after the other.
     sent_on: Vec<Place>,
     heard: Duration,
+    /// What ends UDP ends the link.
+    link_is_over_udp: bool,
     pinged: bool,
     /// Since when the node is asked whether it lives.
     doubted: Option<Duration>,
@@ -175,6 +177,7 @@ impl<R: Random> Client<R> {
             home: None,
             sent_on: Vec::new(),
             heard: Duration::ZERO,
+            link_is_over_udp: false,
             pinged: false,
             doubted: None,
             seen: 0,
@@ -198,6 +201,7 @@ impl<R: Random> Client<R> {
     /// The link is open, to this address where it is known (not behind a proxy).
     pub fn on_link(&mut self, now: Duration, node: Option<IpAddr>) {
         (self.node, self.heard, self.pinged) = (node, now, false);
+        self.link_is_over_udp = false;
         self.frames = Frames::new();
         // Another node knows nothing of it.
         let session = self.session.as_ref().filter(|_| self.session_at == self.at);
@@ -215,6 +219,12 @@ impl<R: Random> Client<R> {
             relay_only: self.config.relay_only,
         };
         self.ask(Asked::Auth, client_message::Body::Auth(auth));
+    }
+
+    /// The same, over UDP: it is left as soon as all of that is silent.
+    pub fn on_link_over_udp(&mut self, now: Duration, node: IpAddr) {
+        self.on_link(now, Some(node));
+        self.link_is_over_udp = true;
     }
 
     /// Bytes of the link.

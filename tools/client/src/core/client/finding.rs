@@ -73,7 +73,8 @@ impl<R: Random> Client<R> {
         self.out.push_back(Output::Connect { host, port });
     }
 
-    /// Where there are other nodes, one that dies is to be found dead soon.
+    /// Where there are other nodes, one that dies is to be found dead soon; and where the link is over UDP, that UDP does
+    /// not get through any more: the next link is over TCP then.
     pub(super) fn watch(&mut self, now: Duration) {
         for handle in self.subscriptions.given_up(now) {
             self.event(Event::Refused { handle, error: Error::Unknown("publication") });
@@ -91,7 +92,7 @@ impl<R: Random> Client<R> {
             }
             Some(since) if since + verdict <= now => {
                 let why = "the node answers neither over the link nor where media goes: it is dead, \
-                           or this machine has no network";
+                           or this machine has no network, or UDP does not get through any more";
                 self.lose(now, timed_out(why));
             }
             Some(_) => {}
@@ -105,11 +106,13 @@ impl<R: Random> Client<R> {
 
     /// Since when the node is silent on all ways, and how long it may be once it was asked.
     fn silence(&self) -> Option<(Duration, Duration)> {
-        if self.search.is_none() || !matches!(self.link, Link::Joined) {
+        let is_asked = self.search.is_some() || self.link_is_over_udp;
+        if !is_asked || !matches!(self.link, Link::Joined) {
             return None;
         }
         let (since, is_tcp) = self.transport.silent_since()?;
-        Some((since.max(self.heard), if is_tcp { VERDICT_TCP } else { VERDICT }))
+        let is_slow = is_tcp && !self.link_is_over_udp;
+        Some((since.max(self.heard), if is_slow { VERDICT_TCP } else { VERDICT }))
     }
 
     pub(super) fn redirected(&mut self, now: Duration, redirect: v1::Redirect) {
@@ -226,6 +229,8 @@ impl<R: Random> Client<R> {
                 return self.subscriptions.unsubscribed(&request.subscription_id);
             }
             client_message::Body::SetPreferences(request) => {
+                let is_paused = request.preferences.is_some_and(|wanted| wanted.paused);
+                self.media.pause(&request.subscription_id, is_paused);
                 self.subscriptions.prefer(&request.subscription_id, request.preferences);
             }
             client_message::Body::SetMuted(request) => {
