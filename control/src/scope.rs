@@ -175,6 +175,8 @@ pub enum Notice {
     },
     /// The receiver's media may go to the other of two.
     Direct(direct::Offer),
+    /// What the other of two native clients takes of the receiver's publications from now on.
+    DirectWanted(Vec<String>),
     /// It may do so no longer, and why.
     DirectEnded(&'static str),
     /// The other of two browsers says how it is reached.

@@ -312,6 +312,7 @@ pub fn event(notice: &Notice) -> Option<Body> {
             Event::MediaLost(link::MediaLost { reason: reason.clone() })
         }
         Notice::Direct(offer) => return Some(Body::Direct(direct(offer))),
+        Notice::DirectWanted(ids) => return Some(Body::DirectWanted(wanted(ids))),
         Notice::DirectEnded(reason) => return Some(direct_ended(reason)),
         Notice::Lost(lost) => return Some(Body::MessagesLost(messages_lost(lost))),
         Notice::Quality(_)
@@ -336,6 +337,7 @@ pub fn direct(offer: &Offer) -> link::Direct {
         remote_ice: Some(credentials(&offer.remote)),
         local_ice: Some(credentials(&offer.local)),
         controlling: offer.controlling,
+        wanted: Some(wanted(&offer.wanted)),
     }
 }
 
@@ -343,6 +345,10 @@ pub fn direct(offer: &Offer) -> link::Direct {
 pub fn messages_lost(lost: &Lost) -> link::MessagesLost {
     let Lost { peer, count, first, last } = lost.clone();
     link::MessagesLost { peer_id: peer, count, first, last }
+}
+
+fn wanted(publications: &[String]) -> link::DirectWanted {
+    link::DirectWanted { publication_ids: publications.to_vec() }
 }
 
 /// Media does not go directly any more.

@@ -151,6 +151,14 @@ impl Allowed {
         Self { audio, video, screen }
     }
 
+    /// Whether there is something that this peer may not send, whatever it publishes.
+    pub fn excludes(&self, sender: &str) -> bool {
+        [&self.audio, &self.video, &self.screen].into_iter().any(|senders| match senders {
+            Senders::All => false,
+            Senders::Peers(peers) => !peers.contains(sender),
+        })
+    }
+
     /// Whether a peer may send this publication.
     pub fn allows(&self, sender: &str, publication: &PublicationView) -> bool {
         let senders = match MediaType::of(publication) {
@@ -204,6 +212,7 @@ mod tests {
         assert!(!allowed.allows("p-2", &screen) && !allowed.allows("p-2", &sound));
         allowed.change(spec(r#"{"screen": "all"}"#).unwrap()).unwrap();
         assert!(allowed.allows("p-1", &screen) && !allowed.allows("p-1", &camera));
+        assert!(allowed.excludes("p-1") && !allowed.excludes("p-2"));
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub enum Directly {
 pub struct Member<'a> {
     /// Who.
     pub peer: &'a str,
-    /// None for one that is not reached over UDP, or whose address nobody is to know.
+    /// None for one that is not reached over UDP, whose address nobody is to know, or who may not
+    /// get all that the other one sends.
     pub way: Option<Way>,
 }
 
@@ -51,6 +52,8 @@ pub struct Offer {
     pub local: IceCredentials,
     /// Who is told nominates.
     pub controlling: bool,
+    /// What the other one takes of who is told, a native client.
+    pub wanted: Vec<String>,
 }
 
 impl fmt::Debug for Offer {
@@ -183,7 +186,7 @@ impl Pair {
         (!std::mem::replace(is_told, true)).then_some(*at)
     }
 
-    /// What one of the two was told; none for anybody else.
+    /// What one of the two was told, but for what is wanted; none for anybody else.
     pub fn offer(&self, peer: &str) -> Option<Offer> {
         let [one, other] = self.ends.as_ref()?;
         let (own, other, controlling) = match peer {
@@ -198,6 +201,7 @@ impl Pair {
             remote: other.ice.clone(),
             local: own.ice.clone(),
             controlling,
+            wanted: Vec::new(),
         })
     }
 
@@ -225,7 +229,7 @@ fn two<'a>(
         return Err("a third one came");
     }
     let (Some(a), Some(b)) = (one.way, other.way) else {
-        return Err("one of the two is not reached over UDP");
+        return Err("one of the two is not reached over UDP, or may not go directly");
     };
     match (a, b) {
         (Way::Told(a), Way::Told(b)) if a.is_ipv4() != b.is_ipv4() => {
@@ -244,7 +248,7 @@ mod tests {
 
     const LEFT: &str = "the other one left";
     const THIRD: &str = "a third one came";
-    const NO_UDP: &str = "one of the two is not reached over UDP";
+    const NO_UDP: &str = "one of the two is not reached over UDP, or may not go directly";
     const FAMILIES: &str = "one of the two has IPv4, the other IPv6";
     const KINDS: &str = "one of the two is a browser, the other is none";
 

@@ -14,7 +14,6 @@ use strait_proto::v1::candidate::Purpose;
 use tracing::debug;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::direct::Directly;
 use super::key::SessionKey;
 use super::native::{Encoding, Natives};
 use super::registry::{Scope, ScopeKey, Scopes};
@@ -249,11 +248,11 @@ impl Scope {
             return false;
         }
         roster.set_relay_peer(&memo.peer, Some(memo.relay_peer.clone()));
-        if memo.goes_directly {
-            roster.let_go_directly(&memo.peer, Directly::Native);
-        }
         for (view, _) in &memo.publications {
             roster.publish(&memo.peer, view.clone());
+        }
+        for (subscription, publication) in &memo.subscriptions {
+            roster.set_taken(&memo.peer, subscription, Some(publication));
         }
         drop(roster);
         let mut natives = self.natives();

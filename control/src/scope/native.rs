@@ -87,7 +87,9 @@ pub struct Native {
     stay: Stay,
     rtcp_ssrc: u32,
     media: Option<Media>,
-    allowed: Allowed,
+    allowed: Arc<Allowed>,
+    /// Its media may go to the other of two, who then knows its address.
+    directly: bool,
     /// The scope is this node's as long as it lives.
     _claim: Claim,
 }
@@ -205,9 +207,6 @@ impl Native {
         let admit = |scope: &Scope| scope.natives().admit(profiles);
         let claim = scopes.claim(&key).await?;
         let (scope, others, rtcp_ssrc) = scopes.enter(key, (peer, name), sink, admit)?;
-        if directly {
-            scope.roster().let_go_directly(peer, Directly::Native);
-        }
         let stay = scopes.note_joined(&scope, (peer, name), &identity.subject, "native");
         let mut native = Self {
             scopes: Arc::clone(scopes),
@@ -217,9 +216,11 @@ impl Native {
             stay,
             rtcp_ssrc,
             media: None,
-            allowed: Allowed::default(),
+            allowed: Arc::default(),
+            directly,
             _claim: claim,
         };
+        native.settle_directly();
         if let Err(fault) = native.connect().await {
             native.leave("the relay has no place").await;
             return Err(fault);
@@ -245,6 +246,8 @@ impl Native {
         let stay = scopes.notary().joined_before(&scope.life, &memo.stay, Moment::now());
         scopes.skip_transport(&memo.relay_peer);
         let OfNative { peer, relay_peer, rtcp_ssrc, publications, subscriptions, .. } = memo;
+        let allowed = Arc::new(Allowed::of_lists(memo.allowed));
+        scope.set_allowed(&peer, Arc::clone(&allowed));
         let media = Media {
             relay_peer,
             local,
@@ -255,7 +258,7 @@ impl Native {
                 .map(|(id, publication)| Subscription { id, publication })
                 .collect(),
         };
-        Some(Self {
+        let native = Self {
             scopes: Arc::clone(scopes),
             scope: Arc::clone(scope),
             identity,
@@ -263,9 +266,19 @@ impl Native {
             stay,
             rtcp_ssrc,
             media: Some(media),
-            allowed: Allowed::of_lists(memo.allowed),
+            allowed,
+            directly: memo.goes_directly,
             _claim: claim,
-        })
+        };
+        native.settle_directly();
+        Some(native)
+    }
+
+    /// What comes past the relay is no business of its: who may not subscribe gets nothing so.
+    fn settle_directly(&self) {
+        let may = self.directly && self.identity.check_subscribe().is_ok();
+        let directly = if may { Directly::Native } else { Directly::No };
+        self.scope.let_go_directly(&self.peer, directly);
     }
 
     /// What [`Native::recall`] needs, and whether some of it is left out; none without a transport.
@@ -273,11 +286,11 @@ impl Native {
         let media = self.media.as_ref()?;
         // As it is now it would be another one every ten seconds.
         let stay = self.scopes.notary().begun(self.stay)?;
-        let (view, goes_directly, (allowed, is_cut)) = {
+        let (view, (allowed, is_cut)) = {
             let roster = self.scope.roster();
             let is_there = |peer: &str| roster.sink(peer).is_some();
             let allowed = self.allowed.to_lists(is_there, limits::MEMO_SENDERS_BYTES);
-            (roster.view(&self.peer)?, roster.goes_directly(&self.peer), allowed)
+            (roster.view(&self.peer)?, allowed)
         };
         let natives = self.scope.natives();
         let encodings = |id: &str| natives.encodings.get(id).into_iter().flatten().map(memo::pair);
@@ -304,7 +317,7 @@ impl Native {
                 .map(|one| (one.id.clone(), one.publication.clone()))
                 .collect(),
             allowed,
-            goes_directly,
+            goes_directly: self.directly,
         };
         Some((memo, is_cut))
     }
@@ -377,6 +390,7 @@ impl Native {
             }
         }
         self.identity = identity;
+        self.settle_directly();
         Ok(())
     }
 
@@ -556,7 +570,11 @@ impl Native {
             preferences,
             as_sent,
         };
+        let is_paused = request.preferences.as_ref().is_some_and(|wanted| wanted.paused);
         let (ssrc, rtx_ssrc) = self.scopes.relay.subscribe(request).await?;
+        if !is_paused {
+            self.scope.set_taken(&self.peer, &id, Some(publication));
+        }
         media.subscriptions.push(Subscription { id: id.clone(), publication: publication.into() });
         let sent = match encodings.first() {
             Some(own) if as_sent => *own,
@@ -574,6 +592,7 @@ impl Native {
         if let Some(media) = &mut self.media {
             media.subscriptions.retain(|own| own.id != subscription);
         }
+        self.scope.set_taken(&self.peer, subscription, None);
         self.scopes.relay.unsubscribe(&self.scope.relay_id, subscription).await
     }
 
@@ -586,17 +605,21 @@ impl Native {
         subscription: &str,
         preferences: v1::Preferences,
     ) -> Result<(), Fault> {
-        self.check_subscription(subscription)?;
-        let relay = &self.scopes.relay;
-        relay.set_preferences(&self.scope.relay_id, subscription, preferences).await
+        let publication = self.check_subscription(subscription)?;
+        let (relay, paused) = (&self.scopes.relay, preferences.paused);
+        relay.set_preferences(&self.scope.relay_id, subscription, preferences).await?;
+        self.scope.set_taken(&self.peer, subscription, (!paused).then_some(publication));
+        Ok(())
     }
 
-    /// Says from whom the client takes what. Subscriptions to what is not allowed any more end.
+    /// Says from whom the client takes what. Subscriptions to what is not allowed any more end: those
+    /// that are returned.
     ///
     /// # Errors
     /// As [`Allowed::change`]; the relay's refusal.
-    pub async fn allow(&mut self, spec: AllowSpec) -> Result<(), Fault> {
-        self.allowed.change(spec)?;
+    pub async fn allow(&mut self, spec: AllowSpec) -> Result<Vec<String>, Fault> {
+        Arc::make_mut(&mut self.allowed).change(spec)?;
+        self.scope.set_allowed(&self.peer, Arc::clone(&self.allowed));
         let refused: Vec<String> = {
             let roster = self.scope.roster();
             let subscriptions = self.media.iter().flat_map(|media| &media.subscriptions);
@@ -606,10 +629,10 @@ impl Native {
             });
             refused.map(|subscription| subscription.id.clone()).collect()
         };
-        for subscription in refused {
-            self.unsubscribe(&subscription).await?;
+        for subscription in &refused {
+            self.unsubscribe(subscription).await?;
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// A publication of somebody else's ended: so do subscriptions to it.
@@ -676,9 +699,11 @@ impl Native {
         })
     }
 
-    fn check_subscription(&self, subscription: &str) -> Result<(), Fault> {
+    /// The publication that it is to.
+    fn check_subscription(&self, subscription: &str) -> Result<&str, Fault> {
         let mut own = self.media.iter().flat_map(|media| &media.subscriptions);
-        own.any(|own| own.id == subscription).then_some(()).ok_or_else(|| {
+        let own = own.find(|own| own.id == subscription).map(|own| own.publication.as_str());
+        own.ok_or_else(|| {
             Fault::not_found(format!(
                 "{subscription} is no subscription of yours; it ended with its publication, or \
                  the identifier is wrong"

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use strait_proto::v1;
 use tracing::warn;
 
+use super::allowed::Allowed;
 use super::at_relay::AtRelay;
 use super::channels::Channels;
 use super::direct::Directly;
@@ -614,6 +615,22 @@ impl Scope {
         let mut roster = self.roster();
         roster.let_go_directly(peer, directly);
         self.settle_in_time(&mut roster);
+    }
+
+    /// Says from whom a native client takes what: where it does not take all of the other of two,
+    /// none of it is to come past the relay.
+    pub(super) fn set_allowed(self: &Arc<Self>, peer: &str, allowed: Arc<Allowed>) {
+        let mut roster = self.roster();
+        roster.set_allowed(peer, allowed);
+        self.settle_in_time(&mut roster);
+    }
+
+    /// As [`Roster::set_taken`], and tells it.
+    pub(super) fn set_taken(&self, peer: &str, subscription: &str, publication: Option<&str>) {
+        let mut roster = self.roster();
+        if let Some((sink, wanted)) = roster.set_taken(peer, subscription, publication) {
+            sink.send(&Arc::new(Notice::DirectWanted(wanted)));
+        }
     }
 
     /// As [`settle`], and once more when two that have to wait may begin.

@@ -1,9 +1,11 @@
 //! Presence: the members of a scope and what they publish. Pure state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::allowed::Allowed;
 use super::direct::{self, Allowance, Directly, Pair, Way};
 use super::{PeerView, PublicationView, Speakers};
 use crate::fault::Fault;
@@ -38,6 +40,10 @@ struct Member<S> {
     directly: Directly,
     /// What it may signal to the other of two, whichever pair that is.
     signals: Allowance,
+    /// From whom it takes what, where it is a native client.
+    allowed: Arc<Allowed>,
+    /// What such a one subscribes to and does not pause: subscription and publication.
+    taken: BTreeMap<String, String>,
     publications: Vec<PublicationView>,
     sink: S,
 }
@@ -72,6 +78,8 @@ impl<S> Roster<S> {
             reached: None,
             directly: Directly::No,
             signals: Allowance::default(),
+            allowed: Arc::default(),
+            taken: BTreeMap::new(),
             publications: Vec::new(),
             sink,
         };
@@ -122,6 +130,7 @@ impl<S> Roster<S> {
     pub fn lose_media(&mut self, peer: &str) -> Vec<PublicationView> {
         let Some(member) = self.members.get_mut(peer) else { return Vec::new() };
         (member.relay_peer, member.reached) = (None, None);
+        member.taken.clear();
         let publications = std::mem::take(&mut member.publications);
         publications.iter().for_each(|p| self.forget_speaker(&p.publication));
         publications
@@ -192,9 +201,40 @@ impl<S> Roster<S> {
         }
     }
 
-    /// Whether it was said so.
-    pub fn goes_directly(&self, peer: &str) -> bool {
-        self.members.get(peer).is_some_and(|member| member.directly == Directly::Native)
+    /// Says from whom a native client takes what.
+    pub fn set_allowed(&mut self, peer: &str, allowed: Arc<Allowed>) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.allowed = allowed;
+        }
+    }
+
+    /// Notes that a native client takes a publication for a subscription, or nothing. Returns who is
+    /// to hear of it, and what is wanted now: the other of two, where media goes directly.
+    pub fn set_taken(
+        &mut self,
+        peer: &str,
+        subscription: &str,
+        publication: Option<&str>,
+    ) -> Option<(&S, Vec<String>)> {
+        let other = self.pair.offer(peer).map(|offer| offer.peer);
+        let before = other.as_ref().map(|_| self.wanted_by(peer));
+        let Member { taken, publications, .. } = self.members.get_mut(peer)?;
+        // Its own it gets back from the relay.
+        let is_own = |id: &&str| publications.iter().any(|own| own.publication == *id);
+        match publication.filter(|id| !is_own(id)) {
+            Some(publication) => taken.insert(subscription.into(), publication.into()),
+            None => taken.remove(subscription),
+        };
+        let wanted = before.and_then(|before| {
+            let wanted = self.wanted_by(peer);
+            (wanted != before).then_some(wanted)
+        })?;
+        Some((self.sink(&other?)?, wanted))
+    }
+
+    fn wanted_by(&self, peer: &str) -> Vec<String> {
+        let taken = self.members.get(peer).into_iter().flat_map(|member| member.taken.values());
+        taken.collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 
     /// As [`Pair::settle`], with the members that are there.
@@ -203,8 +243,14 @@ impl<S> Roster<S> {
         now: Instant,
         fresh: impl FnMut() -> Option<IceCredentials>,
     ) -> Vec<(String, direct::Told)> {
+        // It matters between two alone.
+        let excludes_other = |peer: &str, allowed: &Allowed| {
+            let mut two = self.members.keys().take(2);
+            two.any(|other| other != peer && allowed.excludes(other))
+        };
         let members = self.members.iter().map(|(peer, member)| {
             let reached = member.reached.filter(|at| !at.is_tcp);
+            let reached = reached.filter(|_| !excludes_other(peer, &member.allowed));
             let way = reached.and_then(|at| match member.directly {
                 Directly::No => None,
                 Directly::Native => at.place.map(Way::Told),
@@ -212,7 +258,13 @@ impl<S> Roster<S> {
             });
             direct::Member { peer, way }
         });
-        self.pair.settle(now, members, fresh)
+        let mut all = self.pair.settle(now, members, fresh);
+        for (_, told) in &mut all {
+            if let direct::Told::Offered(offer) = told {
+                offer.wanted = self.wanted_by(&offer.peer);
+            }
+        }
+        all
     }
 
     /// As [`Pair::due`].
@@ -222,7 +274,8 @@ impl<S> Roster<S> {
 
     /// What a member was told of the other of two; none while media does not go directly.
     pub fn direct(&self, peer: &str) -> Option<direct::Offer> {
-        self.pair.offer(peer)
+        let offer = self.pair.offer(peer)?;
+        Some(direct::Offer { wanted: self.wanted_by(&offer.peer), ..offer })
     }
 
     /// As [`Pair::signal`]: where the notices of the one go whom it is for.

@@ -621,7 +621,8 @@ impl Session {
                 json!({"event": "media-lost", "reason": reason})
             }
             Notice::MediaLost { .. } => return, // of a transport that was replaced
-            Notice::KeyChanged => return,       // a browser has keys of its own
+            // A browser has keys of its own, and says to the other one what it does not want.
+            Notice::KeyChanged | Notice::DirectWanted(_) => return,
             Notice::Moved => return,
         };
         let Some(subsession) = self.subsessions.get(index) else { return };

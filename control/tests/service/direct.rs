@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use strait_control::auth::{Claims, Signer, mint};
 use strait_control::limits;
 use strait_link::v1::{
-    Auth, Authenticated, Direct, Leave, Ping, Publish, client_message::Body as Request,
-    server_message::Body, user_event::Body as Event,
+    AllowSenders, Auth, Authenticated, Direct, DirectWanted, Kind, Leave, Ping, Preferences,
+    Publish, SetPreferences, Subscribe, SubscriptionsEnded, Unsubscribe, auth::Credential,
+    client_message::Body as Request, server_message::Body, user_event::Body as Event,
 };
 use strait_proto::v1::{self, event::Event as Told, peer_left::Reason};
 
@@ -14,7 +15,7 @@ use crate::socket::Client;
 use crate::{CONFERENCE, PUBLISH, Service};
 
 const THIRD: &str = "a third one came";
-const NO_UDP: &str = "one of the two is not reached over UDP";
+const NO_UDP: &str = "one of the two is not reached over UDP, or may not go directly";
 
 impl Service {
     /// The scope at the relay, and a client's newest transport there.
@@ -368,6 +369,128 @@ async fn addresses_are_told_only_where_node_and_clients_want_it() {
     service.reach(&at_ann, "192.0.2.1:1000");
     service.reach(&at_bob, "192.0.2.2:2000");
     while !matches!(bob.event(), Event::Connected(_)) {}
+    nothing_said(&mut [&mut ann, &mut bob]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_subscribe_is_not_offered_what_comes_past_the_relay() {
+    let service = Service::start_tls(|_| {}).await;
+    let key = service.add_application("acme").await;
+    let token = |name: &str, subscribe: bool| {
+        let claims = Claims { subscribe, ..Claims::new("acme", name, "*", 4_000_000_000) };
+        mint(&claims, None, &Signer::Hs256(&key)).unwrap()
+    };
+    let join = |name: &str, subscribe: bool, session_id: &str| {
+        let mut link = service.link();
+        let credential = Some(Credential::Token(token(name, subscribe)));
+        let (session_id, reconnect) = (session_id.to_owned(), !session_id.is_empty());
+        let auth = Auth { credential, session_id, reconnect, ..auth("lobby", name) };
+        let joined = link.authenticate(auth).unwrap();
+        (link, joined)
+    };
+    let (mut ann, at_ann) = join("Ann", true, "");
+    let (mut bob, at_bob) = join("Bob", false, "");
+    service.reach(&at_ann, "192.0.2.1:1000");
+    service.reach(&at_bob, "192.0.2.2:2000");
+    while !matches!(bob.event(), Event::Connected(_)) {}
+    nothing_said(&mut [&mut ann, &mut bob]);
+    // Who comes back with another credential may what that one says.
+    bob.cut();
+    let (mut bob, resumed) = join("Bob", true, &at_bob.session_id);
+    assert!(resumed.resumed);
+    offers(&mut ann, &mut bob);
+    bob.cut();
+    let (mut bob, resumed) = join("Bob", false, &at_bob.session_id);
+    assert!(resumed.resumed && bob.direct().is_err());
+    assert_eq!(ann.direct(), Err(NO_UDP.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_take_all_of_the_other_goes_by_the_relay() {
+    let service = Service::start_tls(|_| {}).await;
+    let [(mut ann, at_ann), (mut bob, _)] = service.two();
+    offers(&mut ann, &mut bob);
+    let publish = Publish { kind: 1, codec: "opus".into(), ..Publish::default() };
+    let Body::Published(voice) = ann.ask(Request::Publish(publish)).unwrap() else { panic!() };
+    let subscribe = Subscribe { publication_id: voice.publication_id, ..Subscribe::default() };
+    let Body::Subscribed(heard) = bob.ask(Request::Subscribe(subscribe)).unwrap() else { panic!() };
+    assert_eq!(ann.wanted().len(), 1);
+    let allow = |peer_ids: &[&String]| {
+        let peer_ids = peer_ids.iter().map(|peer| (*peer).clone()).collect();
+        let everybody = false;
+        Request::AllowSenders(AllowSenders { kind: Kind::Audio.into(), everybody, peer_ids })
+    };
+    // Her alone is all that there is.
+    assert_eq!(bob.ask(allow(&[&at_ann.peer_id])), Ok(Body::Done(Default::default())));
+    nothing_said(&mut [&mut ann, &mut bob]);
+    bob.request(allow(&[]));
+    let said = loop {
+        match bob.next() {
+            Some(Body::Event(_) | Body::Ping(_)) => {}
+            said => break said,
+        }
+    };
+    let subscription_ids = vec![heard.subscription_id];
+    let ended = Body::SubscriptionsEnded(SubscriptionsEnded { subscription_ids });
+    assert_eq!(said, Some(ended));
+    assert_eq!(bob.answer(), Ok(Body::Done(Default::default())));
+    self::ended(&mut ann, &mut bob, NO_UDP);
+    nothing_said(&mut [&mut ann, &mut bob]);
+    bob.tell(allow(&[&at_ann.peer_id]));
+    let [to_ann, _] = offers(&mut ann, &mut bob);
+    assert_eq!(to_ann.wanted, Some(DirectWanted::default()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_two_is_told_what_the_other_takes() {
+    let service = Service::start_tls(|_| {}).await;
+    let (mut ann, at_ann) = service.join("lobby", "Ann");
+    let publish = |ann: &mut Native| {
+        let publish = Publish { kind: 1, codec: "opus".into(), ..Publish::default() };
+        match ann.ask(Request::Publish(publish)).unwrap() {
+            Body::Published(published) => published.publication_id,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut ids = [publish(&mut ann), publish(&mut ann)];
+    ids.sort_unstable();
+    let (mut bob, at_bob) = service.join("lobby", "Bob");
+    let subscribe = |bob: &mut Native, id: &str, paused| {
+        let preferences = Some(Preferences { paused, ..Preferences::default() });
+        let publication_id = id.to_owned();
+        let subscribe = Subscribe { publication_id, preferences, ..Subscribe::default() };
+        match bob.ask(Request::Subscribe(subscribe)).unwrap() {
+            Body::Subscribed(subscribed) => subscribed.subscription_id,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = subscribe(&mut bob, &ids[0], false);
+    service.reach(&at_ann, "192.0.2.1:1000");
+    service.reach(&at_bob, "192.0.2.2:2000");
+    let [to_ann, to_bob] = offers(&mut ann, &mut bob);
+    assert_eq!(to_ann.wanted.unwrap().publication_ids, ids[..1]);
+    assert_eq!(to_bob.wanted, Some(DirectWanted::default()));
+    let second = subscribe(&mut bob, &ids[1], true);
+    nothing_said(&mut [&mut ann]);
+    let prefer = |bob: &mut Native, subscription_id: &str, paused| {
+        let preferences = Some(Preferences { paused, ..Preferences::default() });
+        let subscription_id = subscription_id.to_owned();
+        bob.ask(Request::SetPreferences(SetPreferences { subscription_id, preferences })).unwrap();
+    };
+    prefer(&mut bob, &second, false);
+    assert_eq!(ann.wanted(), ids);
+    prefer(&mut bob, &first, true);
+    assert_eq!(ann.wanted(), ids[1..]);
+    // Who comes back is told how it stands.
+    ann.cut();
+    bob.ask(Request::Unsubscribe(Unsubscribe { subscription_id: second })).unwrap();
+    let mut ann = service.link();
+    let session_id = at_ann.session_id;
+    let auth = Auth { session_id, reconnect: true, ..auth("lobby", "Ann") };
+    assert!(ann.authenticate(auth).unwrap().resumed);
+    assert_eq!(ann.direct().unwrap().wanted, Some(DirectWanted::default()));
+    prefer(&mut bob, &first, false);
+    assert_eq!(ann.wanted(), ids[..1]);
     nothing_said(&mut [&mut ann, &mut bob]);
 }
 

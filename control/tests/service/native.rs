@@ -142,7 +142,7 @@ impl Native {
             match self.next().expect("an event") {
                 Body::Event(event) => return event.body.expect("a known event"),
                 Body::Ping(_) | Body::MessagesTaken(_) | Body::Media(_) | Body::KeyChanged(_) => {}
-                Body::Direct(_) | Body::DirectEnded(_) => {}
+                Body::Direct(_) | Body::DirectEnded(_) | Body::DirectWanted(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -160,13 +160,24 @@ impl Native {
         }
     }
 
+    /// What the other of two takes from now on, which is said next.
+    pub fn wanted(&mut self) -> Vec<String> {
+        loop {
+            match self.next().expect("what is wanted") {
+                Body::DirectWanted(wanted) => return wanted.publication_ids,
+                Body::Ping(_) | Body::Event(_) | Body::MessagesTaken(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     /// The next session key.
     pub fn key(&mut self) -> SessionKey {
         loop {
             match self.next().expect("a key") {
                 Body::KeyChanged(key) => return key,
                 Body::Event(_) | Body::Ping(_) | Body::MessagesTaken(_) | Body::Media(_) => {}
-                Body::Direct(_) | Body::DirectEnded(_) => {}
+                Body::Direct(_) | Body::DirectEnded(_) | Body::DirectWanted(_) => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -202,6 +202,8 @@ impl Client {
             | Body::Pong(_)
             | Body::Direct(_)
             | Body::DirectEnded(_)
+            | Body::DirectWanted(_)
+            | Body::SubscriptionsEnded(_)
             | Body::KeyChanged(_) => {}
             other => panic!("nobody asked for {other:?}"),
         }

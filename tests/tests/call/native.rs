@@ -173,7 +173,8 @@ impl Client {
             loop {
                 match self.link.next().expect("a packet") {
                     Body::Media(media) => return Some(media.packet),
-                    Body::Event(_) | Body::Ping(_) | Body::Direct(_) | Body::DirectEnded(_) => {}
+                    Body::Event(_) | Body::Ping(_) => {}
+                    Body::Direct(_) | Body::DirectEnded(_) | Body::DirectWanted(_) => {}
                     other => panic!("{other:?}"),
                 }
             }

@@ -193,6 +193,20 @@ impl FakeNode {
         self.tell(at, 0, server_message::Body::MessagesLost(lost));
     }
 
+    /// Tells one of them what the other one takes of it.
+    pub fn tell_wanted(&mut self, at: usize, publications: &[&str]) {
+        let publication_ids = publications.iter().map(ToString::to_string).collect();
+        let wanted = v1::DirectWanted { publication_ids };
+        self.tell(at, 0, server_message::Body::DirectWanted(wanted));
+    }
+
+    /// Tells one of them that its subscription ended.
+    pub fn end_subscription(&mut self, at: usize, subscription: &str) {
+        let subscription_ids = vec![subscription.to_owned()];
+        let ended = v1::SubscriptionsEnded { subscription_ids };
+        self.tell(at, 0, server_message::Body::SubscriptionsEnded(ended));
+    }
+
     /// A packet of a connection for framed media, the first of which is a check.
     pub fn framed(&mut self, connection: usize, bytes: &[u8]) {
         if classify(bytes) == Kind::Stun {
@@ -218,6 +232,7 @@ impl FakeNode {
                 remote_ice: Some(ice(format!("direct{other}"))),
                 local_ice: Some(ice(format!("direct{at}"))),
                 controlling: at == 0,
+                wanted: None,
             };
             self.tell(at, 0, server_message::Body::Direct(direct));
         }

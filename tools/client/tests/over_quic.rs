@@ -24,11 +24,11 @@ fn a_link_over_quic_is_left_with_udp_and_media_goes_by_tcp_within_five_seconds()
             assert_eq!(member.transport(), State::TcpRelay, "seed {seed}");
             let after = member.heard.iter().find(|(at, _)| *at > cut + ms(100)).unwrap().0;
             assert!(after < cut + ms(4000), "seed {seed}: {:?}", after - cut);
-            let joined = member.events.iter().filter_map(|(at, event)| match event {
+            let mut joined = member.events.iter().filter_map(|(at, event)| match event {
                 Event::Joined { resumed, .. } => Some((*at, *resumed)),
                 _ => None,
             });
-            let (back, resumed) = joined.last().unwrap();
+            let (back, resumed) = joined.next_back().unwrap();
             assert!(resumed && back < cut + ms(5000), "seed {seed}: {:?}", back - cut);
         }
         world.udp_blocked = false;

@@ -164,7 +164,11 @@ impl Session {
                 Ok(done)
             }
             Request::AllowSenders(allow) => {
-                self.native.allow(convert::allow(allow)?).await?;
+                let subscription_ids = self.native.allow(convert::allow(allow)?).await?;
+                if !subscription_ids.is_empty() {
+                    let ended = link::SubscriptionsEnded { subscription_ids };
+                    self.tell(Body::SubscriptionsEnded(ended));
+                }
                 Ok(done)
             }
             Request::GetStatistics(_) => {

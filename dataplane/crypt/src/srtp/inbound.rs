@@ -58,6 +58,18 @@ impl Inbound {
     /// # Errors
     /// Why the packet is to be dropped. After [`Error::Unauthentic`] its bytes are undefined.
     pub fn unprotect_rtp(&mut self, packet: &mut [u8]) -> Result<usize, Error> {
+        self.unprotect_rtp_later(packet, 0)
+    }
+
+    /// The same, where the sender's numbers wrapped so many times more than what was heard of it tells.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unprotect_rtp_later(
+        &mut self,
+        packet: &mut [u8],
+        rollovers: u32,
+    ) -> Result<usize, Error> {
         let header_len = rtp_header_len(packet).ok_or(Error::Malformed)?;
         let (seq, ssrc) = rtp_seq_ssrc(packet).ok_or(Error::Malformed)?;
         let len = packet.len().checked_sub(self.ciphers.rtp.tag_len()).ok_or(Error::Malformed)?;
@@ -67,13 +79,13 @@ impl Inbound {
         let index = match found {
             Ok(slot) => {
                 let window = self.rtp_windows.get(slot).ok_or(Error::Malformed)?;
-                let index = window.guess(seq).ok_or(Error::TooOld)?;
+                let index = window.guess_later(seq, rollovers).ok_or(Error::TooOld)?;
                 window.check(index)?;
                 index
             }
             Err(_) => {
                 self.rtp_windows.check_room()?;
-                u64::from(seq)
+                u64::from(rollovers) << 16 | u64::from(seq)
             }
         };
 

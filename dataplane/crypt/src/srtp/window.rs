@@ -28,8 +28,14 @@ impl<const WORDS: usize> Window<WORDS> {
     /// The 48-bit index that a sequence number most likely stands for: the nearest to the highest (RFC 3711 section
     /// 3.3.1). `None` where that would be before the first packet of a rollover counter of 0.
     pub(crate) fn guess(&self, seq: u16) -> Option<u64> {
+        self.guess_later(seq, 0)
+    }
+
+    /// The same, where the sender's numbers wrapped so many times more than what was heard tells.
+    pub(crate) fn guess_later(&self, seq: u16, rollovers: u32) -> Option<u64> {
         let distance = seq.wrapping_sub(self.highest as u16) as i16;
-        self.highest.checked_add_signed(i64::from(distance))
+        let highest = self.highest.checked_add(u64::from(rollovers) << 16)?;
+        highest.checked_add_signed(i64::from(distance))
     }
 
     /// Whether `index` is new.

@@ -203,6 +203,7 @@ impl Node {
                 remote_ice: Some(ice[1 - n].clone()),
                 local_ice: Some(ice[n].clone()),
                 controlling: n == 0,
+                wanted: None,
             };
             self.tell(own.0, 0, server_message::Body::Direct(direct));
         }

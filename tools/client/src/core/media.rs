@@ -6,7 +6,7 @@ use super::receiving::{Received, Receiving};
 use super::recent::{Before, Recent};
 use super::sending::{Extensions, Frame, Sending, Sent, Stream};
 use super::uplink::{Target, Uplink};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 use strait_crypt::srtp::{Error, Inbound, Outbound, PreparedKey, Profile};
 use strait_crypt::srtp::{RTCP_OVERHEAD_MAX, SharedKey};
@@ -46,6 +46,12 @@ pub enum Side {
 }
 /// SSRCs that are remembered after their subscription: with those in use they leave half of the room to others.
 const PAST_SSRCS: usize = 64;
+/// A sender that was not heard for so long may have wrapped its numbers meanwhile: 2^15 packets take longer.
+const UNHEARD: Duration = Duration::from_secs(2);
+/// Rollover counters that are tried then on a packet, which takes microseconds.
+const ROLLOVERS: u32 = 16;
+/// At most: two weeks of sound, some hours of much video.
+const ROLLOVERS_MAX: u32 = 1 << 10;
 /// Packets that open with no key and are kept: they may be under one that the node is about to tell, over a line that is
 /// slower than that of media. A quarter of a second of video at 8 Mbit/s.
 const EARLY: usize = 256;
@@ -89,6 +95,11 @@ struct Incoming {
     others: Vec<u32>,
     recent: Recent,
     receiving: Receiving,
+    /// When a packet opened last, and by how much its rollover counter is tried to be higher next.
+    opened: Option<Duration>,
+    rollovers: u32,
+    /// What still comes is not given to the application.
+    is_paused: bool,
 }
 
 /// How what is sent to one side fares.
@@ -127,6 +138,8 @@ pub struct Media {
     reports_due: Option<Duration>,
     to_node: Towards,
     to_other: Towards,
+    /// The publications that the other of two takes; none where the node does not say.
+    wanted: Option<HashSet<String>>,
     /// Media goes directly alone, as far as targets know.
     is_direct: bool,
     /// From when the node's reports are about what went by it alone.
@@ -272,6 +285,9 @@ impl Media {
                     others,
                     recent: Recent::default(),
                     receiving: Receiving::new(clock),
+                    opened: None,
+                    rollovers: 1,
+                    is_paused: false,
                 };
                 self.incoming.insert(of, incoming);
             }
@@ -281,6 +297,28 @@ impl Media {
     /// It is over.
     pub fn unsubscribe(&mut self, subscription_id: &str) {
         self.end_receiving(|id| id == subscription_id);
+    }
+
+    /// It is paused, or goes on.
+    pub fn pause(&mut self, subscription_id: &str, is_paused: bool) {
+        let all = self.incoming.values_mut();
+        all.filter(|one| one.subscription_id == subscription_id)
+            .for_each(|one| one.is_paused = is_paused);
+    }
+
+    /// The other of two takes these publications. None: the node does not say.
+    pub fn set_wanted(&mut self, wanted: Option<v1::DirectWanted>) {
+        self.wanted = wanted.map(|wanted| wanted.publication_ids.into_iter().collect());
+    }
+
+    /// Whether the other of two takes the publication that a packet is of.
+    #[must_use]
+    pub fn is_wanted(&self, packet: &[u8]) -> bool {
+        let Some(wanted) = &self.wanted else { return true };
+        let Ok(header) = rtp::Header::parse(packet) else { return false };
+        let mut all = self.sending.iter();
+        let of = all.find(|(_, sending)| sending.ssrcs().contains(&header.ssrc()));
+        of.is_some_and(|(id, _)| wanted.contains(id))
     }
 
     /// The packet for a frame of a publication's encoding, protected, and its transport-wide number. None where there is no
@@ -325,7 +363,7 @@ impl Media {
         let sealed = bytes.clone();
         let kind = classify(&bytes);
         let opened = match kind {
-            Kind::Rtp => inbound.unprotect_rtp(&mut bytes),
+            Kind::Rtp => open(now, inbound, &mut self.incoming, &mut bytes, &sealed),
             Kind::Rtcp => inbound.unprotect_rtcp(&mut bytes),
             _ => Err(Error::Malformed),
         };
@@ -407,7 +445,8 @@ impl Media {
         let incoming = self.incoming.get_mut(&header.ssrc())?;
         incoming.others = others;
         // What only probes holds nothing.
-        (before == Before::Not && !payload.is_empty()).then(|| Payload {
+        let is_news = before == Before::Not && !payload.is_empty();
+        (is_news && !incoming.is_paused).then(|| Payload {
             subscription_id: incoming.subscription_id.clone(),
             ssrc: incoming.ssrc,
             seq: header.seq(),
@@ -686,6 +725,33 @@ impl Towards {
         *word = if is_open { *word | bit } else { *word & !bit };
         was_open
     }
+}
+
+/// Opens a packet of RTP. How often the numbers of a sender wrapped that was not heard, nobody says: it is tried.
+fn open(
+    now: Duration,
+    inbound: &mut Inbound,
+    incoming: &mut HashMap<u32, Incoming>,
+    bytes: &mut [u8],
+    sealed: &[u8],
+) -> Result<usize, Error> {
+    let opened = inbound.unprotect_rtp(bytes);
+    let ssrc = rtp::Header::parse(sealed).map_err(|_| Error::Malformed)?.ssrc();
+    let Some(incoming) = incoming.get_mut(&ssrc) else { return opened };
+    if opened.is_ok() {
+        (incoming.opened, incoming.rollovers) = (Some(now), 1);
+    } else if incoming.opened.is_none_or(|at| at + UNHEARD <= now) {
+        for _ in 0..ROLLOVERS {
+            let rollovers = incoming.rollovers;
+            incoming.rollovers = rollovers % ROLLOVERS_MAX + 1;
+            bytes.copy_from_slice(sealed);
+            if let Ok(len) = inbound.unprotect_rtp_later(bytes, rollovers) {
+                (incoming.opened, incoming.rollovers) = (Some(now), 1);
+                return Ok(len);
+            }
+        }
+    }
+    opened
 }
 
 /// Whether the node told the key that is in use.

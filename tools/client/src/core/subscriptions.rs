@@ -195,6 +195,13 @@ impl Subscriptions {
         }
     }
 
+    /// Whether the application said so, maybe on the node before.
+    pub(super) fn is_paused(&self, subscription_id: &str) -> bool {
+        let is_it = |one: &&Kept| one.id == subscription_id;
+        let preferences = self.kept.iter().find(is_it).and_then(|one| one.request.preferences);
+        preferences.is_some_and(|wanted| wanted.paused)
+    }
+
     /// What is to be asked for now: its publication is here, and nobody else of the same name has it.
     pub(super) fn found(&mut self) -> Vec<(Handle, v1::Subscribe)> {
         let mut found = Vec::new();

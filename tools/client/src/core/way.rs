@@ -268,8 +268,8 @@ impl Transport {
     /// Since when the node has not answered on the way that is in use to it, and whether that is TCP.
     #[must_use]
     pub fn silent_since(&self) -> Option<(Duration, bool)> {
-        let relayed = State { direct: Direct::None, ..self.state }.ways();
-        let (way, is_tcp) = if relayed.udp { (&self.udp, false) } else { (&self.tcp, true) };
+        let (way, is_tcp) =
+            if self.ways_to_node().udp { (&self.udp, false) } else { (&self.tcp, true) };
         way.as_ref().and_then(Checks::silent_since).map(|since| (since, is_tcp))
     }
 
@@ -293,11 +293,16 @@ impl Transport {
         !is_of(&self.udp) && is_of(&self.direct)
     }
 
-    /// Sends a packet of media by whatever ways it goes now, which are returned.
-    pub fn send(&mut self, kind: v1::Kind, packet: Vec<u8>) -> Ways {
+    /// Sends a packet of media by whatever ways it goes now, which are returned. Not `directly`: to the node, which knows
+    /// who takes it.
+    pub fn send(&mut self, kind: v1::Kind, packet: Vec<u8>, directly: bool) -> Ways {
         let seq = packet.get(2..4).and_then(|seq| seq.try_into().ok()).map(u16::from_be_bytes);
         let is_mark = seq.is_some_and(|seq| seq.is_multiple_of(MARK));
-        let ways = if is_mark { self.all_ways() } else { self.state.ways() };
+        let ways = match directly {
+            false => self.ways_to_node(),
+            true if is_mark => self.all_ways(),
+            true => self.state.ways(),
+        };
         self.send_by(ways, kind, packet);
         ways
     }
@@ -316,8 +321,11 @@ impl Transport {
 
     /// Those of media, and that to the node.
     fn all_ways(&self) -> Ways {
-        let relayed = State { direct: Direct::None, ..self.state }.ways();
-        Ways { direct: self.state.ways().direct, ..relayed }
+        Ways { direct: self.state.ways().direct, ..self.ways_to_node() }
+    }
+
+    fn ways_to_node(&self) -> Ways {
+        State { direct: Direct::None, ..self.state }.ways()
     }
 
     fn send_by(&mut self, ways: Ways, kind: v1::Kind, packet: Vec<u8>) {

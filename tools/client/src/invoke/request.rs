@@ -88,7 +88,7 @@ records! { Deserialize:
     SetPreferences "set_preferences" => "`handle`; then `done` or `refused`." {
         /// Of `subscribed`.
         subscription_id: String,
-        /// Nothing is to be sent now.
+        /// Nothing is to be sent now, and nothing is given to the application.
         paused: Option<bool>,
         /// The highest simulcast layer, 0 the smallest.
         layer_max: Option<u32>,
@@ -99,7 +99,8 @@ records! { Deserialize:
         /// Before all that is not.
         pinned: Option<bool>,
     }
-    /// Whose streams of a kind may be subscribed to; at first everybody's.
+    /// Whose streams of a kind may be subscribed to; at first everybody's. Subscriptions to others end, without an event, and what
+    /// came directly comes by the node.
     AllowSenders "allow_senders" => "`handle`; then `done` or `refused`." {
         /// Sound or pictures; screens and their sound go with pictures.
         kind: Kind,

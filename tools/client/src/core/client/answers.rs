@@ -47,6 +47,7 @@ impl<R: Random> Client<R> {
                     // What comes directly from the publisher; the same with `as_sent`.
                     self.media.subscribe(&id, encoding.ssrc, encoding.rtx_ssrc, clock);
                 }
+                self.media.pause(&id, self.subscriptions.is_paused(&id));
                 self.event(Event::Subscribed { handle, subscription_id: id });
             }
             (Body::Done(_), Some(Asked::Other(handle))) => self.event(Event::Done { handle }),
@@ -81,8 +82,18 @@ impl<R: Random> Client<R> {
             }
             (Body::Media(media), _) => self.on_packet(now, None, media.packet),
             (Body::Redirect(redirect), _) => self.redirected(now, redirect),
-            (Body::Direct(direct), _) => self.transport.offer(now, &direct, &mut self.random),
+            (Body::Direct(mut direct), _) => {
+                self.media.set_wanted(direct.wanted.take());
+                self.transport.offer(now, &direct, &mut self.random);
+            }
+            (Body::DirectWanted(wanted), _) => self.media.set_wanted(Some(wanted)),
             (Body::DirectEnded(_), _) => self.transport.withdraw(now),
+            (Body::SubscriptionsEnded(ended), _) => {
+                for id in ended.subscription_ids {
+                    self.media.unsubscribe(&id);
+                    self.subscriptions.unsubscribed(&id);
+                }
+            }
             (Body::KeyChanged(mut key), _) => {
                 let changed = self.media.change_key(now, &key);
                 overwrite(&mut key);

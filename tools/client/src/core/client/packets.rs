@@ -43,7 +43,8 @@ impl<R: Random> Client<R> {
     }
 
     pub(super) fn transport_send(&mut self, kind: v1::Kind, number: u16, packet: Vec<u8>) {
-        let ways = self.transport.send(kind, packet);
+        let directly = self.media.is_wanted(&packet);
+        let ways = self.transport.send(kind, packet, directly);
         self.media.went(number, ways.udp || ways.tcp, ways.direct);
     }
 
