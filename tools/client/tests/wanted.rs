@@ -90,3 +90,14 @@ fn who_comes_when_the_numbers_of_the_other_wrapped_hears_it_all_the_same() {
         assert!(heard(&mut world) >= 49 && world.members[1].client.statistics().direct_packets > 0);
     }
 }
+
+#[test]
+fn who_heard_nothing_for_half_a_turn_of_the_numbers_hears_again() {
+    let mut world = two();
+    world.loss = 1.0;
+    (0..40_000).for_each(|_| world.say(0));
+    world.run(ms(2300));
+    world.loss = 0.0;
+    world.run(ms(1000));
+    assert!(heard(&mut world) >= 49);
+}
