@@ -125,7 +125,9 @@ async function captureScreen(
     throw new StraitError("unsupported", "this browser cannot share a screen");
   }
   const stream = await devices.getDisplayMedia({ video: constraints, audio: true });
-  const tracks = stream.getTracks();
+  // Chromium names the sound first.
+  const isSound = ({ kind }: MediaStreamTrack) => Number(kind === "audio");
+  const tracks = [...stream.getTracks()].sort((left, right) => isSound(left) - isSound(right));
   for (const track of tracks) {
     capturedAs.set(track, track.kind === "audio" ? "screen-audio" : "screen");
     // Text must stay sharp: rather fewer frames than fewer pixels.

@@ -12,7 +12,7 @@ export type ErrorKind =
   | "timeout"
   /** The scope was left, or the session is gone. */
   | "closed"
-  /** This browser, or this page (no HTTPS), cannot do it. */
+  /** This browser, this page (no HTTPS) or the SDK cannot do it: an argument may be wrong. */
   | "unsupported";
 
 /** Every error of the SDK: a kind, a code and a reason that a person can read. */

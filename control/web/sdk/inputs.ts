@@ -1,5 +1,7 @@
+import { checkPublish } from "./arguments.js";
 import { type CaptureSource, capture, stopIfCaptured } from "./capture.js";
 import { StraitError } from "./errors.js";
+import type { PublishOptions } from "./publication.js";
 
 /** What can be published: a device by name, a track, or a stream with all its tracks. */
 export type PublishInput =
@@ -8,11 +10,13 @@ export type PublishInput =
   | MediaStream
   | readonly (CaptureSource | MediaStreamTrack | MediaStream)[];
 
-/** The tracks of an input, for which devices are asked for where it names some. */
+/** The tracks of an input, for which devices are asked for where it names some, after a check. */
 export async function tracksOf(
   input: PublishInput,
-  constraints: MediaTrackConstraints | undefined,
+  options: PublishOptions,
 ): Promise<MediaStreamTrack[]> {
+  checkPublish(input, options);
+  const { constraints } = options;
   const inputs = Array.isArray(input) ? input : [input];
   const devices = inputs.filter((each): each is CaptureSource => typeof each === "string");
   const tracks: MediaStreamTrack[] = [];

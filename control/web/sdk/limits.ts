@@ -95,6 +95,10 @@ export const ANSWER_WITHIN_MS = 10_000;
 export const CHANNEL_TRIES = 5;
 /** And after which time again. */
 export const CHANNEL_TRY_MS = 200;
+/** An id of whom a message is for: what a frame of the data channel has room for. */
+export const PEER_BYTES_MAX = 255;
+/** Of a wrong argument, in its error: enough to find it. */
+export const SHOWN_CHARACTERS_MAX = 40;
 /** `leave()` waits this long for the server's answer. */
 export const LEAVE_WAIT_MS = 1_000;
 /** How often the uplink is looked at, for pictures with a quality. */

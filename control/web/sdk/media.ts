@@ -480,6 +480,12 @@ export class MediaSession {
     }
     // A lost session is started afresh by the scope with all that is wanted: nothing is refused.
     if (error.kind === "closed") return 0;
+    // The server may still take it, or has: the next offer, behind it, says what holds.
+    const late = offering && this.started && error.kind === "timeout";
+    if (late) {
+      this.offerNeeded = true;
+      this.update().catch(() => {});
+    }
     let refused = plan.bind.length;
     for (const { item } of plan.bind) this.refuse(item, error);
     if (!offering) return refused;
@@ -490,6 +496,8 @@ export class MediaSession {
       this.host.refused(publication, error);
       refused += 1;
     }
+    // M-lines that the server may know are offered again.
+    if (late) return refused;
     for (const slot of [...this.slots]) {
       if (slot.transceiver.currentDirection !== null) continue;
       this.slots.splice(this.slots.indexOf(slot), 1);

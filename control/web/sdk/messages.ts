@@ -22,7 +22,7 @@ const CHUNK = 8192;
 export function messageEntry(data: string | Uint8Array, to?: string): object {
   const bytes = typeof data === "string" ? new TextEncoder().encode(data).length : data.length;
   if (bytes > MESSAGE_BYTES) {
-    throw new StraitError("server", `a message of ${bytes} bytes; at most ${MESSAGE_BYTES}`, 413);
+    throw new StraitError("unsupported", `a message of ${bytes} bytes; at most ${MESSAGE_BYTES}`);
   }
   const receiver = to === undefined ? {} : { to };
   if (typeof data === "string") return { event: "message", ...receiver, text: data };

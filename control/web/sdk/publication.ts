@@ -1,3 +1,4 @@
+import { checkAboveZero, checkTrack } from "./arguments.js";
 import { constrain, recapture, stopIfCaptured } from "./capture.js";
 import type { Device } from "./devices.js";
 import { asStraitError, StraitError } from "./errors.js";
@@ -130,6 +131,7 @@ export class LocalPublication {
 
   /** Sends another track of the same kind instead, without a negotiation. */
   async replaceTrack(track: MediaStreamTrack): Promise<void> {
+    checkTrack(track);
     if (track.kind !== this.kind) {
       throw new StraitError("unsupported", `a ${track.kind} track cannot replace ${this.kind}`);
     }
@@ -176,10 +178,7 @@ export class LocalPublication {
       throw new StraitError("unsupported", "only a video can be reconfigured");
     }
     const { simulcast = this.options.simulcast ?? false, ...named } = change;
-    for (const [name, value] of Object.entries(named)) {
-      if (typeof value === "number" && value > 0) continue;
-      throw new StraitError("unsupported", `${name}: ${value} is no number above 0`);
-    }
+    for (const [name, value] of Object.entries(named)) checkAboveZero(name, value);
     const afresh = simulcast !== (this.options.simulcast ?? false);
     this.options = { ...this.options, simulcast };
     this.bounds = { ...this.bounds, ...named };

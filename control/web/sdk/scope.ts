@@ -1,3 +1,4 @@
+import { checkCap, receiverOf } from "./arguments.js";
 import { sourceOf } from "./capture.js";
 import type { ConnectionType } from "./connectiontype.js";
 import { StraitError, asStraitError } from "./errors.js";
@@ -298,6 +299,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
 
   /** Asks the relay to cap what this client sends altogether, in bits per second; 0: no cap. */
   async limitUplink(bps: number): Promise<void> {
+    checkCap(bps);
     const before = this.uplinkMaxBps;
     this.uplinkMaxBps = bps;
     try {
@@ -313,8 +315,9 @@ export class Scope extends TypedEvents<ScopeEvents> {
    * Resolves when the server has taken it; the order of messages is kept, also over reconnects.
    */
   async sendMessage(data: string | Uint8Array, to?: RemotePeer | string): Promise<void> {
+    const receiver = receiverOf(data, to);
     if (this.subsession === undefined) throw this.awayError();
-    await this.messenger.send(data, typeof to === "object" ? to.id : to);
+    await this.messenger.send(data, receiver);
   }
 
   /** Whether messages go over a data channel now; otherwise they go over the WebSocket. */
@@ -498,12 +501,10 @@ export class Scope extends TypedEvents<ScopeEvents> {
     return {
       wanted: () => this.wanted(),
       exchange: (request) => this.exchange(request),
-      started: () =>
-        this.link.message({
-          action: "COMPLETE",
-          packageType: "scope",
-          subsession: this.subsession,
-        }),
+      started: () => {
+        const { subsession } = this;
+        this.link.message({ action: "COMPLETE", packageType: "scope", subsession });
+      },
       bound: (publication) => {
         const track = publication.track;
         if (track) this.emit("track", { publication, track });
@@ -574,10 +575,8 @@ export class Scope extends TypedEvents<ScopeEvents> {
       void this.limitUplink(this.uplinkMaxBps).catch(() => {});
     }
     this.ownPeer = answer.peer ?? this.connectAnswer.peer ?? "";
-    const changes = this.roster.reset(
-      (answer.peers ?? []).filter((info) => info.peer !== this.ownPeer),
-    );
-    this.announce(changes, undefined, this.currentState !== "joining");
+    const others = (answer.peers ?? []).filter((info) => info.peer !== this.ownPeer);
+    this.announce(this.roster.reset(others), undefined, this.currentState !== "joining");
     if (answer.speakers) this.speakers.toldAll(answer.speakers);
     if (this.hearsQuality) this.askQuality();
     // Those already there are wanted at once: no need to wait for more changes.
@@ -733,7 +732,7 @@ export class Scope extends TypedEvents<ScopeEvents> {
     input: PublishInput,
     options: PublishOptions,
   ): Promise<LocalPublication[]> {
-    const tracks = await tracksOf(input, options.constraints);
+    const tracks = await tracksOf(input, options);
     const host: PublicationHost = {
       unpublish: (publication) => this.unpublish(publication),
       notifyMuted: (publication) => this.notifyMuted(publication),

@@ -1,3 +1,4 @@
+import { checkPublish } from "./arguments.js";
 import { type CaptureConstraints, type CaptureSource, capture } from "./capture.js";
 import {
   type Connectivity,
@@ -68,6 +69,9 @@ export class Strait {
    * media path is up. Throws a `StraitError` with a readable reason.
    */
   static async join(options: JoinOptions): Promise<Scope> {
+    const { publish, publishOptions = {} } = options;
+    // Before anybody is asked for anything.
+    checkPublish(publish ?? [], publishOptions);
     const link = linkFor(options);
     const scope = new Scope({
       name: options.scope,
@@ -80,7 +84,7 @@ export class Strait {
     });
     try {
       const answer = await link.connect();
-      await scope.start(answer, options.publish, options.publishOptions ?? {});
+      await scope.start(answer, publish, publishOptions);
     } catch (thrown) {
       throw asStraitError(thrown);
     }

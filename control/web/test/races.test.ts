@@ -161,3 +161,38 @@ test("what is wanted of a publication goes where it goes, and no further", async
   assert.equal(bound?.subscribe?.[0]?.publication, "cam-2");
   assert.deepEqual(bound?.preferences, [{ mid: bound?.subscribe?.[0]?.mid, pinned: true }]);
 });
+
+test("what was not answered in time is taken back, also when the server takes it later", async () => {
+  const { server, conference, timers, scope, updates } = await joined([], [new FakeTrack("audio")]);
+  const lines = () => (JSON.parse(updates().at(-1)?.sdp ?? "[]") as unknown[]).length;
+  const sources = () => updates().at(-1)?.publish?.map(({ source }) => source);
+  // It does not answer, but reads: the offer took effect.
+  server.answer = () => undefined;
+  const silent = assert.rejects(scope.publish(asTrack(new FakeTrack("video")), { source: "camera" }), {
+    kind: "timeout",
+  });
+  await timers.pass(29_000);
+  assert.deepEqual([updates().length, sources()], [1, ["other", "camera"]]);
+  const known = lines();
+  server.answer = conference.answer;
+  await timers.pass(2_000);
+  await silent;
+  assert.deepEqual([updates().length, sources()], [2, ["other"]]);
+  assert.equal(lines(), known, "m-lines are never removed");
+  // It is stopped, and goes on after the time is over: it reads both then.
+  server.socket.readyState = 0;
+  const stopped = assert.rejects(scope.publish(asTrack(new FakeTrack("video")), { source: "screen" }), {
+    kind: "timeout",
+  });
+  await timers.pass(26_000);
+  server.reachable = false;
+  server.socket.break();
+  await timers.pass(10_000);
+  await stopped;
+  assert.equal(updates().length, 2);
+  server.reachable = true;
+  await timers.pass(10_000);
+  assert.deepEqual(updates()[2]?.publish?.map(({ source }) => source), ["other", "screen"]);
+  assert.deepEqual([updates().length, sources()], [4, ["other"]]);
+  assert.deepEqual([server.sessions, scope.publications.length], [1, 1]);
+});
