@@ -8,8 +8,8 @@ use strait_control::Config;
 use strait_link::v1::{
     AllowSenders, Auth, Authenticated, ClientMessage, ErrorCode, GetStatistics, Kind, Leave, Ping,
     Preferences, Publish, Published, SetMuted, SetPreferences, Source, Subscribe, Subscribed,
-    Unpublish, Unsubscribe, client_message::Body as Request, endpoint::Protocol,
-    server_message::Body, transport_report::State, user_event::Body as Event,
+    SubscriptionsEnded, Unpublish, Unsubscribe, client_message::Body as Request,
+    endpoint::Protocol, server_message::Body, transport_report::State, user_event::Body as Event,
 };
 use strait_link::{ALPN, STRANGER_BYTES, encode};
 use strait_proto::v1::{self, event::Event as Told};
@@ -136,6 +136,10 @@ async fn a_client_joins_publishes_and_subscribes() {
     // Whose streams are not allowed any more are not sent.
     bob.ask(Request::AllowSenders(AllowSenders { kind: Kind::Video.into(), ..Default::default() }))
         .unwrap();
+    let ended = bob.next();
+    let named =
+        |ended: &SubscriptionsEnded| ended.subscription_ids == [picture.subscription_id.as_str()];
+    assert!(matches!(&ended, Some(Body::SubscriptionsEnded(ended)) if named(ended)), "{ended:?}");
     let subscription_id = picture.subscription_id.clone();
     let gone = bob.ask(Request::Unsubscribe(Unsubscribe { subscription_id })).unwrap_err();
     assert_eq!(gone.code(), ErrorCode::NotFound);
